@@ -1,0 +1,5 @@
+"""`python -m hpcproxy` is the program `hpcproxy`."""
+
+from hpcproxy.cli import main
+
+main()

@@ -1,0 +1,280 @@
+"""One function per verb the user types: a few calls, each named for its stage. Returns values; prints nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcproxy import install, jobscript, settings, tunnels, verify
+from hpcproxy.config import SITE_CONFIG, Config, Jump, Layer, read_layer, resolve
+from hpcproxy.errors import FileError, UsageError, WayOutError
+from hpcproxy.install import Outcome, Result, Write
+from hpcproxy.plan import Artifact, Home, account_plan
+from hpcproxy.render import Bundle, render
+
+Say = Callable[[str], None]
+
+_PRIVATE_MODE = 0o600
+_NEW_CONFIG = "# hpcproxy settings; every key: docs/configuration.md\n"
+
+
+@dataclass(frozen=True)
+class Account:
+    """Whose account we work on and with which environment; made once, at the edge."""
+
+    user_home: Path
+    home: Home
+    environ: Mapping[str, str]
+    site_config: Path = SITE_CONFIG
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> Account:
+        """Return the account that `environ` describes; raises UsageError without HOME, ConfigError for a bad path."""
+        if not environ.get("HOME"):
+            raise UsageError("HOME is not set, so there is no account to work on")
+        user_home = Path(environ["HOME"])
+        return cls(user_home, Home.at(user_home, environ.get("HPCPROXY_HOME")), environ)
+
+    @property
+    def bashrc(self) -> Path:
+        """The rc file that gets the pointer block."""
+        return self.user_home / ".bashrc"
+
+
+def settings_of(account: Account, flags: Mapping[str, Any] | None = None) -> Config:
+    """Return the configuration in force: site file, user file, then `flags`; raises ConfigError."""
+    user = read_layer(account.home.config)
+    return resolve(read_layer(account.site_config), user, Layer("command line", flags or {}))
+
+
+def bundle_of(account: Account, config: Config) -> Bundle:
+    """Return the files that `config` amounts to in this account."""
+    return render(account_plan(config, account.home))
+
+
+def _config_step(account: Account, flags: Mapping[str, Any]) -> Write:
+    """Return the step that keeps `flags` in config.yaml and everything else in it as it is."""
+    before = install.read(account.home.config)
+    text = _NEW_CONFIG if before is None else before.decode()
+    changed = settings.change(text, flags, str(account.home.config))
+    return Write(account.home.config, changed.encode(), _PRIVATE_MODE)
+
+
+# ------------------------------------------------------------------------------------------------ init
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """What init learned of one jump host: its key's fingerprint, or why there is none; `news` says new or as before."""
+
+    jump: str
+    fingerprint: str
+    kind: str
+    news: str
+    error: WayOutError | None
+
+
+@dataclass(frozen=True)
+class InitReport:
+    """What `init` did: the files, the keys, and one login probe for each jump host (none if not asked for)."""
+
+    results: list[Result]
+    pinned: list[Pinned]
+    probes: list[verify.Probe]
+
+    @property
+    def works(self) -> bool:
+        """Whether every jump host showed a key that we trust and, if tried, let us through."""
+        return not any(pin.error for pin in self.pinned) and not verify.failures(self.probes)
+
+
+def init(account: Account, flags: Mapping[str, Any], *, try_login: bool, replace_key: bool, say: Say) -> InitReport:
+    """Write the settings, pin the jump hosts' keys, try one login; the settings are kept whatever fails after them."""
+    config = settings_of(account, flags)
+    results = install.apply([_config_step(account, flags)])
+    pins = [_pin(account, jump, config, replace_key, say) for jump in config.jump]
+    probes: list[verify.Probe] = []
+    if try_login and not any(pin.error for pin in pins):
+        say("trying one login to each jump host")
+        probes = _probe(account, config)
+    return InitReport(results, pins, probes)
+
+
+def _pin(account: Account, jump: Jump, config: Config, replace: bool, say: Say) -> Pinned:  # noqa: FBT001
+    # Here, not above: Fabric and Paramiko take 0.3 s to import, which only this verb should pay.
+    from hpcproxy import hostkey  # noqa: PLC0415
+
+    say(f"asking {jump} for its host key")
+    try:
+        key = hostkey.fetch(jump, config.connect_timeout_s)
+    except WayOutError as error:
+        return Pinned(str(jump), "", "", "", error)
+    text = (install.read(account.home.known_hosts) or b"").decode()
+    before = hostkey.pinned(text, key.name, key.kind)
+    personal = (install.read(account.user_home / ".ssh" / "known_hosts") or b"").decode(errors="replace")
+    known = hostkey.pinned(personal, key.name, key.kind)
+    if not replace and any(data not in (None, key.data) for data in (before, known)):
+        where = account.home.known_hosts if before not in (None, key.data) else "~/.ssh/known_hosts"
+        reason = f"shows another key than the one in {where}: {key.fingerprint}"
+        advice = "ask its admin; if the change is right, run init again with --replace-key"
+        return Pinned(str(jump), key.fingerprint, key.kind, "changed", WayOutError("host key", reason, advice, str(jump)))
+    install.apply([Write(account.home.known_hosts, hostkey.pin(text, key).encode(), _PRIVATE_MODE)])
+    news = "as pinned before" if before == key.data else "as in ~/.ssh/known_hosts" if known == key.data else "new"
+    return Pinned(str(jump), key.fingerprint, key.kind, news, None)
+
+
+def _probe(account: Account, config: Config) -> list[verify.Probe]:
+    # The script bounds each login itself; this bound is for the script.
+    timeout_s = (config.connect_timeout_s + 20) * max(1, len(config.jump)) + 10
+    return verify.probe(bundle_of(account, config), account.environ, timeout_s)
+
+
+# ------------------------------------------------------------------------------------------------ install
+
+
+def install_bashrc(account: Account, flags: Mapping[str, Any], *, dry_run: bool) -> list[Result]:
+    """Put our files and the block in ~/.bashrc in place; every target is checked before the first is written."""
+    config = settings_of(account, flags)
+    steps = [_config_step(account, flags), *install.bundle_steps(bundle_of(account, config))]
+    steps += install.bashrc_steps(account.bashrc)
+    return install.preview(steps) if dry_run else install.apply(steps)
+
+
+def uninstall_bashrc(account: Account) -> list[Result]:
+    """Take our block out of ~/.bashrc."""
+    return install.apply(install.bashrc_removal(account.bashrc))
+
+
+def uninstall(account: Account) -> tuple[list[Result], list[Path]]:
+    """End our shell tunnel, take the block out, remove our files; returns also what else lies in our directory."""
+    for tunnel in tunnels.find(account.environ, "shell"):
+        tunnels.stop(tunnel)
+    # Without reading the settings: what cannot be read must not keep anybody from leaving.
+    bundle = bundle_of(account, resolve())
+    steps = install.bashrc_removal(account.bashrc) + install.home_removal(bundle, account.home)
+    return install.apply(steps), install.remove_directory(account.home)
+
+
+# ------------------------------------------------------------------------------------------------ job scripts
+
+
+@dataclass(frozen=True)
+class Wrapped:
+    """A job script's new text, whether it differs from the old, and the numbers of #SBATCH lines that sbatch ignores."""
+
+    content: bytes
+    outcome: Outcome
+    ignored_options: list[int]
+
+
+def wrap(script: Path, target: Path | None, *, remove: bool) -> Wrapped:
+    """Put the hook line into `script`, or take it out, and write the result to `target` if there is one."""
+    before = install.read(script)
+    if before is None:
+        raise FileError(script, "does not exist")
+    after = jobscript.remove(before) if remove else jobscript.put(before, str(script))
+    outcome = Outcome.UNCHANGED if after == before else Outcome.CHANGED
+    if target is not None:
+        mode = None if target.exists() else script.stat().st_mode & 0o777
+        (result,) = install.apply([Write(target, after, mode)])
+        outcome = result.outcome
+    return Wrapped(after, outcome, jobscript.ignored_options(before))
+
+
+# ------------------------------------------------------------------------------------------------ render
+
+
+def artifacts(account: Account) -> list[Artifact]:
+    """Return what `install-bashrc` would install."""
+    return list(account_plan(settings_of(account), account.home).artifacts)
+
+
+def render_one(account: Account, name: str) -> bytes:
+    """Return the bytes of the artifact called `name`; raises UsageError that lists the valid names."""
+    bundle = bundle_of(account, settings_of(account))
+    file = bundle.named(name)
+    if file is None:
+        names = ", ".join(file.artifact.name for file in bundle.files)
+        raise UsageError(f"there is no artifact {name!r}; valid: {names}")
+    return file.content
+
+
+# ------------------------------------------------------------------------------------------------ tunnels
+
+
+def up(account: Account, say: Say) -> tunnels.Tunnel:
+    """Start the way out for shells of this machine, unless it is up already, and return it."""
+    config = settings_of(account)
+    if not config.jump:
+        raise WayOutError("configuration", "no jump host is configured", "run: hpcproxy init --jump USER@HOST")
+    for tunnel in tunnels.find(account.environ, "shell"):
+        return tunnel
+    bundle = bundle_of(account, config)
+    script = bundle.named("tunnel.sh")
+    if script is None or verify.drift(bundle):
+        reason = "the installed files are missing or older than the settings"
+        raise WayOutError("installation", reason, "run: hpcproxy install-bashrc")
+    tunnels.start(script.artifact.path, account.environ, config.ready_timeout_s, say)
+    for tunnel in tunnels.find(account.environ, "shell"):
+        return tunnel
+    raise WayOutError("tunnel", "came up and was gone again; see the messages above")
+
+
+def down(account: Account) -> list[tunnels.Tunnel]:
+    """End the way out for shells of this machine and return what was ended."""
+    found = tunnels.find(account.environ, "shell")
+    for tunnel in found:
+        tunnels.stop(tunnel)
+    return found
+
+
+def status(account: Account) -> tuple[list[tunnels.Tunnel], list[Path]]:
+    """Return our ways out on this machine, and the installed files that are not as the settings say."""
+    return tunnels.find(account.environ), verify.drift(bundle_of(account, settings_of(account)))
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The end-to-end check's outcome: what the internet sees, and through which way out."""
+
+    answer: verify.Answer
+    url: str
+    jump: str
+
+
+def check(account: Account, timeout_s: float) -> Checked:
+    """Ask the internet for our address through the way out of this job or shell; raises WayOutError naming the layer."""
+    config = settings_of(account)
+    found = tunnels.find(account.environ, account.environ.get("SLURM_JOB_ID") or "shell")
+    if not found:
+        raise _why_none(account, config)
+    tunnel = found[-1]
+    if not tunnel.ready:
+        raise WayOutError("tunnel", f"is down: {tunnel.last_error or 'not up yet'}")
+    try:
+        answer = verify.fetch_address(tunnel.url, config.check_url, timeout_s)
+    except WayOutError as error:
+        raise WayOutError(error.layer, error.reason, tunnel.log_tail or error.advice, tunnel.jump or "") from None
+    return Checked(answer, tunnel.url, tunnel.jump or "")
+
+
+def _why_none(account: Account, config: Config) -> WayOutError:
+    """Return the layer that keeps this account from a way out, found by one login to each jump host."""
+    if not config.jump:
+        return WayOutError("configuration", "no jump host is configured", "run: hpcproxy init --jump USER@HOST")
+    probes = _probe(account, config)
+    for probe in verify.failures(probes):
+        return WayOutError(probe.layer or "", probe.reason, "", probe.jump)
+    names = ", ".join(probe.jump for probe in probes)
+    return WayOutError("tunnel", f"none is up here, though {names} would let us through", "start it with: hpcproxy up")
+
+
+def parse_flags(**given: Any) -> dict[str, Any]:  # noqa: ANN401 - flags are of many types, validated by the config
+    """Return the settings among the command line's flags: those that were given; raises ConfigError for a bad one."""
+    values = {key: value for key, value in given.items() if value not in (None, [], "")}
+    resolve(Layer("command line", values))
+    return values
+
+

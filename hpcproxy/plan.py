@@ -1,0 +1,109 @@
+"""A `Config` becomes a `Plan`: which artifact goes where, from which template, with which mode. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcproxy import ssh
+from hpcproxy.config import Config, safe_path
+from hpcproxy.errors import ConfigError
+
+SCRIPT_MODE = 0o700
+SOURCED_MODE = 0o600
+
+# The constant pointer that `.bashrc` gets; all that changes lives in our own file.
+BASHRC_POINTER = (
+    b'if [ -r "${HPCPROXY_HOME:-${HOME-}/.hpcproxy}/bashrc.sh" ]; then'
+    b' . "${HPCPROXY_HOME:-${HOME-}/.hpcproxy}/bashrc.sh"; fi\n'
+)
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where the files of one account lie."""
+
+    directory: Path
+
+    @classmethod
+    def at(cls, account: Path, override: str | None) -> Home:
+        """Return `override` (the value of HPCPROXY_HOME) or `.hpcproxy` in the `account`'s home; raises ConfigError."""
+        try:
+            return cls(safe_path(Path(override) if override else account / ".hpcproxy"))
+        except ValueError as error:
+            raise ConfigError("HPCPROXY_HOME" if override else "HOME", "", str(error)) from None
+
+    @property
+    def config(self) -> Path:
+        """The user's settings."""
+        return self.directory / "config.yaml"
+
+    @property
+    def known_hosts(self) -> Path:
+        """The pinned host keys."""
+        return self.directory / "known_hosts"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One file to be rendered: `name` is what the user calls it, `template` where its text comes from."""
+
+    name: str
+    template: str
+    path: Path
+    mode: int
+    summary: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All artifacts of one installation and the values they are rendered with."""
+
+    artifacts: tuple[Artifact, ...]
+    values: Mapping[str, Any]
+
+
+def account_plan(config: Config, home: Home) -> Plan:
+    """Return what `install-bashrc` puts into `home` for `config`."""
+
+    def artifact(name: str, folder: str, mode: int, summary: str) -> Artifact:
+        return Artifact(name, f"{folder}/{name}.j2", home.directory / name, mode, summary)
+
+    return Plan(
+        artifacts=(
+            artifact("tunnel.sh", "node", SCRIPT_MODE, "holds the forward on one node; probes the jump hosts"),
+            artifact("job.sh", "sbatch", SCRIPT_MODE, "starts and ends the holders on all nodes of a job"),
+            artifact("prologue.sh", "sbatch", SOURCED_MODE, "what the hook line of a job script sources"),
+            artifact("epilogue.sh", "sbatch", SOURCED_MODE, "ends the way out before the job's end"),
+            artifact("bashrc.sh", "bashrc", SOURCED_MODE, "proxy_on, proxy_off, proxy_status for shells"),
+        ),
+        values=_values(config, home),
+    )
+
+
+def _values(config: Config, home: Home) -> dict[str, Any]:
+    return {
+        "home": home.directory,
+        "port": config.port,
+        "scheme": config.scheme,
+        "autostart": config.autostart,
+        "required": config.required,
+        "ready_timeout_s": config.ready_timeout_s,
+        "connect_timeout_s": config.connect_timeout_s,
+        "retry_max_s": config.retry_max_s,
+        "no_proxy": config.no_proxy,
+        "bypass_private": config.bypass_private,
+        "identity": config.identity or "",
+        "jump_names": [str(jump) for jump in config.jump],
+        "jump_destinations": [jump.destination for jump in config.jump],
+        "jump_ports": [jump.port or "" for jump in config.jump],
+        "ssh_options": ssh.options(config, home.known_hosts),
+        "cipher_option": ssh.CIPHER_OPTION,
+        "probe_target": ssh.PROBE_TARGET,
+        "failure_texts": [failure.text for failure in ssh.FAILURES],
+        "failure_layers": [failure.layer.replace(" ", "-") for failure in ssh.FAILURES],
+        "failure_reasons": [failure.reason for failure in ssh.FAILURES],
+        "failure_permanent": [int(failure.permanent) for failure in ssh.FAILURES],
+    }

@@ -1,0 +1,80 @@
+"""A `Plan` becomes a `Bundle`: the same list with final bytes and digests. Pure but for reading the templates.
+
+The environment enforces quoting: whatever a template prints must be `ShellText` (made by the `sh` and `array` filters)
+or an exact integer, else rendering fails. Comment delimiters are moved because shells use `{#` themselves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from hpcproxy import shell
+from hpcproxy.errors import RenderError
+from hpcproxy.plan import Artifact, Plan
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class File:
+    """An artifact with its final bytes."""
+
+    artifact: Artifact
+    content: bytes
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content, hexadecimal."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """All files of one installation, ready to be written."""
+
+    files: tuple[File, ...]
+
+    def named(self, name: str) -> File | None:
+        """Return the file called `name`, if there is one."""
+        return next((file for file in self.files if file.artifact.name == name), None)
+
+
+def render(plan: Plan, templates: Path = TEMPLATES) -> Bundle:
+    """Return the files that `plan` describes; raises RenderError if a template prints an unquoted value."""
+    environment = _environment(templates)
+    return Bundle(tuple(File(artifact, _render_one(environment, artifact, plan)) for artifact in plan.artifacts))
+
+
+def _environment(templates: Path) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(templates),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        comment_start_string="<#--",
+        comment_end_string="--#>",
+        finalize=_only_shell_text,
+        autoescape=False,  # noqa: S701 - shell, not HTML; `finalize` is the stricter guard here
+    )
+    environment.filters = {"sh": shell.word, "array": shell.array}
+    return environment
+
+
+def _only_shell_text(value: object) -> object:
+    if isinstance(value, shell.ShellText) or type(value) is int:
+        return value
+    raise RenderError("", f"prints {value!r} unquoted; pass it through the sh or array filter")
+
+
+def _render_one(environment: jinja2.Environment, artifact: Artifact, plan: Plan) -> bytes:
+    try:
+        text = environment.get_template(artifact.template).render(plan.values)
+    except RenderError as error:
+        raise RenderError(artifact.template, error.reason) from None
+    except (jinja2.TemplateError, ValueError) as error:
+        raise RenderError(artifact.template, str(error)) from None
+    return text.encode("utf-8", "surrogateescape")

@@ -1,0 +1,42 @@
+"""Values become shell text in this module only: words that are safe wherever a word may stand.
+
+Pure. The `ShellText` type is the proof that a value went through here; the renderer accepts nothing else.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class ShellText:
+    """Text that is already quoted for a shell; made by `word` and `array` only."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def word(value: str | int | bool | Path) -> ShellText:
+    """Return `value` as one shell word, the same in bash and dash; true is `1` and false the empty word.
+
+    Raises ValueError for a NUL, which no shell word can hold.
+    """
+    if isinstance(value, bool):
+        text = "1" if value else ""
+    else:
+        text = str(value)
+    if "\0" in text:
+        raise ValueError("a shell word cannot hold a NUL character")
+    return ShellText(shlex.quote(text))
+
+
+def array(values: Iterable[str | int | Path]) -> ShellText:
+    """Return `values` as a bash array, one element a line, as shfmt would lay it out."""
+    lines = "".join(f"    {word(value)}\n" for value in values)
+    return ShellText(f"(\n{lines})" if lines else "()")

@@ -1,0 +1,198 @@
+"""The ways out of this account on this machine: found by their state directories, started and ended. Runs processes.
+
+A state directory is `hpcproxy-KEY-XXXXXXXX` below `$TMPDIR` or /tmp, KEY being JOB.RESTART or `shell.0`. One that is not
+ours by owner and mode is never read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import selectors
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcproxy.errors import WayOutError
+
+_NAME = re.compile(r"hpcproxy-(?P<job>shell|[0-9]+)\.(?P<restart>[0-9]+)-[A-Za-z0-9]{8}")
+_START_TIME_FIELD = 19  # of what follows the command's name in /proc/PID/stat; field 22 of proc(5)
+
+
+@dataclass(frozen=True)
+class Tunnel:
+    """One way out on this machine. `since` is in seconds since the epoch, 0 if it was never up."""
+
+    job: str
+    restart: int
+    directory: Path
+    pid: int
+    url: str
+    ready: bool
+    since: int
+    jump: str | None
+    reconnects: int
+    last_error: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields as JSON takes them."""
+        return {**vars(self), "directory": str(self.directory)}
+
+    @property
+    def log_tail(self) -> str:
+        """What ssh said last, for a reason that only it knows."""
+        try:
+            lines = (self.directory / "ssh.log").read_text(errors="replace").splitlines()
+        except OSError:
+            return ""
+        return next((line for line in reversed(lines) if "open failed" in line), "")
+
+
+def bases(environ: Mapping[str, str]) -> list[Path]:
+    """Return the directories in which a holder may have made its state."""
+    return list(dict.fromkeys([Path(environ.get("TMPDIR") or "/tmp"), Path("/tmp")]))  # noqa: S108 - owner is checked
+
+
+def find(environ: Mapping[str, str], job: str | None = None) -> list[Tunnel]:
+    """Return our ways out whose holder lives, all of them or those of `job`, oldest first."""
+    tunnels = []
+    for base in bases(environ):
+        for directory in sorted(base.glob("hpcproxy-*")):
+            match = _NAME.fullmatch(directory.name)
+            if match is None or (job is not None and match["job"] != job) or not _ours(directory):
+                continue
+            tunnel = _read(directory, match["job"], int(match["restart"]))
+            if tunnel is not None:
+                tunnels.append(tunnel)
+    return sorted(tunnels, key=lambda tunnel: (tunnel.since, tunnel.job))
+
+
+def _ours(directory: Path) -> bool:
+    status = directory.lstat()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
+
+
+def _read(directory: Path, job: str, restart: int) -> Tunnel | None:
+    """Return what the state says; None if its holder is gone or it is just being made or removed."""
+    try:
+        pid_text, started = (directory / "pid").read_text().split()
+        url = (directory / "env").read_text().splitlines()[4]
+        if start_time(int(pid_text)) != started:
+            return None
+        status = _status(directory / "status.json")
+    except (OSError, ValueError, IndexError):
+        return None
+    return Tunnel(
+        job=job,
+        restart=restart,
+        directory=directory,
+        pid=int(pid_text),
+        url=url,
+        ready=bool(status.get("ready", False)),
+        since=int(status.get("since", 0)),
+        jump=status.get("jump"),
+        reconnects=int(status.get("reconnects", 0)),
+        last_error=status.get("last_error"),
+    )
+
+
+def _status(path: Path) -> Mapping[str, Any]:
+    try:
+        status = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
+def start_time(pid: int) -> str | None:
+    """Return when process `pid` started, in ticks since boot; None if there is no such process.
+
+    A pid with the same start time is the same process; a pid alone may be somebody else's by now.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return text.rpartition(") ")[2].split()[_START_TIME_FIELD]
+
+
+def start(tunnel_script: Path, environ: Mapping[str, str], timeout_s: float, say: Callable[[str], None]) -> str:
+    """Start a way out for shells of this machine and return the jump host it goes through, once it is ready.
+
+    Raises WayOutError if it is not ready after `timeout_s` seconds; nothing is left running then.
+    """
+    argv = ["/bin/bash", "-p", str(tunnel_script), "hold", "shell", "0"]
+    process = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+        env=dict(environ),
+    )
+    try:
+        return _await_ready(process, timeout_s, say)
+    except BaseException:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+        raise
+    finally:
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _await_ready(process: subprocess.Popen[bytes], timeout_s: float, say: Callable[[str], None]) -> str:
+    deadline = time.monotonic() + timeout_s
+    reason = f"not ready after {timeout_s:g} s"
+    for line in _lines(process, deadline):
+        verb, _, rest = line.partition(" ")
+        _node, _, text = rest.partition(" ")
+        if verb == "ready":
+            return text
+        reason = text
+        if verb == "gave-up":
+            break
+        say(text)
+    layer, _, words = reason.partition(" ")
+    raise WayOutError(layer, words) if words else WayOutError("tunnel", reason)
+
+
+def _lines(process: subprocess.Popen[bytes], deadline: float) -> Iterator[str]:
+    assert process.stdout is not None  # noqa: S101 - opened with PIPE above
+    buffer = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while selector.select(max(0.0, deadline - time.monotonic())):
+            chunk = os.read(process.stdout.fileno(), 4096)
+            if not chunk:
+                return
+            buffer += chunk
+            *lines, buffer = buffer.split(b"\n")
+            yield from (line.decode(errors="replace") for line in lines)
+
+
+def stop(tunnel: Tunnel, timeout_s: float = 10) -> None:
+    """End `tunnel` and return when it is gone; raises WayOutError if it is still there after `timeout_s` seconds."""
+    started = start_time(tunnel.pid)
+    deadline = time.monotonic() + timeout_s
+    if started is None:
+        return
+    os.kill(tunnel.pid, signal.SIGTERM)
+    while start_time(tunnel.pid) == started and _state(tunnel.pid) != "Z":
+        if time.monotonic() > deadline:
+            raise WayOutError("tunnel", f"process {tunnel.pid} does not end")
+        time.sleep(0.02)
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1]
+    except OSError:
+        return "Z"

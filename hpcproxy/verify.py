@@ -1,0 +1,127 @@
+"""Read-only: is what is there what the Bundle says, do the jump hosts let us out, does the way out answer."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import python_socks
+from python_socks.sync import Proxy
+
+from hpcproxy.errors import WayOutError
+from hpcproxy.install import Outcome, bundle_steps, preview
+from hpcproxy.render import Bundle
+
+_HTTP_OK = 200
+_ADDRESS_MAX_BYTES = 200
+
+
+def drift(bundle: Bundle) -> list[Path]:
+    """Return the files that are not as `bundle` says, missing ones too."""
+    return [result.path for result in preview(bundle_steps(bundle)) if result.outcome is not Outcome.UNCHANGED]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One login to one jump host: `layer` is what failed, None if login, forwarding and the way back all work."""
+
+    jump: str
+    layer: str | None
+    reason: str
+
+
+def probe(bundle: Bundle, environ: Mapping[str, str], timeout_s: float) -> list[Probe]:
+    """Return one Probe for each jump host, made by the very script and options that will hold the tunnel."""
+    script = bundle.named("tunnel.sh")
+    if script is None:
+        raise WayOutError("configuration", "the bundle has no tunnel.sh")
+    try:
+        done = subprocess.run(
+            ["/bin/bash", "-p", "-s", "probe"],
+            input=script.content,
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+            env=dict(environ),
+        )
+    except subprocess.TimeoutExpired:
+        raise WayOutError("route", f"no answer within {timeout_s:g} s") from None
+    probes = [_parse(line) for line in done.stdout.decode(errors="replace").splitlines()]
+    if not probes:
+        raise WayOutError("ssh", done.stderr.decode(errors="replace").strip() or "the probe ended without a word")
+    return probes
+
+
+def _parse(line: str) -> Probe:
+    verb, _, rest = line.partition(" ")
+    if verb == "ok":
+        return Probe(jump=rest, layer=None, reason="login and forwarding work")
+    layer, _, text = rest.partition(" ")
+    jump, _, reason = text.partition(": ")
+    return Probe(jump=jump if reason else "", layer=layer.replace("-", " "), reason=reason or text)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the internet sees: our `address`, after `latency_ms` milliseconds from connect to answer."""
+
+    address: str
+    latency_ms: float
+
+
+def fetch_address(proxy_url: str, check_url: str, timeout_s: float) -> Answer:
+    """Return the address that `check_url` sees when asked through `proxy_url`; raises WayOutError naming the layer."""
+    target = urlsplit(check_url)
+    host, tls = target.hostname or "", target.scheme == "https"
+    port = target.port or (443 if tls else 80)
+    begin = time.monotonic()
+    try:
+        with _connect(proxy_url, host, port, timeout_s) as raw:
+            stream = ssl.create_default_context().wrap_socket(raw, server_hostname=host) if tls else raw
+            with stream:
+                status, body = _get(stream, host, target.path or "/")
+    except ssl.SSLError as error:
+        raise WayOutError("TLS", f"{host}: {error.reason or error}", "is something between here and there?") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise WayOutError("answer", f"{host} did not answer through the tunnel: {error or 'it hung up'}") from None
+    if status != _HTTP_OK:
+        raise WayOutError("answer", f"{check_url} answered with status {status}")
+    return Answer(address=body, latency_ms=(time.monotonic() - begin) * 1000)
+
+
+def _connect(proxy_url: str, host: str, port: int, timeout_s: float) -> socket.socket:
+    url = urlsplit(proxy_url)
+    proxy = Proxy(
+        proxy_type=python_socks.ProxyType.SOCKS5,
+        host=url.hostname or "",
+        port=url.port or 0,
+        rdns=url.scheme == "socks5h",
+    )
+    try:
+        return proxy.connect(host, port, timeout=timeout_s)
+    except socket.gaierror:
+        raise WayOutError("name", f"{host} does not resolve on this node", "scheme: socks5h resolves it there") from None
+    except (python_socks.ProxyConnectionError, ConnectionError) as error:
+        raise WayOutError("tunnel", f"nothing answers at {proxy_url}: {error}", "start it with: hpcproxy up") from None
+    except (python_socks.ProxyError, python_socks.ProxyTimeoutError) as error:
+        raise WayOutError("far end", f"{host}:{port} was not reached by the jump host: {error}") from None
+
+
+def _get(stream: socket.socket, host: str, path: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection(host)
+    connection.sock = stream
+    connection.request("GET", path, headers={"User-Agent": "hpcproxy", "Accept": "text/plain", "Connection": "close"})
+    response = connection.getresponse()
+    return response.status, response.read(_ADDRESS_MAX_BYTES).decode(errors="replace").strip()
+
+
+def failures(probes: Sequence[Probe]) -> list[Probe]:
+    """Return those of `probes` that failed."""
+    return [probe for probe in probes if probe.layer is not None]

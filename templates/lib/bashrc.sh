@@ -1,0 +1,78 @@
+# shellcheck shell=dash
+# proxy_on, proxy_off, proxy_status. Sourced by interactive shells; silent; valid in bash and dash.
+
+# Set __hpcproxy_want to the job this shell is in, or to `shell` outside of one.
+__hpcproxy_where() {
+    case ${SLURM_JOB_ID-} in
+        '' | *[!0-9]*) __hpcproxy_want=shell ;;
+        *) __hpcproxy_want=$SLURM_JOB_ID ;;
+    esac
+}
+
+proxy_on() {
+    local state
+    __hpcproxy_where
+    if __hpcproxy_find "$__hpcproxy_want"; then
+        __hpcproxy_export
+        printf 'hpcproxy: on, %s\n' "$HPCPROXY_URL"
+        return 0
+    fi
+    if [ "$__hpcproxy_want" = shell ]; then
+        printf 'hpcproxy: no tunnel of yours is up on this machine; start one with: hpcproxy up\n' >&2
+        return 1
+    fi
+    if ! state=$(/bin/bash -p "$__hpcproxy_home/job.sh" start </dev/null); then return 1; fi
+    __hpcproxy_read "$state"
+    __hpcproxy_export
+    printf 'hpcproxy: on, %s\n' "$HPCPROXY_URL"
+}
+
+proxy_off() {
+    if [ -z "${HPCPROXY_URL-}" ]; then
+        printf 'hpcproxy: off\n'
+        return 0
+    fi
+    __hpcproxy_restore
+    printf 'hpcproxy: off; your own proxy settings are back\n'
+}
+
+# One line, and true only if programs of this shell use a way out that is up.
+proxy_status() {
+    __hpcproxy_where
+    if [ -z "${HPCPROXY_URL-}" ]; then
+        if __hpcproxy_find "$__hpcproxy_want"; then
+            printf 'hpcproxy: off in this shell; a way out is up at %s (proxy_on uses it)\n' "$__hpcproxy_url"
+        else
+            printf 'hpcproxy: off\n'
+        fi
+        return 1
+    fi
+    if __hpcproxy_find "$__hpcproxy_want"; then
+        printf 'hpcproxy: on, %s\n' "$HPCPROXY_URL"
+        return 0
+    fi
+    printf 'hpcproxy: down, nothing of yours listens at %s now\n' "$HPCPROXY_URL"
+    return 1
+}
+
+# What a new interactive shell does: use a way out that is up and ours, forget one that is gone.
+__hpcproxy_enter() {
+    __hpcproxy_where
+    case ${HPCPROXY_KEY-} in
+        "$__hpcproxy_want".*)
+            if [ "$__hpcproxy_want" != shell ]; then return 0; fi
+            ;;
+    esac
+    if __hpcproxy_find "$__hpcproxy_want"; then
+        __hpcproxy_export
+        return 0
+    fi
+    __hpcproxy_restore
+    if [ -n "$__hpcproxy_autostart" ] && [ "$__hpcproxy_want" != shell ]; then
+        proxy_on >/dev/null || :
+    fi
+}
+
+case $- in
+    *i*) __hpcproxy_enter ;;
+esac

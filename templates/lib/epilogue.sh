@@ -1,0 +1,7 @@
+# shellcheck shell=dash
+# End the way out of this job on all its nodes and bring the caller's settings back. Sourced by a job script.
+
+/bin/bash -p "$__hpcproxy_home/job.sh" stop </dev/null || :
+__hpcproxy_restore
+unset __hpcproxy_home
+unset -f __hpcproxy_restore

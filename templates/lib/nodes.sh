@@ -1,0 +1,100 @@
+# shellcheck shell=bash
+# The nodes of a job, expanded without asking Slurm, and the no_proxy list made from them.
+
+# Add to the array `nodes` every name that the host list $1 stands for: c[1-3,007-009],login1,r[1-2]n[1-2].
+# Returns 1, with `nodes` incomplete, for anything that is no host list.
+expand_nodes() {
+    local rest=$1 part='' depth=0 char
+    while [[ -n $rest ]]; do
+        char=${rest:0:1} rest=${rest:1}
+        case $char in
+            '[') depth=$((depth + 1)) part+=$char ;;
+            ']') depth=$((depth - 1)) part+=$char ;;
+            ,)
+                if ((depth)); then
+                    part+=$char
+                else
+                    expand_part "$part" || return 1
+                    part=''
+                fi
+                ;;
+            [A-Za-z0-9._-]) part+=$char ;;
+            *) return 1 ;;
+        esac
+        ((depth == 0 || depth == 1)) || return 1
+    done
+    ((depth == 0)) || return 1
+    expand_part "$part"
+}
+
+# One comma-free element: its first bracket is expanded here, the rest by recursion.
+expand_part() {
+    local part=$1 before inside after range low high width number number_text
+    if [[ $part != *'['* ]]; then
+        [[ -n $part ]] && nodes+=("$part")
+        return
+    fi
+    before=${part%%'['*} after=${part#*']'} inside=${part#*'['}
+    inside=${inside%%']'*}
+    local IFS=,
+    for range in $inside; do
+        low=${range%-*} high=${range#*-}
+        [[ $low =~ ^[0-9]{1,9}$ && $high =~ ^[0-9]{1,9}$ ]] || return 1
+        ((10#$high - 10#$low < 65536)) || return 1
+        width=${#low}
+        for ((number = 10#$low; number <= 10#$high; number++)); do
+            printf -v number_text '%0*d' "$width" "$number"
+            expand_part "$before$number_text$after" || return 1
+        done
+    done
+}
+
+# Set the array `nodes` for the job this runs in; Slurm is asked only where the list is of a kind unknown here.
+job_nodes() {
+    nodes=()
+    local list=${SLURM_JOB_NODELIST:-${SLURM_NODELIST-}} name
+    if [[ -n $list ]] && ! expand_nodes "$list"; then
+        nodes=()
+        while read -r name; do
+            [[ $name =~ ^[A-Za-z0-9._-]+$ ]] && nodes+=("$name")
+        done < <(scontrol show hostnames "$list" 2>/dev/null)
+    fi
+    return 0
+}
+
+# Set `domain` to the cluster's domain as this node's resolver has it, or to nothing.
+cluster_domain() {
+    local key value
+    domain=''
+    while read -r key value _; do
+        case $key in domain | search) domain=$value ;; esac
+    done 2>/dev/null </etc/resolv.conf
+    [[ $domain =~ ^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$ ]] || domain=''
+}
+
+# Set `direct` to the no_proxy list: what is reached without the way out. `$1` 1 adds the private networks.
+# Names and addresses both, because half of the clients do not know networks and the other half resolve first.
+no_proxy_list() {
+    local bypass_private=$1 entries=(localhost 127.0.0.1 ::1 0.0.0.0) node address _
+    shift
+    job_nodes
+    cluster_domain
+    for node in ${nodes[@]+"${nodes[@]}"}; do
+        entries+=("$node")
+        [[ -n $domain && $node != *.* ]] && entries+=("$node.$domain")
+    done
+    if ((${#nodes[@]})); then
+        # Bounded: a resolver that does not answer must not hold the job up.
+        while read -r address _; do
+            [[ $address =~ ^[0-9.]+$ && $address != 127.* ]] && entries+=("$address")
+        done < <(timeout 2 getent ahostsv4 -- "${nodes[@]}" 2>/dev/null | sort -u)
+    fi
+    # One variable may hold 128 KiB (MAX_ARG_STRLEN); far below it, a list this long helps nobody.
+    local IFS=, joined
+    joined="${entries[*]}"
+    ((${#joined} <= 32768)) || entries=(localhost 127.0.0.1 ::1 0.0.0.0)
+    [[ -n $domain ]] && entries+=(".$domain")
+    entries+=(.local 169.254.169.254)
+    [[ -n $bypass_private ]] && entries+=(10.0.0.0/8 172.16.0.0/12 192.168.0.0/16)
+    direct="${entries[*]}${*:+,$*}"
+}

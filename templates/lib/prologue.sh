@@ -1,0 +1,20 @@
+# shellcheck shell=dash
+# Start the way out on every node of this job and use it. Sourced by a job script; valid in bash and dash.
+# All the work is done by a process of its own, so that nothing of the job script's shell is touched but the variables.
+
+# False only if the job is to be stopped.
+__hpcproxy_begin() {
+    local state
+    if state=$(/bin/bash -p "$__hpcproxy_home/job.sh" start </dev/null) && __hpcproxy_read "$state"; then
+        __hpcproxy_export
+        return 0
+    fi
+    # What a login shell exported for its own tunnel leads nowhere here.
+    __hpcproxy_restore
+    [ -z "$__hpcproxy_required" ]
+}
+
+if ! __hpcproxy_begin; then exit 1; fi
+unset __hpcproxy_home __hpcproxy_required __hpcproxy_uid __hpcproxy_listen
+unset __hpcproxy_url __hpcproxy_key __hpcproxy_step __hpcproxy_no_proxy
+unset -f __hpcproxy_begin __hpcproxy_save __hpcproxy_read __hpcproxy_export __hpcproxy_restore

@@ -1,0 +1,39 @@
+# shellcheck shell=bash
+# The state directory of one way out on one node: who made it, where it is, what it says.
+
+# Set `state_base` to where state directories are made: on a local disk, and short enough for a Unix socket's name
+# (107 bytes, of which ssh wants 17 for a temporary name of its own).
+find_state_base() {
+    state_base=${TMPDIR:-/tmp}
+    [[ -d $state_base && -w $state_base && ${#state_base} -le 48 ]] || state_base=/tmp
+}
+
+# Set `started` to the start time of process $1 in ticks since boot (proc(5), stat, field 22); 1 if there is none.
+# A pid with the same start time is the same process; a pid alone may be somebody else's by now.
+start_time() {
+    local line fields
+    read -r line 2>/dev/null <"/proc/$1/stat" || return 1
+    read -r -a fields <<<"${line##*) }"
+    started=${fields[19]}
+}
+
+# Set `state` to the directory of the way out $1 (JOB.RESTART) if it is ours and its holder lives, else return 1.
+find_state() {
+    local directory pid since
+    for directory in "$state_base/hpcproxy-$1-"*; do
+        [[ -d $directory && ! -L $directory && -O $directory && -O $directory/pid ]] || continue
+        read -r pid since <"$directory/pid" || continue
+        if [[ $pid =~ ^[0-9]+$ ]] && start_time "$pid" && [[ $started == "$since" ]]; then
+            state=$directory
+            return 0
+        fi
+    done
+    return 1
+}
+
+# Set `quoted` to $1 as a JSON string.
+json_string() {
+    quoted=${1//[[:cntrl:]]/ }
+    quoted=${quoted//\\/\\\\}
+    quoted=\"${quoted//\"/\\\"}\"
+}

@@ -1,0 +1,243 @@
+# shellcheck shell=bash
+# Holds `ssh -N -D ADDRESS:PORT` for one job on one node, or probes the jump hosts.
+#
+#   tunnel.sh hold JOB RESTART    as a background step of the job, one on each node
+#   tunnel.sh hold shell 0        for a shell without Slurm, at 127.0.0.1
+#   tunnel.sh probe               one login to each jump host; a line `ok JUMP` or `failed LAYER JUMP: REASON` for each
+#
+# `hold` speaks on stdout: `ready NODE JUMP` once, `failed NODE LAYER JUMP: REASON` for each new reason, `gave-up …`
+# when no waiting will help; it then exits 0, for a step that fails would mark the job. SIGTERM and SIGUSR1 end it.
+
+PATH=$PATH:/usr/local/bin:/usr/bin:/bin
+# A module's or conda's libraries are not the ones that the system's ssh was built with.
+unset LD_LIBRARY_PATH LD_PRELOAD
+umask 077
+
+ending='' ssh_pid='' pause_pid='' state='' said='' ready=0 reconnects=-1 since=0 last_error='' current_jump=''
+
+end() {
+    ending=1
+    if [[ -n $ssh_pid ]]; then kill "$ssh_pid" 2>/dev/null || :; fi
+    if [[ -n $pause_pid ]]; then kill "$pause_pid" 2>/dev/null || :; fi
+}
+
+clean_up() {
+    end
+    if [[ -n $ssh_pid ]]; then wait "$ssh_pid" 2>/dev/null || :; fi
+    if [[ -n $state ]]; then rm -rf -- "$state"; fi
+}
+
+# One line to whoever started us (gone after a while, which is fine) and to the log.
+say() {
+    printf '%s\n' "$*" 2>/dev/null || :
+    log "$*"
+}
+
+log() {
+    [[ -n $state ]] || return 0
+    printf '%(%Y-%m-%dT%H:%M:%S%z)T %s\n' -1 "$*" 2>/dev/null >>"$state/log" || :
+}
+
+# An interruptible pause of $1 seconds: the traps run at `wait`.
+pause() {
+    sleep "$1" &
+    pause_pid=$!
+    wait "$pause_pid" 2>/dev/null || :
+    pause_pid=''
+}
+
+# Set `address` for job $1: 127.64.0.0/10 with the low 22 bits of the job id, the same on every node of the job.
+job_address() {
+    if [[ $1 == shell ]]; then
+        address=127.0.0.1
+    else
+        address=127.$((64 + ($1 >> 16 & 63))).$(($1 >> 8 & 255)).$(($1 & 255))
+    fi
+}
+
+# Write status.json: what `hpcproxy status` reads. By rename, so that no reader sees half of it.
+write_status() {
+    local jump=null error=null up=false
+    if [[ -n $current_jump ]]; then json_string "$current_jump" && jump=$quoted up=true; fi
+    if [[ -n $last_error ]]; then json_string "$last_error" && error=$quoted; fi
+    # A full disk costs the status, never the way out.
+    if printf '{"version": 1, "node": "%s", "address": "%s", "port": %d, "mode": "ssh", "ready": %s, "since": %d, "jump": %s, "reconnects": %d, "last_error": %s, "pid": %d}\n' \
+        "$node" "$address" "$port" "$up" "$since" "$jump" \
+        "$((reconnects > 0 ? reconnects : 0))" "$error" "$$" 2>/dev/null >"$state/status.new"; then
+        mv -f -- "$state/status.new" "$state/status.json" || :
+    fi
+}
+
+# Write the environment that shells of this job source. Every value is made of a checked set of characters.
+write_env() {
+    local step=${SLURM_STEP_ID-} octets listen
+    IFS=. read -r -a octets <<<"$address"
+    # /proc/net/tcp writes the address as the machine's own number: reversed where bytes are little-endian first.
+    printf -v listen '%02X%02X%02X%02X:%04X' "${octets[3]}" "${octets[2]}" "${octets[1]}" "${octets[0]}" "$port"
+    if [[ $step =~ ^[0-9]+$ ]]; then step=$job.$step; else step=''; fi
+    no_proxy_list "$bypass_private" ${no_proxy_more[@]+"${no_proxy_more[@]}"}
+    # In the order in which __hpcproxy_read takes them.
+    printf '%s\n' "$key" "$step" "$UID" "$listen" "$scheme://$address:$port" "$direct" >"$state/env.new"
+    mv -f -- "$state/env.new" "$state/env"
+}
+
+# Set `command` to ssh with our options and what "$@" adds, to jump host number $1.
+ssh_command() {
+    local jump=$1
+    shift
+    command=(ssh "${ssh_options[@]}")
+    # Asked of ssh itself: an older one does not know the `^`, and one built without AES-GCM refuses its name.
+    if ssh -G -o "$cipher_option" localhost >/dev/null 2>&1 </dev/null; then command+=(-o "$cipher_option"); fi
+    if [[ -n ${jump_ports[jump]} ]]; then command+=(-p "${jump_ports[jump]}"); fi
+    command+=("$@" -- "${jump_destinations[jump]}")
+}
+
+# True once the master's control socket is there: login done and the port ours (ExitOnForwardFailure).
+await_master() {
+    local deadline=$((SECONDS + connect_timeout_s + 5))
+    until [[ -S $state/ctl ]]; do
+        [[ -z $ending ]] && kill -0 "$ssh_pid" 2>/dev/null && ((SECONDS < deadline)) || return 1
+        sleep 0.05
+    done
+}
+
+# True if a channel through the master comes back from the jump host's closed port. Touches no service.
+probe_master() {
+    if timeout "$connect_timeout_s" ssh -F /dev/null -S "$state/ctl" -W "$probe_target" -- probe >/dev/null 2>&1 </dev/null; then
+        return 0
+    fi
+    [[ $(<"$state/ssh.log") == *'open failed: connect failed'* ]]
+}
+
+# Hold a forward through jump host number $1 until it ends; true if it was ever up.
+hold_through() {
+    local jump=$1 up=1
+    rm -f -- "$state/ctl"
+    ssh_command "$jump" -N -M -S "$state/ctl" -D "$address:$port"
+    "${command[@]}" </dev/null >/dev/null 2>"$state/ssh.log" &
+    ssh_pid=$!
+    if await_master && probe_master; then
+        up=0
+        came_up "$jump"
+        wait "$ssh_pid" 2>/dev/null || :
+        went_down
+    fi
+    kill "$ssh_pid" 2>/dev/null || :
+    wait "$ssh_pid" 2>/dev/null || :
+    ssh_pid=''
+    return "$up"
+}
+
+came_up() {
+    current_jump=${jump_names[$1]}
+    printf -v since '%(%s)T' -1
+    reconnects=$((reconnects + 1)) said=''
+    write_status
+    if ((ready)); then
+        log "up again through $current_jump"
+    else
+        ready=1
+        say "ready $node $current_jump"
+    fi
+}
+
+went_down() {
+    [[ -n $ending ]] && return 0
+    read_reason "$state/ssh.log"
+    last_error="$current_jump: $layer: $reason" current_jump=''
+    log "down: $last_error"
+    write_status
+}
+
+# Say why jump host number $1 did not serve, once for each new reason.
+failed() {
+    if [[ -n $identity && ! -r $identity ]]; then
+        layer=key reason="the key $identity does not exist or cannot be read" permanent=1
+    else
+        read_reason "$state/ssh.log"
+    fi
+    last_error="${jump_names[$1]}: $layer: $reason"
+    [[ $said == *"$last_error"* ]] || say "failed $node $layer ${jump_names[$1]}: $reason"
+    said+=$last_error
+    write_status
+}
+
+give_up() {
+    say "gave-up $node $1"
+    exit 0
+}
+
+# Try the jump hosts in turn for as long as the job lives, with growing pauses between rounds.
+hold() {
+    local wait_s=1 jump hopeless up
+    while [[ -z $ending ]]; do
+        hopeless=0 up=0
+        for jump in "${!jump_names[@]}"; do
+            if hold_through "$jump"; then
+                up=1 wait_s=1
+                break
+            fi
+            [[ -z $ending ]] || return 0
+            failed "$jump"
+            hopeless=$((hopeless + permanent))
+            if ((!ready)) && [[ $layer == port ]]; then give_up "$layer $reason"; fi
+        done
+        if ((!ready && hopeless == ${#jump_names[@]})); then give_up "$layer ${jump_names[jump]}: $reason"; fi
+        [[ -n $ending ]] && return 0
+        ((up)) || pause "$wait_s"
+        wait_s=$((wait_s * 2 < retry_max_s ? wait_s * 2 : retry_max_s))
+    done
+}
+
+begin_hold() {
+    job=$1 key=$1.$2
+    [[ $1 == shell || $1 =~ ^[0-9]{1,10}$ ]] && [[ $2 =~ ^[0-9]{1,10}$ ]] || exit 2
+    node=${SLURMD_NODENAME:-${HOSTNAME%%.*}}
+    [[ $node =~ ^[A-Za-z0-9._-]+$ ]] || node=unnamed
+    trap end TERM USR1 INT
+    trap '' HUP PIPE
+    trap clean_up EXIT
+    ((${#jump_names[@]})) || give_up 'configuration no jump host is configured; run: hpcproxy init --jump USER@HOST'
+    command -v ssh >/dev/null || give_up 'ssh there is no ssh on this node; ask for the OpenSSH client'
+    find_state_base
+    state=$(mktemp -d -- "$state_base/hpcproxy-$key-XXXXXXXX") || give_up "state no directory can be made in $state_base"
+    job_address "$job"
+    start_time "$$"
+    if ! { printf '%d %s\n' "$$" "$started" >"$state/pid" && write_env; }; then
+        give_up "state nothing can be written in $state_base"
+    fi
+    hold
+}
+
+probe() {
+    local jump out
+    command -v ssh >/dev/null || { printf 'failed ssh there is no ssh on this machine\n' && return 0; }
+    find_state_base
+    trap clean_up EXIT
+    state=$(mktemp -d -- "$state_base/hpcproxy-probe-XXXXXXXX")
+    for jump in "${!jump_names[@]}"; do
+        ssh_command "$jump" -o ControlPath=none -W "$probe_target"
+        out=0
+        timeout "$((connect_timeout_s + 15))" "${command[@]}" </dev/null >/dev/null 2>"$state/ssh.log" || out=$?
+        if ((out == 0)) || [[ $(<"$state/ssh.log") == *'open failed: connect failed'* ]]; then
+            printf 'ok %s\n' "${jump_names[jump]}"
+            continue
+        fi
+        ((out == 124)) && printf 'timed out\n' >>"$state/ssh.log"
+        if [[ -n $identity && ! -r $identity ]]; then
+            layer=key reason="the key $identity does not exist or cannot be read"
+        else
+            read_reason "$state/ssh.log"
+        fi
+        printf 'failed %s %s: %s\n' "$layer" "${jump_names[jump]}" "$reason"
+    done
+}
+
+case ${1-} in
+    hold) begin_hold "${2-}" "${3-}" ;;
+    probe) probe ;;
+    *)
+        printf 'usage: tunnel.sh hold JOB RESTART | probe\n' >&2
+        exit 2
+        ;;
+esac
