@@ -1,5 +1,54 @@
-"""The user's tasks for `invoke` in a checkout, and the developers' own."""
+"""The user's tasks for `invoke` in a checkout, and the developers' own: tools, lint, docs, test, golden."""
 
+import sys
+from pathlib import Path
+
+from invoke import Context, task
+
+from hpcproxy import shell
 from hpcproxy.cli import user_tasks
 
+ROOT = Path(__file__).parent
+BIN = Path(sys.executable).parent  # the tools of this environment, whatever PATH says
+SHELL_FILES = "templates/lib/*.sh .ci/run"
+
+
+@task
+def lint(context: Context) -> None:
+    """Check style, types and shell; changes nothing."""
+    with context.cd(ROOT):
+        context.run(f"{BIN}/ruff check .")
+        context.run(f"{BIN}/ruff format --check .")
+        context.run(f"{BIN}/mypy")
+        context.run(f"shfmt -i 4 -ci -d {SHELL_FILES}")
+        # Variables that another part of the same script sets; the rendered whole is checked by the tests without this.
+        context.run(f"shellcheck --exclude=SC2154,SC2034 {SHELL_FILES}")
+
+
+@task
+def docs(context: Context) -> None:
+    """Build the pages into docs/_build; any warning fails."""
+    with context.cd(ROOT):
+        context.run(f"{BIN}/python -m sphinx -q -W -n -b html docs docs/_build")
+
+
+@task
+def golden(context: Context) -> None:
+    """Rewrite tests/golden from the templates as they are now; look at the difference before you commit it."""
+    with context.cd(ROOT):
+        context.run(f"{BIN}/python -c 'import sys; sys.path.insert(0, \"tests\"); import golden_cases; golden_cases.write_goldens()'")
+
+
+@task(help={"select": "Run only tests whose names match this expression (pytest -k)."})
+def test(context: Context, select: str = "") -> None:
+    """Run the tests; as root those on a real cluster too. Missing system tools are installed with apt where possible."""
+    from hpcproxy.lab import packages  # noqa: PLC0415 - only this task needs it
+
+    packages.ensure(packages.TEST_TOOLS)
+    with context.cd(ROOT):
+        context.run(f"{BIN}/python -m pytest" + (f" -k {shell.word(select)}" if select else ""))
+
+
 namespace = user_tasks()
+for developer_task in (lint, docs, golden, test):
+    namespace.add_task(developer_task)
