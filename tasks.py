@@ -36,12 +36,12 @@ def docs(context: Context) -> None:
 def golden(context: Context) -> None:
     """Rewrite tests/golden from the templates as they are now; look at the difference before you commit it."""
     with context.cd(ROOT):
-        context.run(f"{BIN}/python -c 'import sys; sys.path.insert(0, \"tests\"); import golden_cases; golden_cases.write_goldens()'")
+        context.run(f"{BIN}/python -c 'from tests.golden_cases import write_goldens; write_goldens()'")
 
 
 @task(help={"select": "Run only tests whose names match this expression (pytest -k)."})
 def test(context: Context, select: str = "") -> None:
-    """Run the tests; as root those on a real cluster too. Missing system tools are installed with apt where possible."""
+    """Run the tests, as root those on a real cluster too; missing system tools are installed with apt if possible."""
     from hpcproxy.lab import packages  # noqa: PLC0415 - only this task needs it
 
     packages.ensure(packages.TEST_TOOLS)

@@ -61,4 +61,3 @@ def _find(text: bytes, path: str) -> _Found | None:
         raise BlockError(path, "holds only half of the hpcproxy block")
     begin, end = begins[0], ends[0]
     return _Found(b"".join(lines[:begin]), lines[begin].rstrip(), b"".join(lines[end + 1 :]))
-

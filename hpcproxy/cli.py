@@ -1,4 +1,4 @@
-"""The Invoke tasks: arguments, one `ops` call, a report, an exit code. `hpcproxy` is the same collection as a program."""
+"""The Invoke tasks: arguments, one `ops` call, a report, an exit code; `hpcproxy` is the same collection."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
-from invoke import Collection, Context, Exit, Program, task
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.program import Program
+from invoke.tasks import task
 from rich.console import Console
 from rich.table import Table
 
@@ -20,9 +24,18 @@ from hpcproxy.errors import HpcproxyError, UsageError
 from hpcproxy.install import Outcome, Result
 from hpcproxy.ops import Account
 
+_PIPE_COLUMNS = 240  # a table that no person reads needs no folding
+
 
 def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
 
 
 def say(text: str) -> None:
@@ -64,7 +77,7 @@ def _account() -> Account:
 def _show_results(results: list[Result]) -> None:
     for result in results:
         done = "removed" if result.action == "remove" and result.outcome is Outcome.CHANGED else result.outcome.value
-        _console().print(f"{done:12}  {result.path}", markup=False)
+        print(f"{done:12}  {result.path}")
 
 
 JUMP_HELP = "Jump host, [USER@]HOST[:PORT]; may be given several times, the next is tried when one fails."
@@ -84,8 +97,8 @@ JUMP_HELP = "Jump host, [USER@]HOST[:PORT]; may be given several times, the next
 def init(
     _context: Context,
     jump: list[str],
-    port: Optional[int] = None,
-    identity: Optional[str] = None,
+    port: int | None = None,
+    identity: str | None = None,
     probe: bool = True,
     replace_key: bool = False,
 ) -> None:
@@ -118,7 +131,7 @@ def init(
     },
 )
 @verb
-def install_bashrc(_context: Context, jump: list[str], port: Optional[int] = None, dry_run: bool = False) -> None:
+def install_bashrc(_context: Context, jump: list[str], port: int | None = None, dry_run: bool = False) -> None:
     """Install ~/.hpcproxy/ and the block in ~/.bashrc."""
     account = _account()
     _show_results(ops.install_bashrc(account, ops.parse_flags(jump=jump, port=_number(port)), dry_run=dry_run))
@@ -159,7 +172,7 @@ def uninstall(_context: Context) -> None:
 )
 @verb
 def wrap(
-    _context: Context, script: str, in_place: bool = False, output: Optional[str] = None, remove: bool = False
+    _context: Context, script: str, in_place: bool = False, output: str | None = None, remove: bool = False
 ) -> None:
     """Put the hook line behind the #SBATCH block of a job script; prints the result unless told where to put it."""
     if in_place and output:
@@ -184,7 +197,7 @@ def render(_context: Context, name: str = "") -> None:
         sys.stdout.buffer.write(ops.render_one(account, name))
         sys.stdout.buffer.flush()
         return
-    table = Table("name", "installed as", "mode", "what it is for", box=None, pad_edge=False)
+    table = _table("name", "installed as", "mode", "what it is for")
     for artifact in ops.artifacts(account):
         table.add_row(artifact.name, str(artifact.path), f"{artifact.mode:04o}", artifact.summary)
     _console().print(table)
@@ -228,11 +241,19 @@ def _show_tunnels(tunnels: list[Any]) -> None:
     if not tunnels:
         say("no way out of yours is up on this machine")
         return
-    table = Table("job", "state", "address", "through", "up since", "reconnects", "last error", box=None, pad_edge=False)
+    table = _table("job", "state", "address", "through", "up since", "reconnects", "last error")
     for tunnel in tunnels:
         since = datetime.fromtimestamp(tunnel.since).astimezone().isoformat(timespec="seconds") if tunnel.since else "-"
         state = "up" if tunnel.ready else "down"
-        row = (tunnel.job, state, tunnel.url, tunnel.jump or "-", since, str(tunnel.reconnects), tunnel.last_error or "-")
+        row = (
+            tunnel.job,
+            state,
+            tunnel.url,
+            tunnel.jump or "-",
+            since,
+            str(tunnel.reconnects),
+            tunnel.last_error or "-",
+        )
         table.add_row(*row)
     _console().print(table)
 

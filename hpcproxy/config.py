@@ -53,7 +53,9 @@ class Jump:
         if host.startswith("["):
             host = _ipv6(host[1:-1])
         elif not _HOST.fullmatch(host):
-            raise ValueError(f"host {host!r} may hold letters, digits and _ . - only, and starts with a letter or digit")
+            raise ValueError(
+                f"host {host!r} may hold letters, digits and _ . - only, and starts with a letter or digit"
+            )
         if port is not None and not 1 <= int(port) <= 65535:  # noqa: PLR2004 - the range of TCP ports
             raise ValueError(f"port {port} is not between 1 and 65535")
         return cls(host=host, user=user, port=int(port) if port else None)
@@ -139,7 +141,9 @@ class Config(pydantic.BaseModel):
     ready_timeout_s: Seconds = pydantic.Field(
         default=30, description="Seconds a job's prologue waits until every node is ready."
     )
-    connect_timeout_s: Seconds = pydantic.Field(default=10, description="Seconds one attempt to reach a jump host may take.")
+    connect_timeout_s: Seconds = pydantic.Field(
+        default=10, description="Seconds one attempt to reach a jump host may take."
+    )
     alive_interval_s: Seconds = pydantic.Field(
         default=5, description="Seconds of silence after which ssh asks the jump host whether it is there."
     )

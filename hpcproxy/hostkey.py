@@ -83,7 +83,7 @@ def fetch(jump: Jump, timeout_s: int) -> HostKey:
         _raise_layer(error, str(jump))
     finally:
         connection.close()
-    raise WayOutError("host key", "no host key was shown", jump=str(jump))
+    raise WayOutError("host-key", "no host key was shown", jump=str(jump))
 
 
 def _raise_layer(error: Exception, jump: str) -> NoReturn:

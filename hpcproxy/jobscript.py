@@ -69,7 +69,7 @@ def _end_of_options(lines: list[bytes]) -> int:
     """Return the index behind the last #SBATCH line that sbatch reads, or behind the first line if there is none."""
     end = 1
     for index, line in enumerate(lines):
-        if line.strip() and not line.startswith(b"#"):
+        if line.strip() and not line.lstrip().startswith(b"#"):
             break
         if line.startswith(b"#SBATCH"):
             end = index + 1

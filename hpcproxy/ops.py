@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcproxy import install, jobscript, settings, tunnels, verify
+from hpcproxy import install, jobscript, settings, ssh, tunnels, verify
 from hpcproxy.config import SITE_CONFIG, Config, Jump, Layer, read_layer, resolve
 from hpcproxy.errors import FileError, UsageError, WayOutError
 from hpcproxy.install import Outcome, Result, Write
@@ -102,7 +102,7 @@ def init(account: Account, flags: Mapping[str, Any], *, try_login: bool, replace
     return InitReport(results, pins, probes)
 
 
-def _pin(account: Account, jump: Jump, config: Config, replace: bool, say: Say) -> Pinned:  # noqa: FBT001
+def _pin(account: Account, jump: Jump, config: Config, replace: bool, say: Say) -> Pinned:
     # Here, not above: Fabric and Paramiko take 0.3 s to import, which only this verb should pay.
     from hpcproxy import hostkey  # noqa: PLC0415
 
@@ -119,7 +119,9 @@ def _pin(account: Account, jump: Jump, config: Config, replace: bool, say: Say) 
         where = account.home.known_hosts if before not in (None, key.data) else "~/.ssh/known_hosts"
         reason = f"shows another key than the one in {where}: {key.fingerprint}"
         advice = "ask its admin; if the change is right, run init again with --replace-key"
-        return Pinned(str(jump), key.fingerprint, key.kind, "changed", WayOutError("host key", reason, advice, str(jump)))
+        return Pinned(
+            str(jump), key.fingerprint, key.kind, "changed", WayOutError("host-key", reason, advice, str(jump))
+        )
     install.apply([Write(account.home.known_hosts, hostkey.pin(text, key).encode(), _PRIVATE_MODE)])
     news = "as pinned before" if before == key.data else "as in ~/.ssh/known_hosts" if known == key.data else "new"
     return Pinned(str(jump), key.fingerprint, key.kind, news, None)
@@ -162,7 +164,7 @@ def uninstall(account: Account) -> tuple[list[Result], list[Path]]:
 
 @dataclass(frozen=True)
 class Wrapped:
-    """A job script's new text, whether it differs from the old, and the numbers of #SBATCH lines that sbatch ignores."""
+    """A job script's new text, whether it differs, and the numbers of #SBATCH lines that sbatch ignores."""
 
     content: bytes
     outcome: Outcome
@@ -245,7 +247,7 @@ class Checked:
 
 
 def check(account: Account, timeout_s: float) -> Checked:
-    """Ask the internet for our address through the way out of this job or shell; raises WayOutError naming the layer."""
+    """Ask the internet for our address through this job's or shell's way out; raises WayOutError naming the layer."""
     config = settings_of(account)
     found = tunnels.find(account.environ, account.environ.get("SLURM_JOB_ID") or "shell")
     if not found:
@@ -256,7 +258,9 @@ def check(account: Account, timeout_s: float) -> Checked:
     try:
         answer = verify.fetch_address(tunnel.url, config.check_url, timeout_s)
     except WayOutError as error:
-        raise WayOutError(error.layer, error.reason, tunnel.log_tail or error.advice, tunnel.jump or "") from None
+        # Through a SOCKS port a failed open is a closed connection; only ssh's own words tell why.
+        why = ssh.open_failure(tunnel.log_tail) if error.layer == "far end" else error.advice
+        raise WayOutError(error.layer, error.reason, why, tunnel.jump or "") from None
     return Checked(answer, tunnel.url, tunnel.jump or "")
 
 
@@ -276,5 +280,3 @@ def parse_flags(**given: Any) -> dict[str, Any]:  # noqa: ANN401 - flags are of 
     values = {key: value for key, value in given.items() if value not in (None, [], "")}
     resolve(Layer("command line", values))
     return values
-
-

@@ -103,7 +103,7 @@ def _values(config: Config, home: Home) -> dict[str, Any]:
         "cipher_option": ssh.CIPHER_OPTION,
         "probe_target": ssh.PROBE_TARGET,
         "failure_texts": [failure.text for failure in ssh.FAILURES],
-        "failure_layers": [failure.layer.replace(" ", "-") for failure in ssh.FAILURES],
+        "failure_layers": [failure.layer for failure in ssh.FAILURES],
         "failure_reasons": [failure.reason for failure in ssh.FAILURES],
         "failure_permanent": [int(failure.permanent) for failure in ssh.FAILURES],
     }

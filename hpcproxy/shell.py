@@ -27,10 +27,7 @@ def word(value: str | int | bool | Path) -> ShellText:
 
     Raises ValueError for a NUL, which no shell word can hold.
     """
-    if isinstance(value, bool):
-        text = "1" if value else ""
-    else:
-        text = str(value)
+    text = ("1" if value else "") if isinstance(value, bool) else str(value)
     if "\0" in text:
         raise ValueError("a shell word cannot hold a NUL character")
     return ShellText(shlex.quote(text))

@@ -45,7 +45,7 @@ def options(config: Config, known_hosts: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Failure:
-    """What a line of ssh's stderr that holds `text` means: the layer, the reason and advice, and whether waiting helps."""
+    """What a line of ssh's stderr that holds `text` means; `permanent` says that waiting will not help."""
 
     text: str
     layer: str
@@ -53,25 +53,68 @@ class Failure:
     permanent: bool
 
 
+_PIN_IT = "the jump host's key is not pinned; run: hpcproxy init --jump USER@HOST"
+
 # First match wins.
 FAILURES: Sequence[Failure] = (
-    Failure("Address already in use", "port", "the port is taken by another process of this node; nothing of theirs is used, choose another port", True),
-    Failure("REMOTE HOST IDENTIFICATION HAS CHANGED", "host key", "the jump host shows another key than the one pinned; ask its admin, then run: hpcproxy init --jump", True),
-    Failure("Host key verification failed", "host key", "the jump host's key is not pinned; run: hpcproxy init --jump", True),
-    Failure("host key is known for", "host key", "the jump host's key is not pinned; run: hpcproxy init --jump", True),
-    Failure("administratively prohibited", "forwarding", "the jump host does not allow forwarding; ask your site, this is its rule to change", True),
-    Failure("Could not resolve hostname", "name", "the jump host's name does not resolve here; use its address", False),
-    Failure("No route to host", "route", "no route to the jump host from here", False),
-    Failure("Network is unreachable", "route", "no route to the jump host from here", False),
-    Failure("timed out during banner exchange", "route", "the jump host accepts connections and stays silent", False),
-    Failure("timed out", "route", "the jump host does not answer; is its address right and its firewall open?", False),
-    Failure("not responding", "route", "the jump host stopped answering", False),
-    Failure("Connection refused", "route", "nothing listens at the jump host's ssh port", False),
-    Failure("Too many authentication failures", "key", "too many keys offered; name one with: hpcproxy init --identity", True),
-    Failure("Permission denied", "key", "the jump host refused the key; is the public half in its authorized_keys?", True),
-    Failure("Bad configuration option", "ssh", "ssh does not know an option in your ~/.ssh/config", True),
-    Failure("Bad owner or permissions", "ssh", "the permissions of ~/.ssh/config are too wide", True),
-    Failure("kex_exchange_identification", "ssh", "the jump host hung up before the login; it may be busy", False),
-    Failure("Connection closed by", "ssh", "the jump host hung up", False),
-    Failure("Connection reset by", "ssh", "the jump host hung up", False),
-)  # fmt: skip
+    Failure(
+        "Address already in use",
+        "port",
+        "the port is taken by another process of this node and nothing of theirs is used; choose another port",
+        permanent=True,
+    ),
+    Failure(
+        "REMOTE HOST IDENTIFICATION HAS CHANGED",
+        "host-key",
+        "the jump host shows another key than the one pinned; ask its admin, then run: hpcproxy init --replace-key",
+        permanent=True,
+    ),
+    Failure("Host key verification failed", "host-key", _PIN_IT, permanent=True),
+    Failure("host key is known for", "host-key", _PIN_IT, permanent=True),
+    Failure(
+        "administratively prohibited",
+        "forwarding",
+        "the jump host does not allow forwarding; ask your site, this is its rule to change",
+        permanent=True,
+    ),
+    Failure("Could not resolve hostname", "name", "its name does not resolve here; use its address", permanent=False),
+    Failure("No route to host", "route", "no route to it from here", permanent=False),
+    Failure("Network is unreachable", "route", "no route to it from here", permanent=False),
+    Failure("banner exchange", "route", "it accepts connections and stays silent", permanent=False),
+    Failure("timed out", "route", "it does not answer; is its address right, its firewall open?", permanent=False),
+    Failure("not responding", "route", "it stopped answering", permanent=False),
+    Failure("Connection refused", "route", "nothing listens at its ssh port", permanent=False),
+    Failure(
+        "Too many authentication failures",
+        "key",
+        "it refused too many keys; name the right one with: hpcproxy init --identity",
+        permanent=True,
+    ),
+    Failure(
+        "Permission denied",
+        "key",
+        "it refused the key; is the public half in its authorized_keys?",
+        permanent=True,
+    ),
+    Failure("Bad configuration option", "ssh", "ssh does not know an option in ~/.ssh/config", permanent=True),
+    Failure("Bad owner or permissions", "ssh", "the permissions of ~/.ssh/config are too wide", permanent=True),
+    Failure("kex_exchange_identification", "ssh", "it hung up before the login; it may be busy", permanent=False),
+    Failure("Connection closed by", "ssh", "it hung up", permanent=False),
+    Failure("Connection reset by", "ssh", "it hung up", permanent=False),
+)
+
+# What ssh says of a channel that the jump host could not open, behind "open failed: "; first match wins.
+_OPEN_FAILURES: Sequence[tuple[str, str]] = (
+    ("administratively prohibited", "the jump host does not allow forwarding to it; this is its admin's rule"),
+    ("Name or service not known", "its name does not resolve at the jump host"),
+    ("Temporary failure in name resolution", "its name does not resolve at the jump host"),
+    ("Connection refused", "nothing listens there"),
+    ("timed out", "it does not answer the jump host"),
+    ("No route to host", "the jump host has no route to it"),
+    ("Network is unreachable", "the jump host has no route to it"),
+)
+
+
+def open_failure(line: str) -> str:
+    """Return in words why a channel was not opened, from ssh's line about it; the line's own text if it is unknown."""
+    return next((words for text, words in _OPEN_FAILURES if text in line), line.rpartition("open failed: ")[2])

@@ -1,7 +1,7 @@
 """The ways out of this account on this machine: found by their state directories, started and ended. Runs processes.
 
-A state directory is `hpcproxy-KEY-XXXXXXXX` below `$TMPDIR` or /tmp, KEY being JOB.RESTART or `shell.0`. One that is not
-ours by owner and mode is never read.
+A state directory is `hpcproxy-KEY-XXXXXXXX` below `$TMPDIR` or /tmp, KEY being JOB.RESTART or `shell.0`. One that is
+not ours by owner and mode is never read.
 """
 
 from __future__ import annotations

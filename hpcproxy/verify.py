@@ -65,7 +65,7 @@ def _parse(line: str) -> Probe:
         return Probe(jump=rest, layer=None, reason="login and forwarding work")
     layer, _, text = rest.partition(" ")
     jump, _, reason = text.partition(": ")
-    return Probe(jump=jump if reason else "", layer=layer.replace("-", " "), reason=reason or text)
+    return Probe(jump=jump if reason else "", layer=layer, reason=reason or text)
 
 
 @dataclass(frozen=True)
@@ -107,11 +107,15 @@ def _connect(proxy_url: str, host: str, port: int, timeout_s: float) -> socket.s
     try:
         return proxy.connect(host, port, timeout=timeout_s)
     except socket.gaierror:
-        raise WayOutError("name", f"{host} does not resolve on this node", "scheme: socks5h resolves it there") from None
+        raise WayOutError(
+            "name", f"{host} does not resolve on this node", "scheme: socks5h resolves it there"
+        ) from None
     except (python_socks.ProxyConnectionError, ConnectionError) as error:
         raise WayOutError("tunnel", f"nothing answers at {proxy_url}: {error}", "start it with: hpcproxy up") from None
-    except (python_socks.ProxyError, python_socks.ProxyTimeoutError) as error:
-        raise WayOutError("far end", f"{host}:{port} was not reached by the jump host: {error}") from None
+    except python_socks.ProxyTimeoutError:
+        raise WayOutError("far end", f"{host}:{port} did not answer within {timeout_s:g} s") from None
+    except python_socks.ProxyError:
+        raise WayOutError("far end", f"{host}:{port} was not reached by the jump host") from None
 
 
 def _get(stream: socket.socket, host: str, path: str) -> tuple[int, str]:
