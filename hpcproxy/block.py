@@ -15,6 +15,10 @@ BEGIN = b"# >>> hpcproxy >>>"
 END = b"# <<< hpcproxy <<<"
 # Stands behind BEGIN where the text above had no final newline: `put` had to add one and `remove` takes it back.
 _ADDED_NEWLINE = b" (the line above had no newline)"
+# Stands there where `put` made the file: an empty one that was there before must be there afterwards.
+_MADE_FILE = b" (there was no file)"
+
+_BEGIN_LINES = (BEGIN, BEGIN + _ADDED_NEWLINE, BEGIN + _MADE_FILE)
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,14 @@ class _Found:
     after: bytes
 
 
-def put(text: bytes, body: bytes, path: str = "text") -> bytes:
-    """Return `text` with `body` in our block: in place of an earlier block, else at the end.
+def put(text: bytes | None, body: bytes, path: str = "text") -> bytes:
+    """Return `text` (None: no file yet) with `body` in our block: in place of an earlier one, else at the end.
 
     The block's own lines end in LF even where the file's end in CRLF: a shell must be able to read them.
     Raises BlockError if the markers are damaged.
     """
+    if text is None:
+        return BEGIN + _MADE_FILE + b"\n" + body + END + b"\n"
     found = _find(text, path)
     if found is not None:
         return found.before + found.begin_line + b"\n" + body + END + b"\n" + found.after
@@ -49,9 +55,15 @@ def remove(text: bytes, path: str = "text") -> bytes:
     return found.before + found.after
 
 
+def is_ours_alone(text: bytes, path: str = "text") -> bool:
+    """Whether `put` made the file and nobody has added to it, so that it goes when our block goes."""
+    found = _find(text, path)
+    return found is not None and found.begin_line.endswith(_MADE_FILE) and not found.before + found.after
+
+
 def _find(text: bytes, path: str) -> _Found | None:
     lines = io.BytesIO(text).readlines()  # splits at LF only: a lone CR or form feed is part of somebody's line
-    begins = [i for i, line in enumerate(lines) if line.rstrip() in (BEGIN, BEGIN + _ADDED_NEWLINE)]
+    begins = [i for i, line in enumerate(lines) if line.rstrip() in _BEGIN_LINES]
     ends = [i for i, line in enumerate(lines) if line.rstrip() == END]
     if not begins and not ends:
         return None

@@ -117,7 +117,7 @@ def init(
         if result.layer is None:
             print(f"login         {result.jump}  {result.reason}")
         else:
-            say(f"{result.jump}: {result.layer}: {result.reason}")
+            say(f"{result.layer}: {result.jump}: {result.reason}")
     if not report.works:
         raise Exit("hpcproxy: the settings are written, but the way out does not work yet", code=1)
 

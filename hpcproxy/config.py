@@ -7,6 +7,7 @@ Reads the files it is given; writes nothing.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.+-]*")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
 _JUMP = re.compile(r"(?:(?P<user>[^@]*)@)?(?P<host>\[[^\]]*\]|[^@:]*)(?::(?P<port>[0-9]+))?", re.ASCII)
 # What every client understands (docs/clients): names, addresses, `.suffix`, IPv4 networks; no `*.`, no port, no space.
-_NO_PROXY_ENTRY = re.compile(r"\.?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?|[0-9.]+/[0-9]+|[0-9A-Fa-f:]+", re.ASCII)
+_NO_PROXY_NAME = re.compile(r"\.?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?", re.ASCII)
 # ssh splits and expands option values itself; these characters cannot be passed through it on every version.
 _PATH_REFUSED = re.compile(r"[\x00-\x1f\x7f\"\\%$`]")
 
@@ -72,9 +73,13 @@ class Jump:
 
 def _ipv6(text: str) -> str:
     try:
-        return str(ipaddress.IPv6Address(text))
+        address = ipaddress.IPv6Address(text)
     except ValueError:
-        raise ValueError(f"[{text}] is not an IPv6 address") from None
+        address = None
+    # A scope (after %) may hold any character at all, and ssh expands % itself.
+    if address is None or "%" in text:
+        raise ValueError(f"[{text}] is not an IPv6 address")
+    return str(address)
 
 
 def _jumps(value: object) -> object:
@@ -92,16 +97,30 @@ def safe_path(value: Path) -> Path:
     """Return `value` with `~` expanded, if ssh can take it as it stands; raises ValueError."""
     if _PATH_REFUSED.search(str(value)):
         raise ValueError(f"path {str(value)!r} holds a character that cannot be passed to ssh safely")
-    path = value.expanduser()
+    try:
+        path = value.expanduser()
+        os.fsencode(path)
+    except RuntimeError:
+        raise ValueError(f"{str(value)!r} names the home of a user who does not exist here") from None
+    except UnicodeEncodeError:
+        raise ValueError(f"{str(value)!r} is not a path that this system can hold") from None
     if not path.is_absolute():
         raise ValueError(f"{str(value)!r} must be an absolute path or begin with ~/")
     return path
 
 
 def _entry(value: str) -> str:
-    if not _NO_PROXY_ENTRY.fullmatch(value):
+    if not _NO_PROXY_NAME.fullmatch(value) and not _is_numeric(value):
         raise ValueError(f"{value!r} is not a name, an address, a .suffix or an IPv4 network (no *, no port, no space)")
     return value
+
+
+def _is_numeric(value: str) -> bool:
+    """Whether `value` is an IPv6 address or an IPv4 network."""
+    try:
+        return bool(ipaddress.IPv4Network(value, strict=False) if "/" in value else _ipv6(value))
+    except ValueError:
+        return False
 
 
 def _http_url(value: str) -> str:
@@ -191,7 +210,8 @@ def parse_layer(source: str, text: str) -> Layer:
     """Return the settings in YAML `text`; raises ConfigError on bad YAML, a non-mapping or an unknown key."""
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    # A tag that does not fit its value, a date that is none: PyYAML lets Python's own errors through.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark else ""
         raise ConfigError(source, where, f"not valid YAML: {getattr(error, 'problem', None) or error}") from None
@@ -201,7 +221,17 @@ def parse_layer(source: str, text: str) -> Layer:
     for key in values:
         if key not in Config.model_fields:
             raise ConfigError(source, str(key), "unknown key", KEYS)
+    _refuse_doubles(source, text)
     return Layer(source, values)
+
+
+def _refuse_doubles(source: str, text: str) -> None:
+    """Raise ConfigError for a key given twice: PyYAML would silently take the last."""
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    names = [name.value for name, _ in root.value] if isinstance(root, yaml.MappingNode) else []
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(source, name, "is given more than once")
 
 
 def read_layer(path: Path) -> Layer:

@@ -79,7 +79,7 @@ class WayOutError(HpcproxyError):
     def __init__(self, layer: str, reason: str, advice: str = "", jump: str = "") -> None:
         self.layer, self.reason, self.advice, self.jump = layer, reason, advice, jump
         through = f"{jump}: " if jump else ""
-        super().__init__(f"{through}{layer}: {reason}{'; ' + advice if advice else ''}")
+        super().__init__(f"{layer}: {through}{reason}{'; ' + advice if advice else ''}")
 
 
 class LabError(HpcproxyError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import glob
 import os
 import stat
 import tempfile
@@ -22,6 +23,7 @@ from hpcproxy.plan import BASHRC_POINTER, Home
 from hpcproxy.render import Bundle
 
 _PRIVATE_DIRECTORY = 0o700
+_NEW_SUFFIX = ".hpcproxy-new"
 
 
 class Outcome(enum.Enum):
@@ -68,27 +70,37 @@ def bundle_steps(bundle: Bundle) -> list[Step]:
 def bashrc_steps(bashrc: Path) -> list[Step]:
     """Return the step that puts our block into `bashrc`; raises BlockError or FileError before anything is written."""
     before = read(bashrc)
-    return [Write(bashrc, block.put(before or b"", BASHRC_POINTER, str(bashrc)), None)]
+    return [Write(bashrc, block.put(before, BASHRC_POINTER, str(bashrc)), None)]
 
 
 def bashrc_removal(bashrc: Path) -> list[Step]:
     """Return the step that takes our block out of `bashrc`, none if it is not there; raises BlockError or FileError.
 
-    A file that held nothing but our block was made by us, so it goes.
+    A file that we made and nobody added to goes with it.
     """
     before = read(bashrc)
+    debris: list[Step] = [Remove(path) for path in _debris(bashrc)]
     if before is None:
-        return []
+        return debris
     after = block.remove(before, str(bashrc))
     if after == before:
-        return []
-    return [Write(bashrc, after, None)] if after or bashrc.is_symlink() else [Remove(bashrc)]
+        return debris
+    made = block.is_ours_alone(before, str(bashrc))
+    # Behind a dangling link we made its target, and the link was there before.
+    return [Remove(Path(os.path.realpath(bashrc))) if made else Write(bashrc, after, None), *debris]
 
 
 def home_removal(bundle: Bundle, home: Home) -> list[Step]:
     """Return the steps that remove what we keep in `home`: rendered files, settings, pinned keys."""
     paths = [file.artifact.path for file in bundle.files] + [home.config, home.known_hosts]
-    return [Remove(path) for path in paths if path.exists()]
+    debris = [left for path in paths for left in _debris(path)]
+    return [Remove(path) for path in paths + debris if path.exists()]
+
+
+def _debris(path: Path) -> list[Path]:
+    """Return what writes of `path` that were killed half way have left beside it."""
+    target = Path(os.path.realpath(path))
+    return sorted(target.parent.glob(f"{glob.escape(target.name)}.*{_NEW_SUFFIX}"))
 
 
 def preview(steps: Iterable[Step]) -> list[Result]:
@@ -163,7 +175,7 @@ def _write(step: Write) -> None:
         if not target.parent.is_dir():
             target.parent.mkdir(mode=_PRIVATE_DIRECTORY, parents=True)
         old = target.stat() if target.exists() else None
-        descriptor, name = tempfile.mkstemp(prefix=f"{target.name}.", suffix=".hpcproxy-new", dir=target.parent)
+        descriptor, name = tempfile.mkstemp(prefix=f"{target.name}.", suffix=_NEW_SUFFIX, dir=target.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(step.content)

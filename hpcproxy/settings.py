@@ -8,18 +8,31 @@ from typing import Any
 import yaml
 
 from hpcproxy.config import parse_layer
+from hpcproxy.errors import ConfigError
 
 
 def change(text: str, values: Mapping[str, Any], source: str) -> str:
     """Return `text` with top-level keys set to `values`; a key that is not there is added at the end.
 
-    Raises ConfigError if `text` is not valid to begin with.
+    Raises ConfigError if `text` is not valid to begin with, or of a style that cannot be changed without guessing.
     """
-    parse_layer(source, text)
+    before = parse_layer(source, text).values
     for key, value in values.items():
-        if parse_layer(source, text).values.get(key) != value:
+        wanted = {**before, key: value}
+        if wanted != before:
             text = _change_one(text, key, value)
+            # A whole file in braces, an alias, an indented mapping: rare, and better refused than broken.
+            if not _says(text, wanted):
+                raise ConfigError(source, key, "cannot be changed in a file of this style; change it by hand")
+        before = wanted
     return text
+
+
+def _says(text: str, wanted: Mapping[str, Any]) -> bool:
+    try:
+        return parse_layer("", text).values == wanted
+    except ConfigError:
+        return False
 
 
 def _change_one(text: str, key: str, value: object) -> str:
@@ -28,6 +41,8 @@ def _change_one(text: str, key: str, value: object) -> str:
     if span is None:
         return text + ("\n" if text and not text.endswith("\n") else "") + line
     start, end = span
+    # A block scalar's end mark stands behind its final newline, which belongs to the file.
+    end = start + len(text[start:end].rstrip())
     return text[:start] + line.rstrip("\n") + text[end:]
 
 

@@ -22,6 +22,7 @@ from typing import Any
 from hpcproxy.errors import WayOutError
 
 _NAME = re.compile(r"hpcproxy-(?P<job>shell|[0-9]+)\.(?P<restart>[0-9]+)-[A-Za-z0-9]{8}")
+_BASE_MAX_CHARS = 48
 _START_TIME_FIELD = 19  # of what follows the command's name in /proc/PID/stat; field 22 of proc(5)
 
 
@@ -54,27 +55,31 @@ class Tunnel:
         return next((line for line in reversed(lines) if "open failed" in line), "")
 
 
-def bases(environ: Mapping[str, str]) -> list[Path]:
-    """Return the directories in which a holder may have made its state."""
-    return list(dict.fromkeys([Path(environ.get("TMPDIR") or "/tmp"), Path("/tmp")]))  # noqa: S108 - owner is checked
+def base(environ: Mapping[str, str]) -> Path:
+    """Return the directory in which a holder makes its state; the rule is find_state_base's in lib/state.sh."""
+    text = environ.get("TMPDIR") or "/tmp"  # noqa: S108 - the owner of what lies there is checked
+    fits = len(text) <= _BASE_MAX_CHARS and os.path.isdir(text) and os.access(text, os.W_OK)  # noqa: PTH112
+    return Path(text if fits else "/tmp")  # noqa: S108
 
 
 def find(environ: Mapping[str, str], job: str | None = None) -> list[Tunnel]:
     """Return our ways out whose holder lives, all of them or those of `job`, oldest first."""
     tunnels = []
-    for base in bases(environ):
-        for directory in sorted(base.glob("hpcproxy-*")):
-            match = _NAME.fullmatch(directory.name)
-            if match is None or (job is not None and match["job"] != job) or not _ours(directory):
-                continue
-            tunnel = _read(directory, match["job"], int(match["restart"]))
-            if tunnel is not None:
-                tunnels.append(tunnel)
+    for directory in sorted(base(environ).glob("hpcproxy-*")):
+        match = _NAME.fullmatch(directory.name)
+        if match is None or (job is not None and match["job"] != job) or not _ours(directory):
+            continue
+        tunnel = _read(directory, match["job"], int(match["restart"]))
+        if tunnel is not None:
+            tunnels.append(tunnel)
     return sorted(tunnels, key=lambda tunnel: (tunnel.since, tunnel.job))
 
 
 def _ours(directory: Path) -> bool:
-    status = directory.lstat()
+    try:
+        status = directory.lstat()
+    except FileNotFoundError:  # its holder ended just now
+        return False
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
 
 

@@ -3,5 +3,3 @@
 
 /bin/bash -p "$__hpcproxy_home/job.sh" stop </dev/null || :
 __hpcproxy_restore
-unset __hpcproxy_home
-unset -f __hpcproxy_restore

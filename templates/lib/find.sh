@@ -19,8 +19,9 @@ __hpcproxy_listening() {
 # Only a directory of our own is read: in a shared /tmp anybody could have made one by that name.
 __hpcproxy_find() {
     local base directory
+    # The holder's own rule (find_state_base).
     base=${TMPDIR:-/tmp}
-    if ! [ -d "$base" ]; then base=/tmp; fi
+    if ! [ -d "$base" ] || ! [ -w "$base" ] || [ "${#base}" -gt 48 ]; then base=/tmp; fi
     for directory in "$base/hpcproxy-$1."*; do
         if [ -d "$directory" ] && ! [ -L "$directory" ] && [ -O "$directory" ] && [ -O "$directory/env" ]; then
             if __hpcproxy_read "$directory" && __hpcproxy_listening "$__hpcproxy_listen" "$__hpcproxy_uid"; then return 0; fi

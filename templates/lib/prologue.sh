@@ -15,6 +15,3 @@ __hpcproxy_begin() {
 }
 
 if ! __hpcproxy_begin; then exit 1; fi
-unset __hpcproxy_home __hpcproxy_required __hpcproxy_uid __hpcproxy_listen
-unset __hpcproxy_url __hpcproxy_key __hpcproxy_step __hpcproxy_no_proxy
-unset -f __hpcproxy_begin __hpcproxy_save __hpcproxy_read __hpcproxy_export __hpcproxy_restore

@@ -3,19 +3,21 @@
 
 # Set layer, reason and permanent from the file $1 that holds ssh's stderr.
 read_reason() {
-    local text line last='' i
-    text=$(<"$1")
+    local text words='' line last='' i
+    read_text "$1"
+    while read -r line; do
+        # A channel that was not opened, our own probe's for one, says nothing about the connection, unless by rule.
+        [[ -n $line && $line != *'open failed: connect failed'* ]] || continue
+        words+=$line$'\n' last=${line//[[:cntrl:]]/}
+    done <<<"$text"
     for i in "${!failure_texts[@]}"; do
-        if [[ $text == *"${failure_texts[i]}"* ]]; then
+        if [[ $words == *"${failure_texts[i]}"* ]]; then
             layer=${failure_layers[i]} reason=${failure_reasons[i]} permanent=${failure_permanent[i]}
             [[ $layer == key ]] && look_at_key
             return 0
         fi
     done
-    while read -r line; do
-        [[ -n $line ]] && last=${line//[[:cntrl:]]/}
-    done <<<"$text"
-    layer=ssh reason=${last:-ssh ended without a word} permanent=0
+    layer=ssh reason=${last:-ssh was ended} permanent=0
 }
 
 # A refused key has causes on this side too; say the one that holds.

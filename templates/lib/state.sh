@@ -17,13 +17,25 @@ start_time() {
     started=${fields[19]}
 }
 
+# Set `text` to what the file $1 holds, to nothing if it cannot be read. (`$(<file)` would end the script there.)
+read_text() {
+    local line
+    text=''
+    while read -r line || [[ -n $line ]]; do text+=$line$'\n'; done 2>/dev/null <"$1" || :
+}
+
+# True if the process that made the state directory $1 is still there.
+holder_lives() {
+    local pid since
+    read -r pid since 2>/dev/null <"$1/pid" || return 1
+    [[ $pid =~ ^[0-9]+$ ]] && start_time "$pid" && [[ $started == "$since" ]]
+}
+
 # Set `state` to the directory of the way out $1 (JOB.RESTART) if it is ours and its holder lives, else return 1.
 find_state() {
-    local directory pid since
+    local directory
     for directory in "$state_base/hpcproxy-$1-"*; do
-        [[ -d $directory && ! -L $directory && -O $directory && -O $directory/pid ]] || continue
-        read -r pid since <"$directory/pid" || continue
-        if [[ $pid =~ ^[0-9]+$ ]] && start_time "$pid" && [[ $started == "$since" ]]; then
+        if [[ -d $directory && ! -L $directory && -O $directory && -O $directory/env ]] && holder_lives "$directory"; then
             state=$directory
             return 0
         fi

@@ -21,10 +21,13 @@ end() {
     if [[ -n $pause_pid ]]; then kill "$pause_pid" 2>/dev/null || :; fi
 }
 
+# Runs at every exit; $1 is the exit code. A holder that fails by a mistake of ours says so and does not mark the job.
 clean_up() {
+    if (($1)) && [[ -z $ending ]]; then say "gave-up ${node-} holder it ended by an error of its own, code $1"; fi
     end
     if [[ -n $ssh_pid ]]; then wait "$ssh_pid" 2>/dev/null || :; fi
     if [[ -n $state ]]; then rm -rf -- "$state"; fi
+    exit 0
 }
 
 # One line to whoever started us (gone after a while, which is fine) and to the log.
@@ -106,7 +109,8 @@ probe_master() {
     if timeout "$connect_timeout_s" ssh -F /dev/null -S "$state/ctl" -W "$probe_target" -- probe >/dev/null 2>&1 </dev/null; then
         return 0
     fi
-    [[ $(<"$state/ssh.log") == *'open failed: connect failed'* ]]
+    read_text "$state/ssh.log"
+    [[ $text == *'open failed: connect failed'* ]]
 }
 
 # Hold a forward through jump host number $1 until it ends; true if it was ever up.
@@ -167,6 +171,24 @@ give_up() {
     exit 0
 }
 
+# The port is taken. If that is by another holder of this very job (two shells of it asked at once), its way out serves
+# and this one is not needed; if it is by anybody else, nothing of theirs is used.
+leave_to_other() {
+    local directory deadline=$((SECONDS + connect_timeout_s))
+    while ((SECONDS < deadline)) && [[ -z $ending ]]; do
+        for directory in "$state_base/hpcproxy-$key-"*; do
+            [[ $directory != "$state" && -O $directory && -O $directory/pid ]] || continue
+            read_text "$directory/status.json"
+            if [[ $text == *'"ready": true'* ]] && holder_lives "$directory"; then
+                say "ready $node the same way out as another shell of this job"
+                exit 0
+            fi
+        done
+        sleep 0.05
+    done
+    give_up "$layer $reason"
+}
+
 # Try the jump hosts in turn for as long as the job lives, with growing pauses between rounds.
 hold() {
     local wait_s=1 jump hopeless up
@@ -180,7 +202,7 @@ hold() {
             [[ -z $ending ]] || return 0
             failed "$jump"
             hopeless=$((hopeless + permanent))
-            if ((!ready)) && [[ $layer == port ]]; then give_up "$layer $reason"; fi
+            if ((!ready)) && [[ $layer == port ]]; then leave_to_other; fi
         done
         if ((!ready && hopeless == ${#jump_names[@]})); then give_up "$layer ${jump_names[jump]}: $reason"; fi
         [[ -n $ending ]] && return 0
@@ -196,7 +218,7 @@ begin_hold() {
     [[ $node =~ ^[A-Za-z0-9._-]+$ ]] || node=unnamed
     trap end TERM USR1 INT
     trap '' HUP PIPE
-    trap clean_up EXIT
+    trap 'clean_up $?' EXIT
     ((${#jump_names[@]})) || give_up 'configuration no jump host is configured; run: hpcproxy init --jump USER@HOST'
     command -v ssh >/dev/null || give_up 'ssh there is no ssh on this node; ask for the OpenSSH client'
     find_state_base
@@ -210,16 +232,17 @@ begin_hold() {
 }
 
 probe() {
-    local jump out
+    local jump out text
     command -v ssh >/dev/null || { printf 'failed ssh there is no ssh on this machine\n' && return 0; }
     find_state_base
-    trap clean_up EXIT
+    trap 'clean_up $?' EXIT
     state=$(mktemp -d -- "$state_base/hpcproxy-probe-XXXXXXXX")
     for jump in "${!jump_names[@]}"; do
         ssh_command "$jump" -o ControlPath=none -W "$probe_target"
         out=0
         timeout "$((connect_timeout_s + 15))" "${command[@]}" </dev/null >/dev/null 2>"$state/ssh.log" || out=$?
-        if ((out == 0)) || [[ $(<"$state/ssh.log") == *'open failed: connect failed'* ]]; then
+        read_text "$state/ssh.log"
+        if ((out == 0)) || [[ $text == *'open failed: connect failed'* ]]; then
             printf 'ok %s\n' "${jump_names[jump]}"
             continue
         fi
