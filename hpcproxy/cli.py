@@ -2,82 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import sys
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from invoke.collection import Collection
 from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.program import Program
 from invoke.tasks import task
-from rich.console import Console
-from rich.table import Table
 
-from hpcproxy import __version__, ops
-from hpcproxy.errors import HpcproxyError, UsageError
-from hpcproxy.install import Outcome, Result
+from hpcproxy import __version__, ops, rehearsal
+from hpcproxy.errors import UsageError
 from hpcproxy.ops import Account
-
-_PIPE_COLUMNS = 240  # a table that no person reads needs no folding
-
-
-def _console() -> Console:
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def say(text: str) -> None:
-    """Print one line of talk on stderr; stdout is for data."""
-    print(f"hpcproxy: {text}", file=sys.stderr, flush=True)
-
-
-def verb(body: Callable[..., None]) -> Callable[..., None]:
-    """Turn what `body` raises into one line on stderr and an exit code; a user never meets a traceback."""
-
-    @functools.wraps(body)
-    def guarded(context: Context, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Invoke fills the signature
-        try:
-            body(context, *args, **kwargs)
-        except Exit:
-            raise
-        except HpcproxyError as error:
-            raise Exit(f"hpcproxy: {error}", code=error.exit_code) from None
-        except KeyboardInterrupt:
-            raise Exit("hpcproxy: interrupted", code=130) from None
-        except BrokenPipeError:
-            # Whoever read our output has gone; there is nobody left to tell.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise Exit(code=141) from None
-        except Exception as error:
-            if os.environ.get("HPCPROXY_DEBUG"):
-                raise
-            name = type(error).__name__
-            text = f"hpcproxy: internal error, {name}: {error}; HPCPROXY_DEBUG=1 shows where, please report it"
-            raise Exit(text, code=70) from None
-
-    return guarded
+from hpcproxy.report import console, number, results, say, table, verb
+from hpcproxy.tunnels import Tunnel
 
 
 def _account() -> Account:
     return Account.of(os.environ)
-
-
-def _show_results(results: list[Result]) -> None:
-    for result in results:
-        done = "removed" if result.action == "remove" and result.outcome is Outcome.CHANGED else result.outcome.value
-        print(f"{done:12}  {result.path}")
 
 
 JUMP_HELP = "Jump host, [USER@]HOST[:PORT]; may be given several times, the next is tried when one fails."
@@ -105,9 +50,9 @@ def init(
     """Write ~/.hpcproxy/config.yaml, pin the jump host's key and try one login."""
     if not jump:
         raise UsageError("say which jump host: hpcproxy init --jump USER@HOST")
-    flags = ops.parse_flags(jump=jump, port=_number(port), identity=_absolute(identity))
+    flags = ops.parse_flags(jump=jump, port=number(port), identity=_absolute(identity))
     report = ops.init(_account(), flags, try_login=probe, replace_key=replace_key, say=say)
-    _show_results(report.results)
+    results(report.results)
     for pinned in report.pinned:
         if pinned.error is None:
             print(f"host key      {pinned.jump}  {pinned.kind} {pinned.fingerprint}  ({pinned.news})")
@@ -134,7 +79,7 @@ def init(
 def install_bashrc(_context: Context, jump: list[str], port: int | None = None, dry_run: bool = False) -> None:
     """Install ~/.hpcproxy/ and the block in ~/.bashrc."""
     account = _account()
-    _show_results(ops.install_bashrc(account, ops.parse_flags(jump=jump, port=_number(port)), dry_run=dry_run))
+    results(ops.install_bashrc(account, ops.parse_flags(jump=jump, port=number(port)), dry_run=dry_run))
     if not ops.settings_of(account, ops.parse_flags(jump=jump)).jump:
         say("no jump host is configured yet; run: hpcproxy init --jump USER@HOST")
 
@@ -143,9 +88,9 @@ def install_bashrc(_context: Context, jump: list[str], port: int | None = None, 
 @verb
 def uninstall_bashrc(_context: Context) -> None:
     """Take the block out of ~/.bashrc; ~/.hpcproxy/ stays."""
-    results = ops.uninstall_bashrc(_account())
-    _show_results(results)
-    if not results:
+    done = ops.uninstall_bashrc(_account())
+    results(done)
+    if not done:
         say("there is no hpcproxy block in ~/.bashrc")
 
 
@@ -153,9 +98,9 @@ def uninstall_bashrc(_context: Context) -> None:
 @verb
 def uninstall(_context: Context) -> None:
     """Remove everything: the tunnel of this machine, the block in ~/.bashrc and ~/.hpcproxy/."""
-    results, left = ops.uninstall(_account())
-    _show_results(results)
-    if not results:
+    done, left = ops.uninstall(_account())
+    results(done)
+    if not done:
         say("nothing of hpcproxy is installed")
     for path in left:
         say(f"left alone, it is not ours: {path}")
@@ -184,8 +129,8 @@ def wrap(
         sys.stdout.buffer.flush()
     else:
         print(f"{wrapped.outcome.value:12}  {target}")
-    for number in wrapped.ignored_options:
-        say(f"{script}:{number}: sbatch ignores this #SBATCH line, a command stands before it")
+    for line in wrapped.ignored_options:
+        say(f"{script}:{line}: sbatch ignores this #SBATCH line, a command stands before it")
 
 
 @task(positional=["name"], optional=["name"], help={"name": "Which artifact to print; without it they are listed."})
@@ -197,10 +142,10 @@ def render(_context: Context, name: str = "") -> None:
         sys.stdout.buffer.write(ops.render_one(account, name))
         sys.stdout.buffer.flush()
         return
-    table = _table("name", "installed as", "mode", "what it is for")
+    shown = table("name", "installed as", "mode", "what it is for")
     for artifact in ops.artifacts(account):
-        table.add_row(artifact.name, str(artifact.path), f"{artifact.mode:04o}", artifact.summary)
-    _console().print(table)
+        shown.add_row(artifact.name, str(artifact.path), f"{artifact.mode:04o}", artifact.summary)
+    console().print(shown)
 
 
 @task
@@ -237,11 +182,11 @@ def status(_context: Context, json_: bool = False) -> None:
         raise Exit(code=1)
 
 
-def _show_tunnels(tunnels: list[Any]) -> None:
+def _show_tunnels(tunnels: list[Tunnel]) -> None:
     if not tunnels:
         say("no way out of yours is up on this machine")
         return
-    table = _table("job", "state", "address", "through", "up since", "reconnects", "last error")
+    shown = table("job", "state", "address", "through", "up since", "reconnects", "last error")
     for tunnel in tunnels:
         since = datetime.fromtimestamp(tunnel.since).astimezone().isoformat(timespec="seconds") if tunnel.since else "-"
         state = "up" if tunnel.ready else "down"
@@ -254,15 +199,15 @@ def _show_tunnels(tunnels: list[Any]) -> None:
             str(tunnel.reconnects),
             tunnel.last_error or "-",
         )
-        table.add_row(*row)
-    _console().print(table)
+        shown.add_row(*row)
+    console().print(shown)
 
 
 @task(help={"timeout": "Seconds to wait for the answer.", "json": "Print JSON."})
 @verb
 def check(_context: Context, timeout: int = 20, json_: bool = False) -> None:
     """Print the address the internet sees, the latency and the jump host, or the layer that failed."""
-    checked = ops.check(_account(), _number(timeout) or 20)
+    checked = ops.check(_account(), number(timeout) or 20)
     if json_:
         print(json.dumps({**vars(checked.answer), "url": checked.url, "jump": checked.jump}))
         return
@@ -274,20 +219,12 @@ def _absolute(path: str | None) -> str | None:
     return None if path is None else str(Path(path).expanduser().absolute())
 
 
-def _number(value: Any) -> int | None:  # noqa: ANN401 - Invoke hands over what was typed
-    """Return a flag's number; raises UsageError for what is none. Invoke guesses a flag's type from its default."""
-    if value is None:
-        return None
-    try:
-        return int(value)
-    except ValueError:
-        raise UsageError(f"{value!r} is not a whole number") from None
-
-
 def user_tasks() -> Collection:
     """Return the collection of everything a user types."""
     tasks = (init, install_bashrc, uninstall_bashrc, uninstall, wrap, render, up, down, status, check)
-    return Collection(*tasks)
+    collection = Collection(*tasks, rehearsal.demo)
+    collection.add_collection(rehearsal.lab_tasks())
+    return collection
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Optional
 
 import pydantic
 import yaml
@@ -35,8 +35,9 @@ class Jump:
     """A jump host as `ssh` takes it; `port` None leaves the port to the user's ssh configuration."""
 
     host: str
-    user: str | None = None
-    port: int | None = None
+    # Optional, here and below: pydantic evaluates annotations, and Python 3.9 cannot do that with `X | None`.
+    user: Optional[str] = None
+    port: Optional[int] = None
 
     @classmethod
     def parse(cls, text: str) -> Jump:
@@ -143,7 +144,7 @@ class Config(pydantic.BaseModel):
     port: int = pydantic.Field(
         default=2015, ge=1024, le=65535, description="TCP port of the way out, the same on every node."
     )
-    identity: Annotated[Path | None, pydantic.Field(strict=False)] = pydantic.Field(
+    identity: Annotated[Optional[Path], pydantic.Field(strict=False)] = pydantic.Field(
         default=None, description="Private key for the jump host; without it ssh chooses as it always does."
     )
     scheme: Literal["socks5h", "socks5"] = pydantic.Field(

@@ -91,7 +91,7 @@ FAILURES: Sequence[Failure] = (
         permanent=True,
     ),
     Failure(
-        "Permission denied",
+        "Permission denied (",
         "key",
         "it refused the key; is the public half in its authorized_keys?",
         permanent=True,

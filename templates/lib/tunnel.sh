@@ -84,6 +84,11 @@ write_env() {
     mv -f -- "$state/env.new" "$state/env"
 }
 
+# `command -v` also finds what may not be run.
+has_ssh() {
+    [[ -x $(command -v ssh) ]]
+}
+
 # Set `command` to ssh with our options and what "$@" adds, to jump host number $1.
 ssh_command() {
     local jump=$1
@@ -220,7 +225,7 @@ begin_hold() {
     trap '' HUP PIPE
     trap 'clean_up $?' EXIT
     ((${#jump_names[@]})) || give_up 'configuration no jump host is configured; run: hpcproxy init --jump USER@HOST'
-    command -v ssh >/dev/null || give_up 'ssh there is no ssh on this node; ask for the OpenSSH client'
+    has_ssh || give_up 'ssh there is no ssh on this node; ask for the OpenSSH client'
     find_state_base
     state=$(mktemp -d -- "$state_base/hpcproxy-$key-XXXXXXXX") || give_up "state no directory can be made in $state_base"
     job_address "$job"
@@ -233,7 +238,7 @@ begin_hold() {
 
 probe() {
     local jump out text
-    command -v ssh >/dev/null || { printf 'failed ssh there is no ssh on this machine\n' && return 0; }
+    has_ssh || { printf 'failed ssh there is no ssh on this machine\n' && return 0; }
     find_state_base
     trap 'clean_up $?' EXIT
     state=$(mktemp -d -- "$state_base/hpcproxy-probe-XXXXXXXX")

@@ -1,0 +1,45 @@
+"""The few Linux calls that Python lacks: unshare(2) and mount(2). Both change the calling process at once."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+# <linux/sched.h>
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+# <linux/mount.h>
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_REMOUNT = 32
+MS_BIND = 4096
+MS_MOVE = 8192
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+
+
+def unshare(flags: int) -> None:
+    """The calling process has the namespaces of `flags` to itself (CLONE_NEWPID: its children have)."""
+    if _libc().unshare(flags) != 0:
+        raise _error(f"unshare {flags:#x}")
+
+
+def mount(source: str, target: str, fstype: str = "", flags: int = 0, data: str = "") -> None:
+    """`source` is mounted on `target`, as mount(2) says; OSError names the target."""
+    words = [word.encode() if word else None for word in (source, target, fstype)]
+    if _libc().mount(*words, ctypes.c_ulong(flags), data.encode() if data else None) != 0:
+        raise _error(f"mount {fstype or source} on {target}")
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _error(doing: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, f"{doing}: {os.strerror(number)}")

@@ -1,0 +1,173 @@
+"""The file system of one lab host, made of mounts in the calling process's own mount namespace.
+
+Afterwards the machine's files are visible but read-only, except for what a host must own: its /etc, /run, /tmp, /dev,
+/root, /home and the changing parts of /var are its own, in memory, and vanish with the namespace.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from hpcproxy.lab.kernel import (
+    MS_BIND,
+    MS_MOVE,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_PRIVATE,
+    MS_RDONLY,
+    MS_REC,
+    MS_REMOUNT,
+    mount,
+)
+
+OWN_DIRECTORIES = {
+    "/run": 0o755,
+    "/tmp": 0o1777,
+    "/root": 0o711,  # others may pass: the python that runs the lab may live below
+    "/mnt": 0o755,
+    "/srv": 0o755,
+    "/var/cache": 0o755,
+    "/var/lib": 0o755,
+    "/var/log": 0o755,
+    "/var/spool": 0o755,
+    "/var/tmp": 0o1777,
+}
+DEVICES = ("full", "null", "random", "tty", "urandom", "zero")
+DEVICE_LINKS = {
+    "fd": "/proc/self/fd",
+    "ptmx": "pts/ptmx",
+    "stderr": "/proc/self/fd/2",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+}
+# Settings of this machine's owner that would lead the lab's programs astray, and its secrets.
+FOREIGN_ETC = (
+    "environment",
+    "gitconfig",
+    "krb5.keytab",
+    "munge",
+    "npmrc",
+    "pip.conf",
+    "profile.d",
+    "resolv.conf",
+    "slurm",
+    "ssh",
+    "sudoers.d",
+)
+_FLAGS = {"nosuid": MS_NOSUID, "nodev": MS_NODEV, "noexec": MS_NOEXEC}
+
+
+def build(exposed: Iterable[Path], own_home: bool, gpus: int) -> None:
+    """The calling process, alone in its mount and PID namespace, stands on a host's own file system."""
+    os.umask(0o022)
+    mount("none", "/", flags=MS_REC | MS_PRIVATE)
+    kept = {path: os.open(path, os.O_PATH) for path in sorted(exposed)}
+    own = _own_directories(kept, own_home)
+    mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    etc = os.open("/etc", os.O_PATH)
+    for path, mode in own.items():
+        mount("tmpfs", path, "tmpfs", MS_NODEV, f"mode={mode:o}")
+    _own_etc(etc)
+    _own_dev(gpus)
+    _own_entries("/usr/libexec")
+    for path, descriptor in kept.items():
+        _show(path, descriptor)
+        os.close(descriptor)
+    _protect((*own, "/etc", "/dev", "/home", "/proc", "/sys", "/usr/libexec"))
+
+
+def _own_directories(exposed: Iterable[Path], own_home: bool) -> dict[str, int]:
+    """The directories to cover: the fixed ones, and those that hide an exposed path from ordinary users."""
+    own = {path: mode for path, mode in OWN_DIRECTORIES.items() if Path(path).is_dir()}
+    if own_home:
+        own["/home"] = 0o755
+    for path in exposed:
+        for parent in reversed(path.parents):
+            if str(parent) in own:
+                break
+            if not parent.stat().st_mode & stat.S_IXOTH:
+                own[str(parent)] = 0o711
+                break
+    return own
+
+
+def _own_etc(original: int) -> None:
+    """/etc is this host's copy, without the machine's secrets and its owner's settings."""
+    Path("/run/etc").mkdir()
+    mount("tmpfs", "/run/etc", "tmpfs", MS_NODEV, "mode=755")
+    source = f"/proc/{os.getpid()}/fd/{original}/."
+    subprocess.run(["cp", "-a", source, "/run/etc"], check=True, stdin=subprocess.DEVNULL, pass_fds=(original,))
+    os.close(original)
+    foreign = [f"/run/etc/{name}" for name in FOREIGN_ETC]
+    subprocess.run(["rm", "-rf", "--", *foreign], check=True, stdin=subprocess.DEVNULL)
+    mount("/run/etc", "/etc", flags=MS_MOVE)
+    Path("/run/etc").rmdir()
+
+
+def _own_dev(gpus: int) -> None:
+    """Cover /dev: the harmless devices, terminals of its own and `gpus` devices that stand in for GPUs."""
+    devices = {**{name: name for name in DEVICES}, **{f"gpu{number}": "null" for number in range(gpus)}}
+    descriptors = {name: os.open(f"/dev/{source}", os.O_PATH) for name, source in devices.items()}
+    mount("tmpfs", "/dev", "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755")
+    for name, descriptor in descriptors.items():
+        _show(Path("/dev", name), descriptor)
+        os.close(descriptor)
+    for name, target in DEVICE_LINKS.items():
+        Path("/dev", name).symlink_to(target)
+    for name in ("pts", "shm"):
+        Path("/dev", name).mkdir()
+    mount("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")
+    mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620,gid=5")
+
+
+def _own_entries(directory: str) -> None:
+    """New entries can be made in `directory`, while those of the machine stay visible."""
+    if not Path(directory).is_dir():
+        return
+    names = sorted(entry.name for entry in Path(directory).iterdir())
+    original = os.open(directory, os.O_PATH)
+    mount("tmpfs", directory, "tmpfs", MS_NODEV, "mode=755")
+    for name in names:
+        descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=original)
+        there = Path(directory, name)
+        if stat.S_ISLNK(os.fstat(descriptor).st_mode):
+            there.symlink_to(os.readlink(name, dir_fd=original))
+        else:
+            _show(there, descriptor)
+        os.close(descriptor)
+    os.close(original)
+
+
+def _show(path: Path, descriptor: int) -> None:
+    """What `descriptor` holds is visible at `path`."""
+    kept = os.fstat(descriptor)
+    if path.exists() and os.path.samestat(path.stat(), kept):
+        return
+    if stat.S_ISDIR(kept.st_mode):
+        path.mkdir(parents=True, exist_ok=True)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    mount(f"/proc/self/fd/{descriptor}", str(path), flags=MS_BIND | MS_REC)
+
+
+def _protect(own: Iterable[str]) -> None:
+    """Every mount but the host's own is read-only here; the machine itself sees no difference."""
+    keep = set(own)
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        target, options = line.split()[4:6]
+        if target in keep or target.startswith(("/proc/", "/sys/", "/dev/")):
+            continue
+        flags = sum(_FLAGS.get(option, 0) for option in options.split(","))
+        path = target.encode().decode("unicode_escape")
+        try:
+            mount("none", path, flags=MS_REMOUNT | MS_BIND | MS_RDONLY | flags)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EINVAL):  # hidden below a mount of the host's own
+                raise

@@ -1,0 +1,180 @@
+"""The lab's Slurm: real slurmctld, slurmd and munged, their configuration, and jobs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from hpcproxy.errors import LabError
+from hpcproxy.lab.accounts import ids
+from hpcproxy.lab.machine import Machine
+from hpcproxy.lab.spec import CONTROLLER, LabSpec
+
+CONTROLLER_LOG = "/var/log/slurm/slurmctld.log"
+NODE_LOG = "/var/log/slurm/slurmd.log"
+CONTROLLER_PORT = 6817
+MUNGE_KEY = "/etc/munge/munge.key"
+RUNNING_STATES = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "STOPPED", "RESIZING")
+_BUSY_OR_IDLE = ("idle", "mixed", "allocated", "completing")
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """How a job ended. `fields` is all that `scontrol show job` says; `output` is its stdout file."""
+
+    job_id: int
+    state: str
+    exit_code: int
+    exit_signal: int
+    derived_exit_code: int
+    output: str
+    fields: Mapping[str, str]
+
+
+def slurm_conf(spec: LabSpec) -> str:
+    """slurm.conf: the lab's lines, with those of `spec.slurm_conf` in their place or after them."""
+    nodes = f"c[1-{spec.nodes}]" if spec.nodes > 1 else "c1"
+    gres = f" Gres=gpu:{spec.gpus}" if spec.gpus else ""
+    lines = {
+        "ClusterName": "lab",
+        "SlurmctldHost": CONTROLLER,
+        "SlurmUser": "slurm",
+        "AuthType": "auth/munge",
+        "MpiDefault": "none",
+        "ProctrackType": f"proctrack/{spec.proctrack}",
+        "TaskPlugin": "task/none",
+        "SelectType": "select/cons_tres",
+        "SelectTypeParameters": "CR_Core_Memory",
+        "DefMemPerCPU": str(max(1, spec.memory_mb // spec.cpus)),
+        "SchedulerParameters": "batch_sched_delay=0",  # 3 s otherwise
+        "ReturnToService": "2",
+        "SlurmdParameters": "config_overrides",
+        "MinJobAge": "86400",
+        "SlurmctldPort": str(CONTROLLER_PORT),
+        "StateSaveLocation": "/var/spool/slurmctld",
+        "SlurmdSpoolDir": "/var/spool/slurmd",
+        "SlurmctldPidFile": "/run/slurmctld.pid",
+        "SlurmdPidFile": "/run/slurmd.pid",
+        "SlurmctldLogFile": CONTROLLER_LOG,
+        "SlurmdLogFile": NODE_LOG,
+        **({"GresTypes": "gpu"} if spec.gpus else {}),
+        "NodeName": f"{nodes} CPUs={spec.cpus} RealMemory={spec.memory_mb}{gres}",
+        "PartitionName": f"main Nodes={nodes} Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO",
+    }
+    own_names = {key.lower(): key for key in lines}
+    for key, value in spec.slurm_conf.items():
+        lines[own_names.get(key.lower(), key)] = value
+    return "".join(f"{key}={value}\n" for key, value in lines.items())
+
+
+def configure(machines: Iterable[Machine], spec: LabSpec) -> None:
+    """The hosts of the cluster have Slurm's configuration, a common munge key and the daemons' directories."""
+    key = os.urandom(128)
+    text = slurm_conf(spec)
+    for machine in machines:
+        munge, slurm = ids(machine, "munge"), ids(machine, "slurm")
+        for directory in ("/etc/munge", "/run/munge", "/var/lib/munge", "/var/log/munge"):
+            machine.directory(directory, 0o755 if directory == "/run/munge" else 0o700, munge)
+        machine.put(MUNGE_KEY, key, 0o400, munge)
+        machine.put("/etc/slurm/slurm.conf", text)
+        machine.directory("/var/log/slurm", owner=slurm)
+        if machine.host.role == "controller":
+            machine.directory("/var/spool/slurmctld", 0o700, slurm)
+        else:
+            machine.directory("/var/spool/slurmd")
+        if machine.host.role == "compute" and spec.gpus:
+            last = f"[0-{spec.gpus - 1}]" if spec.gpus > 1 else "0"
+            machine.put("/etc/slurm/gres.conf", f"Name=gpu File=/dev/gpu{last}\n")
+
+
+def start(machines: Iterable[Machine], pool: Executor) -> None:
+    """munged, slurmctld and slurmd run; the nodes may still be registering."""
+    every = tuple(machines)
+    controller = next(machine for machine in every if machine.host.role == "controller")
+    started = pool.map(_start_munge, every)
+    _wait_each(started)
+    controller.run(["slurmctld"], check=True)
+    deadline = time.monotonic() + 20
+    while all(port != CONTROLLER_PORT for _, port, _ in controller.listeners()):
+        if time.monotonic() > deadline:
+            raise LabError(f"lab: slurmctld does not listen: {controller.read_tail(CONTROLLER_LOG)}")
+        time.sleep(0.01)
+    _wait_each(pool.map(_start_node, (machine for machine in every if machine.host.role == "compute")))
+
+
+def wait_idle(controller: Machine, nodes: Iterable[Machine], timeout_s: float) -> None:
+    """Every node is idle; LabError with the log of one that is not."""
+    deadline = time.monotonic() + timeout_s
+    by_name = {node.name: node for node in nodes}
+    while True:
+        states = node_states(controller)
+        waiting = [name for name in by_name if states.get(name) != "idle"]
+        if not waiting:
+            return
+        if time.monotonic() > deadline:
+            log = by_name[waiting[0]].read_tail(NODE_LOG)
+            seen = ", ".join(f"{name} is {states.get(name, 'unknown')}" for name in waiting)
+            raise LabError(f"lab: after {timeout_s:.0f} s {seen}; {waiting[0]} says: {log}")
+        time.sleep(0.05)
+
+
+def node_states(controller: Machine) -> dict[str, str]:
+    """Each node's state as sinfo names it; empty while slurmctld does not answer."""
+    done = controller.run(["sinfo", "--noheader", "--Node", "--format=%N %T"])
+    return dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+
+
+def drained(controller: Machine) -> list[str]:
+    """The nodes that take no more work."""
+    states = node_states(controller)
+    if not states:
+        raise LabError("lab: slurmctld does not answer sinfo")
+    return sorted(name for name, state in states.items() if state.rstrip("*+~#@") not in _BUSY_OR_IDLE)
+
+
+def job_fields(controller: Machine, job_id: int) -> dict[str, str]:
+    """What scontrol says of the job, by field name."""
+    done = controller.run(["scontrol", "--oneliner", "show", "job", str(job_id)], check=True)
+    return dict(word.split("=", 1) for word in done.stdout.splitlines()[0].split() if "=" in word)
+
+
+def wait_job(controller: Machine, job_id: int, timeout_s: float) -> dict[str, str]:
+    """The fields of the job, once it has ended on every node."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        fields = job_fields(controller, job_id)
+        if fields["JobState"] not in RUNNING_STATES:
+            return fields
+        if time.monotonic() > deadline:
+            why = fields.get("Reason", "")
+            raise LabError(f"lab: job {job_id} is {fields['JobState']} ({why}) after {timeout_s:g} s")
+        time.sleep(0.05)
+
+
+def result(fields: Mapping[str, str], machines: Mapping[str, Machine]) -> JobResult:
+    """The result that `fields` tell, with the output read where the job wrote it."""
+    code, _, ended_by = fields["ExitCode"].partition(":")
+    writer = machines.get(fields.get("BatchHost", ""), machines[CONTROLLER])
+    output = ""
+    with contextlib.suppress(FileNotFoundError):  # a job cancelled before its start wrote nothing
+        output = writer.path(fields["StdOut"]).read_text(errors="replace") if "StdOut" in fields else ""
+    derived = int(fields.get("DerivedExitCode", "0:0").partition(":")[0])
+    return JobResult(int(fields["JobId"]), fields["JobState"], int(code), int(ended_by), derived, output, fields)
+
+
+def _start_munge(machine: Machine) -> None:
+    become = ["setpriv", "--reuid=munge", "--regid=munge", "--init-groups", "--"]
+    machine.run([*become, "/usr/sbin/munged"], check=True)
+
+
+def _start_node(machine: Machine) -> None:
+    machine.run(["slurmd"], check=True)
+
+
+def _wait_each(results: Iterable[None]) -> None:
+    for _ in results:
+        pass

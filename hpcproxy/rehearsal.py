@@ -1,0 +1,77 @@
+"""The Invoke tasks of the lab and the demo: a real cluster on one machine, to try things on."""
+
+from __future__ import annotations
+
+import sys
+
+from ClusterShell.NodeSet import NodeSet, NodeSetParseError
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.tasks import task
+
+from hpcproxy.errors import UsageError
+from hpcproxy.report import console, number, say, verb
+
+NAME_HELP = "Name of the lab; labs of different names run beside each other."
+
+
+@task(help={"nodes": "How many compute nodes.", "name": NAME_HELP})
+@verb
+def up(_context: Context, nodes: int = 3, name: str = "lab") -> None:
+    """Build a real Slurm cluster on this machine and return when it answers; needs root."""
+    from hpcproxy.lab import Lab, LabSpec  # noqa: PLC0415 - only those who ask for a lab load it
+
+    lab = Lab.up(LabSpec(name=name, nodes=number(nodes) or 0), on_step=say)
+    print(f"up            {NodeSet.fromlist(lab.hosts)}; jump hosts 192.168.31.10, 192.168.31.11; users alice, bob")
+    print("try           invoke lab.run --node login --user alice -- sinfo")
+
+
+@task(
+    help={
+        "node": "Where to run it: login, c1, jump1, internet, or a node set such as c[1-3].",
+        "user": "As whom: root, alice or bob.",
+        "name": NAME_HELP,
+    }
+)
+@verb
+def run(_context: Context, node: str, user: str = "root", name: str = "lab") -> None:
+    """Run the command behind `--` on a host of the lab, or on several in turn, and exit with the worst exit code."""
+    from hpcproxy.lab import Lab  # noqa: PLC0415
+
+    # Invoke itself keeps the words behind `--` only joined to one string, which loses where each ends.
+    argv = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
+    if not argv:
+        raise UsageError("say what to run: lab.run --node c1 -- COMMAND")
+    try:
+        hosts = list(NodeSet(node))
+    except NodeSetParseError as error:
+        raise UsageError(f"--node {node}: {error}") from None
+    lab = Lab.attach(name)
+    code = max(lab.call(host, argv, user) for host in hosts)
+    if code:
+        raise Exit(code=code)
+
+
+@task(help={"name": NAME_HELP})
+@verb
+def down(_context: Context, name: str = "lab") -> None:
+    """Remove the lab; nothing of it is left, also of one whose building was cut short."""
+    from hpcproxy.lab import Lab  # noqa: PLC0415
+
+    print(f"down          {name}" if Lab.remove(name, on_step=say) else f"no lab {name} was there")
+
+
+@task(help={"loopback": "Show it on loopback, without root and without Slurm."})
+@verb
+def demo(_context: Context, loopback: bool = False) -> None:
+    """Show the whole story: what is blocked, what a job fetches with hpcproxy, and that nothing is left."""
+    from hpcproxy import demo as story  # noqa: PLC0415 - only those who ask for the demo load it
+
+    if not story.run(console(), loopback=loopback or None):
+        raise Exit(code=1)
+
+
+def lab_tasks() -> Collection:
+    """Return the collection `lab`."""
+    return Collection("lab", up, run, down)

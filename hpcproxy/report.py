@@ -1,0 +1,81 @@
+"""How a task speaks to its user: talk on stderr, data on stdout, errors in one line with an exit code."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from invoke.context import Context
+from invoke.exceptions import Exit
+from rich.console import Console
+from rich.table import Table
+
+from hpcproxy.errors import HpcproxyError, UsageError
+from hpcproxy.install import Outcome, Result
+
+_PIPE_COLUMNS = 240  # a table that no person reads needs no folding
+
+
+def say(text: str) -> None:
+    """Print one line of talk on stderr; stdout is for data."""
+    print(f"hpcproxy: {text}", file=sys.stderr, flush=True)
+
+
+def console() -> Console:
+    """Return the console for tables and stories on stdout."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
+
+
+def table(*columns: str) -> Table:
+    """Return an empty table whose long values are folded, never cut."""
+    made = Table(box=None, pad_edge=False)
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    return made
+
+
+def results(done: list[Result]) -> None:
+    """Print what became of each file."""
+    for result in done:
+        gone = result.action == "remove" and result.outcome is Outcome.CHANGED
+        print(f"{'removed' if gone else result.outcome.value:12}  {result.path}")
+
+
+def number(value: Any) -> int | None:  # noqa: ANN401 - Invoke hands over what was typed
+    """Return a flag's number; raises UsageError for what is none. Invoke guesses a flag's type from its default."""
+    if value is None:
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        raise UsageError(f"{value!r} is not a whole number") from None
+
+
+def verb(body: Callable[..., None]) -> Callable[..., None]:
+    """Turn what `body` raises into one line on stderr and an exit code; a user never meets a traceback."""
+
+    @functools.wraps(body)
+    def guarded(context: Context, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Invoke fills the signature
+        try:
+            body(context, *args, **kwargs)
+        except Exit:
+            raise
+        except HpcproxyError as error:
+            raise Exit(f"hpcproxy: {error}", code=error.exit_code) from None
+        except KeyboardInterrupt:
+            raise Exit("hpcproxy: interrupted", code=130) from None
+        except BrokenPipeError:
+            # Whoever read our output has gone; there is nobody left to tell.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise Exit(code=141) from None
+        except Exception as error:
+            if os.environ.get("HPCPROXY_DEBUG"):
+                raise
+            name = type(error).__name__
+            text = f"hpcproxy: internal error, {name}: {error}; HPCPROXY_DEBUG=1 shows where, please report it"
+            raise Exit(text, code=70) from None
+
+    return guarded

@@ -1,0 +1,1 @@
+"""The tests: `tests/` needs no root, `tests/lab/` needs root and builds a real cluster."""

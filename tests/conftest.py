@@ -1,0 +1,57 @@
+"""Every test has an account of its own: nothing of the user's home, agent, proxies or job reaches it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from hpcproxy.config import SITE_CONFIG
+from hpcproxy.ops import Account
+
+hypothesis.settings.register_profile("steady", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("steady")
+
+_FOREIGN = re.compile(r"(?i:.*_proxy)|SLURM.*|SRUN.*|SBATCH.*|HPCPROXY_.*|SSH_.*|XDG_.*|BASH_ENV|ENV|GIT_.*|INVOKE_.*")
+
+
+@pytest.fixture(scope="session")
+def own_ssh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with an `ssh` that reads nobody's ~/.ssh/config: ssh finds that by the account, not by HOME."""
+    directory = tmp_path_factory.mktemp("bin")
+    script = directory / "ssh"
+    script.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F /dev/null "$@"\n')
+    script.chmod(0o755)
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def home(own_ssh: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The test's own home; the environment is clean and TMPDIR short enough for a Unix socket's name."""
+    if SITE_CONFIG.exists():
+        pytest.fail(f"{SITE_CONFIG} exists and would reach every test; run the tests on a machine without it")
+    for name in list(os.environ):
+        if _FOREIGN.fullmatch(name):
+            monkeypatch.delenv(name)
+    directory = tmp_path_factory.mktemp("home")
+    temporary = tempfile.mkdtemp(prefix="hp-", dir="/tmp")
+    monkeypatch.setenv("HOME", str(directory))
+    monkeypatch.setenv("TMPDIR", temporary)
+    monkeypatch.setenv("PATH", f"{own_ssh}:{os.environ['PATH']}")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    yield directory
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+@pytest.fixture
+def account(home: Path) -> Account:
+    """The account that `home` belongs to."""
+    del home
+    return Account.of(os.environ)

@@ -1,0 +1,187 @@
+# shellcheck shell=dash
+# hpcproxy bashrc.sh: rendered from the configuration; a change belongs there, not here.
+__hpcproxy_home=/home/alice/.hpcproxy
+__hpcproxy_autostart=''
+
+# shellcheck shell=dash
+# Bring the caller's proxy settings back. Sourced; valid in bash and dash.
+
+# The caller's values are what HPCPROXY_SAVED_* kept; does nothing where the way out is not on.
+__hpcproxy_restore() {
+    if [ -z "${HPCPROXY_URL-}" ]; then return 0; fi
+    unset http_proxy HTTP_PROXY https_proxy HTTPS_PROXY all_proxy ALL_PROXY no_proxy NO_PROXY
+    unset ftp_proxy grpc_proxy no_grpc_proxy PIP_PROXY
+    if [ -n "${HPCPROXY_SAVED_http_proxy+x}" ]; then export http_proxy="$HPCPROXY_SAVED_http_proxy"; fi
+    if [ -n "${HPCPROXY_SAVED_HTTP_PROXY+x}" ]; then export HTTP_PROXY="$HPCPROXY_SAVED_HTTP_PROXY"; fi
+    if [ -n "${HPCPROXY_SAVED_https_proxy+x}" ]; then export https_proxy="$HPCPROXY_SAVED_https_proxy"; fi
+    if [ -n "${HPCPROXY_SAVED_HTTPS_PROXY+x}" ]; then export HTTPS_PROXY="$HPCPROXY_SAVED_HTTPS_PROXY"; fi
+    if [ -n "${HPCPROXY_SAVED_all_proxy+x}" ]; then export all_proxy="$HPCPROXY_SAVED_all_proxy"; fi
+    if [ -n "${HPCPROXY_SAVED_ALL_PROXY+x}" ]; then export ALL_PROXY="$HPCPROXY_SAVED_ALL_PROXY"; fi
+    if [ -n "${HPCPROXY_SAVED_no_proxy+x}" ]; then export no_proxy="$HPCPROXY_SAVED_no_proxy"; fi
+    if [ -n "${HPCPROXY_SAVED_NO_PROXY+x}" ]; then export NO_PROXY="$HPCPROXY_SAVED_NO_PROXY"; fi
+    if [ -n "${HPCPROXY_SAVED_ftp_proxy+x}" ]; then export ftp_proxy="$HPCPROXY_SAVED_ftp_proxy"; fi
+    if [ -n "${HPCPROXY_SAVED_grpc_proxy+x}" ]; then export grpc_proxy="$HPCPROXY_SAVED_grpc_proxy"; fi
+    if [ -n "${HPCPROXY_SAVED_no_grpc_proxy+x}" ]; then export no_grpc_proxy="$HPCPROXY_SAVED_no_grpc_proxy"; fi
+    if [ -n "${HPCPROXY_SAVED_PIP_PROXY+x}" ]; then export PIP_PROXY="$HPCPROXY_SAVED_PIP_PROXY"; fi
+    unset HPCPROXY_SAVED_http_proxy HPCPROXY_SAVED_HTTP_PROXY HPCPROXY_SAVED_https_proxy HPCPROXY_SAVED_HTTPS_PROXY
+    unset HPCPROXY_SAVED_all_proxy HPCPROXY_SAVED_ALL_PROXY HPCPROXY_SAVED_no_proxy HPCPROXY_SAVED_NO_PROXY
+    unset HPCPROXY_SAVED_ftp_proxy HPCPROXY_SAVED_grpc_proxy HPCPROXY_SAVED_no_grpc_proxy HPCPROXY_SAVED_PIP_PROXY
+    unset HPCPROXY_URL HPCPROXY_KEY HPCPROXY_STEP
+}
+
+# shellcheck shell=dash
+# Point this shell's programs at the way out. Sourced; valid in bash and dash.
+
+# The caller's values are kept as HPCPROXY_SAVED_*, exported so that a child shell can turn the way out off as well.
+__hpcproxy_save() {
+    if [ -n "${http_proxy+x}" ]; then export HPCPROXY_SAVED_http_proxy="$http_proxy"; fi
+    if [ -n "${HTTP_PROXY+x}" ]; then export HPCPROXY_SAVED_HTTP_PROXY="$HTTP_PROXY"; fi
+    if [ -n "${https_proxy+x}" ]; then export HPCPROXY_SAVED_https_proxy="$https_proxy"; fi
+    if [ -n "${HTTPS_PROXY+x}" ]; then export HPCPROXY_SAVED_HTTPS_PROXY="$HTTPS_PROXY"; fi
+    if [ -n "${all_proxy+x}" ]; then export HPCPROXY_SAVED_all_proxy="$all_proxy"; fi
+    if [ -n "${ALL_PROXY+x}" ]; then export HPCPROXY_SAVED_ALL_PROXY="$ALL_PROXY"; fi
+    if [ -n "${no_proxy+x}" ]; then export HPCPROXY_SAVED_no_proxy="$no_proxy"; fi
+    if [ -n "${NO_PROXY+x}" ]; then export HPCPROXY_SAVED_NO_PROXY="$NO_PROXY"; fi
+    if [ -n "${ftp_proxy+x}" ]; then export HPCPROXY_SAVED_ftp_proxy="$ftp_proxy"; fi
+    if [ -n "${grpc_proxy+x}" ]; then export HPCPROXY_SAVED_grpc_proxy="$grpc_proxy"; fi
+    if [ -n "${no_grpc_proxy+x}" ]; then export HPCPROXY_SAVED_no_grpc_proxy="$no_grpc_proxy"; fi
+    if [ -n "${PIP_PROXY+x}" ]; then export HPCPROXY_SAVED_PIP_PROXY="$PIP_PROXY"; fi
+}
+
+# Set __hpcproxy_* from the env file in directory $1, a value a line. It is read, not sourced: nothing in it can run.
+__hpcproxy_read() {
+    {
+        read -r __hpcproxy_key
+        read -r __hpcproxy_step
+        read -r __hpcproxy_uid
+        read -r __hpcproxy_listen
+        read -r __hpcproxy_url
+        read -r __hpcproxy_no_proxy
+    } <"$1/env"
+}
+
+# Export what __hpcproxy_read has set. The caller's own no_proxy stays in force.
+__hpcproxy_export() {
+    __hpcproxy_restore
+    __hpcproxy_save
+    local direct
+    direct=${no_proxy:-${NO_PROXY-}}
+    direct=$__hpcproxy_no_proxy${direct:+,$direct}
+    export http_proxy="$__hpcproxy_url" HTTP_PROXY="$__hpcproxy_url"
+    export https_proxy="$__hpcproxy_url" HTTPS_PROXY="$__hpcproxy_url"
+    export no_proxy="$direct" NO_PROXY="$direct"
+    # A SOCKS all_proxy kills httpx at import; the others would override what is exported above.
+    unset all_proxy ALL_PROXY ftp_proxy grpc_proxy no_grpc_proxy PIP_PROXY
+    export HPCPROXY_URL="$__hpcproxy_url" HPCPROXY_KEY="$__hpcproxy_key" HPCPROXY_STEP="$__hpcproxy_step"
+}
+
+# shellcheck shell=dash
+# Find the state of a way out that is ours and up on this node, without a fork. Sourced; valid in bash and dash.
+
+# True if the kernel says that user $2 listens at $1 (HEXADDRESS:HEXPORT as /proc/net/tcp writes it). Listening sockets
+# come first in that table, so the first one that is not listening ends the search. In doubt: not ours.
+__hpcproxy_listening() {
+    local IFS=' ' where state uid
+    while read -r _ where _ state _ _ _ uid _; do
+        case $state in
+            st) ;;
+            0A) if [ "$where" = "$1" ] && [ "$uid" = "$2" ]; then return 0; fi ;;
+            *) return 1 ;;
+        esac
+    done 2>/dev/null </proc/net/tcp
+    return 1
+}
+
+# Set __hpcproxy_* from the state of $1 (a job id, or `shell` outside of jobs); false if there is none that is up.
+# Only a directory of our own is read: in a shared /tmp anybody could have made one by that name.
+__hpcproxy_find() {
+    local base directory
+    # The holder's own rule (find_state_base).
+    base=${TMPDIR:-/tmp}
+    if ! [ -d "$base" ] || ! [ -w "$base" ] || [ "${#base}" -gt 48 ]; then base=/tmp; fi
+    for directory in "$base/hpcproxy-$1."*; do
+        if [ -d "$directory" ] && ! [ -L "$directory" ] && [ -O "$directory" ] && [ -O "$directory/env" ]; then
+            if __hpcproxy_read "$directory" && __hpcproxy_listening "$__hpcproxy_listen" "$__hpcproxy_uid"; then return 0; fi
+        fi
+    done
+    return 1
+}
+
+# shellcheck shell=dash
+# proxy_on, proxy_off, proxy_status. Sourced by interactive shells; silent; valid in bash and dash.
+
+# Set __hpcproxy_want to the job this shell is in, or to `shell` outside of one.
+__hpcproxy_where() {
+    case ${SLURM_JOB_ID-} in
+        '' | *[!0-9]*) __hpcproxy_want=shell ;;
+        *) __hpcproxy_want=$SLURM_JOB_ID ;;
+    esac
+}
+
+proxy_on() {
+    local state
+    __hpcproxy_where
+    if __hpcproxy_find "$__hpcproxy_want"; then
+        __hpcproxy_export
+        printf 'hpcproxy: on, %s\n' "$HPCPROXY_URL"
+        return 0
+    fi
+    if [ "$__hpcproxy_want" = shell ]; then
+        printf 'hpcproxy: no tunnel of yours is up on this machine; start one with: hpcproxy up\n' >&2
+        return 1
+    fi
+    if ! state=$(/bin/bash -p "$__hpcproxy_home/job.sh" start </dev/null); then return 1; fi
+    __hpcproxy_read "$state"
+    __hpcproxy_export
+    printf 'hpcproxy: on, %s\n' "$HPCPROXY_URL"
+}
+
+proxy_off() {
+    if [ -z "${HPCPROXY_URL-}" ]; then
+        printf 'hpcproxy: off\n'
+        return 0
+    fi
+    __hpcproxy_restore
+    printf 'hpcproxy: off; your own proxy settings are back\n'
+}
+
+# One line, and true only if programs of this shell use a way out that is up.
+proxy_status() {
+    __hpcproxy_where
+    if [ -z "${HPCPROXY_URL-}" ]; then
+        if __hpcproxy_find "$__hpcproxy_want"; then
+            printf 'hpcproxy: off in this shell; a way out is up at %s (proxy_on uses it)\n' "$__hpcproxy_url"
+        else
+            printf 'hpcproxy: off\n'
+        fi
+        return 1
+    fi
+    if __hpcproxy_find "$__hpcproxy_want"; then
+        printf 'hpcproxy: on, %s\n' "$HPCPROXY_URL"
+        return 0
+    fi
+    printf 'hpcproxy: down, nothing of yours listens at %s now\n' "$HPCPROXY_URL"
+    return 1
+}
+
+# What a new interactive shell does: use a way out that is up and ours, forget one that is gone.
+__hpcproxy_enter() {
+    __hpcproxy_where
+    case ${HPCPROXY_KEY-} in
+        "$__hpcproxy_want".*)
+            if [ "$__hpcproxy_want" != shell ]; then return 0; fi
+            ;;
+    esac
+    if __hpcproxy_find "$__hpcproxy_want"; then
+        __hpcproxy_export
+        return 0
+    fi
+    __hpcproxy_restore
+    if [ -n "$__hpcproxy_autostart" ] && [ "$__hpcproxy_want" != shell ]; then
+        proxy_on >/dev/null || :
+    fi
+}
+
+case $- in
+    *i*) __hpcproxy_enter ;;
+esac

@@ -1,0 +1,185 @@
+#!/bin/bash
+# hpcproxy job.sh: rendered from the configuration; a change belongs there, not here.
+set -euo pipefail
+
+home=/home/alice/.hpcproxy
+required=''
+ready_timeout_s=30
+
+# shellcheck shell=bash
+# The state directory of one way out on one node: who made it, where it is, what it says.
+
+# Set `state_base` to where state directories are made: on a local disk, and short enough for a Unix socket's name
+# (107 bytes, of which ssh wants 17 for a temporary name of its own).
+find_state_base() {
+    state_base=${TMPDIR:-/tmp}
+    [[ -d $state_base && -w $state_base && ${#state_base} -le 48 ]] || state_base=/tmp
+}
+
+# Set `started` to the start time of process $1 in ticks since boot (proc(5), stat, field 22); 1 if there is none.
+# A pid with the same start time is the same process; a pid alone may be somebody else's by now.
+start_time() {
+    local line fields
+    read -r line 2>/dev/null <"/proc/$1/stat" || return 1
+    read -r -a fields <<<"${line##*) }"
+    started=${fields[19]}
+}
+
+# Set `state` to the directory of the way out $1 (JOB.RESTART) if it is ours and its holder lives, else return 1.
+find_state() {
+    local directory pid since
+    for directory in "$state_base/hpcproxy-$1-"*; do
+        [[ -d $directory && ! -L $directory && -O $directory && -O $directory/pid ]] || continue
+        read -r pid since <"$directory/pid" || continue
+        if [[ $pid =~ ^[0-9]+$ ]] && start_time "$pid" && [[ $started == "$since" ]]; then
+            state=$directory
+            return 0
+        fi
+    done
+    return 1
+}
+
+# Set `quoted` to $1 as a JSON string.
+json_string() {
+    quoted=${1//[[:cntrl:]]/ }
+    quoted=${quoted//\\/\\\\}
+    quoted=\"${quoted//\"/\\\"}\"
+}
+
+# shellcheck shell=bash
+# Starts and ends the holders on all nodes of the job this runs in.
+#
+#   job.sh start   prints the state directory of this node once every node is ready; else says why not, exit code 1
+#   job.sh stop    ends them and waits until this node's is gone
+#
+# A process of its own (`bash -p`), so that the job script's options, traps and functions are neither seen nor touched.
+
+PATH=$PATH:/usr/local/bin:/usr/bin:/bin
+umask 077
+
+complain() {
+    if [[ -n $required ]]; then
+        printf 'hpcproxy: no way out: %s; the job stops, because the configuration says required\n' "$1" >&2
+    else
+        printf 'hpcproxy: no way out: %s; the job runs on without it\n' "$1" >&2
+    fi
+}
+
+# Run tunnel.sh on every node of the job, as a step of its own that takes nothing from the others.
+start_step() {
+    local name
+    # What sbatch or the user set as options for the job's own steps is none of this step's business.
+    for name in ${!SLURM_*} ${!SRUN_*}; do
+        case $name in SLURM_CONF | SLURM_JOB_ID | SLURM_JOBID | SLURM_CLUSTER_NAME) ;; *) unset "$name" ;; esac
+    done
+    local options=(
+        # One process on each node, beside whatever else runs there, with no memory, core or GPU of its own.
+        --nodes="$1" --ntasks="$1" --ntasks-per-node=1 --cpus-per-task=1
+        --overlap --mem=0 --gres=none --cpu-bind=none --mpi=none
+        # Its end, early or late, good or bad, is no event for the job.
+        --kill-on-bad-exit=0 --wait=0 --quiet --export=ALL --job-name=hpcproxy --chdir=/
+    )
+    exec srun "${options[@]}" /bin/bash -p "$home/tunnel.sh" hold "$job" "$restart"
+}
+
+# Read what the holders have said so far into `ready` (a count), `why` (by node) and `hopeless`.
+read_said() {
+    local verb name text
+    ready=0 hopeless=0
+    while read -r verb name text; do
+        [[ $name =~ ^[A-Za-z0-9._-]+$ ]] || continue
+        case $verb in
+            ready) ready=$((ready + 1)) && unset "why[$name]" ;;
+            failed) why[$name]=$text ;;
+            gave-up) why[$name]=$text hopeless=1 ;;
+        esac
+    done </proc/self/fd/3
+}
+
+# One sentence: each reason with its nodes. Nodes that said nothing are named last.
+explain() {
+    local -A nodes_by_reason=()
+    local name text sentence='' line
+    for name in "${!why[@]}"; do nodes_by_reason[${why[$name]}]+="${nodes_by_reason[${why[$name]}]:+,}$name"; done
+    for text in "${!nodes_by_reason[@]}"; do
+        sentence+="${sentence:+; }${nodes_by_reason[$text]}: $text"
+    done
+    if [[ -z $sentence ]]; then
+        while read -r line; do [[ -n $line ]] && sentence=$line; done </proc/self/fd/4
+        sentence="$ready of $count nodes ready after $ready_timeout_s s${sentence:+ ($sentence)}"
+    fi
+    complain "$sentence"
+}
+
+# End the step and wait for it: by USR1, which srun hands to the holders, and if that is not enough by TERM.
+end_step() {
+    local signal tries
+    for signal in USR1 TERM KILL; do
+        kill -"$signal" "$srun_pid" 2>/dev/null || break
+        for ((tries = 0; tries < 40; tries++)); do
+            kill -0 "$srun_pid" 2>/dev/null || break 2
+            sleep 0.05
+        done
+    done
+}
+
+start() {
+    local -A why=()
+    local count=${SLURM_JOB_NUM_NODES:-${SLURM_NNODES:-1}} ready=0 hopeless=0 work srun_pid deadline=$((SECONDS + ready_timeout_s))
+    if find_state "$job.$restart"; then
+        printf '%s\n' "$state"
+        return 0
+    fi
+    command -v srun >/dev/null || { complain 'srun is not on PATH' && return 1; }
+    work=$(mktemp -d -- "$state_base/hpcproxy-start-XXXXXXXX") || { complain "no directory can be made in $state_base" && return 1; }
+    # What the step says is read while it is written; without a name the files are gone with their last reader.
+    exec 3<>"$work/said" 4<>"$work/errors"
+    rm -rf -- "$work"
+    start_step "$count" </dev/null >&3 2>&4 3>&- 4>&- &
+    srun_pid=$!
+    while ((SECONDS < deadline && !hopeless)); do
+        read_said
+        if ((ready >= count)); then
+            if find_state "$job.$restart"; then
+                printf '%s\n' "$state"
+                return 0
+            fi
+            end_step
+            complain "this shell is on no node of job $job; open one there with: srun --overlap --pty bash"
+            return 1
+        fi
+        kill -0 "$srun_pid" 2>/dev/null || break
+        sleep 0.05
+    done
+    read_said
+    end_step
+    explain
+    return 1
+}
+
+stop() {
+    local pid since tries
+    find_state "$job.$restart" || return 0
+    read -r pid since <"$state/pid"
+    if [[ ${HPCPROXY_STEP-} =~ ^[0-9]+\.[0-9]+$ ]]; then scancel --quiet --signal=USR1 "$HPCPROXY_STEP" 2>/dev/null || :; fi
+    for ((tries = 0; tries < 100; tries++)); do
+        start_time "$pid" && [[ $started == "$since" ]] || return 0
+        sleep 0.05
+    done
+    printf 'hpcproxy: the way out is still up; Slurm ends it with the job\n' >&2
+}
+
+job=${SLURM_JOB_ID-} restart=${SLURM_RESTART_COUNT:-0}
+if ! [[ $job =~ ^[0-9]{1,10}$ && $restart =~ ^[0-9]{1,10}$ ]]; then
+    complain 'this is no Slurm job (SLURM_JOB_ID is not set)'
+    exit 1
+fi
+find_state_base
+case ${1-} in
+    start) start ;;
+    stop) stop ;;
+    *)
+        printf 'usage: job.sh start | stop\n' >&2
+        exit 2
+        ;;
+esac

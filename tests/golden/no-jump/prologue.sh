@@ -1,0 +1,94 @@
+# shellcheck shell=dash
+# hpcproxy prologue.sh: rendered from the configuration; a change belongs there, not here.
+__hpcproxy_home=/home/alice/.hpcproxy
+__hpcproxy_required=''
+
+# shellcheck shell=dash
+# Bring the caller's proxy settings back. Sourced; valid in bash and dash.
+
+# The caller's values are what HPCPROXY_SAVED_* kept; does nothing where the way out is not on.
+__hpcproxy_restore() {
+    if [ -z "${HPCPROXY_URL-}" ]; then return 0; fi
+    unset http_proxy HTTP_PROXY https_proxy HTTPS_PROXY all_proxy ALL_PROXY no_proxy NO_PROXY
+    unset ftp_proxy grpc_proxy no_grpc_proxy PIP_PROXY
+    if [ -n "${HPCPROXY_SAVED_http_proxy+x}" ]; then export http_proxy="$HPCPROXY_SAVED_http_proxy"; fi
+    if [ -n "${HPCPROXY_SAVED_HTTP_PROXY+x}" ]; then export HTTP_PROXY="$HPCPROXY_SAVED_HTTP_PROXY"; fi
+    if [ -n "${HPCPROXY_SAVED_https_proxy+x}" ]; then export https_proxy="$HPCPROXY_SAVED_https_proxy"; fi
+    if [ -n "${HPCPROXY_SAVED_HTTPS_PROXY+x}" ]; then export HTTPS_PROXY="$HPCPROXY_SAVED_HTTPS_PROXY"; fi
+    if [ -n "${HPCPROXY_SAVED_all_proxy+x}" ]; then export all_proxy="$HPCPROXY_SAVED_all_proxy"; fi
+    if [ -n "${HPCPROXY_SAVED_ALL_PROXY+x}" ]; then export ALL_PROXY="$HPCPROXY_SAVED_ALL_PROXY"; fi
+    if [ -n "${HPCPROXY_SAVED_no_proxy+x}" ]; then export no_proxy="$HPCPROXY_SAVED_no_proxy"; fi
+    if [ -n "${HPCPROXY_SAVED_NO_PROXY+x}" ]; then export NO_PROXY="$HPCPROXY_SAVED_NO_PROXY"; fi
+    if [ -n "${HPCPROXY_SAVED_ftp_proxy+x}" ]; then export ftp_proxy="$HPCPROXY_SAVED_ftp_proxy"; fi
+    if [ -n "${HPCPROXY_SAVED_grpc_proxy+x}" ]; then export grpc_proxy="$HPCPROXY_SAVED_grpc_proxy"; fi
+    if [ -n "${HPCPROXY_SAVED_no_grpc_proxy+x}" ]; then export no_grpc_proxy="$HPCPROXY_SAVED_no_grpc_proxy"; fi
+    if [ -n "${HPCPROXY_SAVED_PIP_PROXY+x}" ]; then export PIP_PROXY="$HPCPROXY_SAVED_PIP_PROXY"; fi
+    unset HPCPROXY_SAVED_http_proxy HPCPROXY_SAVED_HTTP_PROXY HPCPROXY_SAVED_https_proxy HPCPROXY_SAVED_HTTPS_PROXY
+    unset HPCPROXY_SAVED_all_proxy HPCPROXY_SAVED_ALL_PROXY HPCPROXY_SAVED_no_proxy HPCPROXY_SAVED_NO_PROXY
+    unset HPCPROXY_SAVED_ftp_proxy HPCPROXY_SAVED_grpc_proxy HPCPROXY_SAVED_no_grpc_proxy HPCPROXY_SAVED_PIP_PROXY
+    unset HPCPROXY_URL HPCPROXY_KEY HPCPROXY_STEP
+}
+
+# shellcheck shell=dash
+# Point this shell's programs at the way out. Sourced; valid in bash and dash.
+
+# The caller's values are kept as HPCPROXY_SAVED_*, exported so that a child shell can turn the way out off as well.
+__hpcproxy_save() {
+    if [ -n "${http_proxy+x}" ]; then export HPCPROXY_SAVED_http_proxy="$http_proxy"; fi
+    if [ -n "${HTTP_PROXY+x}" ]; then export HPCPROXY_SAVED_HTTP_PROXY="$HTTP_PROXY"; fi
+    if [ -n "${https_proxy+x}" ]; then export HPCPROXY_SAVED_https_proxy="$https_proxy"; fi
+    if [ -n "${HTTPS_PROXY+x}" ]; then export HPCPROXY_SAVED_HTTPS_PROXY="$HTTPS_PROXY"; fi
+    if [ -n "${all_proxy+x}" ]; then export HPCPROXY_SAVED_all_proxy="$all_proxy"; fi
+    if [ -n "${ALL_PROXY+x}" ]; then export HPCPROXY_SAVED_ALL_PROXY="$ALL_PROXY"; fi
+    if [ -n "${no_proxy+x}" ]; then export HPCPROXY_SAVED_no_proxy="$no_proxy"; fi
+    if [ -n "${NO_PROXY+x}" ]; then export HPCPROXY_SAVED_NO_PROXY="$NO_PROXY"; fi
+    if [ -n "${ftp_proxy+x}" ]; then export HPCPROXY_SAVED_ftp_proxy="$ftp_proxy"; fi
+    if [ -n "${grpc_proxy+x}" ]; then export HPCPROXY_SAVED_grpc_proxy="$grpc_proxy"; fi
+    if [ -n "${no_grpc_proxy+x}" ]; then export HPCPROXY_SAVED_no_grpc_proxy="$no_grpc_proxy"; fi
+    if [ -n "${PIP_PROXY+x}" ]; then export HPCPROXY_SAVED_PIP_PROXY="$PIP_PROXY"; fi
+}
+
+# Set __hpcproxy_* from the env file in directory $1, a value a line. It is read, not sourced: nothing in it can run.
+__hpcproxy_read() {
+    {
+        read -r __hpcproxy_key
+        read -r __hpcproxy_step
+        read -r __hpcproxy_uid
+        read -r __hpcproxy_listen
+        read -r __hpcproxy_url
+        read -r __hpcproxy_no_proxy
+    } <"$1/env"
+}
+
+# Export what __hpcproxy_read has set. The caller's own no_proxy stays in force.
+__hpcproxy_export() {
+    __hpcproxy_restore
+    __hpcproxy_save
+    local direct
+    direct=${no_proxy:-${NO_PROXY-}}
+    direct=$__hpcproxy_no_proxy${direct:+,$direct}
+    export http_proxy="$__hpcproxy_url" HTTP_PROXY="$__hpcproxy_url"
+    export https_proxy="$__hpcproxy_url" HTTPS_PROXY="$__hpcproxy_url"
+    export no_proxy="$direct" NO_PROXY="$direct"
+    # A SOCKS all_proxy kills httpx at import; the others would override what is exported above.
+    unset all_proxy ALL_PROXY ftp_proxy grpc_proxy no_grpc_proxy PIP_PROXY
+    export HPCPROXY_URL="$__hpcproxy_url" HPCPROXY_KEY="$__hpcproxy_key" HPCPROXY_STEP="$__hpcproxy_step"
+}
+
+# shellcheck shell=dash
+# Start the way out on every node of this job and use it. Sourced by a job script; valid in bash and dash.
+# All the work is done by a process of its own, so that nothing of the job script's shell is touched but the variables.
+
+# False only if the job is to be stopped.
+__hpcproxy_begin() {
+    local state
+    if state=$(/bin/bash -p "$__hpcproxy_home/job.sh" start </dev/null) && __hpcproxy_read "$state"; then
+        __hpcproxy_export
+        return 0
+    fi
+    # What a login shell exported for its own tunnel leads nowhere here.
+    __hpcproxy_restore
+    [ -z "$__hpcproxy_required" ]
+}
+
+if ! __hpcproxy_begin; then exit 1; fi

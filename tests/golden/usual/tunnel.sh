@@ -1,0 +1,567 @@
+#!/bin/bash
+# hpcproxy tunnel.sh: rendered from the configuration; a change belongs there, not here.
+set -euo pipefail
+
+port=2015
+scheme=socks5h
+identity=''
+connect_timeout_s=10
+retry_max_s=30
+bypass_private=1
+cipher_option='Ciphers=^aes128-gcm@openssh.com'
+probe_target=127.0.0.1:1
+no_proxy_more=()
+jump_names=(
+    hello@192.168.31.10
+)
+jump_destinations=(
+    hello@192.168.31.10
+)
+jump_ports=(
+    ''
+)
+ssh_options=(
+    -T
+    -x
+    -a
+    -o
+    BatchMode=yes
+    -o
+    RemoteCommand=none
+    -o
+    PermitLocalCommand=no
+    -o
+    StrictHostKeyChecking=yes
+    -o
+    'UserKnownHostsFile="/home/alice/.hpcproxy/known_hosts"'
+    -o
+    GlobalKnownHostsFile=/dev/null
+    -o
+    UpdateHostKeys=no
+    -o
+    CheckHostIP=no
+    -o
+    ExitOnForwardFailure=yes
+    -o
+    ConnectTimeout=10
+    -o
+    ConnectionAttempts=1
+    -o
+    ServerAliveInterval=5
+    -o
+    ServerAliveCountMax=3
+    -o
+    TCPKeepAlive=yes
+    -o
+    LogLevel=INFO
+    -o
+    ControlPersist=no
+)
+failure_texts=(
+    'Address already in use'
+    'REMOTE HOST IDENTIFICATION HAS CHANGED'
+    'Host key verification failed'
+    'host key is known for'
+    'administratively prohibited'
+    'Could not resolve hostname'
+    'No route to host'
+    'Network is unreachable'
+    'banner exchange'
+    'timed out'
+    'not responding'
+    'Connection refused'
+    'Too many authentication failures'
+    'Permission denied'
+    'Bad configuration option'
+    'Bad owner or permissions'
+    kex_exchange_identification
+    'Connection closed by'
+    'Connection reset by'
+)
+failure_layers=(
+    port
+    host-key
+    host-key
+    host-key
+    forwarding
+    name
+    route
+    route
+    route
+    route
+    route
+    route
+    key
+    key
+    ssh
+    ssh
+    ssh
+    ssh
+    ssh
+)
+failure_reasons=(
+    'the port is taken by another process of this node and nothing of theirs is used; choose another port'
+    'the jump host shows another key than the one pinned; ask its admin, then run: hpcproxy init --replace-key'
+    'the jump host'"'"'s key is not pinned; run: hpcproxy init --jump USER@HOST'
+    'the jump host'"'"'s key is not pinned; run: hpcproxy init --jump USER@HOST'
+    'the jump host does not allow forwarding; ask your site, this is its rule to change'
+    'its name does not resolve here; use its address'
+    'no route to it from here'
+    'no route to it from here'
+    'it accepts connections and stays silent'
+    'it does not answer; is its address right, its firewall open?'
+    'it stopped answering'
+    'nothing listens at its ssh port'
+    'it refused too many keys; name the right one with: hpcproxy init --identity'
+    'it refused the key; is the public half in its authorized_keys?'
+    'ssh does not know an option in ~/.ssh/config'
+    'the permissions of ~/.ssh/config are too wide'
+    'it hung up before the login; it may be busy'
+    'it hung up'
+    'it hung up'
+)
+failure_permanent=(
+    1
+    1
+    1
+    1
+    1
+    0
+    0
+    0
+    0
+    0
+    0
+    0
+    1
+    1
+    1
+    1
+    0
+    0
+    0
+)
+
+# shellcheck shell=bash
+# The state directory of one way out on one node: who made it, where it is, what it says.
+
+# Set `state_base` to where state directories are made: on a local disk, and short enough for a Unix socket's name
+# (107 bytes, of which ssh wants 17 for a temporary name of its own).
+find_state_base() {
+    state_base=${TMPDIR:-/tmp}
+    [[ -d $state_base && -w $state_base && ${#state_base} -le 48 ]] || state_base=/tmp
+}
+
+# Set `started` to the start time of process $1 in ticks since boot (proc(5), stat, field 22); 1 if there is none.
+# A pid with the same start time is the same process; a pid alone may be somebody else's by now.
+start_time() {
+    local line fields
+    read -r line 2>/dev/null <"/proc/$1/stat" || return 1
+    read -r -a fields <<<"${line##*) }"
+    started=${fields[19]}
+}
+
+# Set `state` to the directory of the way out $1 (JOB.RESTART) if it is ours and its holder lives, else return 1.
+find_state() {
+    local directory pid since
+    for directory in "$state_base/hpcproxy-$1-"*; do
+        [[ -d $directory && ! -L $directory && -O $directory && -O $directory/pid ]] || continue
+        read -r pid since <"$directory/pid" || continue
+        if [[ $pid =~ ^[0-9]+$ ]] && start_time "$pid" && [[ $started == "$since" ]]; then
+            state=$directory
+            return 0
+        fi
+    done
+    return 1
+}
+
+# Set `quoted` to $1 as a JSON string.
+json_string() {
+    quoted=${1//[[:cntrl:]]/ }
+    quoted=${quoted//\\/\\\\}
+    quoted=\"${quoted//\"/\\\"}\"
+}
+
+# shellcheck shell=bash
+# The nodes of a job, expanded without asking Slurm, and the no_proxy list made from them.
+
+# Add to the array `nodes` every name that the host list $1 stands for: c[1-3,007-009],login1,r[1-2]n[1-2].
+# Returns 1, with `nodes` incomplete, for anything that is no host list.
+expand_nodes() {
+    local rest=$1 part='' depth=0 char
+    while [[ -n $rest ]]; do
+        char=${rest:0:1} rest=${rest:1}
+        case $char in
+            '[') depth=$((depth + 1)) part+=$char ;;
+            ']') depth=$((depth - 1)) part+=$char ;;
+            ,)
+                if ((depth)); then
+                    part+=$char
+                else
+                    expand_part "$part" || return 1
+                    part=''
+                fi
+                ;;
+            [A-Za-z0-9._-]) part+=$char ;;
+            *) return 1 ;;
+        esac
+        ((depth == 0 || depth == 1)) || return 1
+    done
+    ((depth == 0)) || return 1
+    expand_part "$part"
+}
+
+# One comma-free element: its first bracket is expanded here, the rest by recursion.
+expand_part() {
+    local part=$1 before inside after range low high width number number_text
+    if [[ $part != *'['* ]]; then
+        [[ -n $part ]] && nodes+=("$part")
+        return
+    fi
+    before=${part%%'['*} after=${part#*']'} inside=${part#*'['}
+    inside=${inside%%']'*}
+    local IFS=,
+    for range in $inside; do
+        low=${range%-*} high=${range#*-}
+        [[ $low =~ ^[0-9]{1,9}$ && $high =~ ^[0-9]{1,9}$ ]] || return 1
+        ((10#$high - 10#$low < 65536)) || return 1
+        width=${#low}
+        for ((number = 10#$low; number <= 10#$high; number++)); do
+            printf -v number_text '%0*d' "$width" "$number"
+            expand_part "$before$number_text$after" || return 1
+        done
+    done
+}
+
+# Set the array `nodes` for the job this runs in; Slurm is asked only where the list is of a kind unknown here.
+job_nodes() {
+    nodes=()
+    local list=${SLURM_JOB_NODELIST:-${SLURM_NODELIST-}} name
+    if [[ -n $list ]] && ! expand_nodes "$list"; then
+        nodes=()
+        while read -r name; do
+            [[ $name =~ ^[A-Za-z0-9._-]+$ ]] && nodes+=("$name")
+        done < <(scontrol show hostnames "$list" 2>/dev/null)
+    fi
+    return 0
+}
+
+# Set `domain` to the cluster's domain as this node's resolver has it, or to nothing.
+cluster_domain() {
+    local key value
+    domain=''
+    while read -r key value _; do
+        case $key in domain | search) domain=$value ;; esac
+    done 2>/dev/null </etc/resolv.conf
+    [[ $domain =~ ^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$ ]] || domain=''
+}
+
+# Set `direct` to the no_proxy list: what is reached without the way out. `$1` 1 adds the private networks.
+# Names and addresses both, because half of the clients do not know networks and the other half resolve first.
+no_proxy_list() {
+    local bypass_private=$1 entries=(localhost 127.0.0.1 ::1 0.0.0.0) node address _
+    shift
+    job_nodes
+    cluster_domain
+    for node in ${nodes[@]+"${nodes[@]}"}; do
+        entries+=("$node")
+        [[ -n $domain && $node != *.* ]] && entries+=("$node.$domain")
+    done
+    if ((${#nodes[@]})); then
+        # Bounded: a resolver that does not answer must not hold the job up.
+        while read -r address _; do
+            [[ $address =~ ^[0-9.]+$ && $address != 127.* ]] && entries+=("$address")
+        done < <(timeout 2 getent ahostsv4 -- "${nodes[@]}" 2>/dev/null | sort -u)
+    fi
+    # One variable may hold 128 KiB (MAX_ARG_STRLEN); far below it, a list this long helps nobody.
+    local IFS=, joined
+    joined="${entries[*]}"
+    ((${#joined} <= 32768)) || entries=(localhost 127.0.0.1 ::1 0.0.0.0)
+    [[ -n $domain ]] && entries+=(".$domain")
+    entries+=(.local 169.254.169.254)
+    [[ -n $bypass_private ]] && entries+=(10.0.0.0/8 172.16.0.0/12 192.168.0.0/16)
+    direct="${entries[*]}${*:+,$*}"
+}
+
+# shellcheck shell=bash
+# What ssh's words mean. The tables failure_texts, _layers, _reasons, _permanent stand at the top of the script.
+
+# Set layer, reason and permanent from the file $1 that holds ssh's stderr.
+read_reason() {
+    local text line last='' i
+    text=$(<"$1")
+    for i in "${!failure_texts[@]}"; do
+        if [[ $text == *"${failure_texts[i]}"* ]]; then
+            layer=${failure_layers[i]} reason=${failure_reasons[i]} permanent=${failure_permanent[i]}
+            [[ $layer == key ]] && look_at_key
+            return 0
+        fi
+    done
+    while read -r line; do
+        [[ -n $line ]] && last=${line//[[:cntrl:]]/}
+    done <<<"$text"
+    layer=ssh reason=${last:-ssh ended without a word} permanent=0
+}
+
+# A refused key has causes on this side too; say the one that holds.
+look_at_key() {
+    local candidates=("$HOME"/.ssh/id_ed25519 "$HOME"/.ssh/id_ecdsa "$HOME"/.ssh/id_rsa "$HOME"/.ssh/id_*_sk) key readable=0
+    [[ -n $identity ]] && candidates=("$identity")
+    for key in "${candidates[@]}"; do
+        [[ -r $key ]] || continue
+        readable=1
+        # ssh-keygen tells a key that needs a passphrase from one that is merely refused, and asks nobody.
+        if ! ssh-keygen -y -P '' -f "$key" >/dev/null 2>&1 </dev/null && ! ssh-add -l >/dev/null 2>&1 </dev/null; then
+            reason="the key $key has a passphrase and no agent is there to unlock it; use a key without one, or an agent"
+            return 0
+        fi
+    done
+    if ((!readable)) && ! ssh-add -l >/dev/null 2>&1 </dev/null; then
+        reason="no key to log in with: ${identity:-$HOME/.ssh/id_*} does not exist or cannot be read"
+    fi
+    return 0
+}
+
+# shellcheck shell=bash
+# Holds `ssh -N -D ADDRESS:PORT` for one job on one node, or probes the jump hosts.
+#
+#   tunnel.sh hold JOB RESTART    as a background step of the job, one on each node
+#   tunnel.sh hold shell 0        for a shell without Slurm, at 127.0.0.1
+#   tunnel.sh probe               one login to each jump host; a line `ok JUMP` or `failed LAYER JUMP: REASON` for each
+#
+# `hold` speaks on stdout: `ready NODE JUMP` once, `failed NODE LAYER JUMP: REASON` for each new reason, `gave-up …`
+# when no waiting will help; it then exits 0, for a step that fails would mark the job. SIGTERM and SIGUSR1 end it.
+
+PATH=$PATH:/usr/local/bin:/usr/bin:/bin
+# A module's or conda's libraries are not the ones that the system's ssh was built with.
+unset LD_LIBRARY_PATH LD_PRELOAD
+umask 077
+
+ending='' ssh_pid='' pause_pid='' state='' said='' ready=0 reconnects=-1 since=0 last_error='' current_jump=''
+
+end() {
+    ending=1
+    if [[ -n $ssh_pid ]]; then kill "$ssh_pid" 2>/dev/null || :; fi
+    if [[ -n $pause_pid ]]; then kill "$pause_pid" 2>/dev/null || :; fi
+}
+
+clean_up() {
+    end
+    if [[ -n $ssh_pid ]]; then wait "$ssh_pid" 2>/dev/null || :; fi
+    if [[ -n $state ]]; then rm -rf -- "$state"; fi
+}
+
+# One line to whoever started us (gone after a while, which is fine) and to the log.
+say() {
+    printf '%s\n' "$*" 2>/dev/null || :
+    log "$*"
+}
+
+log() {
+    [[ -n $state ]] || return 0
+    printf '%(%Y-%m-%dT%H:%M:%S%z)T %s\n' -1 "$*" 2>/dev/null >>"$state/log" || :
+}
+
+# An interruptible pause of $1 seconds: the traps run at `wait`.
+pause() {
+    sleep "$1" &
+    pause_pid=$!
+    wait "$pause_pid" 2>/dev/null || :
+    pause_pid=''
+}
+
+# Set `address` for job $1: 127.64.0.0/10 with the low 22 bits of the job id, the same on every node of the job.
+job_address() {
+    if [[ $1 == shell ]]; then
+        address=127.0.0.1
+    else
+        address=127.$((64 + ($1 >> 16 & 63))).$(($1 >> 8 & 255)).$(($1 & 255))
+    fi
+}
+
+# Write status.json: what `hpcproxy status` reads. By rename, so that no reader sees half of it.
+write_status() {
+    local jump=null error=null up=false
+    if [[ -n $current_jump ]]; then json_string "$current_jump" && jump=$quoted up=true; fi
+    if [[ -n $last_error ]]; then json_string "$last_error" && error=$quoted; fi
+    # A full disk costs the status, never the way out.
+    if printf '{"version": 1, "node": "%s", "address": "%s", "port": %d, "mode": "ssh", "ready": %s, "since": %d, "jump": %s, "reconnects": %d, "last_error": %s, "pid": %d}\n' \
+        "$node" "$address" "$port" "$up" "$since" "$jump" \
+        "$((reconnects > 0 ? reconnects : 0))" "$error" "$$" 2>/dev/null >"$state/status.new"; then
+        mv -f -- "$state/status.new" "$state/status.json" || :
+    fi
+}
+
+# Write the environment that shells of this job source. Every value is made of a checked set of characters.
+write_env() {
+    local step=${SLURM_STEP_ID-} octets listen
+    IFS=. read -r -a octets <<<"$address"
+    # /proc/net/tcp writes the address as the machine's own number: reversed where bytes are little-endian first.
+    printf -v listen '%02X%02X%02X%02X:%04X' "${octets[3]}" "${octets[2]}" "${octets[1]}" "${octets[0]}" "$port"
+    if [[ $step =~ ^[0-9]+$ ]]; then step=$job.$step; else step=''; fi
+    no_proxy_list "$bypass_private" ${no_proxy_more[@]+"${no_proxy_more[@]}"}
+    # In the order in which __hpcproxy_read takes them.
+    printf '%s\n' "$key" "$step" "$UID" "$listen" "$scheme://$address:$port" "$direct" >"$state/env.new"
+    mv -f -- "$state/env.new" "$state/env"
+}
+
+# Set `command` to ssh with our options and what "$@" adds, to jump host number $1.
+ssh_command() {
+    local jump=$1
+    shift
+    command=(ssh "${ssh_options[@]}")
+    # Asked of ssh itself: an older one does not know the `^`, and one built without AES-GCM refuses its name.
+    if ssh -G -o "$cipher_option" localhost >/dev/null 2>&1 </dev/null; then command+=(-o "$cipher_option"); fi
+    if [[ -n ${jump_ports[jump]} ]]; then command+=(-p "${jump_ports[jump]}"); fi
+    command+=("$@" -- "${jump_destinations[jump]}")
+}
+
+# True once the master's control socket is there: login done and the port ours (ExitOnForwardFailure).
+await_master() {
+    local deadline=$((SECONDS + connect_timeout_s + 5))
+    until [[ -S $state/ctl ]]; do
+        [[ -z $ending ]] && kill -0 "$ssh_pid" 2>/dev/null && ((SECONDS < deadline)) || return 1
+        sleep 0.05
+    done
+}
+
+# True if a channel through the master comes back from the jump host's closed port. Touches no service.
+probe_master() {
+    if timeout "$connect_timeout_s" ssh -F /dev/null -S "$state/ctl" -W "$probe_target" -- probe >/dev/null 2>&1 </dev/null; then
+        return 0
+    fi
+    [[ $(<"$state/ssh.log") == *'open failed: connect failed'* ]]
+}
+
+# Hold a forward through jump host number $1 until it ends; true if it was ever up.
+hold_through() {
+    local jump=$1 up=1
+    rm -f -- "$state/ctl"
+    ssh_command "$jump" -N -M -S "$state/ctl" -D "$address:$port"
+    "${command[@]}" </dev/null >/dev/null 2>"$state/ssh.log" &
+    ssh_pid=$!
+    if await_master && probe_master; then
+        up=0
+        came_up "$jump"
+        wait "$ssh_pid" 2>/dev/null || :
+        went_down
+    fi
+    kill "$ssh_pid" 2>/dev/null || :
+    wait "$ssh_pid" 2>/dev/null || :
+    ssh_pid=''
+    return "$up"
+}
+
+came_up() {
+    current_jump=${jump_names[$1]}
+    printf -v since '%(%s)T' -1
+    reconnects=$((reconnects + 1)) said=''
+    write_status
+    if ((ready)); then
+        log "up again through $current_jump"
+    else
+        ready=1
+        say "ready $node $current_jump"
+    fi
+}
+
+went_down() {
+    [[ -n $ending ]] && return 0
+    read_reason "$state/ssh.log"
+    last_error="$current_jump: $layer: $reason" current_jump=''
+    log "down: $last_error"
+    write_status
+}
+
+# Say why jump host number $1 did not serve, once for each new reason.
+failed() {
+    if [[ -n $identity && ! -r $identity ]]; then
+        layer=key reason="the key $identity does not exist or cannot be read" permanent=1
+    else
+        read_reason "$state/ssh.log"
+    fi
+    last_error="${jump_names[$1]}: $layer: $reason"
+    [[ $said == *"$last_error"* ]] || say "failed $node $layer ${jump_names[$1]}: $reason"
+    said+=$last_error
+    write_status
+}
+
+give_up() {
+    say "gave-up $node $1"
+    exit 0
+}
+
+# Try the jump hosts in turn for as long as the job lives, with growing pauses between rounds.
+hold() {
+    local wait_s=1 jump hopeless up
+    while [[ -z $ending ]]; do
+        hopeless=0 up=0
+        for jump in "${!jump_names[@]}"; do
+            if hold_through "$jump"; then
+                up=1 wait_s=1
+                break
+            fi
+            [[ -z $ending ]] || return 0
+            failed "$jump"
+            hopeless=$((hopeless + permanent))
+            if ((!ready)) && [[ $layer == port ]]; then give_up "$layer $reason"; fi
+        done
+        if ((!ready && hopeless == ${#jump_names[@]})); then give_up "$layer ${jump_names[jump]}: $reason"; fi
+        [[ -n $ending ]] && return 0
+        ((up)) || pause "$wait_s"
+        wait_s=$((wait_s * 2 < retry_max_s ? wait_s * 2 : retry_max_s))
+    done
+}
+
+begin_hold() {
+    job=$1 key=$1.$2
+    [[ $1 == shell || $1 =~ ^[0-9]{1,10}$ ]] && [[ $2 =~ ^[0-9]{1,10}$ ]] || exit 2
+    node=${SLURMD_NODENAME:-${HOSTNAME%%.*}}
+    [[ $node =~ ^[A-Za-z0-9._-]+$ ]] || node=unnamed
+    trap end TERM USR1 INT
+    trap '' HUP PIPE
+    trap clean_up EXIT
+    ((${#jump_names[@]})) || give_up 'configuration no jump host is configured; run: hpcproxy init --jump USER@HOST'
+    command -v ssh >/dev/null || give_up 'ssh there is no ssh on this node; ask for the OpenSSH client'
+    find_state_base
+    state=$(mktemp -d -- "$state_base/hpcproxy-$key-XXXXXXXX") || give_up "state no directory can be made in $state_base"
+    job_address "$job"
+    start_time "$$"
+    if ! { printf '%d %s\n' "$$" "$started" >"$state/pid" && write_env; }; then
+        give_up "state nothing can be written in $state_base"
+    fi
+    hold
+}
+
+probe() {
+    local jump out
+    command -v ssh >/dev/null || { printf 'failed ssh there is no ssh on this machine\n' && return 0; }
+    find_state_base
+    trap clean_up EXIT
+    state=$(mktemp -d -- "$state_base/hpcproxy-probe-XXXXXXXX")
+    for jump in "${!jump_names[@]}"; do
+        ssh_command "$jump" -o ControlPath=none -W "$probe_target"
+        out=0
+        timeout "$((connect_timeout_s + 15))" "${command[@]}" </dev/null >/dev/null 2>"$state/ssh.log" || out=$?
+        if ((out == 0)) || [[ $(<"$state/ssh.log") == *'open failed: connect failed'* ]]; then
+            printf 'ok %s\n' "${jump_names[jump]}"
+            continue
+        fi
+        ((out == 124)) && printf 'timed out\n' >>"$state/ssh.log"
+        if [[ -n $identity && ! -r $identity ]]; then
+            layer=key reason="the key $identity does not exist or cannot be read"
+        else
+            read_reason "$state/ssh.log"
+        fi
+        printf 'failed %s %s: %s\n' "$layer" "${jump_names[jump]}" "$reason"
+    done
+}
+
+case ${1-} in
+    hold) begin_hold "${2-}" "${3-}" ;;
+    probe) probe ;;
+    *)
+        printf 'usage: tunnel.sh hold JOB RESTART | probe\n' >&2
+        exit 2
+        ;;
+esac

@@ -1,0 +1,69 @@
+"""The configurations whose rendered files are kept in tests/golden, and the one way to write those files anew."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hpcproxy.config import Layer, resolve
+from hpcproxy.plan import Home, Plan, account_plan
+from hpcproxy.render import Bundle, render
+
+GOLDEN = Path(__file__).parent / "golden"
+
+_EVERYTHING: dict[str, Any] = {
+    "jump": ["hello@192.168.31.10", "u@[2001:db8::1]:2222"],
+    "port": 3128,
+    "identity": "/home/größe/my keys/id_ed25519",
+    "scheme": "socks5",
+    "autostart": True,
+    "required": True,
+    "ready_timeout_s": 60,
+    "connect_timeout_s": 5,
+    "alive_interval_s": 7,
+    "alive_count": 2,
+    "retry_max_s": 15,
+    "no_proxy": ["tracker.example.org", ".cluster.example.org", "192.0.2.0/24"],
+    "bypass_private": False,
+}
+
+
+def cases() -> Mapping[str, Plan]:
+    """Return the plans by the name of their variant."""
+    return {
+        "no-jump": plan("/home/alice/.hpcproxy"),
+        "usual": plan("/home/alice/.hpcproxy", jump=["hello@192.168.31.10"]),
+        "everything": plan("/home/größe/my files/.hpcproxy", **_EVERYTHING),
+    }
+
+
+def plan(home: str, **values: Any) -> Plan:
+    """Return the plan for these settings in an account whose files lie in `home`."""
+    return account_plan(resolve(Layer("case", values)), Home(Path(home)))
+
+
+def golden_files() -> dict[str, bytes]:
+    """Return every golden file's path below tests/golden and what it should hold."""
+    return {f"{variant}/{name}": content for variant, bundle in _bundles().items() for name, content in _named(bundle)}
+
+
+def _bundles() -> dict[str, Bundle]:
+    return {variant: render(case) for variant, case in cases().items()}
+
+
+def _named(bundle: Bundle) -> list[tuple[str, bytes]]:
+    return [(file.artifact.name, file.content) for file in bundle.files]
+
+
+def write_goldens() -> list[Path]:
+    """Write tests/golden anew, nothing else in it, and return the files; read the difference before you commit it."""
+    shutil.rmtree(GOLDEN, ignore_errors=True)
+    paths = []
+    for name, content in golden_files().items():
+        path = GOLDEN / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        paths.append(path)
+    return paths

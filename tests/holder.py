@@ -1,0 +1,128 @@
+"""Runs the rendered tunnel.sh as a job's step would."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hpcproxy.config import Layer, resolve
+from hpcproxy.plan import Home, account_plan
+from hpcproxy.render import render
+from tests.servers import free_port
+from tests.waiting import DEADLINE_S, until
+
+# A job id of its own, and so an address of its own, for each holder.
+_job_ids = itertools.count(os.getpid() % 4_000 * 1_000 + 1)
+
+QUICK = {"connect_timeout_s": 2, "retry_max_s": 1, "alive_interval_s": 1, "alive_count": 2, "bypass_private": False}
+
+
+def write_script(directory: Path, known_hosts: str = "", **settings: Any) -> Path:
+    """Write the tunnel.sh of these settings, and the known hosts beside it, into `directory`; return its path."""
+    directory.mkdir(exist_ok=True)
+    values = {"port": free_port(), **QUICK, **settings}
+    home = Home(directory)
+    home.known_hosts.write_text(known_hosts)
+    file = render(account_plan(resolve(Layer("test", values)), home)).named("tunnel.sh")
+    assert file is not None
+    file.artifact.path.write_bytes(file.content)
+    return file.artifact.path
+
+
+class Holder:
+    """A running `tunnel.sh hold`."""
+
+    def __init__(self, script: Path, job: str = "", environ: Mapping[str, str] = os.environ) -> None:
+        self.job = job or str(next(_job_ids))
+        argv = ["/bin/bash", "-p", str(script), "hold", self.job, "0"]
+        self.process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,  # so that what `select` sees is all there is
+            start_new_session=True,
+            env=dict(environ),
+        )
+        self.lines: list[str] = []
+        self._base = Path(environ["TMPDIR"])
+
+    def line(self, *verbs: str) -> str:
+        """Return the next line whose first word is one of `verbs`."""
+        assert self.process.stdout is not None
+        end = time.monotonic() + DEADLINE_S
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            while time.monotonic() < end:
+                if not selector.select(max(0.0, end - time.monotonic())):
+                    break
+                line = os.fsdecode(self.process.stdout.readline()).rstrip("\n")
+                self.lines.append(line)
+                if line.split(" ")[0] in verbs:
+                    return line
+                assert line, f"it ended: {self.lines}, {self.process.stderr and self.process.stderr.read()!r}"
+        raise AssertionError(f"no line {' or '.join(verbs)}: {self.lines}")
+
+    @property
+    def state(self) -> Path:
+        (directory,) = self._base.glob(f"hpcproxy-{self.job}.0-*")
+        return directory
+
+    @property
+    def url(self) -> str:
+        return (self.state / "env").read_text().splitlines()[4]
+
+    def status(self) -> dict[str, Any]:
+        """Return status.json, which a holder writes once it knows something."""
+        path = self.state / "status.json"
+        until(path.exists, f"there is {path}")
+        status: dict[str, Any] = json.loads(path.read_text())
+        return status
+
+    @property
+    def ssh_pids(self) -> list[int]:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(pid) for pid in children if b"-N\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Send the signal, wait, and return the exit code; nothing of it is left then."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(DEADLINE_S)
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+        return code
+
+    def left_behind(self) -> list[str]:
+        """Return what is still there of it: state directories and processes of its session."""
+        states = [str(path) for path in self._base.glob("hpcproxy-*")]
+        return states + [str(pid) for pid in _session(self.process.pid)]
+
+
+def _session(leader: int) -> list[int]:
+    """Return the living processes of the session that `leader` began."""
+    members = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(") ")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == leader and fields[0] != "Z":
+            members.append(int(path.parent.name))
+    return members
+
+
+def listens(address: str, port: int) -> bool:
+    """Whether somebody accepts at `address`."""
+    with socket.socket() as client:
+        return client.connect_ex((address, port)) == 0

@@ -1,0 +1,54 @@
+"""One lab for the whole session. Where none can be built the tests are skipped with the reason; in CI they fail."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hpcproxy.errors import LabError
+from hpcproxy.lab import Lab, LabSpec, packages
+
+from .researcher import Researcher, until
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def lab_name(purpose: str = "main") -> str:
+    """A name that no other test run and no developer's lab has."""
+    return f"test-{purpose}-{os.getpid()}"
+
+
+@pytest.fixture(scope="session")
+def lab_host() -> None:
+    """This machine can hold a lab."""
+    try:
+        packages.require_privilege()
+        packages.ensure(packages.LAB_TOOLS, lambda step: print(step, file=sys.stderr))
+    except LabError as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def lab(lab_host: None) -> Iterator[Lab]:
+    """A lab of three nodes that sees this repository; tests may break it only if they mend it again."""
+    name = lab_name()
+    try:
+        yield Lab.up(LabSpec(name=name, nodes=3, expose=(REPOSITORY,)))
+    finally:
+        Lab.remove(name)
+
+
+@pytest.fixture
+def alice(lab: Lab) -> Iterator[Researcher]:
+    """Alice with hpcproxy set up through jump1; afterwards nothing of hers may be left on any node."""
+    researcher = Researcher(lab)
+    researcher.set_up()
+    yield researcher
+    until(lambda: not researcher.traces(), f"nothing of the job is left: {researcher.traces()}")
+    assert lab.drained() == []

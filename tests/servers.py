@@ -1,0 +1,82 @@
+"""Real servers on loopback, good and bad ones; each listens when its constructor has returned."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 on which nothing listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class _Address(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = b"203.0.113.7\n" if self.path == "/ip" else b"no such page\n"
+        self.send_response(200 if self.path == "/ip" else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def internet() -> Iterator[str]:
+    """Have a web server that answers `/ip` with an address; yields its URL."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Address)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/ip"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextlib.contextmanager
+def black_hole() -> Iterator[int]:
+    """Have a port whose queue is full: the kernel drops what else knocks, as a firewall would; yields the port."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.socket())
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(4):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+        yield int(server.getsockname()[1])
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[int]:
+    """Have a port that takes connections and never says a word; yields the port."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        yield int(server.getsockname()[1])
+
+
+@contextlib.contextmanager
+def hanging_up() -> Iterator[int]:
+    """Have a port that takes connections and closes them at once; yields the port."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=_hang_up, args=(server,))
+        thread.start()
+        try:
+            yield int(server.getsockname()[1])
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def _hang_up(server: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            server.accept()[0].close()

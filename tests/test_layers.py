@@ -1,0 +1,115 @@
+"""The layer table of docs/design.md, held against the import statements."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import hpcproxy
+from hpcproxy.config import KEYS
+
+PACKAGE = Path(hpcproxy.__file__).parent
+REPOSITORY = PACKAGE.parent
+
+# A module imports from lower layers, or from a neighbour that stands before it here.
+LAYERS = {
+    "errors": 0,
+    "config": 1,
+    "shell": 1,
+    "block": 1,
+    "jobscript": 1,
+    "settings": 1,
+    "ssh": 1,
+    "plan": 2,
+    "render": 2,
+    "install": 3,
+    "hostkey": 3,
+    "tunnels": 3,
+    "deploy": 3,
+    "verify": 3,
+    "ops": 4,
+    "cli": 5,
+    "__main__": 6,
+}
+# `lab` and `demo` use the product as its users do; `node` runs on compute nodes and knows nothing of the rest.
+APART = ("lab", "demo", "node")
+ONLY_IN = {
+    "yaml": {"config", "settings"},
+    "pydantic": {"config"},
+    "jinja2": {"render"},
+    "fabric": {"hostkey", "deploy"},
+    "paramiko": {"hostkey", "deploy"},
+    "invoke": {"cli"},
+    "shlex": {"shell"},
+    "rich": {"cli"},
+    "ClusterShell": {"deploy", "inventory"},
+}
+
+MODULES = sorted(PACKAGE.glob("*.py"))
+EVERYTHING = sorted(path for path in PACKAGE.rglob("*.py") if "templates" not in path.parts)
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Every module that `path` imports anywhere, in functions too; names of our own with their package."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} imports by a relative name"
+            if node.module == "hpcproxy":
+                yield from (f"hpcproxy.{alias.name}" for alias in node.names)
+            else:
+                yield node.module or ""
+
+
+def _ours(path: Path) -> set[str]:
+    names = {name.split(".")[1] for name in _imports(path) if name.startswith("hpcproxy.")}
+    return {name for name in names if not name.startswith("__version")}
+
+
+def test_every_module_has_a_layer() -> None:
+    assert {path.stem for path in MODULES} - {"__init__"} <= set(LAYERS)
+    assert len(MODULES) > 10
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_a_module_imports_from_lower_layers_only(path: Path) -> None:
+    order = list(LAYERS)
+    for name in _ours(path):
+        if name in APART:
+            assert path.stem == "cli", f"{path.stem} imports {name}"
+            continue
+        assert LAYERS[name] <= LAYERS[path.stem], f"{path.stem} imports {name} from above"
+        assert order.index(name) < order.index(path.stem), f"{path.stem} imports its neighbour {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_a_library_is_used_where_the_table_says(path: Path) -> None:
+    for name in {name.split(".")[0] for name in _imports(path)}:
+        assert path.stem in ONLY_IN.get(name, {path.stem}), f"{path.stem} imports {name}"
+
+
+@pytest.mark.parametrize("path", EVERYTHING, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_module_over_400_lines_and_no_function_over_40(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            assert lines <= 40, f"{node.name} has {lines} lines"
+
+
+@pytest.mark.parametrize("path", EVERYTHING, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_happens_at_import_but_definitions(path: Path) -> None:
+    if path.stem == "__main__":
+        return
+    for node in ast.parse(path.read_text()).body:
+        assert not isinstance(node, (ast.For, ast.While, ast.With, ast.Try)), f"{path.name}:{node.lineno}"
+
+
+def test_the_manual_names_every_setting() -> None:
+    text = (REPOSITORY / "docs" / "configuration.md").read_text()
+    assert [key for key in KEYS if f"`{key}`" not in text] == []
