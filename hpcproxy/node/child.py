@@ -15,7 +15,7 @@ class Child:
     def __init__(self, argv: List[str]) -> None:
         self.stderr, theirs = os.pipe()  # close-on-exec both (PEP 446)
         parent = os.getpid()
-        self.status = None  # type: Optional[int]
+        self.status: Optional[int] = None
         self.pid = os.fork()
         if self.pid == 0:
             become(argv, theirs, parent)

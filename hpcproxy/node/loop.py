@@ -38,7 +38,7 @@ class Timer:
 
     def __init__(self, when: float, call: Callable[[], None]) -> None:
         self.when = when
-        self.call = call  # type: Optional[Callable[[], None]]
+        self.call: Optional[Callable[[], None]] = call
 
     def cancel(self) -> None:
         """Never called from now on."""
@@ -56,10 +56,10 @@ class Task:
     def __init__(self, loop: "Loop", coro: Coroutine[Any, Any, Any]) -> None:
         self.loop, self.coro = loop, coro
         self.done = self.queued = False
-        self.result = None  # type: Any
-        self.error = None  # type: Optional[BaseException]
-        self.throw = None  # type: Optional[BaseException]
-        self.joiners = None  # type: Optional[List[Task]]
+        self.result: Any = None
+        self.error: Optional[BaseException] = None
+        self.throw: Optional[BaseException] = None
+        self.joiners: Optional[List[Task]] = None
 
     def resume(self, throw: Optional[BaseException] = None) -> None:
         """Run on at the next turn of the loop; `throw` is raised where the task waits."""
@@ -75,13 +75,13 @@ class Task:
         """Ends at its next turn, its `finally` parts included."""
         self.resume(Cancelled())
 
-    async def join(self) -> Any:
-        """What the task returned; raises what it raised."""
+    async def join(self, deadline: Optional[float] = None) -> Any:
+        """What the task returned; raises what it raised; TimedOut after `deadline`."""
         while not self.done:
             me = self.loop.current
             assert me is not None
             self.joiners = (self.joiners or []) + [me]
-            await _park()
+            await self.loop.pause(deadline)
         if self.error is not None:
             raise self.error
         return self.result
@@ -115,7 +115,8 @@ class Watch:
     def __init__(self, loop: "Loop", fd: int) -> None:
         self.loop, self.fd = loop, fd
         self.readable = self.writable = self.ended = False
-        self.reader = self.writer = None  # type: Optional[Task]
+        self.reader: Optional[Task] = None
+        self.writer: Optional[Task] = None
 
     async def wait_readable(self, deadline: Optional[float] = None) -> None:
         """Something arrived since the last wait, or the other end is done; TimedOut after `deadline`."""
@@ -157,7 +158,7 @@ class Signal:
 
     def __init__(self, loop: "Loop") -> None:
         self.loop = loop
-        self.waiting = []  # type: List[Task]
+        self.waiting: List[Task] = []
 
     def fire(self) -> None:
         """All that wait run on."""
@@ -183,10 +184,10 @@ class Loop:
     def __init__(self, on_error: Callable[[BaseException], None]) -> None:
         self.on_error = on_error
         self.epoll = select.epoll()
-        self.watches = {}  # type: Dict[int, Watch]
-        self.ready = collections.deque()  # type: Deque[Task]
-        self.timers = []  # type: List[Timer]
-        self.current = None  # type: Optional[Task]
+        self.watches: Dict[int, Watch] = {}
+        self.ready: Deque[Task] = collections.deque()
+        self.timers: List[Timer] = []
+        self.current: Optional[Task] = None
         self.stopping = False
 
     def spawn(self, coro: Coroutine[Any, Any, Any]) -> Task:

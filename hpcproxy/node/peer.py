@@ -31,7 +31,7 @@ class Peers:
     """Answers whose socket it is; keeps one netlink socket open."""
 
     def __init__(self) -> None:
-        self.netlink = None  # type: Optional[socket.socket]
+        self.netlink: Optional[socket.socket] = None
         try:
             self.netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG)
             self.netlink.setblocking(False)
@@ -66,7 +66,7 @@ def query(client: Address, here: Address) -> bytes:
         *(socket.AF_INET, socket.IPPROTO_TCP, 0, 0, ANY_STATE),
         *(socket.htons(client[1]), socket.htons(here[1])),
         *(socket.inet_aton(client[0]), socket.inet_aton(here[0])),
-        *(0, NO_COOKIE, NO_COOKIE)
+        *(0, NO_COOKIE, NO_COOKIE),
     )
 
 

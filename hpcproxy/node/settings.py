@@ -24,7 +24,7 @@ Settings = NamedTuple(
         ("alive_count", int),
     ],
 )
-DEFAULTS = {
+DEFAULTS: Dict[str, Any] = {
     "failures": [],
     "hold_s": 8,
     "max_connections": 1024,
@@ -35,7 +35,7 @@ DEFAULTS = {
     "connect_timeout_s": 10,
     "alive_interval_s": 5,
     "alive_count": 3,
-}  # type: Dict[str, Any]
+}
 KEYS = ["version", "jumps"] + sorted(DEFAULTS)
 
 
@@ -62,7 +62,7 @@ def load(path: str) -> Settings:
 
 def no_doubles(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
     """A JSON object, each key once."""
-    found = {}  # type: Dict[str, Any]
+    found: Dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
             raise BadSettings("{}: given twice".format(key))
@@ -172,15 +172,15 @@ def truth(where: str, value: Any) -> bool:
 
 def number(where: str, value: Any, low: float, high: float, whole_only: bool = False) -> float:
     """`value` is a number between `low` and `high`."""
-    kinds = (int,) if whole_only else (int, float)  # type: Tuple[type, ...]
-    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+    wrong = isinstance(value, bool) or not isinstance(value, int if whole_only else (int, float))
+    if wrong or not low <= value <= high:
         raise BadSettings("{}: must be a number from {:g} to {:g}, not {!r}".format(where, low, high, value))
-    return value  # type: ignore[no-any-return]
+    return float(value)
 
 
 def rules(where: str, value: Any) -> Tuple[Rule, ...]:
     """`value` is a list of host patterns."""
-    read_one = parse_rule  # type: Callable[[str], Rule]
+    read_one: Callable[[str], Rule] = parse_rule
     try:
         return tuple(read_one(text(where, item)) for item in listed(where, value))
     except BadRule as error:

@@ -34,17 +34,17 @@ class Channel:
     def __init__(self, target: Target) -> None:
         self.target = target
         self.eof = False
-        self.on_eof = None  # type: Optional[Callable[[], None]]
+        self.on_eof: Optional[Callable[[], None]] = None
 
 
 class SshLog:
     """Fed with every line of one ssh's stderr."""
 
     def __init__(self) -> None:
-        self.channels = {}  # type: Dict[int, Channel]
-        self.asked = {}  # type: Dict[int, Target]
-        self.reasons = {}  # type: Dict[Target, Deque[str]]
-        self.nameless = collections.deque(maxlen=1024)  # type: Deque[str]
+        self.channels: Dict[int, Channel] = {}
+        self.asked: Dict[int, Target] = {}
+        self.reasons: Dict[Target, Deque[str]] = {}
+        self.nameless: Deque[str] = collections.deque(maxlen=1024)
 
     def feed(self, line: str) -> bool:
         """Take `line` in; False when it is no talk about channels."""

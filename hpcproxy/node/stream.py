@@ -6,6 +6,7 @@ it when the socket is handed over.
 
 import socket
 import struct
+import time
 from typing import Callable, Optional, Tuple, TypeVar
 
 from .loop import Loop
@@ -71,6 +72,32 @@ class Stream:
             seen = len(data)
             if not ended:
                 await self.watch.wait_readable(deadline)
+
+    async def take_some(self, feed: Callable[[bytes], int]) -> bytes:
+        """The next bytes, as many as `feed` says are wanted; b"" at the end. Raises what `feed` raises, Ended, OSError.
+
+        `feed` is shown what is there, and says 0 if that is not enough to tell.
+        """
+        while True:
+            self.watch.readable = False
+            ended = self.watch.ended
+            data = await self.peek()
+            size = feed(data) if data else 0
+            if size or not data:
+                return self.sock.recv(size) if size else b""
+            if ended:
+                raise Ended()
+            await self.watch.wait_readable()
+
+    async def part(self, seconds: float, limit: int = SIZE) -> None:
+        """Say goodbye: closing while bytes lie unread would reset the connection, and our last words with it."""
+        deadline = time.monotonic() + seconds
+        self.finish()
+        while limit > 0:
+            data = await self.recv(min(limit, 65536), deadline)
+            if not data:
+                return
+            limit -= len(data)
 
     async def send(self, data: bytes, deadline: Optional[float] = None) -> None:
         """All of `data` is in the kernel's hands; TimedOut, OSError."""
