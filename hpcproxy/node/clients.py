@@ -112,6 +112,11 @@ class Clients:
             self.gate.record.active = len(self.talks)
             self.gate.record.changed()
 
+    def close(self) -> None:
+        """The port is given up."""
+        self.listener.close()
+        self.peers.close()
+
     def open_bytes(self) -> Tuple[int, int]:
         """Bytes of all requests under way, up and down."""
         pairs = [talk.open_bytes() for talk in self.talks]

@@ -1,15 +1,15 @@
 """The fast path: ssh reads and writes the client's own socket, and no byte passes through here.
 
-What is left to do is what ssh cannot: it closes its copy of the socket when the far end has ended its sending, and the
-client would never learn of it, for ours is still open. ssh's log tells us (sshlog.py), and we shut the socket down.
+What ssh does not do is end the connection: it closes its copies of the socket, and the client would never learn of it,
+for ours is still open. ssh's log says when the far end has said all (sshlog.py), then we shut the socket down; the end
+of the control connection says when the channel is closed.
 """
 
 import time
 from typing import Optional, Tuple
 
-from .loop import Loop, Timer
+from .loop import Loop
 from .master import MasterLost, Session
-from .pipe import LINGER_S
 from .stream import Stream
 from .target import Target
 from .tcpinfo import Counters
@@ -25,7 +25,7 @@ async def hand_over(loop: Loop, tunnel: Tunnel, client: Stream, counters: Counte
     while True:
         try:
             session = await tunnel.open(target, (fd, fd))
-            return Direct(loop, client, counters, session, taken, said)
+            return Direct(client, counters, session, taken, said)
         except MasterLost:
             # Trying again is safe as long as ssh has not read what the client sent ahead.
             if time.monotonic() > deadline or counters.consumed() != taken:
@@ -36,14 +36,11 @@ async def hand_over(loop: Loop, tunnel: Tunnel, client: Stream, counters: Counte
 class Direct:
     """A client's socket in ssh's hands; `taken` bytes of it were read by us, `said` bytes written, before."""
 
-    def __init__(self, loop: Loop, client: Stream, counters: Counters, session: Session, taken: int, said: int) -> None:
-        self.loop, self.client, self.counters, self.session = loop, client, counters, session
+    def __init__(self, client: Stream, counters: Counters, session: Session, taken: int, said: int) -> None:
+        self.client, self.counters, self.session = client, counters, session
         self.taken, self.said = taken, said
-        self.eof = False
-        self.seen = -1
-        self.timer: Optional[Timer] = None
+        self.final: Optional[Tuple[int, int]] = None
         client.detach()
-        session.master.log.attach(session.number, self._far_end_ended)
 
     def confirm(self, reply: bytes) -> bool:
         """The client has `reply`, and nothing came before it; False if the far end spoke first; OSError.
@@ -55,37 +52,28 @@ class Direct:
             return False
         whole = self.client.sock.send(reply) == len(reply)
         self.said += len(reply)
-        return whole and (self.counters.sent() == self.said or self.counters.received() > self.taken)
+        if not whole or (self.counters.sent() != self.said and self.counters.received() <= self.taken):
+            return False
+        self.session.on_eof = self.client.finish
+        if self.session.eof:
+            self.client.finish()
+        return True
 
     async def run(self) -> None:
         """The channel is closed, both ways, and the client knows."""
         await self.session.closed()
-        self.session.master.drain()  # an end of file may stand there that we have not read
-        if not self.eof and self.counters.open_both_ways():
-            self.client.abort()  # ssh died: what the client got must not look like the whole
+        lost = self.session.lost()
+        self.final = self.bytes()
+        if lost:
+            self.client.abort()  # what the client got must not look like the whole
 
     def bytes(self) -> Tuple[int, int]:
-        """Bytes up and down so far, by the kernel's count."""
-        return max(0, self.counters.received() - self.taken), max(0, self.counters.sent() - self.said - self.eof)
-
-    def _far_end_ended(self) -> None:
-        if not self.eof:
-            self.eof = True
-            self.client.finish()
-            self._let_client_finish()
-
-    def _let_client_finish(self) -> None:
-        """A client that leaves the connection open without a word gives its slot back after a while."""
-        received = self.counters.received()
-        if received == self.seen:
-            self.session.hang_up()
-        elif not self.session.dropped():
-            self.seen = received
-            self.timer = self.loop.call_at(time.monotonic() + LINGER_S, self._let_client_finish)
+        """Bytes up and down so far, by the kernel's count; our FIN counts as one there."""
+        if self.final is not None:
+            return self.final
+        down = self.counters.sent() - self.said - int(self.session.eof)
+        return max(0, self.counters.received() - self.taken), max(0, down)
 
     def close(self) -> None:
         """The channel is closed."""
-        if self.timer is not None:
-            self.timer.cancel()
-        self.session.master.log.detach(self.session.number, self._far_end_ended)
         self.session.close()

@@ -1,4 +1,4 @@
-"""Requests for http:// URLs: each is passed on to its far end, its response back, over kept-alive connections.
+"""Requests for http:// URLs: each is passed on to its far end, its response back, by kept-alive connections.
 
 No `Via` is added, though RFC 9110 asks for it: common servers (nginx's gzip_proxied) stop compressing when they see one.
 """
@@ -81,7 +81,7 @@ class Exchange:
             self.up = self.down = 0
 
     async def _try(self, target: Target, request: Request, head: bytes, body: Body) -> bool:
-        reused = self.far is not None and self.far_target == target and not self.far.lost()
+        reused = self.far is not None and self.far_target == target and not self.far.over()
         if not reused:
             self.close()
             self.far = await open_far(self.gate.loop, self.gate.tunnel, target)
@@ -209,7 +209,7 @@ class Exchange:
 
 
 def request_head(request: Request, authority: str, path: str) -> bytes:
-    """The request in the form that the far end wants; Host is the URL's, whatever the client's said (RFC 9112, 3.2.2)."""
+    """The request in the form that the far end wants; Host is the URL's, whatever the client said (RFC 9112, 3.2.2)."""
     if request.method == "OPTIONS" and request.target.partition("://")[2] == authority:
         path = "*"
     headers: List[Header] = [("Host", authority)]

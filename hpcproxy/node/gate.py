@@ -1,6 +1,5 @@
 """What all conversations share: the way out, the policy, what was learned, the record."""
 
-
 from .loop import Loop
 from .order import Order
 from .policy import denied_by
@@ -28,11 +27,6 @@ class Gate:
         if rule is not None:
             self.record.denied += 1
             raise WayError("denied", "{} is denied by this site's rules ({})".format(spell(target), rule))
-
-    def can_hand_over(self) -> bool:
-        """This ssh tells when a far end has ended its sending; an older one serves relays only."""
-        master = self.tunnel.master
-        return master is not None and master.tells_eof
 
     def finished(self, host_port: str, up: int, down: int, seconds: float, outcome: str) -> None:
         """One request is over."""

@@ -116,6 +116,8 @@ def hold(arguments: Arguments, settings: Settings, folder: Folder) -> int:
         loop.run()
     finally:
         tunnel.stop()
+        loop.close()
+        clients.close()
     return 0
 
 

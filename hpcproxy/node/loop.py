@@ -9,7 +9,7 @@ import heapq
 import select
 import time
 import types
-from typing import Any, Callable, Coroutine, Deque, Dict, Generator, List, Optional, Tuple
+from typing import Any, Callable, Coroutine, Deque, Dict, Generator, List, Optional, Set, Tuple
 
 EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
@@ -101,6 +101,7 @@ class Task:
         except (Exception, Cancelled) as error:
             self.error = error
         self.done = True
+        self.loop.tasks.discard(self)
         for task in self.joiners or ():
             task.resume()
         if self.joiners is None and isinstance(self.error, Exception):
@@ -185,6 +186,7 @@ class Loop:
         self.on_error = on_error
         self.epoll = select.epoll()
         self.watches: Dict[int, Watch] = {}
+        self.tasks: Set[Task] = set()
         self.ready: Deque[Task] = collections.deque()
         self.timers: List[Timer] = []
         self.current: Optional[Task] = None
@@ -193,6 +195,7 @@ class Loop:
     def spawn(self, coro: Coroutine[Any, Any, Any]) -> Task:
         """A new task; it starts at the next turn."""
         task = Task(self, coro)
+        self.tasks.add(task)
         task.resume()
         return task
 
@@ -204,7 +207,7 @@ class Loop:
 
     def unwatch(self, watch: Watch) -> None:
         """No more events for this descriptor."""
-        if self.watches.get(watch.fd) is watch:
+        if self.watches.get(watch.fd) is watch and not self.epoll.closed:
             del self.watches[watch.fd]
             self.epoll.unregister(watch.fd)
 
@@ -238,6 +241,13 @@ class Loop:
         """Run until `stopping` is set."""
         while not self.stopping:
             self._turn()
+
+    def close(self) -> None:
+        """All tasks have ended where they waited, their `finally` parts included."""
+        for task in list(self.tasks):
+            task.coro.close()
+        self.tasks.clear()
+        self.epoll.close()
 
     def _turn(self) -> None:
         for _ in range(len(self.ready)):

@@ -27,11 +27,27 @@ class MasterLost(Exception):
     """ssh has gone, or does not answer on its control socket."""
 
 
+def nothing() -> None:
+    """Nobody needs to know."""
+
+
 class Session:
-    """One open channel; `number` is ssh's name for it."""
+    """One open channel; `number` is ssh's name for it.
+
+    ssh drops the client's direction too as soon as the far end has ended its own (`force_drain` in its channels.c), so
+    a channel is over, but for what is still to be written to the client, when the far end has said all.
+    """
 
     def __init__(self, control: Stream, number: int, master: "Master") -> None:
         self.control, self.number, self.master = control, number, master
+        self.eof = False
+        self.on_eof: Callable[[], None] = nothing  # called once, when the client's side has all of it
+        master.log.attach(number, self._far_end_ended)
+
+    def _far_end_ended(self) -> None:
+        if not self.eof:
+            self.eof = True
+            self.on_eof()
 
     async def closed(self) -> None:
         """ssh has closed the channel, both ways."""
@@ -41,8 +57,15 @@ class Session:
         except OSError:
             pass  # ssh is gone, and the channel with it
 
-    def dropped(self) -> bool:
-        """ssh has closed its end of the control connection."""
+    def lost(self) -> bool:
+        """The channel was cut: the far end did not end it, ssh died. An old ssh that tells nothing may hide that."""
+        self.master.drain()
+        return not self.eof if self.master.tells_eof else self.master.has_ended()
+
+    def over(self) -> bool:
+        """The channel carries no more requests."""
+        if self.eof:
+            return True
         try:
             return not self.control.sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -55,7 +78,8 @@ class Session:
         self.control.finish()
 
     def close(self) -> None:
-        """ssh closes the channel; nobody waits for that."""
+        """ssh closes the channel; nobody waits for that. Twice is once."""
+        self.master.log.detach(self.number, self._far_end_ended)
         self.control.close()
 
 
@@ -97,7 +121,8 @@ class Master:
 
     async def open(self, target: Target, fds: Tuple[int, int], deadline: float) -> Session:
         """A channel from the two descriptors (ssh reads, ssh writes) to `target`; WayError, MasterLost."""
-        control = await self._dial(deadline)
+        control: Optional[Stream] = await self._dial(deadline)
+        assert control is not None
         try:
             await control.send(mux.hello() + mux.open_channel(1, *target), deadline)
             for fd in fds:
@@ -105,8 +130,10 @@ class Master:
             await self._hear(control, mux.HELLO, deadline)
             reply = await self._hear(control, 0, deadline)
             if reply.kind == mux.SESSION_OPENED:
-                opened, control = control, None  # type: ignore[assignment]
-                return Session(opened, reply.number, self)
+                self.drain()  # the log has the channel's beginning already, and the session needs it
+                session = Session(control, reply.number, self)
+                control = None
+                return session
         except TimedOut:
             raise WayError("timeout", "no answer from the far end")
         except (OSError, Ended, TooLong, mux.BadPacket):
@@ -201,6 +228,10 @@ class Master:
         if line and not self.log.feed(line):
             self.talk = self.talk[-19:] + [line]
             self.tell(line)
+
+    def has_ended(self) -> bool:
+        """The process is gone."""
+        return self.child is None or self.child.reap() is not None
 
     @property
     def missing(self) -> bool:

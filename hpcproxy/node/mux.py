@@ -1,4 +1,4 @@
-"""The bytes of OpenSSH's multiplexing protocol, version 4 (PROTOCOL.mux in its source); nothing here does input or output."""
+"""The bytes of OpenSSH's multiplexing protocol, version 4 (PROTOCOL.mux in its source), as pure functions."""
 
 import struct
 from typing import NamedTuple, Optional, Tuple

@@ -18,7 +18,7 @@ NLM_F_REQUEST = 1
 NLMSG_ERROR = 2
 ANY_STATE = 0xFFFFFFFF
 NO_COOKIE = 0xFFFFFFFF
-# inet_diag_req_v2: family, protocol, ext, pad, states; then inet_diag_sockid: sport, dport, src[4], dst[4], if, cookie[2]
+# inet_diag_req_v2: family, protocol, ext, pad, states; inet_diag_sockid: sport, dport, src[4], dst[4], if, cookie[2]
 QUERY = struct.Struct("=IHHII" + "BBBBI" + "HH16s16sIII")
 # inet_diag_msg: family, state, timer, retrans; inet_diag_sockid; expires, rqueue, wqueue, uid, inode
 REPLY = struct.Struct("=IHHII" + "BBBB" + "HH16s16sIII" + "IIIII")
@@ -37,6 +37,11 @@ class Peers:
             self.netlink.setblocking(False)
         except OSError:
             pass  # a kernel without it: /proc/net/tcp serves
+
+    def close(self) -> None:
+        """No more answers."""
+        if self.netlink is not None:
+            self.netlink.close()
 
     def owner(self, client: Address, here: Address) -> Optional[int]:
         """The uid that owns the socket at `client` connected to `here`, or None in doubt."""

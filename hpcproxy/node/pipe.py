@@ -4,14 +4,14 @@ import socket
 import time
 from typing import Callable, Optional
 
-from .loop import Loop, Task, TimedOut
+from .loop import Loop, TimedOut
 from .master import MasterLost, Session
 from .stream import SIZE, Stream
 from .target import Target
 from .tunnel import Tunnel
 from .way import WayError
 
-LINGER_S = 60.0  # a client may keep a connection that the far end has closed for ever: pools do
+PART_S = 1.0
 
 
 class Far:
@@ -22,8 +22,12 @@ class Far:
         self.session: Optional[Session] = None
 
     def lost(self) -> bool:
-        """ssh has dropped the channel, or died."""
-        return self.session is None or self.session.dropped()
+        """The end of `back` is not the far end's, ssh died."""
+        return self.session is None or self.session.lost()
+
+    def over(self) -> bool:
+        """The channel carries no more requests."""
+        return self.session is None or self.session.over()
 
     def hang_up(self) -> None:
         """ssh closes the channel, which ends `back` after what is under way."""
@@ -87,11 +91,12 @@ class Relay:
         upward = self.loop.spawn(self._upward())
         try:
             await pump(self.far.back, self.client, self._count_down)
-            if self.far.lost() and not upward.done:
-                self.client.abort()  # ssh is gone: what came so far is not the whole, and must not look like it
-                return
-            self.client.finish()
-            await self._let_client_finish(upward)
+            if self.far.lost():
+                self.client.abort()  # what came so far is not the whole, and must not look like it
+            else:
+                await self.client.part(PART_S)
+        except TimedOut:
+            pass  # a client that keeps a connection open which is over: pools do
         except OSError:
             self.client.abort()
         finally:
@@ -106,15 +111,6 @@ class Relay:
             self.far.hang_up()  # the client is gone
             return
         self.far.to.close()
-
-    async def _let_client_finish(self, upward: Task) -> None:
-        seen = -1
-        while not upward.done and seen != self.up:
-            seen = self.up
-            try:
-                await upward.join(time.monotonic() + LINGER_S)
-            except TimedOut:
-                pass
 
     def _count_up(self, data: bytes) -> None:
         if not self.up and not self.down:

@@ -1,4 +1,4 @@
-"""SOCKS 4, 4a and 5 (RFC 1928) as pure functions over bytes: each returns (size, value), or None while it needs more."""
+"""SOCKS 4, 4a and 5 (RFC 1928), pure functions over bytes: each returns (size, value), or None while it needs more."""
 
 import socket
 import struct

@@ -131,7 +131,7 @@ class Talk:
         self.gate.record.requests += 1
         try:
             self.gate.check(target, self.busy)
-            if self.gate.order.may_hand_over(target) and self.gate.can_hand_over():
+            if self.gate.order.may_hand_over(target):
                 outcome = await self._hand_over(target, reply)
             else:
                 outcome = await self._relay(target, reply)

@@ -33,7 +33,7 @@ class Counters:
     def _queue(self, request: int) -> int:
         try:
             return int(struct.unpack("=i", fcntl.ioctl(self.sock.fileno(), request, b"\0" * 4))[0])
-        except OSError:
+        except (OSError, ValueError):  # closed
             return 0
 
     def open_both_ways(self) -> bool:
