@@ -1,0 +1,40 @@
+"""agent.pyz: this package as one file, the same bytes for the same sources."""
+
+import os
+import stat
+import zipfile
+from typing import List
+
+PACKAGE = "hpcproxy_node"
+MAIN = "import sys\n\nfrom {}.hold import main\n\nsys.exit(main(sys.argv[1:]))\n".format(PACKAGE)
+SHEBANG = b"#!/usr/bin/env python3\n"
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip file can name
+NOT_INSIDE = ("build.py",)
+
+
+def build() -> bytes:
+    """The content of agent.pyz."""
+    import io
+
+    folder = os.path.dirname(os.path.abspath(__file__))
+    buffer = io.BytesIO()
+    buffer.write(SHEBANG)
+    with zipfile.ZipFile(buffer, "w") as archive:
+        add(archive, "__main__.py", MAIN.encode("ascii"))
+        for name in sources(folder):
+            with open(os.path.join(folder, name), "rb") as file:
+                add(archive, "{}/{}".format(PACKAGE, name), file.read())
+    return buffer.getvalue()
+
+
+def sources(folder: str) -> List[str]:
+    """The modules of the agent, sorted."""
+    return [name for name in sorted(os.listdir(folder)) if name.endswith(".py") and name not in NOT_INSIDE]
+
+
+def add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    """One member. Stored: zlib's version would show in the bytes, and python3 without zlib can read it too."""
+    member = zipfile.ZipInfo(name, EPOCH)
+    member.create_system = 3  # Unix
+    member.external_attr = (stat.S_IFREG | 0o644) << 16
+    archive.writestr(member, data)

@@ -1,0 +1,79 @@
+"""The fast path: ssh reads and writes the client's own socket, and no byte passes through here.
+
+What ssh does not do is end the connection: it closes its copies of the socket, and the client would never learn of it,
+for ours is still open. ssh's log says when the far end has said all (sshlog.py), then we shut the socket down; the end
+of the control connection says when the channel is closed.
+"""
+
+import time
+from typing import Optional, Tuple
+
+from .loop import Loop
+from .master import MasterLost, Session
+from .stream import Stream
+from .target import Target
+from .tcpinfo import Counters
+from .tunnel import Tunnel
+from .way import WayError
+
+
+async def hand_over(loop: Loop, tunnel: Tunnel, client: Stream, counters: Counters, target: Target) -> "Direct":
+    """The far end is connected to the client's own socket; WayError, and then the socket is still ours."""
+    deadline = time.monotonic() + tunnel.settings.hold_s + tunnel.settings.connect_timeout_s
+    taken, said = counters.consumed(), counters.sent()
+    fd = client.sock.fileno()
+    while True:
+        try:
+            session = await tunnel.open(target, (fd, fd))
+            return Direct(client, counters, session, taken, said)
+        except MasterLost:
+            # Trying again is safe as long as ssh has not read what the client sent ahead.
+            if time.monotonic() > deadline or counters.consumed() != taken:
+                raise WayError("down", tunnel.outage())
+            await loop.sleep(0.05)
+
+
+class Direct:
+    """A client's socket in ssh's hands; `taken` bytes of it were read by us, `said` bytes written, before."""
+
+    def __init__(self, client: Stream, counters: Counters, session: Session, taken: int, said: int) -> None:
+        self.client, self.counters, self.session = client, counters, session
+        self.taken, self.said = taken, said
+        self.final: Optional[Tuple[int, int]] = None
+        client.detach()
+
+    def confirm(self, reply: bytes) -> bool:
+        """The client has `reply`, and nothing came before it; False if the far end spoke first; OSError.
+
+        ssh may write from the moment that it said "open". So nothing may have been written before our answer; and what
+        has been written after it, while the client has said nothing that it could answer, may have come in between.
+        """
+        if self.counters.sent() != self.said:
+            return False
+        whole = self.client.sock.send(reply) == len(reply)
+        self.said += len(reply)
+        if not whole or (self.counters.sent() != self.said and self.counters.received() <= self.taken):
+            return False
+        self.session.on_eof = self.client.finish
+        if self.session.eof:
+            self.client.finish()
+        return True
+
+    async def run(self) -> None:
+        """The channel is closed, both ways, and the client knows."""
+        await self.session.closed()
+        lost = self.session.lost()
+        self.final = self.bytes()
+        if lost:
+            self.client.abort()  # what the client got must not look like the whole
+
+    def bytes(self) -> Tuple[int, int]:
+        """Bytes up and down so far, by the kernel's count; our FIN counts as one there."""
+        if self.final is not None:
+            return self.final
+        down = self.counters.sent() - self.said - int(self.session.eof)
+        return max(0, self.counters.received() - self.taken), max(0, down)
+
+    def close(self) -> None:
+        """The channel is closed."""
+        self.session.close()

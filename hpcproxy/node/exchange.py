@@ -1,0 +1,244 @@
+"""Requests for http:// URLs: each is passed on to its far end, its response back, by kept-alive connections.
+
+No `Via` is added, though RFC 9110 asks for it: common servers (nginx's gzip_proxied) stop compressing when they see one.
+"""
+
+import time
+from typing import List, Optional, Union
+
+from .answer import http_answer
+from .framing import BadBody, Chunked, Fixed, UntilClose
+from .gate import Gate
+from .loop import Task
+from .pipe import Far, Relay, open_far
+from .request import (
+    BadRequest,
+    Header,
+    Request,
+    Response,
+    body_length,
+    end_to_end,
+    parse_response,
+    persistent,
+    split_url,
+    upgrade,
+    values,
+    write_head,
+)
+from .stream import Ended, Stream, TooLong
+from .target import Target, spell
+from .way import WayError
+
+RESPONSE_BYTES = 65536
+PART_S = 1.0
+REPEATABLE = ("GET", "HEAD", "OPTIONS", "TRACE")
+
+Body = Union[Fixed, Chunked, UntilClose]
+
+
+class NoResponse(Exception):
+    """The far end has closed without a usable response."""
+
+
+class Exchange:
+    """The http:// requests of one client connection; one far end is kept open for the next request."""
+
+    def __init__(self, gate: Gate, client: Stream, busy: str) -> None:
+        self.gate, self.client, self.busy = gate, client, busy
+        self.far: Optional[Far] = None
+        self.far_target: Optional[Target] = None
+        self.up = self.down = 0
+        self.answered = False
+
+    def close(self) -> None:
+        """The far end is let go."""
+        if self.far is not None:
+            self.far.close()
+        self.far = None
+
+    async def serve(self, request: Request) -> bool:
+        """The client has its response; True if the connection can carry another request. BadRequest, OSError."""
+        target, authority, path = split_url(request.target)
+        if len(values(request.headers, "host")) > 1:
+            raise BadRequest("more than one Host")
+        body = body_of(body_length(request.headers, request.minor), Fixed(0))
+        head = request_head(request, authority, path)
+        began, outcome = time.monotonic(), "client gone"
+        self.up = self.down = 0
+        self.answered = False
+        self.gate.record.requests += 1
+        try:
+            self.gate.check(target, self.busy)
+            keep = await self._try(target, request, head, body)
+            outcome = "ok"
+            return keep
+        except (WayError, NoResponse, BadBody) as error:
+            outcome = str(error)
+            await self._refuse(error, request.method)
+            return False
+        finally:
+            self.gate.finished(spell(target), self.up, self.down, time.monotonic() - began, outcome)
+            self.up = self.down = 0
+
+    async def _try(self, target: Target, request: Request, head: bytes, body: Body) -> bool:
+        reused = self.far is not None and self.far_target == target and not self.far.over()
+        if not reused:
+            self.close()
+            self.far = await open_far(self.gate.loop, self.gate.tunnel, target)
+            self.far_target = target
+        assert self.far is not None
+        try:
+            return await self._exchange(self.far, request, head, body)
+        except NoResponse:
+            # A server may close a kept-alive connection just as the next request arrives (RFC 9112, 9.3.1).
+            if not reused or self.answered or request.method not in REPEATABLE or not isinstance(body, Fixed):
+                raise
+            self.close()
+            if body.left:
+                raise
+            return await self._try(target, request, head, body)
+
+    async def _exchange(self, far: Far, request: Request, head: bytes, body: Body) -> bool:
+        upload = self.gate.loop.spawn(self._upload(far, head, body))
+        try:
+            response = await self._final_response(far, request, upload)
+            if response is None:
+                return False  # it was an upgrade, and is over
+            return await self._respond(far, request, response, upload)
+        finally:
+            upload.cancel()
+
+    async def _upload(self, far: Far, head: bytes, body: Body) -> None:
+        """The request is with the far end. BadBody and Ended are the client's fault, and end the exchange."""
+        try:
+            await far.to.send(head)
+            self.up += len(head)
+            while not body.done:
+                data = await self.client.take_some(body.feed)
+                if not data:
+                    raise BadBody("the client ended in the middle of its body")
+                self.up += len(data)
+                await far.to.send(data)
+        except BrokenPipeError:
+            pass  # the far end takes no more; its response says why
+        except (BadBody, Ended, OSError):
+            far.hang_up()
+            raise
+
+    async def _final_response(self, far: Far, request: Request, upload: Task) -> Optional[Response]:
+        """The response after the interim ones, which are passed on; None after an upgrade."""
+        while True:
+            try:
+                response = await far.back.take(parse_response, RESPONSE_BYTES)
+            except (Ended, TooLong, BadRequest, OSError) as error:
+                if isinstance(upload.error, BadBody):
+                    raise upload.error
+                why = "closed without a response" if isinstance(error, Ended) else "sent no HTTP response"
+                raise NoResponse("the far end {}".format(why))
+            if response.status == 101:
+                await self._upgraded(far, request, response, upload)
+                return None
+            if response.status >= 200:
+                return response
+            if request.minor >= 1:
+                await self._send(write_head(status_line(response), end_to_end(response.headers)))
+
+    async def _upgraded(self, far: Far, request: Request, response: Response, upload: Task) -> None:
+        if upgrade(request.headers) is None:
+            raise NoResponse("the far end changed the protocol unasked")
+        await upload.join()
+        changed = ", ".join(values(response.headers, "upgrade"))
+        headers = end_to_end(response.headers) + [("Connection", "Upgrade"), ("Upgrade", changed)]
+        await self._send(write_head(status_line(response), headers))
+        relay = Relay(self.gate.loop, self.client, far, lambda first: None)
+        try:
+            await relay.run()
+        finally:
+            self.up += relay.up
+            self.down += relay.down
+
+    async def _respond(self, far: Far, request: Request, response: Response, upload: Task) -> bool:
+        body = response_body(request, response)
+        delimited = not isinstance(body, UntilClose)
+        keep = delimited and persistent(request.headers, request.minor) and (upload.done or request.minor >= 1)
+        headers = end_to_end(response.headers)
+        if not keep:
+            headers.append(("Connection", "close"))
+        elif request.minor < 1:
+            headers.append(("Connection", "keep-alive"))
+        await self._send(write_head(status_line(response), headers))
+        await self._download(far, body)
+        if not (delimited and upload.done and upload.error is None and persistent(response.headers, response.minor)):
+            self.close()
+        if keep and upload.done and upload.error is None:
+            return True
+        await self.client.part(PART_S)
+        return False
+
+    async def _download(self, far: Far, body: Body) -> None:
+        try:
+            while not body.done:
+                data = await (far.back.recv() if isinstance(body, UntilClose) else far.back.take_some(body.feed))
+                if not data:
+                    break
+                await self._send(data)
+        except (BadBody, Ended):
+            self.client.abort()
+            raise ConnectionAbortedError()
+        if not body.done and (not isinstance(body, UntilClose) or far.lost()):
+            self.client.abort()  # cut short; the client must not take it for the whole
+            raise ConnectionAbortedError()
+
+    async def _send(self, data: bytes) -> None:
+        self.answered = True
+        self.down += len(data)
+        await self.client.send(data)
+
+    async def _refuse(self, error: Exception, method: str) -> None:
+        """The client is told why, unless a response is under way: then all that is left is to break it off."""
+        if self.answered:
+            self.client.abort()
+            return
+        kind, reason = "failed", str(error)
+        if isinstance(error, WayError):
+            kind, reason = error.kind, error.reason
+        elif isinstance(error, BadBody):
+            kind = "bad"
+        await self.client.send(http_answer(kind, reason, with_body=method != "HEAD"), time.monotonic() + PART_S)
+        await self.client.part(PART_S)
+
+
+def request_head(request: Request, authority: str, path: str) -> bytes:
+    """The request in the form that the far end wants; Host is the URL's, whatever the client said (RFC 9112, 3.2.2)."""
+    if request.method == "OPTIONS" and request.target.partition("://")[2] == authority:
+        path = "*"
+    headers: List[Header] = [("Host", authority)]
+    headers += [(key, value) for key, value in end_to_end(request.headers) if key.lower() != "host"]
+    protocol = upgrade(request.headers)
+    if protocol is not None:
+        headers += [("Connection", "Upgrade"), ("Upgrade", protocol)]
+    # HTTP/1.0 is passed on as such: the response must not come chunked then.
+    return write_head("{} {} HTTP/1.{}".format(request.method, path, request.minor), headers)
+
+
+def body_of(length: Optional[int], otherwise: Body) -> Body:
+    """The reader of a body that was announced so."""
+    if length is None:
+        return otherwise
+    return Chunked() if length < 0 else Fixed(length)
+
+
+def response_body(request: Request, response: Response) -> Body:
+    """Where this response ends (RFC 9112, 6.3); NoResponse if that cannot be told."""
+    if request.method == "HEAD" or response.status in (204, 304):
+        return Fixed(0)
+    try:
+        length = body_length(response.headers, min(request.minor, response.minor))
+    except BadRequest as error:
+        raise NoResponse("the far end sent a response with {}".format(error))
+    return body_of(length, UntilClose())
+
+
+def status_line(response: Response) -> str:
+    """The status line with our version, as each hop states its own."""
+    return "HTTP/1.1" + response.line[len("HTTP/1.x") :]

@@ -1,0 +1,79 @@
+"""The state directory: ours alone, or not used."""
+
+import os
+import stat
+from typing import List
+
+PATH_LIMIT = 107  # sun_path holds 108 bytes, its final NUL included
+SSH_SUFFIX = len("/ctl.") + 16  # ssh makes its control socket under a temporary name first
+OURS = ("ctl", "socks", "pid", "log", "status.json", "status.json.tmp", "access.log")
+
+
+class BadFolder(Exception):
+    """The directory cannot be used; says why."""
+
+
+class TooDeep(Exception):
+    """The directory's name is too long for the sockets in it."""
+
+
+class Folder:
+    """The directory at `path`, checked. BadFolder if somebody else could write there, TooDeep."""
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.abspath(path)
+        check(self.path)
+        length = len(os.fsencode(self.path)) + SSH_SUFFIX
+        if length > PATH_LIMIT:
+            raise TooDeep("{}: sockets in it need {} bytes, {} are possible".format(self.path, length, PATH_LIMIT))
+        # Somebody's home is 0700 and theirs too. What we find here decides what we may remove at the end.
+        self.only_ours = all(plain(entry) for entry in os.scandir(self.path))
+
+    def write_pid(self) -> None:
+        """`pid` names this process so that nobody can be mistaken for it: PID and start time (proc(5), field 22)."""
+        with open("/proc/self/stat", "rb") as file:
+            started = file.read().rpartition(b")")[2].split()[19].decode()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(os.path.join(self.path, "pid"), flags, 0o600)
+        try:
+            os.write(fd, "{} {}\n".format(os.getpid(), started).encode())
+        finally:
+            os.close(fd)
+
+    def remove(self) -> None:
+        """The directory and what is in it are gone. One that held more than files when we came loses only ours."""
+        for name in self._names():
+            try:
+                os.unlink(os.path.join(self.path, name))
+            except OSError:
+                pass  # gone already, or a directory: then rmdir fails too, and it all stays
+        try:
+            os.rmdir(self.path)
+        except OSError:
+            pass  # something is left that is not ours to remove
+
+    def _names(self) -> List[str]:
+        try:
+            names = os.listdir(self.path)
+        except OSError:
+            return []
+        return [name for name in names if self.only_ours or name in OURS or name.startswith("ctl.")]
+
+
+def check(path: str) -> None:
+    """`path` is a directory, not a link, ours, and closed to everybody else; BadFolder."""
+    try:
+        found = os.lstat(path)
+    except OSError as error:
+        raise BadFolder("{}: {}".format(path, error.strerror))
+    if not stat.S_ISDIR(found.st_mode):
+        raise BadFolder("{}: is no directory".format(path))
+    if found.st_uid != os.geteuid():
+        raise BadFolder("{}: belongs to uid {}, not to {}".format(path, found.st_uid, os.geteuid()))
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        raise BadFolder("{}: has mode {:04o}, must be 0700".format(path, stat.S_IMODE(found.st_mode)))
+
+
+def plain(entry: "os.DirEntry[str]") -> bool:
+    """A file that a state directory may hold."""
+    return not entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")

@@ -1,0 +1,36 @@
+"""What all conversations share: the way out, the policy, what was learned, the record."""
+
+from .loop import Loop
+from .order import Order
+from .policy import denied_by
+from .record import Record
+from .settings import Settings
+from .target import Target, spell
+from .tunnel import Tunnel
+from .way import WayError
+
+
+class Gate:
+    """One per agent."""
+
+    def __init__(self, loop: Loop, settings: Settings, tunnel: Tunnel, record: Record) -> None:
+        self.loop, self.settings, self.tunnel, self.record = loop, settings, tunnel, record
+        self.order = Order()
+
+    def check(self, target: Target, busy: str) -> None:
+        """`target` may be reached, and there is room for one more; WayError."""
+        if busy:
+            raise WayError("busy", busy)
+        if target.port == 0:
+            raise WayError("bad", "port 0 does not exist")
+        rule = denied_by(self.settings.policy, target.host, target.port)
+        if rule is not None:
+            self.record.denied += 1
+            raise WayError("denied", "{} is denied by this site's rules ({})".format(spell(target), rule))
+
+    def finished(self, host_port: str, up: int, down: int, seconds: float, outcome: str) -> None:
+        """One request is over."""
+        self.record.bytes_up += up
+        self.record.bytes_down += down
+        self.record.access(host_port, up, down, seconds, outcome)
+        self.record.changed()

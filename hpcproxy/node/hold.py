@@ -1,0 +1,154 @@
+"""The command `hold`: holds the way out and the port until it is told to end.
+
+    python3 -I agent.pyz hold --config AGENT_JSON --address A --port P --state DIR [--node NAME] [--uid N]
+
+On stdout, one line each: `ready NODE JUMP`, `failed NODE LAYER TEXT`, `gave-up NODE LAYER TEXT`. Exit code 0 after
+`gave-up` and after SIGTERM or SIGUSR1, 2 when the arguments, agent.json or the state directory cannot be used.
+"""
+
+import errno
+import os
+import signal
+import socket
+import sys
+from typing import Dict, List, Optional
+
+from .clients import Clients, bind, raise_fd_limit
+from .folder import BadFolder, Folder, TooDeep
+from .gate import Gate
+from .loop import Loop
+from .record import Record
+from .settings import BadSettings, Settings, load
+from .tunnel import GaveUp, Tunnel
+
+USAGE = "usage: agent.pyz hold --config FILE --address ADDRESS --port PORT --state DIR [--node NAME] [--uid UID]"
+OPTIONS = ("config", "address", "port", "state", "node", "uid")
+
+
+class BadArguments(Exception):
+    """The command line cannot mean anything."""
+
+
+class Arguments:
+    """The command line, checked."""
+
+    def __init__(self, given: Dict[str, str]) -> None:
+        for name in ("config", "address", "port", "state"):
+            if name not in given:
+                raise BadArguments("--{} is missing".format(name))
+        self.config, self.address, self.state = given["config"], given["address"], given["state"]
+        self.node = given.get("node") or os.uname().nodename.split(".")[0]
+        self.port = parse_number("port", given["port"], 1, 65535)
+        self.uid = parse_number("uid", given["uid"], 0, 2**32 - 2) if "uid" in given else os.getuid()
+        try:
+            socket.inet_pton(socket.AF_INET, self.address)
+        except OSError:
+            raise BadArguments("--address: {!r} is no IPv4 address".format(self.address))
+        if len(self.node.split()) != 1 or not self.node.isprintable():
+            raise BadArguments("--node: {!r} is not one word".format(self.node))
+
+
+def parse_number(name: str, text: str, low: int, high: int) -> int:
+    """`text` as a number in bounds; BadArguments."""
+    if not (text.isdigit() and low <= int(text) <= high):
+        raise BadArguments("--{}: must be a number from {} to {}, not {!r}".format(name, low, high, text))
+    return int(text)
+
+
+def parse(words: List[str]) -> Arguments:
+    """The arguments after the program's name; BadArguments."""
+    if not words or words[0] != "hold":
+        raise BadArguments("the command is missing" if not words else "no command {!r}".format(words[0]))
+    given: Dict[str, str] = {}
+    rest = iter(words[1:])
+    for word in rest:
+        name, equals, value = word[2:].partition("=")
+        if not word.startswith("--") or name not in OPTIONS or name in given:
+            raise BadArguments("{!r} is not understood here".format(word))
+        found = value if equals else next(rest, None)
+        if found is None:
+            raise BadArguments("--{} needs a value".format(name))
+        given[name] = found
+    return Arguments(given)
+
+
+def main(words: List[str]) -> int:
+    """The exit code."""
+    try:
+        arguments = parse(words)
+        settings = load(arguments.config)
+        folder = Folder(arguments.state)
+    except BadArguments as error:
+        print("hpcproxy agent: {}\n{}".format(error, USAGE), file=sys.stderr)
+        return 2
+    except (BadSettings, BadFolder) as error:
+        print("hpcproxy agent: {}".format(error), file=sys.stderr)
+        return 2
+    except TooDeep as error:
+        print("gave-up {} path {}".format(arguments.node, error), flush=True)
+        return 0
+    try:
+        return hold(arguments, settings, folder)
+    finally:
+        folder.remove()
+
+
+def hold(arguments: Arguments, settings: Settings, folder: Folder) -> int:
+    """Hold the port and the way out until a signal comes or there is no hope."""
+    loop = Loop(lambda error: record.log("error {!r}".format(error)))
+    record = Record(loop, folder.path, arguments.node, arguments.address, arguments.port, settings.access_log)
+    try:
+        listener = bind(arguments.address, arguments.port)
+    except OSError as error:
+        record.announce("gave-up", "port {}".format(port_trouble(arguments, error)))
+        return 0
+    watch_signals(loop)
+    max_connections = raise_fd_limit(settings.max_connections)
+    if max_connections < settings.max_connections:
+        record.log("the limit on descriptors allows {} connections".format(max_connections))
+    folder.write_pid()
+    tunnel = Tunnel(loop, settings, folder.path, record)
+    clients = Clients(loop, Gate(loop, settings, tunnel, record), listener, arguments.uid, max_connections)
+    loop.spawn(clients.accept())
+    loop.spawn(keep(loop, tunnel, record))
+    record.write_status()
+    try:
+        loop.run()
+    finally:
+        tunnel.stop()
+        loop.close()
+        clients.close()
+    return 0
+
+
+async def keep(loop: Loop, tunnel: Tunnel, record: Record) -> None:
+    """The way out is kept up; the agent ends when there is none and never was."""
+    try:
+        await tunnel.keep()
+    except GaveUp as error:
+        record.announce("gave-up", str(error))
+    finally:
+        loop.stopping = True
+
+
+def port_trouble(arguments: Arguments, error: OSError) -> str:
+    """Why the port is not ours."""
+    where = "{}:{}".format(arguments.address, arguments.port)
+    if error.errno == errno.EADDRINUSE:
+        return "{} is in use by another process".format(where)
+    return "{}: {}".format(where, error.strerror)
+
+
+def watch_signals(loop: Loop) -> None:
+    """SIGTERM, SIGUSR1 and SIGINT end the loop; SIGHUP and a reader of stdout that has gone do nothing."""
+    inner, outer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    loop.watch(inner)  # any wake-up ends the poll; the handler has run by then
+
+    def stop(number: int, frame: Optional[object]) -> None:
+        loop.stopping = True
+
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, stop)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.set_wakeup_fd(outer)

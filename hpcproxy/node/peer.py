@@ -1,0 +1,135 @@
+"""Who owns the other end of a connection on this node: the kernel is asked, never the client.
+
+An exact NETLINK_SOCK_DIAG query (sock_diag(7), inet_diag_req_v2) names the uid of one socket in about 0.1 ms; where the
+kernel lacks it, /proc/net/tcp is read. In doubt the answer is None and the connection is closed: that is the safe side.
+
+A socket that its process has closed already (an orphan) has inode 0 and shows uid 0, whoever opened it. Believing that
+would let anybody pass as root who sends and closes quickly; so no inode, no owner.
+"""
+
+import os
+import socket
+import struct
+from typing import FrozenSet, Optional, Tuple
+
+NETLINK_SOCK_DIAG = 4
+SOCK_DIAG_BY_FAMILY = 20
+NLM_F_REQUEST = 1
+NLMSG_ERROR = 2
+ANY_STATE = 0xFFFFFFFF
+NO_COOKIE = 0xFFFFFFFF
+# inet_diag_req_v2: family, protocol, ext, pad, states; inet_diag_sockid: sport, dport, src[4], dst[4], if, cookie[2]
+QUERY = struct.Struct("=IHHII" + "BBBBI" + "HH16s16sIII")
+# inet_diag_msg: family, state, timer, retrans; inet_diag_sockid; expires, rqueue, wqueue, uid, inode
+REPLY = struct.Struct("=IHHII" + "BBBB" + "HH16s16sIII" + "IIIII")
+OVERFLOW_UID = 65534
+
+Address = Tuple[str, int]
+
+
+class Peers:
+    """Answers whose socket it is; keeps one netlink socket open."""
+
+    def __init__(self) -> None:
+        self.netlink: Optional[socket.socket] = None
+        try:
+            self.netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG)
+            self.netlink.setblocking(False)
+        except OSError:
+            pass  # a kernel without it: /proc/net/tcp serves
+
+    def close(self) -> None:
+        """No more answers."""
+        if self.netlink is not None:
+            self.netlink.close()
+
+    def owner(self, client: Address, here: Address) -> Optional[int]:
+        """The uid that owns the socket at `client` connected to `here`, or None in doubt."""
+        if self.netlink is not None:
+            try:
+                return self._ask(self.netlink, client, here)
+            except OSError:
+                self.netlink.close()
+                self.netlink = None  # forbidden or missing here; the slow way is as true
+        return owner_in_proc(client, here)
+
+    def _ask(self, netlink: socket.socket, client: Address, here: Address) -> Optional[int]:
+        while True:  # an answer that came late for an earlier question must not answer this one
+            try:
+                netlink.recv(8192)
+            except BlockingIOError:
+                break
+        netlink.send(query(client, here))
+        # The kernel answers within the send call; an empty queue is an error, never "allowed".
+        return read_reply(netlink.recv(8192), client, here)
+
+
+def query(client: Address, here: Address) -> bytes:
+    """The netlink message that asks for exactly this socket."""
+    return QUERY.pack(
+        *(QUERY.size, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, 1, 0),
+        *(socket.AF_INET, socket.IPPROTO_TCP, 0, 0, ANY_STATE),
+        *(socket.htons(client[1]), socket.htons(here[1])),
+        *(socket.inet_aton(client[0]), socket.inet_aton(here[0])),
+        *(0, NO_COOKIE, NO_COOKIE),
+    )
+
+
+def read_reply(reply: bytes, client: Address, here: Address) -> Optional[int]:
+    """The uid in `reply`; None when it is an error, an orphan or another socket. OSError when netlink cannot serve."""
+    if len(reply) >= 20 and struct.unpack_from("=H", reply, 4)[0] == NLMSG_ERROR:
+        code = -struct.unpack_from("=i", reply, 16)[0]
+        if code in (2, 3):  # ENOENT: no such socket, so closed already. (ESRCH the same, older kernels)
+            return None
+        raise OSError(code, "sock_diag")
+    if len(reply) < REPLY.size:
+        return None
+    fields = REPLY.unpack_from(reply)
+    found = (fields[9], fields[10], fields[11][:4], fields[12][:4])
+    asked = (
+        *(socket.htons(client[1]), socket.htons(here[1])),
+        *(socket.inet_aton(client[0]), socket.inet_aton(here[0])),
+    )
+    uid, inode = fields[19], fields[20]
+    if fields[1] != SOCK_DIAG_BY_FAMILY or found != asked or inode == 0:
+        return None
+    return int(uid)
+
+
+def owner_in_proc(client: Address, here: Address, path: str = "/proc/net/tcp") -> Optional[int]:
+    """As Peers.owner, from the table of all connections: 27 ms with 8,000 sockets on the node."""
+    wanted = [proc_address(client), proc_address(here)]
+    try:
+        with open(path) as table:
+            for line in table:
+                fields = line.split()
+                if fields[1:3] == wanted:
+                    return int(fields[7]) if fields[9] != "0" else None
+    except (OSError, ValueError, IndexError):
+        return None  # unreadable: nobody passes
+    return None
+
+
+def proc_address(address: Address) -> str:
+    """127.0.0.1 port 80 as /proc/net/tcp writes it: the four bytes as one native number, in hex."""
+    return "{:08X}:{:04X}".format(struct.unpack("=I", socket.inet_aton(address[0]))[0], address[1])
+
+
+def who_may_pass(uid: int) -> FrozenSet[int]:
+    """`uid` and root, but never the number that the kernel gives to everybody it cannot name.
+
+    Inside a user namespace every user that is not mapped shows as the overflow uid; if that is our own number too, we
+    cannot tell them apart, and only root passes.
+    """
+    if uid == OVERFLOW_UID and not sees_all_users():
+        return frozenset([0])
+    return frozenset([0, uid])
+
+
+def sees_all_users() -> bool:
+    """This process is in a user namespace in which all uids are themselves."""
+    try:
+        with open("/proc/self/uid_map") as table:
+            return table.read().split() == ["0", "0", "4294967295"]
+    except OSError:
+        return not os.path.exists("/proc/self/ns/user")  # no namespaces in this kernel, so no unmapped users

@@ -1,0 +1,172 @@
+"""HTTP/1.x heads (RFC 9112), parsed strictly: what two readers could read in two ways is refused, not repaired."""
+
+import re
+from typing import List, NamedTuple, Optional, Tuple
+
+from .target import BadTarget, Target, parse_authority
+
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+VERSION = re.compile(r"HTTP/(\d)\.(\d)\Z", re.ASCII)
+STATUS = re.compile(r"HTTP/1\.([01]) ([1-9]\d\d)( .*)?\Z", re.ASCII)
+DIGITS = re.compile(r"[0-9]{1,18}\Z")
+# Meant for the next hop only (RFC 9110, 7.6.1). Transfer-Encoding stays: bodies are passed on as they are framed.
+HOP_BY_HOP = (
+    "connection",
+    "proxy-connection",
+    "keep-alive",
+    "te",
+    "proxy-authorization",
+    "proxy-authenticate",
+    "upgrade",
+)
+# Naming one of these in `Connection` would remove what the meaning of the message hangs on.
+NEVER_NOMINATED = ("host", "content-length", "transfer-encoding", "expect", "cache-control", "authorization")
+
+Header = Tuple[str, str]
+Request = NamedTuple("Request", [("method", str), ("target", str), ("minor", int), ("headers", List[Header])])
+Response = NamedTuple("Response", [("minor", int), ("status", int), ("line", str), ("headers", List[Header])])
+
+
+class BadRequest(Exception):
+    """Not a message that can be passed on; `kind` is one of answer.ANSWERS."""
+
+    def __init__(self, reason: str, kind: str = "bad") -> None:
+        self.kind = kind
+        super().__init__(reason)
+
+
+def parse_request(data: bytes) -> Optional[Tuple[int, Request]]:
+    """The request head at the start of `data` and its size; None while it is not whole; BadRequest."""
+    found = split_head(data)
+    if found is None:
+        return None
+    size, lines = found
+    parts = lines[0].split(" ")
+    if len(parts) != 3:
+        raise BadRequest("no request line")
+    method, target, version = parts
+    if not TOKEN.match(method):
+        raise BadRequest("no method")
+    matched = VERSION.match(version)
+    if not matched:
+        raise BadRequest("no HTTP version")
+    if matched.group(1) != "1":
+        raise BadRequest("{} is not spoken here".format(version), "version")
+    if not target or not all(33 <= ord(c) < 127 for c in target):
+        raise BadRequest("unprintable characters in the request target")
+    return size, Request(method, target, min(1, int(matched.group(2))), parse_headers(lines[1:]))
+
+
+def parse_response(data: bytes) -> Optional[Tuple[int, Response]]:
+    """The response head at the start of `data` and its size; None while it is not whole; BadRequest."""
+    found = split_head(data)
+    if found is None:
+        return None
+    size, lines = found
+    matched = STATUS.match(lines[0])
+    if not matched:
+        raise BadRequest("no HTTP/1 status line")
+    return size, Response(int(matched.group(1)), int(matched.group(2)), lines[0], parse_headers(lines[1:], True))
+
+
+def split_head(data: bytes) -> Optional[Tuple[int, List[str]]]:
+    """The lines of the head; every line ends with CR LF, and neither stands anywhere else."""
+    end = data.find(b"\r\n\r\n")
+    head = data if end < 0 else data[:end]
+    if head.startswith(b"\r\n"):
+        raise BadRequest("an empty line before the request")
+    bare = head.replace(b"\r\n", b"")
+    if b"\n" in bare or b"\r" in bare.rstrip(b"\r") or b"\0" in bare:
+        raise BadRequest("a bare CR, LF or NUL in the head")
+    if end < 0:
+        return None
+    return end + 4, head.decode("latin-1").split("\r\n")
+
+
+def parse_headers(lines: List[str], lenient: bool = False) -> List[Header]:
+    """Names and values. Folded lines, spaces before the colon and control characters are refused.
+
+    A response is allowed odd names (`lenient`): they are passed on, nothing is decided by them.
+    """
+    headers = []
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or not (TOKEN.match(name) or (lenient and name == name.strip() and name.isprintable() and name)):
+            raise BadRequest("a header line that is none")
+        value = value.strip(" \t")
+        if any(ord(c) < 32 and c != "\t" or ord(c) == 127 for c in value):
+            raise BadRequest("control characters in header {}".format(name))
+        headers.append((name, value))
+    return headers
+
+
+def values(headers: List[Header], name: str) -> List[str]:
+    """All values of header `name` (lower case)."""
+    return [value for key, value in headers if key.lower() == name]
+
+
+def tokens(headers: List[Header], name: str) -> List[str]:
+    """The comma-separated words of all headers `name`, in lower case."""
+    return [word.strip().lower() for value in values(headers, name) for word in value.split(",") if word.strip()]
+
+
+def body_length(headers: List[Header], minor: int) -> Optional[int]:
+    """Bytes of the body that these headers announce: a number, -1 for chunked, None if they say nothing; BadRequest."""
+    lengths, codings = values(headers, "content-length"), values(headers, "transfer-encoding")
+    if codings:
+        if lengths:
+            raise BadRequest("both Content-Length and Transfer-Encoding")
+        if minor < 1:
+            raise BadRequest("Transfer-Encoding in HTTP/1.0")
+        if tokens(headers, "transfer-encoding") != ["chunked"] or len(codings) != 1:
+            raise BadRequest("a Transfer-Encoding other than chunked", "scheme")
+        return -1
+    if not lengths:
+        return None
+    if len(lengths) != 1 or not DIGITS.match(lengths[0]):
+        raise BadRequest("a Content-Length that is no number")
+    return int(lengths[0])
+
+
+def split_url(url: str) -> Tuple[Target, str, str]:
+    """(where, authority as written, path and query) of an absolute http:// URL; BadRequest."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or not scheme.isalpha():
+        raise BadRequest("this is a proxy: it takes CONNECT host:port and http:// URLs")
+    if scheme.lower() not in ("http", "ws"):
+        raise BadRequest("{}:// goes through a proxy by CONNECT only".format(scheme.lower()), "scheme")
+    cut = min([rest.find(c) for c in "/?#" if c in rest] or [len(rest)])
+    authority, path = rest[:cut], rest[cut:].partition("#")[0]
+    if "@" in authority:
+        raise BadRequest("user and password in the URL")
+    try:
+        target = parse_authority(authority, 80)
+    except BadTarget as error:
+        raise BadRequest(str(error))
+    return target, authority, path if path.startswith("/") else "/" + path
+
+
+def end_to_end(headers: List[Header]) -> List[Header]:
+    """The headers that are meant for the other end."""
+    nominated = [word for word in tokens(headers, "connection") if word not in NEVER_NOMINATED]
+    return [(key, value) for key, value in headers if key.lower() not in HOP_BY_HOP and key.lower() not in nominated]
+
+
+def upgrade(headers: List[Header]) -> Optional[str]:
+    """The protocol that the client wants to change to, if it does."""
+    wanted = values(headers, "upgrade")
+    return ", ".join(wanted) if wanted and "upgrade" in tokens(headers, "connection") else None
+
+
+def persistent(headers: List[Header], minor: int) -> bool:
+    """The sender of these headers keeps the connection open after this message."""
+    words = tokens(headers, "connection") + tokens(headers, "proxy-connection")
+    if "close" in words:
+        return False
+    return minor >= 1 or "keep-alive" in words
+
+
+def write_head(first_line: str, headers: List[Header]) -> bytes:
+    """The head as bytes."""
+    lines = [first_line] + ["{}: {}".format(key, value) for key, value in headers]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

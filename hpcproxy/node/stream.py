@@ -1,0 +1,143 @@
+"""One socket, read and written by coroutines with deadlines.
+
+Heads are read with MSG_PEEK and then taken to the byte: what follows them stays in the kernel's buffer, where ssh finds
+it when the socket is handed over.
+"""
+
+import socket
+import struct
+import time
+from typing import Callable, Optional, Tuple, TypeVar
+
+from .loop import Loop
+
+T = TypeVar("T")
+
+SIZE = 262144
+
+
+class Ended(Exception):
+    """The other end has said all it will say, in the middle of something."""
+
+
+class TooLong(Exception):
+    """No end of the head within the bound."""
+
+
+class Stream:
+    """A non-blocking socket under the loop's watch until `close` or `detach`."""
+
+    def __init__(self, loop: Loop, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.loop, self.sock = loop, sock
+        self.watch = loop.watch(sock.fileno())
+
+    async def recv(self, size: int = SIZE, deadline: Optional[float] = None) -> bytes:
+        """At most `size` bytes, b"" at the end; TimedOut, OSError."""
+        while True:
+            try:
+                return self.sock.recv(size)
+            except BlockingIOError:
+                await self.watch.wait_readable(deadline)
+
+    async def peek(self, size: int = SIZE, deadline: Optional[float] = None) -> bytes:
+        """As recv, but the bytes stay."""
+        while True:
+            try:
+                return self.sock.recv(size, socket.MSG_PEEK)
+            except BlockingIOError:
+                await self.watch.wait_readable(deadline)
+
+    async def take(
+        self, parse: Callable[[bytes], Optional[Tuple[int, T]]], limit: int, deadline: Optional[float] = None
+    ) -> T:
+        """The first thing that `parse` finds, exactly its bytes consumed.
+
+        `parse` returns (size, value), or None while it needs more. Raises what `parse` raises, Ended, TooLong beyond
+        `limit` bytes, TimedOut, OSError.
+        """
+        seen = -1
+        while True:
+            self.watch.readable = False
+            ended = self.watch.ended
+            data = await self.peek(limit, deadline)
+            found = parse(data)
+            if found is not None:
+                self.sock.recv(found[0])
+                return found[1]
+            if not data or (ended and len(data) == seen):
+                raise Ended()
+            if len(data) >= limit:
+                raise TooLong()
+            seen = len(data)
+            if not ended:
+                await self.watch.wait_readable(deadline)
+
+    async def take_some(self, feed: Callable[[bytes], int]) -> bytes:
+        """The next bytes, as many as `feed` says are wanted; b"" at the end. Raises what `feed` raises, Ended, OSError.
+
+        `feed` is shown what is there, and says 0 if that is not enough to tell.
+        """
+        while True:
+            self.watch.readable = False
+            ended = self.watch.ended
+            data = await self.peek()
+            size = feed(data) if data else 0
+            if size or not data:
+                return self.sock.recv(size) if size else b""
+            if ended:
+                raise Ended()
+            await self.watch.wait_readable()
+
+    async def part(self, seconds: float, limit: int = SIZE) -> None:
+        """Say goodbye: closing while bytes lie unread would reset the connection, and our last words with it."""
+        deadline = time.monotonic() + seconds
+        self.finish()
+        while limit > 0:
+            data = await self.recv(min(limit, 65536), deadline)
+            if not data:
+                return
+            limit -= len(data)
+
+    async def send(self, data: bytes, deadline: Optional[float] = None) -> None:
+        """All of `data` is in the kernel's hands; TimedOut, OSError."""
+        view = memoryview(data)
+        while len(view):
+            try:
+                view = view[self.sock.send(view) :]
+            except BlockingIOError:
+                await self.watch.wait_writable(deadline)
+
+    def finish(self) -> None:
+        """The other end sees our end of file; we can still read."""
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # it is gone already: there is nobody to tell
+
+    def detach(self) -> socket.socket:
+        """No longer watched; the socket lives on."""
+        self.loop.unwatch(self.watch)
+        return self.sock
+
+    def close(self) -> None:
+        """Gone, here and (by shutdown, for copies in ssh) for the other end. Twice is once."""
+        if self.sock.fileno() < 0:
+            return
+        self.loop.unwatch(self.watch)
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # not connected any more
+        self.sock.close()
+
+    def abort(self) -> None:
+        """Gone; the client sees a reset as soon as ssh has closed its copies too, never a clean end of file."""
+        if self.sock.fileno() < 0:
+            return
+        self.loop.unwatch(self.watch)
+        try:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        except OSError:
+            pass  # the client was faster
+        self.sock.close()

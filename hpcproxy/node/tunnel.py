@@ -1,0 +1,232 @@
+"""A working ssh at nearly all times: jump hosts are tried in order, proved end to end, and tried again after a loss."""
+
+import os
+import signal
+import socket
+import time
+from typing import List, NamedTuple, Optional, Set, Tuple
+
+from .loop import Loop, Signal, TimedOut
+from .master import Master, MasterLost, Session
+from .record import Record
+from .settings import Failure, Jump, Settings
+from .target import Target
+from .way import WayError, tidy
+
+LOGIN_S = 15.0  # for authentication, after ssh's own ConnectTimeout
+SHORTEST_S, LONGEST_S = 0.5, 30.0  # between attempts that may succeed the next time
+RARELY_S = 120.0  # between attempts that need somebody to mend something
+STABLE_S = 10.0  # a way out that lived that long was good: begin at the shortest pause again
+# sshd tried to connect and could not: login, permission to forward and the way back are proved.
+PROOF = ("refused", "host", "network", "name")
+
+Verdict = NamedTuple("Verdict", [("layer", str), ("reason", str), ("permanent", bool)])
+
+
+class GaveUp(Exception):
+    """Every jump host has failed in a way that trying again does not mend."""
+
+    def __init__(self, layer: str, reason: str) -> None:
+        self.layer, self.reason = layer, reason
+        super().__init__("{} {}".format(layer, reason))
+
+
+class Candidate:
+    """A jump host and when it is its turn again."""
+
+    def __init__(self, jump: Jump) -> None:
+        self.jump = jump
+        self.verdict: Optional[Verdict] = None
+        self.pause_s = 0.0
+        self.next_try = 0.0
+
+    def failed(self, verdict: Verdict) -> None:
+        """Not its turn for a while: a permanent failure rarely, another one sooner, with jitter, longer each time."""
+        self.verdict = verdict
+        self.pause_s = min(LONGEST_S, max(SHORTEST_S, self.pause_s * 2))
+        self.next_try = time.monotonic() + jitter(RARELY_S if verdict.permanent else self.pause_s)
+
+    def lost(self, lived_s: float) -> None:
+        """It worked and does so no more: next try almost at once, unless it never works for long."""
+        self.verdict = None
+        self.pause_s = 0.0 if lived_s >= STABLE_S else min(LONGEST_S, max(SHORTEST_S / 2, self.pause_s * 2))
+        # With jitter even then: all nodes of the cluster lose the same jump host in the same moment.
+        self.next_try = time.monotonic() + jitter(max(self.pause_s, SHORTEST_S / 2))
+
+
+class Tunnel:
+    """The way out. `open` serves requests; `keep` runs for ever."""
+
+    def __init__(self, loop: Loop, settings: Settings, folder: str, record: Record) -> None:
+        self.loop, self.settings, self.folder, self.record = loop, settings, folder, record
+        self.candidates = [Candidate(jump) for jump in settings.jumps]
+        self.master: Optional[Master] = None
+        self.starting: Optional[Master] = None
+        self.changed = Signal(loop)
+        self.down_since = time.monotonic()
+        self.was_ready = False
+        self.said: Set[Tuple[str, Verdict]] = set()
+
+    async def keep(self) -> None:
+        """Keep a way out up; GaveUp only if there never was one."""
+        while True:
+            candidate = min(self.candidates, key=lambda c: max(c.next_try, time.monotonic()))
+            await self.loop.sleep(candidate.next_try - time.monotonic())
+            try:
+                master = await self._attempt(candidate.jump)
+            except Unusable as error:
+                self._failed(candidate, error.verdict)
+                continue
+            self._up(master, candidate)
+            since = time.monotonic()
+            self.loop.spawn(self._watch(master))
+            while not master.dead and self.master is master:
+                await master.gone.wait()
+            self._down(master)
+            candidate.lost(time.monotonic() - since)
+
+    async def _attempt(self, jump: Jump) -> Master:
+        """A proved ssh through `jump`; Unusable."""
+        master = self.starting = Master(self.loop, jump.argv, self.folder, self.record.log)
+        self.record.log("connecting through {}".format(jump.name))
+        try:
+            await master.start(time.monotonic() + self.settings.connect_timeout_s + LOGIN_S)
+            await self._prove(master)
+        except (MasterLost, TimedOut, Unusable, OSError) as error:
+            master.stop()
+            await self._end(master)
+            raise error if isinstance(error, Unusable) else Unusable(self._judge(master, error))
+        finally:
+            self.starting = None
+        return master
+
+    async def _end(self, master: Master) -> None:
+        """`master` is reaped: by SIGTERM, or by force if that takes long."""
+        deadline = time.monotonic() + 2
+        while master.child is not None and not master.dead:
+            try:
+                await master.gone.wait(deadline)
+            except TimedOut:
+                master.stop(signal.SIGKILL)
+                deadline += 2
+
+    async def _prove(self, master: Master) -> None:
+        """Login, forwarding and the way back work, shown by a channel that touches no service; Unusable, MasterLost."""
+        ours, theirs = socket.socketpair()
+        try:
+            fds = (theirs.fileno(), theirs.fileno())
+            target = Target(*self.settings.probe)
+            session = await master.open(target, fds, time.monotonic() + self.settings.connect_timeout_s)
+            session.close()
+        except WayError as error:
+            if error.kind == "prohibited":
+                raise Unusable(Verdict("forwarding", "the jump host does not allow forwarding", True))
+            if error.kind not in PROOF:
+                raise Unusable(Verdict("probe", error.reason, False))
+        finally:
+            ours.close()
+            theirs.close()
+
+    def _judge(self, master: Master, error: Exception) -> Verdict:
+        """What ssh's last words mean, by the table of agent.json; the first row that matches any line wins."""
+        if master.missing:
+            return Verdict("ssh", tidy(master.talk[-1] if master.talk else "cannot be started"), True)
+        for row in self.settings.failures:
+            if any(row.text in line for line in master.talk):
+                return verdict_of(row)
+        if isinstance(error, TimedOut):
+            return Verdict("login", "no answer within the time for a login", False)
+        if isinstance(error, OSError):
+            return Verdict("node", tidy(str(error)), False)
+        return Verdict("ssh", tidy(master.talk[-1]) if master.talk else "ended with code {}".format(master.exit), False)
+
+    def _failed(self, candidate: Candidate, verdict: Verdict) -> None:
+        candidate.failed(verdict)
+        name = candidate.jump.name
+        self.record.failed("{}: {}: {}".format(name, verdict.layer, verdict.reason))
+        if (name, verdict) not in self.said:
+            self.said.add((name, verdict))
+            self.record.announce("failed", "{} {}".format(verdict.layer, verdict.reason))
+        verdicts = [each.verdict for each in self.candidates]
+        if not self.was_ready and all(each is not None and each.permanent for each in verdicts):
+            raise GaveUp(verdict.layer, verdict.reason)
+
+    def _up(self, master: Master, candidate: Candidate) -> None:
+        candidate.verdict = None
+        self.master = master
+        self.said.clear()
+        self.record.up(candidate.jump.name, again=self.was_ready)
+        if not self.was_ready:
+            self.record.announce("ready", candidate.jump.name)
+        self.was_ready = True
+        self.changed.fire()
+
+    def _down(self, master: Master) -> None:
+        self.master = None
+        self.down_since = time.monotonic()
+        self.record.down("lost: {}".format(tidy(master.talk[-1]) if master.talk else "ssh ended"))
+
+    async def _watch(self, master: Master) -> None:
+        await master.check(self.settings.alive_interval_s, self.settings.alive_count)
+        if not master.dead:
+            self.record.log("ssh does not answer on its control socket; ended")
+            master.stop(signal.SIGKILL)
+
+    async def ready_master(self, deadline: float) -> Master:
+        """ssh, as soon as it is there; WayError "down" at `deadline`."""
+        while self.master is None or self.master.dead:
+            try:
+                await self.changed.wait(deadline)
+            except TimedOut:
+                raise WayError("down", self.outage())
+        return self.master
+
+    def outage(self) -> str:
+        """How long the way out has been away, and why."""
+        down_s = time.monotonic() - self.down_since
+        text = "the way out has been down for {:.0f} s".format(down_s)
+        if not self.was_ready:
+            text = "the way out has not come up for {:.0f} s".format(down_s)
+        return "{}: {}".format(text, self.record.last_error) if self.record.last_error else text
+
+    async def open(self, target: Target, fds: Tuple[int, int]) -> Session:
+        """A channel; requests are held while ssh is away; WayError, MasterLost when ssh went during the attempt."""
+        if self.master is None:
+            self.record.held += 1
+        master = await self.ready_master(time.monotonic() + self.settings.hold_s)
+        return await master.open(target, fds, time.monotonic() + self.settings.connect_timeout_s)
+
+    def stop(self) -> None:
+        """ssh is ended and reaped, now: at most a second, then by force."""
+        masters = [each for each in (self.master, self.starting) if each is not None]
+        end_now([each for each in masters if each.child is not None])
+
+
+class Unusable(Exception):
+    """An attempt failed; `verdict` says why."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+        super().__init__(verdict.reason)
+
+
+def end_now(masters: List[Master]) -> None:
+    """All of them are reaped."""
+    for master in masters:
+        master.stop(signal.SIGTERM)
+    deadline = time.monotonic() + 1
+    for master in masters:
+        while master.child is not None and master.child.reap() is None:
+            if time.monotonic() > deadline:
+                master.stop(signal.SIGKILL)
+            time.sleep(0.005)
+
+
+def verdict_of(row: Failure) -> Verdict:
+    """The row's answer without its question."""
+    return Verdict(row.layer, row.reason, row.permanent)
+
+
+def jitter(seconds: float) -> float:
+    """Between half and all of `seconds`."""
+    return seconds * (0.5 + int.from_bytes(os.urandom(2), "big") / 131072.0)

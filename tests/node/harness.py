@@ -1,0 +1,279 @@
+"""A real sshd, a real agent and small far ends on loopback, each ready when it answers; nothing of the caller's."""
+
+import contextlib
+import getpass
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from hpcproxy.node.build import build
+
+PORT = 2015
+SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
+FAILURES = [
+    {"text": "Permission denied", "layer": "key", "reason": "the jump host refuses the key", "permanent": True},
+    {"text": "Host key verification failed", "layer": "hostkey", "reason": "the host key changed", "permanent": True},
+    {"text": "Connection refused", "layer": "tcp", "reason": "nobody listens at the jump host", "permanent": False},
+    {"text": "Connection closed by", "layer": "login", "reason": "the jump host hung up", "permanent": False},
+]
+
+
+def clean_environment(home):
+    """The environment of every process of a test: no agent, no proxy, no HOME of the caller's."""
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8"}
+
+
+def until(condition, what="it", seconds=15.0):
+    """The first true value of `condition()`; AssertionError after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, "not in {} s: {}".format(seconds, what)
+        time.sleep(0.01)
+
+
+def free_port():
+    """A port that nobody listens on at this moment."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def read_rest(sock, seconds=10):
+    """All that comes until the end."""
+    sock.settimeout(seconds)
+    data = b""
+    while True:
+        part = sock.recv(65536)
+        if not part:
+            return data
+        data += part
+
+
+class Sshd:
+    """The jump host: one sshd with keys of its own."""
+
+    def __init__(self, folder, extra=""):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.process = None
+        for name in ("host", "user"):
+            self._run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(self.folder / name))
+        self.authorized = self.folder / "authorized"
+        self.authorized.write_bytes((self.folder / "user.pub").read_bytes())
+        self.known = self.folder / "known"
+        self.known.write_text("[127.0.0.1]:{} {}".format(self.port, (self.folder / "host.pub").read_text()))
+        self.config = self.folder / "sshd.conf"
+        self.config.write_text(
+            "Port {}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\n"
+            "UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nMaxStartups 100\n{}\n".format(
+                self.port, self.folder / "host", self.authorized, extra
+            )
+        )
+
+    def _run(self, *argv):
+        subprocess.run(argv, check=True, env=clean_environment(self.folder), stdin=subprocess.DEVNULL)
+
+    def start(self):
+        if os.getuid() == 0:
+            os.makedirs("/run/sshd", exist_ok=True)
+        with open(str(self.folder / "sshd.log"), "ab") as log:
+            self.process = subprocess.Popen(
+                [SSHD, "-D", "-e", "-f", str(self.config)],
+                env=clean_environment(self.folder),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        until(self.answers, "sshd answers")
+        return self
+
+    def answers(self):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as sock:
+            return sock.recv(4) == b"SSH-"
+        return False
+
+    def stop(self):
+        """No new logins; those under way go on, as with a real sshd that restarts."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait()
+            self.process = None
+
+    def argv(self, *extra):
+        """What a complete `argv` of agent.json looks like."""
+        options = {
+            "IdentityFile": self.folder / "user",
+            "IdentitiesOnly": "yes",
+            "IdentityAgent": "none",
+            "BatchMode": "yes",
+            "UserKnownHostsFile": self.known,
+            "GlobalKnownHostsFile": "/dev/null",
+            "StrictHostKeyChecking": "yes",
+            "ExitOnForwardFailure": "yes",
+            "ServerAliveInterval": "5",
+            "ServerAliveCountMax": "3",
+            "ConnectTimeout": "10",
+        }
+        words = [word for key, value in options.items() for word in ("-o", "{}={}".format(key, value))]
+        user = getpass.getuser()
+        return ["ssh", "-N", "-F", "none", *words, *extra, "-p", str(self.port), "-l", user, "--", "127.0.0.1"]
+
+    def jump(self, name="jump", extra=()):
+        return {"name": name, "argv": self.argv(*extra)}
+
+
+class Agent:
+    """One agent, with a state directory and an address of its own."""
+
+    def __init__(self, folder, jumps, python=None, uid=None, flags=("-I",), **settings):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.state = self.folder / "st"
+        self.state.mkdir(mode=0o700)
+        self.address = "127.{}.{}.{}".format(*(random.randint(64, 127), random.randint(0, 255), random.randint(1, 254)))
+        self.config = self.folder / "agent.json"
+        self.settings = dict({"version": 1, "jumps": jumps, "failures": FAILURES}, **settings)
+        self.config.write_text(json.dumps(self.settings))
+        self.pyz = self.folder / "agent.pyz"
+        self.pyz.write_bytes(build())
+        self.python = [python or sys.executable, *flags]
+        self.uid = uid
+        self.process = None
+
+    def start(self):
+        argv = [*self.python, str(self.pyz), "hold", "--config", str(self.config), "--address", self.address]
+        argv += ["--port", str(PORT), "--state", str(self.state), "--node", "c1"]
+        if self.uid is not None:
+            argv += ["--uid", str(self.uid)]
+        self.out = self.folder / "out"
+        self.err = self.folder / "err"
+        with open(str(self.out), "wb") as out, open(str(self.err), "wb") as err:
+            self.process = subprocess.Popen(
+                argv, env=clean_environment(self.folder), stdin=subprocess.DEVNULL, stdout=out, stderr=err
+            )
+        return self
+
+    def lines(self):
+        return self.out.read_text().splitlines()
+
+    def ready(self, seconds=20):
+        until(lambda: any(line.startswith("ready ") for line in self.lines()), "the agent is ready", seconds)
+        return self
+
+    def status(self):
+        with contextlib.suppress(OSError):
+            return json.loads((self.state / "status.json").read_text())
+        return {}
+
+    def log(self):
+        return (self.state / "log").read_text()
+
+    def access(self, lines=1):
+        """The access log, once it has `lines` lines."""
+        path = self.state / "access.log"
+        until(lambda: path.read_text().count("\n") >= lines, "{} lines in access.log".format(lines))
+        return path.read_text().splitlines()
+
+    def connect(self, seconds=10):
+        return socket.create_connection((self.address, PORT), seconds)
+
+    def ask(self, data, seconds=10):
+        """Everything that is answered to `data` until the connection ends."""
+        with self.connect() as sock:
+            sock.sendall(data)
+            return read_rest(sock, seconds)
+
+    def tunnel(self, target, seconds=10):
+        """(socket, reply) after a CONNECT to (host, port)."""
+        sock = self.connect(seconds)
+        sock.sendall("CONNECT {}:{} HTTP/1.1\r\nHost: x\r\n\r\n".format(*target).encode())
+        return sock, read_head(sock)
+
+    @property
+    def proxy(self):
+        return "http://{}:{}".format(self.address, PORT)
+
+    def ssh_pid(self):
+        """The pid of the ssh that the agent holds."""
+        with open("/proc/{0}/task/{0}/children".format(self.process.pid)) as file:
+            for pid in file.read().split():
+                with contextlib.suppress(OSError), open("/proc/{}/cmdline".format(pid), "rb") as words:
+                    if b"-M" in words.read().split(b"\0"):
+                        return int(pid)
+        return 0
+
+    def rss_kb(self):
+        with open("/proc/{}/status".format(self.process.pid)) as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
+
+    def fds(self):
+        return len(os.listdir("/proc/{}/fd".format(self.process.pid)))
+
+    def stop(self):
+        """Ended by SIGTERM; returns the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=15)
+
+
+def read_head(sock):
+    """Bytes up to the empty line, not one more."""
+    data = b""
+    while not data.endswith(b"\r\n\r\n"):
+        part = sock.recv(1)
+        if not part:
+            break
+        data += part
+    return data
+
+
+class FarEnd:
+    """A TCP server on loopback whose `serve(sock)` runs in a thread per connection."""
+
+    def __init__(self, serve, port=0, host="127.0.0.1"):
+        far = self
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self):
+                far.connections += 1
+                with contextlib.suppress(OSError):
+                    serve(self.request)
+
+        class Server(socketserver.ThreadingTCPServer):
+            daemon_threads = True
+            block_on_close = False
+            allow_reuse_address = True
+            request_queue_size = 256
+
+        self.connections = 0
+        self.server = Server((host, port), Handler)
+        self.host, self.port = self.server.server_address[:2]
+        self.target = (self.host, self.port)
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def echo(sock):
+    """Sends back what comes."""
+    while True:
+        data = sock.recv(65536)
+        if not data:
+            return
+        sock.sendall(data)
