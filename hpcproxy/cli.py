@@ -7,17 +7,19 @@ import os
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from invoke.collection import Collection
 from invoke.context import Context
 from invoke.exceptions import Exit
+from invoke.parser import Argument
 from invoke.program import Program
-from invoke.tasks import task
+from invoke.tasks import Task, task
 
 from hpcproxy import __version__, ops, rehearsal
 from hpcproxy.errors import UsageError
 from hpcproxy.ops import Account
-from hpcproxy.report import console, number, results, say, table, verb
+from hpcproxy.report import console, number, quiet_pipe, results, say, table, verb
 from hpcproxy.tunnels import Tunnel
 
 
@@ -133,9 +135,23 @@ def wrap(
         say(f"{script}:{line}: sbatch ignores this #SBATCH line, a command stands before it")
 
 
-@task(positional=["name"], optional=["name"], help={"name": "Which artifact to print; without it they are listed."})
+class _MaybeNamed(Task):  # type: ignore[type-arg]
+    """A task whose one positional argument may be left out, which Invoke itself does not know.
+
+    Invoke asks for the arguments when it reads the command line, so whether a word follows can be seen there.
+    """
+
+    def get_arguments(self, *args: Any, **kwargs: Any) -> list[Argument]:  # noqa: ANN401 - as Invoke passes them
+        arguments: list[Argument] = super().get_arguments(*args, **kwargs)
+        words = [word for word in sys.argv if not word.startswith("-")]
+        for argument in arguments:
+            argument.positional = words[-1] != self.name
+        return arguments
+
+
+@task(klass=_MaybeNamed, help={"name": "Which artifact to print; without it they are listed."})
 @verb
-def render(_context: Context, name: str = "") -> None:
+def render(_context: Context, name: str | None = None) -> None:
     """List the artifacts, or print one exactly as it would be installed."""
     account = _account()
     if name:
@@ -186,20 +202,12 @@ def _show_tunnels(tunnels: list[Tunnel]) -> None:
     if not tunnels:
         say("no way out of yours is up on this machine")
         return
-    shown = table("job", "state", "address", "through", "up since", "reconnects", "last error")
+    shown = table("job", "state", "address", "through", "since", "reconnects", "requests", "up", "down", "last error")
     for tunnel in tunnels:
         since = datetime.fromtimestamp(tunnel.since).astimezone().isoformat(timespec="seconds") if tunnel.since else "-"
+        counts = [str(tunnel.counts.get(name, "-")) for name in ("reconnects", "requests", "bytes_up", "bytes_down")]
         state = "up" if tunnel.ready else "down"
-        row = (
-            tunnel.job,
-            state,
-            tunnel.url,
-            tunnel.jump or "-",
-            since,
-            str(tunnel.reconnects),
-            tunnel.last_error or "-",
-        )
-        shown.add_row(*row)
+        shown.add_row(tunnel.job, state, tunnel.url, tunnel.jump or "-", since, *counts, tunnel.last_error or "-")
     console().print(shown)
 
 
@@ -214,6 +222,20 @@ def check(_context: Context, timeout: int = 20, json_: bool = False) -> None:
     print(f"{checked.answer.address}  {checked.answer.latency_ms:.0f} ms  through {checked.jump} at {checked.url}")
 
 
+@task(
+    positional=["host", "port"],
+    help={
+        "host": "Host to connect to; its name is resolved at the jump host.",
+        "port": "TCP port.",
+        "timeout": "Seconds to wait for the connection.",
+    },
+)
+@verb
+def nc(_context: Context, host: str, port: str, timeout: int = 30) -> None:
+    """Carry stdin and stdout over a connection through the way out; for ssh's ProxyCommand."""
+    ops.nc(_account(), host, number(port) or 0, number(timeout) or 30)
+
+
 def _absolute(path: str | None) -> str | None:
     """Return a path as typed in some directory so that it holds in every other."""
     return None if path is None else str(Path(path).expanduser().absolute())
@@ -221,7 +243,7 @@ def _absolute(path: str | None) -> str | None:
 
 def user_tasks() -> Collection:
     """Return the collection of everything a user types."""
-    tasks = (init, install_bashrc, uninstall_bashrc, uninstall, wrap, render, up, down, status, check)
+    tasks = (init, install_bashrc, uninstall_bashrc, uninstall, wrap, render, up, down, status, check, nc)
     collection = Collection(*tasks, rehearsal.demo)
     collection.add_collection(rehearsal.lab_tasks())
     return collection
@@ -229,4 +251,6 @@ def user_tasks() -> Collection:
 
 def main() -> None:
     """Run the collection as the program `hpcproxy`."""
-    Program(name="hpcproxy", binary="hpcproxy", namespace=user_tasks(), version=__version__).run()
+    program = Program(name="hpcproxy", binary="hpcproxy", namespace=user_tasks(), version=__version__)
+    with quiet_pipe():
+        program.run()

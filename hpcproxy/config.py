@@ -18,6 +18,7 @@ import pydantic
 import yaml
 
 from hpcproxy.errors import ConfigError, FileError
+from hpcproxy.node.policy import BadRule, parse_rule
 
 SITE_CONFIG = Path("/etc/hpcproxy/config.yaml")
 
@@ -124,6 +125,14 @@ def _is_numeric(value: str) -> bool:
         return False
 
 
+def _rule(value: str) -> str:
+    try:
+        parse_rule(value)
+    except BadRule as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
 def _http_url(value: str) -> str:
     if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[!-~]*)?", value, re.ASCII):
         raise ValueError(f"{value!r} is not an http:// or https:// address")
@@ -131,6 +140,7 @@ def _http_url(value: str) -> str:
 
 
 Seconds = Annotated[int, pydantic.Field(ge=1, le=600)]
+Rules = tuple[Annotated[str, pydantic.AfterValidator(_rule)], ...]
 
 
 class Config(pydantic.BaseModel):
@@ -147,10 +157,20 @@ class Config(pydantic.BaseModel):
     identity: Annotated[Optional[Path], pydantic.Field(strict=False)] = pydantic.Field(
         default=None, description="Private key for the jump host; without it ssh chooses as it always does."
     )
+    gate: bool = pydantic.Field(
+        default=True,
+        description="Put the gate in front of ssh: HTTP and SOCKS on one port, for this job's user only. `false`, or a "
+        "node without python3 (3.6 or later), lets ssh itself listen.",
+    )
     scheme: Literal["socks5h", "socks5"] = pydantic.Field(
         default="socks5h",
-        description="How the variables spell the way out: `socks5h` resolves names at the jump host, "
-        "`socks5` is the older recipe's spelling and needs DNS on the node.",
+        description="How the variables spell the way out where ssh itself listens: `socks5h` resolves names at the "
+        "jump host, `socks5` is the older recipe's spelling and needs DNS on the node. The gate's are `http`.",
+    )
+    replace_proxy: bool = pydantic.Field(
+        default=False,
+        description="Take the place of a proxy that your environment names already. By default a proxy of your "
+        "site's stays in force, and a line says so; one on loopback, the old recipe, is always replaced.",
     )
     autostart: bool = pydantic.Field(
         default=False, description="An interactive shell inside a job starts the way out if none is up."
@@ -173,6 +193,21 @@ class Config(pydantic.BaseModel):
     retry_max_s: Seconds = pydantic.Field(
         default=30, description="Longest pause, in seconds, between two attempts to bring the way out back."
     )
+    hold_s: Annotated[int, pydantic.Field(ge=0, le=600)] = pydantic.Field(
+        default=8, description="Seconds the gate lets new requests wait while ssh is away, before it answers 503."
+    )
+    max_connections: Annotated[int, pydantic.Field(ge=1, le=65536)] = pydantic.Field(
+        default=1024, description="Connections the gate serves at once; one more is answered 503."
+    )
+    allow: Rules = pydantic.Field(
+        default=(),
+        description="If given, only these may be reached: names, `.suffixes`, `*`, addresses, networks, each with an "
+        "optional `:port` or `:port-port`.",
+    )
+    deny: Rules = pydantic.Field(default=(), description="What may not be reached, whatever `allow` says.")
+    access_log: bool = pydantic.Field(
+        default=False, description="Keep a line for each connection in the state directory."
+    )
     no_proxy: tuple[Annotated[str, pydantic.AfterValidator(_entry)], ...] = pydantic.Field(
         default=(), description="Further names, addresses, `.suffixes` or IPv4 networks that are reached directly."
     )
@@ -190,10 +225,10 @@ class Config(pydantic.BaseModel):
     def _identity(cls, value: Path | None) -> Path | None:
         return None if value is None else safe_path(value)
 
-    @pydantic.field_validator("no_proxy", mode="before")
+    @pydantic.field_validator("no_proxy", "allow", "deny", mode="before")
     @classmethod
-    def _no_proxy(cls, value: object) -> object:
-        return tuple(value) if isinstance(value, list) else value
+    def _lists(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value  # YAML has lists only
 
 
 KEYS = tuple(Config.model_fields)

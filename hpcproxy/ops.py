@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcproxy import install, jobscript, settings, ssh, tunnels, verify
+from hpcproxy import install, jobscript, netcat, settings, ssh, tunnels, verify
 from hpcproxy.config import SITE_CONFIG, Config, Jump, Layer, read_layer, resolve
 from hpcproxy.errors import FileError, UsageError, WayOutError
 from hpcproxy.install import Outcome, Result, Write
@@ -237,6 +237,20 @@ def status(account: Account) -> tuple[list[tunnels.Tunnel], list[Path]]:
     return tunnels.find(account.environ), verify.drift(bundle_of(account, settings_of(account)))
 
 
+def nc(account: Account, host: str, port: int, timeout_s: float) -> None:
+    """Carry stdin and stdout over a connection to `host:port` through the way out of this job or shell."""
+    url = account.environ.get("HPCPROXY_URL")
+    if not url:
+        found = tunnels.find(account.environ, account.environ.get("SLURM_JOB_ID") or "shell")
+        if not found:
+            raise WayOutError("tunnel", "no way out of yours is up on this machine", "start it with: hpcproxy up")
+        url = found[-1].url
+    try:
+        netcat.relay(url, host, port, timeout_s)
+    except OSError as error:
+        raise WayOutError("far end", f"the connection to {host}:{port} broke: {error.strerror or error}") from None
+
+
 @dataclass(frozen=True)
 class Checked:
     """The end-to-end check's outcome: what the internet sees, and through which way out."""
@@ -259,7 +273,7 @@ def check(account: Account, timeout_s: float) -> Checked:
         answer = verify.fetch_address(tunnel.url, config.check_url, timeout_s)
     except WayOutError as error:
         # Through a SOCKS port a failed open is a closed connection; only ssh's own words tell why.
-        why = ssh.open_failure(tunnel.log_tail) if error.layer == "far end" else error.advice
+        why = ssh.open_failure(tunnel.log_tail) if error.layer == "far end" and tunnel.log_tail else error.advice
         raise WayOutError(error.layer, error.reason, why, tunnel.jump or "") from None
     return Checked(answer, tunnel.url, tunnel.jump or "")
 

@@ -14,6 +14,9 @@ from hpcproxy.errors import ConfigError
 SCRIPT_MODE = 0o700
 SOURCED_MODE = 0o600
 
+AGENT_SETTINGS = "agent.json"
+AGENT_PROGRAM = "agent.pyz"
+
 # The constant pointer that `.bashrc` gets; all that changes lives in our own file.
 BASHRC_POINTER = (
     b'if [ -r "${HPCPROXY_HOME:-${HOME-}/.hpcproxy}/bashrc.sh" ]; then'
@@ -48,10 +51,13 @@ class Home:
 
 @dataclass(frozen=True)
 class Artifact:
-    """One file to be rendered: `name` is what the user calls it, `template` where its text comes from."""
+    """One file to be made: `name` is what the user calls it, `source` where its content comes from.
+
+    A source is a template (`*.j2`), AGENT_SETTINGS or AGENT_PROGRAM.
+    """
 
     name: str
-    template: str
+    source: str
     path: Path
     mode: int
     summary: str
@@ -59,10 +65,11 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Plan:
-    """All artifacts of one installation and the values they are rendered with."""
+    """All artifacts of one installation, the values their templates take and the agent's settings."""
 
     artifacts: tuple[Artifact, ...]
     values: Mapping[str, Any]
+    agent: Mapping[str, Any]
 
 
 def account_plan(config: Config, home: Home) -> Plan:
@@ -78,8 +85,17 @@ def account_plan(config: Config, home: Home) -> Plan:
             artifact("prologue.sh", "sbatch", SOURCED_MODE, "what the hook line of a job script sources"),
             artifact("epilogue.sh", "sbatch", SOURCED_MODE, "ends the way out before the job's end"),
             artifact("bashrc.sh", "bashrc", SOURCED_MODE, "proxy_on, proxy_off, proxy_status for shells"),
+            Artifact("agent.json", AGENT_SETTINGS, home.directory / "agent.json", SOURCED_MODE, "the gate's settings"),
+            Artifact(
+                "agent.pyz",
+                AGENT_PROGRAM,
+                home.directory / "agent.pyz",
+                SCRIPT_MODE,
+                "the gate: one port, HTTP and SOCKS, for the job's user only",
+            ),
         ),
         values=_values(config, home),
+        agent=_agent(config, home),
     )
 
 
@@ -87,7 +103,9 @@ def _values(config: Config, home: Home) -> dict[str, Any]:
     return {
         "home": home.directory,
         "port": config.port,
+        "gate": config.gate,
         "scheme": config.scheme,
+        "replace_proxy": config.replace_proxy,
         "autostart": config.autostart,
         "required": config.required,
         "ready_timeout_s": config.ready_timeout_s,
@@ -106,4 +124,23 @@ def _values(config: Config, home: Home) -> dict[str, Any]:
         "failure_layers": [failure.layer for failure in ssh.FAILURES],
         "failure_reasons": [failure.reason for failure in ssh.FAILURES],
         "failure_permanent": [int(failure.permanent) for failure in ssh.FAILURES],
+    }
+
+
+def _agent(config: Config, home: Home) -> dict[str, Any]:
+    """Return agent.json, version 1 (hpcproxy/node/settings.py reads it)."""
+    options = ssh.options(config, home.known_hosts)
+    return {
+        "version": 1,
+        "jumps": [{"name": str(jump), "argv": ["ssh", *options, "-N", *ssh.target(jump)]} for jump in config.jump],
+        "failures": [vars(failure) for failure in ssh.FAILURES],
+        "probe": ssh.PROBE_TARGET,
+        "hold_s": config.hold_s,
+        "max_connections": config.max_connections,
+        "allow": list(config.allow),
+        "deny": list(config.deny),
+        "access_log": config.access_log,
+        "connect_timeout_s": config.connect_timeout_s,
+        "alive_interval_s": config.alive_interval_s,
+        "alive_count": config.alive_count,
     }

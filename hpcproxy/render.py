@@ -1,4 +1,4 @@
-"""A `Plan` becomes a `Bundle`: the same list with final bytes and digests. Pure but for reading the templates.
+"""A `Plan` becomes a `Bundle`: the same list with final bytes and digests. Pure but for reading what it is made of.
 
 The environment enforces quoting: whatever a template prints must be `ShellText` (made by the `sh` and `array` filters)
 or an exact integer, else rendering fails. Comment delimiters are moved because shells use `{#` themselves.
@@ -7,6 +7,7 @@ or an exact integer, else rendering fails. Comment delimiters are moved because 
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import jinja2
 
 from hpcproxy import shell
 from hpcproxy.errors import RenderError
-from hpcproxy.plan import Artifact, Plan
+from hpcproxy.node import build
+from hpcproxy.plan import AGENT_PROGRAM, AGENT_SETTINGS, Artifact, Plan
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -71,10 +73,14 @@ def _only_shell_text(value: object) -> object:
 
 
 def _render_one(environment: jinja2.Environment, artifact: Artifact, plan: Plan) -> bytes:
+    if artifact.source == AGENT_PROGRAM:
+        return build.build()
+    if artifact.source == AGENT_SETTINGS:
+        return (json.dumps(plan.agent, indent=2) + "\n").encode()
     try:
-        text = environment.get_template(artifact.template).render(plan.values)
+        text = environment.get_template(artifact.source).render(plan.values)
     except RenderError as error:
-        raise RenderError(artifact.template, error.reason) from None
+        raise RenderError(artifact.source, error.reason) from None
     except (jinja2.TemplateError, ValueError) as error:
-        raise RenderError(artifact.template, str(error)) from None
+        raise RenderError(artifact.source, str(error)) from None
     return text.encode("utf-8", "surrogateescape")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from invoke.context import Context
@@ -54,6 +56,17 @@ def number(value: Any) -> int | None:  # noqa: ANN401 - Invoke hands over what w
         raise UsageError(f"{value!r} is not a whole number") from None
 
 
+@contextlib.contextmanager
+def quiet_pipe() -> Iterator[None]:
+    """End with the code of a SIGPIPE when whoever read our output has gone; there is nobody left to tell."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
 def verb(body: Callable[..., None]) -> Callable[..., None]:
     """Turn what `body` raises into one line on stderr and an exit code; a user never meets a traceback."""
 
@@ -68,9 +81,7 @@ def verb(body: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             raise Exit("hpcproxy: interrupted", code=130) from None
         except BrokenPipeError:
-            # Whoever read our output has gone; there is nobody left to tell.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise Exit(code=141) from None
+            raise
         except Exception as error:
             if os.environ.get("HPCPROXY_DEBUG"):
                 raise

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcproxy.config import Config
+from hpcproxy.config import Config, Jump
 
 # Tried first where ssh itself says that it takes the option: AES-GCM moves up to twice what ChaCha20 does on
 # processors with AES instructions, and the server still chooses among what both sides offer.
@@ -41,6 +41,11 @@ def options(config: Config, known_hosts: Path) -> list[str]:
     if config.identity is not None:
         argv += ["-i", str(config.identity), "-o", "IdentitiesOnly=yes"]
     return argv
+
+
+def target(jump: Jump) -> list[str]:
+    """Return the last words of a command line: where to connect to."""
+    return [*(("-p", str(jump.port)) if jump.port else ()), "--", jump.destination]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from hpcproxy.errors import WayOutError
 
 _NAME = re.compile(r"hpcproxy-(?P<job>shell|[0-9]+)\.(?P<restart>[0-9]+)-[A-Za-z0-9]{8}")
 _BASE_MAX_CHARS = 48
+# What status.json counts; ssh alone counts its reconnects only.
+COUNTS = ("reconnects", "requests", "active", "bytes_up", "bytes_down", "held", "refused", "denied")
 _START_TIME_FIELD = 19  # of what follows the command's name in /proc/PID/stat; field 22 of proc(5)
 
 
@@ -36,14 +38,15 @@ class Tunnel:
     pid: int
     url: str
     ready: bool
-    since: int
+    since: float
     jump: str | None
-    reconnects: int
     last_error: str | None
+    counts: Mapping[str, int]
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON takes them."""
-        return {**vars(self), "directory": str(self.directory)}
+        plain = {name: value for name, value in vars(self).items() if name != "counts"}
+        return {**plain, "directory": str(self.directory), **self.counts}
 
     @property
     def log_tail(self) -> str:
@@ -100,10 +103,10 @@ def _read(directory: Path, job: str, restart: int) -> Tunnel | None:
         pid=int(pid_text),
         url=url,
         ready=bool(status.get("ready", False)),
-        since=int(status.get("since", 0)),
+        since=float(status.get("since", 0)),
         jump=status.get("jump"),
-        reconnects=int(status.get("reconnects", 0)),
         last_error=status.get("last_error"),
+        counts={name: int(status[name]) for name in COUNTS if name in status},
     )
 
 
@@ -161,10 +164,12 @@ def _await_ready(process: subprocess.Popen[bytes], timeout_s: float, say: Callab
         _node, _, text = rest.partition(" ")
         if verb == "ready":
             return text
-        reason = text
+        if verb in ("failed", "gave-up"):
+            reason = text
         if verb == "gave-up":
             break
-        say(text)
+        if verb == "failed":
+            say(text)
     layer, _, words = reason.partition(" ")
     raise WayOutError(layer, words) if words else WayOutError("tunnel", reason)
 

@@ -83,7 +83,7 @@ def fetch_address(proxy_url: str, check_url: str, timeout_s: float) -> Answer:
     port = target.port or (443 if tls else 80)
     begin = time.monotonic()
     try:
-        with _connect(proxy_url, host, port, timeout_s) as raw:
+        with connect(proxy_url, host, port, timeout_s) as raw:
             stream = ssl.create_default_context().wrap_socket(raw, server_hostname=host) if tls else raw
             with stream:
                 status, body = _get(stream, host, target.path or "/")
@@ -96,14 +96,11 @@ def fetch_address(proxy_url: str, check_url: str, timeout_s: float) -> Answer:
     return Answer(address=body, latency_ms=(time.monotonic() - begin) * 1000)
 
 
-def _connect(proxy_url: str, host: str, port: int, timeout_s: float) -> socket.socket:
+def connect(proxy_url: str, host: str, port: int, timeout_s: float) -> socket.socket:
+    """Return a connection to `host:port` through `proxy_url`; raises WayOutError naming the layer that failed."""
     url = urlsplit(proxy_url)
-    proxy = Proxy(
-        proxy_type=python_socks.ProxyType.SOCKS5,
-        host=url.hostname or "",
-        port=url.port or 0,
-        rdns=url.scheme == "socks5h",
-    )
+    kind = python_socks.ProxyType.HTTP if url.scheme == "http" else python_socks.ProxyType.SOCKS5
+    proxy = Proxy(proxy_type=kind, host=url.hostname or "", port=url.port or 0, rdns=url.scheme != "socks5")
     try:
         return proxy.connect(host, port, timeout=timeout_s)
     except socket.gaierror:
@@ -114,8 +111,10 @@ def _connect(proxy_url: str, host: str, port: int, timeout_s: float) -> socket.s
         raise WayOutError("tunnel", f"nothing answers at {proxy_url}: {error}", "start it with: hpcproxy up") from None
     except python_socks.ProxyTimeoutError:
         raise WayOutError("far end", f"{host}:{port} did not answer within {timeout_s:g} s") from None
-    except python_socks.ProxyError:
-        raise WayOutError("far end", f"{host}:{port} was not reached by the jump host") from None
+    except python_socks.ProxyError as error:
+        # The gate gives the reason; behind a bare SOCKS port only ssh's log has it, and the caller knows where that is.
+        reason = f": {error}" if url.scheme == "http" else ""
+        raise WayOutError("far end", f"{host}:{port} was not reached by the jump host{reason}") from None
 
 
 def _get(stream: socket.socket, host: str, path: str) -> tuple[int, str]:

@@ -1,6 +1,7 @@
 """The command `hold`: holds the way out and the port until it is told to end.
 
     python3 -I agent.pyz hold --config AGENT_JSON --address A --port P --state DIR [--node NAME] [--uid N]
+        [--ssh-option OPTION] [--key-note TEXT]
 
 On stdout, one line each: `ready NODE JUMP`, `failed NODE LAYER TEXT`, `gave-up NODE LAYER TEXT`. Exit code 0 after
 `gave-up` and after SIGTERM or SIGUSR1, 2 when the arguments, agent.json or the state directory cannot be used.
@@ -22,7 +23,8 @@ from .settings import BadSettings, Settings, load
 from .tunnel import GaveUp, Tunnel
 
 USAGE = "usage: agent.pyz hold --config FILE --address ADDRESS --port PORT --state DIR [--node NAME] [--uid UID]"
-OPTIONS = ("config", "address", "port", "state", "node", "uid")
+USAGE += " [--ssh-option OPTION] [--key-note TEXT]"
+OPTIONS = ("config", "address", "port", "state", "node", "uid", "ssh-option", "key-note")
 
 
 class BadArguments(Exception):
@@ -38,6 +40,8 @@ class Arguments:
                 raise BadArguments("--{} is missing".format(name))
         self.config, self.address, self.state = given["config"], given["address"], given["state"]
         self.node = given.get("node") or os.uname().nodename.split(".")[0]
+        # Known only on the node: an option that this ssh understands, and what is wrong with the keys found here.
+        self.ssh_option, self.key_note = given.get("ssh-option"), given.get("key-note")
         self.port = parse_number("port", given["port"], 1, 65535)
         self.uid = parse_number("uid", given["uid"], 0, 2**32 - 2) if "uid" in given else os.getuid()
         try:
@@ -76,7 +80,7 @@ def main(words: List[str]) -> int:
     """The exit code."""
     try:
         arguments = parse(words)
-        settings = load(arguments.config)
+        settings = here(load(arguments.config), arguments)
         folder = Folder(arguments.state)
     except BadArguments as error:
         print("hpcproxy agent: {}\n{}".format(error, USAGE), file=sys.stderr)
@@ -91,6 +95,18 @@ def main(words: List[str]) -> int:
         return hold(arguments, settings, folder)
     finally:
         folder.remove()
+
+
+def here(settings: Settings, arguments: Arguments) -> Settings:
+    """`settings` with what only this node knows."""
+    jumps, failures = settings.jumps, settings.failures
+    if arguments.ssh_option is not None:
+        words = ("-o", arguments.ssh_option)
+        jumps = tuple(jump._replace(argv=jump.argv[:1] + words + jump.argv[1:]) for jump in jumps)
+    if arguments.key_note is not None:
+        note = arguments.key_note
+        failures = tuple(row._replace(reason=note) if row.layer == "key" else row for row in failures)
+    return settings._replace(jumps=jumps, failures=failures)
 
 
 def hold(arguments: Arguments, settings: Settings, folder: Folder) -> int:

@@ -65,13 +65,13 @@ class Record:
         self.ready, self.jump, self.since = True, jump, time.time()
         self.reconnects += int(again)
         self.log("up through {}".format(jump))
-        self.changed()
+        self.write_status()  # at once: who was told `ready` looks there next
 
     def down(self, text: str) -> None:
         """There is none any more."""
         self.ready, self.jump, self.since, self.last_error = False, None, time.time(), text
         self.log("down {}".format(text))
-        self.changed()
+        self.write_status()
 
     def changed(self) -> None:
         """status.json is brought up to date, within a second."""
