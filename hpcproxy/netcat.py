@@ -1,4 +1,4 @@
-"""`hpcproxy nc HOST PORT`: stdin and stdout become a connection through the way out, for ssh's ProxyCommand. Connects."""
+"""Carry stdin and stdout over a connection through the way out, for ssh's ProxyCommand. Connects."""
 
 from __future__ import annotations
 
