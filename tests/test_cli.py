@@ -65,10 +65,16 @@ def test_every_task_is_documented_and_every_argument_has_help(name: str) -> None
         assert argument.help.endswith("."), f"{name}: {argument.name}"
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_no_flag_is_converted_by_invoke(name: str) -> None:
+    """It guesses a flag's type from its default, and a number that is none is then a traceback."""
+    assert {argument.kind for argument in TASKS[name].get_arguments()} <= {str, bool, list}
+
+
 def test_the_list_shows_every_verb_and_help_shows_its_flags() -> None:
     listed = run("--list").stdout
     for name in TASKS:
-        assert re.search(rf"^\s*\.?{re.escape(name.split('.')[-1])}\b", listed, re.MULTILINE), name
+        assert re.search(rf"^\s*{re.escape(name)}\b", listed, re.MULTILINE), name
     text = run("--help", "init").stdout
     for flag in ("--jump", "--port", "--identity", "--[no-]probe", "--replace-key"):
         assert flag in text
@@ -120,16 +126,17 @@ def test_bad_input_is_one_line_and_an_exit_code_and_touches_nothing(name: str, h
     assert (tree(home), tree(tmp_path)) == before
 
 
-@pytest.mark.parametrize("value", HOSTILE, ids=repr)
+# All of them meet the same check in test_config; here a few go the whole way.
+@pytest.mark.parametrize("value", HOSTILE[3:8], ids=repr)
 def test_a_hostile_jump_host_is_refused_with_exit_code_2(value: str, home: Path, tmp_path: Path) -> None:
     done = run("install-bashrc", f"--jump={value}", cwd=tmp_path)
-    if value == "":
-        assert done.returncode in (0, 1, 2)
-        return
     assert done.returncode == 2
     assert done.stderr.startswith("hpcproxy: command line: jump: ")
     assert list(home.iterdir()) == []
     assert list(tmp_path.iterdir()) == []
+
+
+_VERBS = (["render"], ["install-bashrc"], ["status"], ["check"], ["up"], ["init", "--jump", "a"])
 
 
 @pytest.mark.parametrize(
@@ -147,7 +154,7 @@ def test_a_hostile_jump_host_is_refused_with_exit_code_2(value: str, home: Path,
 def test_a_wrong_setting_names_file_key_reason_and_the_valid_ones(text: str, words: list[str], home: Path) -> None:
     (home / ".hpcproxy").mkdir()
     (home / ".hpcproxy" / "config.yaml").write_bytes(text.encode("latin-1"))
-    for verb in (["render"], ["install-bashrc"], ["status"], ["check"], ["up"], ["init", "--jump", "a"]):
+    for verb in _VERBS if text == "prot: 2015\n" else _VERBS[:1]:
         done = run(*verb)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.count("\n") == 1

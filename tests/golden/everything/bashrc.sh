@@ -130,7 +130,7 @@ proxy_on() {
         printf 'hpcproxy: no tunnel of yours is up on this machine; start one with: hpcproxy up\n' >&2
         return 1
     fi
-    if ! state=$(/bin/bash -p "$__hpcproxy_home/job.sh" start </dev/null); then return 1; fi
+    if ! state=$(/bin/bash -p "$__hpcproxy_home/job.sh" start shell </dev/null); then return 1; fi
     __hpcproxy_read "$state"
     __hpcproxy_export
     printf 'hpcproxy: on, %s\n' "$HPCPROXY_URL"

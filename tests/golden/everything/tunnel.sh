@@ -82,7 +82,7 @@ failure_texts=(
     'not responding'
     'Connection refused'
     'Too many authentication failures'
-    'Permission denied'
+    'Permission denied ('
     'Bad configuration option'
     'Bad owner or permissions'
     kex_exchange_identification
@@ -172,13 +172,25 @@ start_time() {
     started=${fields[19]}
 }
 
+# Set `text` to what the file $1 holds, to nothing if it cannot be read. (`$(<file)` would end the script there.)
+read_text() {
+    local line
+    text=''
+    while read -r line || [[ -n $line ]]; do text+=$line$'\n'; done 2>/dev/null <"$1" || :
+}
+
+# True if the process that made the state directory $1 is still there.
+holder_lives() {
+    local pid since
+    read -r pid since 2>/dev/null <"$1/pid" || return 1
+    [[ $pid =~ ^[0-9]+$ ]] && start_time "$pid" && [[ $started == "$since" ]]
+}
+
 # Set `state` to the directory of the way out $1 (JOB.RESTART) if it is ours and its holder lives, else return 1.
 find_state() {
-    local directory pid since
+    local directory
     for directory in "$state_base/hpcproxy-$1-"*; do
-        [[ -d $directory && ! -L $directory && -O $directory && -O $directory/pid ]] || continue
-        read -r pid since <"$directory/pid" || continue
-        if [[ $pid =~ ^[0-9]+$ ]] && start_time "$pid" && [[ $started == "$since" ]]; then
+        if [[ -d $directory && ! -L $directory && -O $directory && -O $directory/env ]] && holder_lives "$directory"; then
             state=$directory
             return 0
         fi
@@ -231,6 +243,7 @@ expand_part() {
     fi
     before=${part%%'['*} after=${part#*']'} inside=${part#*'['}
     inside=${inside%%']'*}
+    [[ -n $inside && $inside != *, ]] || return 1
     local IFS=,
     for range in $inside; do
         low=${range%-*} high=${range#*-}
@@ -270,7 +283,7 @@ cluster_domain() {
 # Set `direct` to the no_proxy list: what is reached without the way out. `$1` 1 adds the private networks.
 # Names and addresses both, because half of the clients do not know networks and the other half resolve first.
 no_proxy_list() {
-    local bypass_private=$1 entries=(localhost 127.0.0.1 ::1 0.0.0.0) node address _
+    local bypass_private=$1 entries=(localhost 127.0.0.1 ::1 0.0.0.0) node address last='' _
     shift
     job_nodes
     cluster_domain
@@ -281,7 +294,8 @@ no_proxy_list() {
     if ((${#nodes[@]})); then
         # Bounded: a resolver that does not answer must not hold the job up.
         while read -r address _; do
-            [[ $address =~ ^[0-9.]+$ && $address != 127.* ]] && entries+=("$address")
+            if [[ $address =~ ^[0-9.]+$ && $address != 127.* && $address != "$last" ]]; then entries+=("$address"); fi
+            last=$address
         done < <(timeout 2 getent ahostsv4 -- "${nodes[@]}" 2>/dev/null | sort -u)
     fi
     # One variable may hold 128 KiB (MAX_ARG_STRLEN); far below it, a list this long helps nobody.
@@ -299,19 +313,21 @@ no_proxy_list() {
 
 # Set layer, reason and permanent from the file $1 that holds ssh's stderr.
 read_reason() {
-    local text line last='' i
-    text=$(<"$1")
+    local text words='' line last='' i
+    read_text "$1"
+    while read -r line; do
+        # A channel that was not opened, our own probe's for one, says nothing about the connection, unless by rule.
+        [[ -n $line && $line != *'open failed: connect failed'* ]] || continue
+        words+=$line$'\n' last=${line//[[:cntrl:]]/}
+    done <<<"$text"
     for i in "${!failure_texts[@]}"; do
-        if [[ $text == *"${failure_texts[i]}"* ]]; then
+        if [[ $words == *"${failure_texts[i]}"* ]]; then
             layer=${failure_layers[i]} reason=${failure_reasons[i]} permanent=${failure_permanent[i]}
             [[ $layer == key ]] && look_at_key
             return 0
         fi
     done
-    while read -r line; do
-        [[ -n $line ]] && last=${line//[[:cntrl:]]/}
-    done <<<"$text"
-    layer=ssh reason=${last:-ssh ended without a word} permanent=0
+    layer=ssh reason=${last:-ssh was ended} permanent=0
 }
 
 # A refused key has causes on this side too; say the one that holds.
@@ -356,10 +372,13 @@ end() {
     if [[ -n $pause_pid ]]; then kill "$pause_pid" 2>/dev/null || :; fi
 }
 
+# Runs at every exit; $1 is the exit code. A holder that fails by a mistake of ours says so and does not mark the job.
 clean_up() {
+    if (($1)) && [[ -z $ending ]]; then say "gave-up ${node-} holder it ended by an error of its own, code $1"; fi
     end
     if [[ -n $ssh_pid ]]; then wait "$ssh_pid" 2>/dev/null || :; fi
     if [[ -n $state ]]; then rm -rf -- "$state"; fi
+    exit 0
 }
 
 # One line to whoever started us (gone after a while, which is fine) and to the log.
@@ -416,6 +435,11 @@ write_env() {
     mv -f -- "$state/env.new" "$state/env"
 }
 
+# `command -v` also finds what may not be run.
+has_ssh() {
+    [[ -x $(command -v ssh) ]]
+}
+
 # Set `command` to ssh with our options and what "$@" adds, to jump host number $1.
 ssh_command() {
     local jump=$1
@@ -441,7 +465,8 @@ probe_master() {
     if timeout "$connect_timeout_s" ssh -F /dev/null -S "$state/ctl" -W "$probe_target" -- probe >/dev/null 2>&1 </dev/null; then
         return 0
     fi
-    [[ $(<"$state/ssh.log") == *'open failed: connect failed'* ]]
+    read_text "$state/ssh.log"
+    [[ $text == *'open failed: connect failed'* ]]
 }
 
 # Hold a forward through jump host number $1 until it ends; true if it was ever up.
@@ -502,6 +527,24 @@ give_up() {
     exit 0
 }
 
+# The port is taken. If that is by another holder of this very job (two shells of it asked at once), its way out serves
+# and this one is not needed; if it is by anybody else, nothing of theirs is used.
+leave_to_other() {
+    local directory deadline=$((SECONDS + connect_timeout_s))
+    while ((SECONDS < deadline)) && [[ -z $ending ]]; do
+        for directory in "$state_base/hpcproxy-$key-"*; do
+            [[ $directory != "$state" && -O $directory && -O $directory/pid ]] || continue
+            read_text "$directory/status.json"
+            if [[ $text == *'"ready": true'* ]] && holder_lives "$directory"; then
+                say "ready $node the same way out as another shell of this job"
+                exit 0
+            fi
+        done
+        sleep 0.05
+    done
+    give_up "$layer $reason"
+}
+
 # Try the jump hosts in turn for as long as the job lives, with growing pauses between rounds.
 hold() {
     local wait_s=1 jump hopeless up
@@ -515,7 +558,7 @@ hold() {
             [[ -z $ending ]] || return 0
             failed "$jump"
             hopeless=$((hopeless + permanent))
-            if ((!ready)) && [[ $layer == port ]]; then give_up "$layer $reason"; fi
+            if ((!ready)) && [[ $layer == port ]]; then leave_to_other; fi
         done
         if ((!ready && hopeless == ${#jump_names[@]})); then give_up "$layer ${jump_names[jump]}: $reason"; fi
         [[ -n $ending ]] && return 0
@@ -531,9 +574,9 @@ begin_hold() {
     [[ $node =~ ^[A-Za-z0-9._-]+$ ]] || node=unnamed
     trap end TERM USR1 INT
     trap '' HUP PIPE
-    trap clean_up EXIT
+    trap 'clean_up $?' EXIT
     ((${#jump_names[@]})) || give_up 'configuration no jump host is configured; run: hpcproxy init --jump USER@HOST'
-    command -v ssh >/dev/null || give_up 'ssh there is no ssh on this node; ask for the OpenSSH client'
+    has_ssh || give_up 'ssh there is no ssh on this node; ask for the OpenSSH client'
     find_state_base
     state=$(mktemp -d -- "$state_base/hpcproxy-$key-XXXXXXXX") || give_up "state no directory can be made in $state_base"
     job_address "$job"
@@ -545,16 +588,17 @@ begin_hold() {
 }
 
 probe() {
-    local jump out
-    command -v ssh >/dev/null || { printf 'failed ssh there is no ssh on this machine\n' && return 0; }
+    local jump out text
+    has_ssh || { printf 'failed ssh there is no ssh on this machine\n' && return 0; }
     find_state_base
-    trap clean_up EXIT
+    trap 'clean_up $?' EXIT
     state=$(mktemp -d -- "$state_base/hpcproxy-probe-XXXXXXXX")
     for jump in "${!jump_names[@]}"; do
         ssh_command "$jump" -o ControlPath=none -W "$probe_target"
         out=0
         timeout "$((connect_timeout_s + 15))" "${command[@]}" </dev/null >/dev/null 2>"$state/ssh.log" || out=$?
-        if ((out == 0)) || [[ $(<"$state/ssh.log") == *'open failed: connect failed'* ]]; then
+        read_text "$state/ssh.log"
+        if ((out == 0)) || [[ $text == *'open failed: connect failed'* ]]; then
             printf 'ok %s\n' "${jump_names[jump]}"
             continue
         fi
