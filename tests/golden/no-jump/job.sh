@@ -77,7 +77,7 @@ complain() {
     printf 'hpcproxy: no way out: %s%s\n' "$1" "$consequence" >&2
 }
 
-# Run tunnel.sh on every node of the job, as a step of its own that takes nothing from the others.
+# Run tunnel.sh on all $1 nodes of the job, as a step of its own that takes nothing from the others; $2 is its mode.
 start_step() {
     local name
     # What sbatch or the user set as options for the job's own steps is none of this step's business.
@@ -91,16 +91,17 @@ start_step() {
         # Its end, early or late, good or bad, is no event for the job.
         --kill-on-bad-exit=0 --wait=0 --quiet --export=ALL --job-name=hpcproxy --chdir=/
     )
-    exec srun "${options[@]}" /bin/bash -p "$home/tunnel.sh" hold "$job" "$restart"
+    exec srun "${options[@]}" /bin/bash -p "$home/tunnel.sh" hold "$job" "$restart" "$2"
 }
 
-# Read what the holders have said so far into `ready` (a count), `why` (by node) and `hopeless`.
+# Read what the holders have said so far into `ready` (a count), `why` (by node), `hopeless` and `modes`.
 read_said() {
     local verb name layer text
-    ready=0 hopeless=0
+    ready=0 hopeless=0 modes=
     while read -r verb name layer text; do
         [[ $name =~ ^[A-Za-z0-9._-]+$ ]] || continue
         case $verb in
+            mode) [[ $modes == *"$layer"* ]] || modes+=$layer ;;
             ready) ready=$((ready + 1)) && unset "why[$name]" ;;
             failed) why[$name]="$layer: $text" ;;
             gave-up) why[$name]="$layer: $text" hopeless=1 ;;
@@ -135,29 +136,27 @@ end_step() {
     done
 }
 
-start() {
+# Start the step in mode $1 (`ssh`, or nothing to let each node choose) and wait for it. Returns 0 when all nodes are
+# ready, 2 if they chose differently, 1 if there is no way out, which has then been said.
+try_step() {
     local -A why=()
-    local count=${SLURM_JOB_NUM_NODES:-${SLURM_NNODES:-1}} ready=0 hopeless=0 work srun_pid deadline=$((SECONDS + ready_timeout_s))
-    if find_state "$job.$restart"; then
-        printf '%s\n' "$state"
-        return 0
-    fi
-    command -v srun >/dev/null || { complain 'srun is not on PATH' && return 1; }
+    local ready=0 hopeless=0 modes='' work srun_pid deadline=$((SECONDS + ready_timeout_s))
     work=$(mktemp -d -- "$state_base/hpcproxy-start-XXXXXXXX") || { complain "no directory can be made in $state_base" && return 1; }
     # What the step says is read while it is written; without a name the files are gone with their last reader.
     exec 3<>"$work/said" 4<>"$work/errors"
     rm -rf -- "$work"
-    start_step "$count" </dev/null >&3 2>&4 3>&- 4>&- &
+    start_step "$count" "$1" </dev/null >&3 2>&4 3>&- 4>&- &
     srun_pid=$!
     while ((SECONDS < deadline)); do
         read_said
+        if [[ $modes == *gate* && $modes == *ssh* ]]; then
+            end_step
+            return 2
+        fi
         # One node for which waiting is no use is enough; the others get a moment to say the same.
         if ((hopeless && deadline > SECONDS + 1)); then deadline=$((SECONDS + 1)); fi
         if ((ready >= count)); then
-            if find_state "$job.$restart"; then
-                printf '%s\n' "$state"
-                return 0
-            fi
+            if find_state "$job.$restart"; then return 0; fi
             end_step
             complain "this shell is on no node of job $job; open one there with: srun --overlap --pty bash"
             return 1
@@ -171,9 +170,38 @@ start() {
     return 1
 }
 
+start() {
+    local count=${SLURM_JOB_NUM_NODES:-${SLURM_NNODES:-1}} outcome=0
+    if ! find_state "$job.$restart"; then
+        command -v srun >/dev/null || { complain 'srun is not on PATH' && return 1; }
+        try_step '' || outcome=$?
+        # One address has to serve all nodes; where some have a python3 for the gate and some have not, none uses it.
+        if ((outcome == 2)); then
+            outcome=0
+            try_step ssh || outcome=$?
+        fi
+        ((outcome == 0)) || return 1
+    fi
+    printf '%s\n' "$state"
+}
+
+# One line of what went through on this node, where the gate has counted it.
+sum_up() {
+    local -A n=()
+    local word text
+    read_text "$state/status.json"
+    for word in requests bytes_up bytes_down reconnects; do
+        [[ $text =~ \"$word\":\ ([0-9]+) ]] || return 0
+        n[$word]=${BASH_REMATCH[1]}
+    done
+    printf 'hpcproxy: %d requests from this node, %d KiB up, %d KiB down, %d reconnects\n' \
+        "${n[requests]}" "$((n[bytes_up] / 1024))" "$((n[bytes_down] / 1024))" "${n[reconnects]}" >&2
+}
+
 stop() {
     local tries
     find_state "$job.$restart" || return 0
+    sum_up
     if [[ ${HPCPROXY_STEP-} =~ ^[0-9]+\.[0-9]+$ ]]; then scancel --quiet --signal=USR1 "$HPCPROXY_STEP" 2>/dev/null || :; fi
     for ((tries = 0; tries < 100; tries++)); do
         holder_lives "$state" || return 0

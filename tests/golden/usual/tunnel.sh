@@ -2,7 +2,9 @@
 # hpcproxy tunnel.sh: rendered from the configuration; a change belongs there, not here.
 set -euo pipefail
 
+home=/home/alice/.hpcproxy
 port=2015
+gate=1
 scheme=socks5h
 identity=''
 connect_timeout_s=10
@@ -339,14 +341,18 @@ look_at_key() {
 }
 
 # shellcheck shell=bash
-# Holds `ssh -N -D ADDRESS:PORT` for one job on one node, or probes the jump hosts.
+# Holds the way out of one job on one node, or probes the jump hosts.
 #
-#   tunnel.sh hold JOB RESTART    as a background step of the job, one on each node
-#   tunnel.sh hold shell 0        for a shell without Slurm, at 127.0.0.1
-#   tunnel.sh probe               one login to each jump host; a line `ok JUMP` or `failed LAYER JUMP: REASON` for each
+#   tunnel.sh hold JOB RESTART [ssh]   as a background step of the job, one on each node; `ssh`: without the gate
+#   tunnel.sh hold shell 0             for a shell without Slurm, at 127.0.0.1
+#   tunnel.sh probe                    one login to each jump host; `ok JUMP` or `failed LAYER JUMP: REASON` for each
 #
-# `hold` speaks on stdout: `ready NODE JUMP` once, `failed NODE LAYER JUMP: REASON` for each new reason, `gave-up …`
-# when no waiting will help; it then exits 0, for a step that fails would mark the job. SIGTERM and SIGUSR1 end it.
+# The gate (agent.pyz) listens at ADDRESS:PORT and holds ssh; where there is no python3 for it, or with `gate: false`,
+# ssh itself listens (`ssh -N -D ADDRESS:PORT`) and a loop here keeps it up.
+#
+# `hold` speaks on stdout: `mode NODE gate|ssh`, `ready NODE JUMP` once, `failed NODE LAYER JUMP: REASON` for each new
+# reason, `gave-up …` when no waiting will help; it then exits 0, for a step that fails would mark the job. SIGTERM and
+# SIGUSR1 end it.
 
 PATH=$PATH:/usr/local/bin:/usr/bin:/bin
 # A module's or conda's libraries are not the ones that the system's ssh was built with.
@@ -411,7 +417,7 @@ write_status() {
     fi
 }
 
-# Write the environment that shells of this job source. Every value is made of a checked set of characters.
+# Write the environment for shells of this job, with URLs of scheme $1. Values are made of checked sets of characters.
 write_env() {
     local step=${SLURM_STEP_ID-} octets listen
     IFS=. read -r -a octets <<<"$address"
@@ -420,7 +426,7 @@ write_env() {
     if [[ $step =~ ^[0-9]+$ ]]; then step=$job.$step; else step=''; fi
     no_proxy_list "$bypass_private" ${no_proxy_more[@]+"${no_proxy_more[@]}"}
     # In the order in which __hpcproxy_read takes them.
-    printf '%s\n' "$key" "$step" "$UID" "$listen" "$scheme://$address:$port" "$direct" >"$state/env.new"
+    printf '%s\n' "$key" "$step" "$UID" "$listen" "$1://$address:$port" "$direct" >"$state/env.new"
     mv -f -- "$state/env.new" "$state/env"
 }
 
@@ -429,13 +435,19 @@ has_ssh() {
     [[ -x $(command -v ssh) ]]
 }
 
+# Set `cipher` to the words that put AES-GCM first, or to nothing. Asked of ssh itself: an older one does not know the
+# `^`, and one built without AES-GCM refuses its name.
+cipher_words() {
+    cipher=()
+    if ssh -G -o "$cipher_option" localhost >/dev/null 2>&1 </dev/null; then cipher=(-o "$cipher_option"); fi
+}
+
 # Set `command` to ssh with our options and what "$@" adds, to jump host number $1.
 ssh_command() {
     local jump=$1
     shift
-    command=(ssh "${ssh_options[@]}")
-    # Asked of ssh itself: an older one does not know the `^`, and one built without AES-GCM refuses its name.
-    if ssh -G -o "$cipher_option" localhost >/dev/null 2>&1 </dev/null; then command+=(-o "$cipher_option"); fi
+    cipher_words
+    command=(ssh "${ssh_options[@]}" ${cipher[@]+"${cipher[@]}"})
     if [[ -n ${jump_ports[jump]} ]]; then command+=(-p "${jump_ports[jump]}"); fi
     command+=("$@" -- "${jump_destinations[jump]}")
 }
@@ -516,24 +528,6 @@ give_up() {
     exit 0
 }
 
-# The port is taken. If that is by another holder of this very job (two shells of it asked at once), its way out serves
-# and this one is not needed; if it is by anybody else, nothing of theirs is used.
-leave_to_other() {
-    local directory deadline=$((SECONDS + connect_timeout_s))
-    while ((SECONDS < deadline)) && [[ -z $ending ]]; do
-        for directory in "$state_base/hpcproxy-$key-"*; do
-            [[ $directory != "$state" && -O $directory && -O $directory/pid ]] || continue
-            read_text "$directory/status.json"
-            if [[ $text == *'"ready": true'* ]] && holder_lives "$directory"; then
-                say "ready $node the same way out as another shell of this job"
-                exit 0
-            fi
-        done
-        sleep 0.05
-    done
-    give_up "$layer $reason"
-}
-
 # Try the jump hosts in turn for as long as the job lives, with growing pauses between rounds.
 hold() {
     local wait_s=1 jump hopeless up
@@ -547,7 +541,7 @@ hold() {
             [[ -z $ending ]] || return 0
             failed "$jump"
             hopeless=$((hopeless + permanent))
-            if ((!ready)) && [[ $layer == port ]]; then leave_to_other; fi
+            if ((!ready)) && [[ $layer == port ]]; then give_up "$layer $reason"; fi
         done
         if ((!ready && hopeless == ${#jump_names[@]})); then give_up "$layer ${jump_names[jump]}: $reason"; fi
         [[ -n $ending ]] && return 0
@@ -556,7 +550,60 @@ hold() {
     done
 }
 
+# Set `python` to one that can run the gate: the system's first, for one from a user's environment may be slow to load.
+find_python() {
+    for python in /usr/bin/python3 /usr/libexec/platform-python python3; do
+        if "$python" -I -c 'import sys; sys.exit(sys.version_info < (3, 6))' >/dev/null 2>&1 </dev/null; then return 0; fi
+    done
+    return 1
+}
+
+# Two shells of a job may ask for its way out at the same moment. The holder that was there first serves both: the later
+# one says so once that is ready, or takes its place if it goes.
+yield_to_older() {
+    local directory pid since mine=$started older=1
+    while ((older)) && [[ -z $ending ]]; do
+        older=0
+        for directory in "$state_base/hpcproxy-$key-"*; do
+            if [[ $directory == "$state" || ! -O $directory ]] || ! holder_lives "$directory"; then continue; fi
+            read -r pid since <"$directory/pid" || continue
+            ((since < mine || (since == mine && pid < $$))) || continue
+            older=1
+            read_text "$directory/status.json"
+            if [[ $text == *'"ready": true'* ]]; then
+                say "ready $node the same way out as another shell of this job"
+                exit 0
+            fi
+        done
+        if ((older)); then pause 0.05; fi
+    done
+}
+
+# Make and fill the state directory for URLs of scheme $1.
+make_state() {
+    find_state_base
+    state=$(mktemp -d -- "$state_base/hpcproxy-$key-XXXXXXXX") || give_up "state no directory can be made in $state_base"
+    start_time "$$"
+    if ! { printf '%d %s\n' "$$" "$started" >"$state/pid" && write_env "$1"; }; then
+        give_up "state nothing can be written in $state_base"
+    fi
+}
+
+# Become the gate: same pid, same state directory, which it removes at its end.
+hand_over() {
+    local words=(
+        hold --config "$home/agent.json" --address "$address" --port "$port" --state "$state" --node "$node"
+    )
+    cipher_words
+    if ((${#cipher[@]})); then words+=(--ssh-option "${cipher[1]}"); fi
+    reason=''
+    look_at_key
+    if [[ -n $reason ]]; then words+=(--key-note "$reason"); fi
+    exec "$python" -I "$home/agent.pyz" "${words[@]}"
+}
+
 begin_hold() {
+    local mode=gate
     job=$1 key=$1.$2
     [[ $1 == shell || $1 =~ ^[0-9]{1,10}$ ]] && [[ $2 =~ ^[0-9]{1,10}$ ]] || exit 2
     node=${SLURMD_NODENAME:-${HOSTNAME%%.*}}
@@ -566,14 +613,18 @@ begin_hold() {
     trap 'clean_up $?' EXIT
     ((${#jump_names[@]})) || give_up 'configuration no jump host is configured; run: hpcproxy init --jump USER@HOST'
     has_ssh || give_up 'ssh there is no ssh on this node; ask for the OpenSSH client'
-    find_state_base
-    state=$(mktemp -d -- "$state_base/hpcproxy-$key-XXXXXXXX") || give_up "state no directory can be made in $state_base"
     job_address "$job"
-    start_time "$$"
-    if ! { printf '%d %s\n' "$$" "$started" >"$state/pid" && write_env; }; then
-        give_up "state nothing can be written in $state_base"
+    if [[ -z $gate || $3 == ssh ]] || ! find_python; then mode=ssh; fi
+    if [[ $mode == gate ]]; then make_state http; else make_state "$scheme"; fi
+    if [[ -n $gate && $mode == ssh ]]; then log 'no python3 of 3.6 or later for the gate here; ssh itself listens'; fi
+    say "mode $node $mode"
+    yield_to_older
+    [[ -z $ending ]] || return 0
+    if [[ $mode == ssh ]]; then
+        hold
+    else
+        hand_over
     fi
-    hold
 }
 
 probe() {
@@ -602,10 +653,10 @@ probe() {
 }
 
 case ${1-} in
-    hold) begin_hold "${2-}" "${3-}" ;;
+    hold) begin_hold "${2-}" "${3-}" "${4-}" ;;
     probe) probe ;;
     *)
-        printf 'usage: tunnel.sh hold JOB RESTART | probe\n' >&2
+        printf 'usage: tunnel.sh hold JOB RESTART [ssh] | probe\n' >&2
         exit 2
         ;;
 esac
