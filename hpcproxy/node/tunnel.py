@@ -6,8 +6,9 @@ import socket
 import time
 from typing import List, NamedTuple, Optional, Set, Tuple
 
+from .control import MasterLost
 from .loop import Loop, Signal, TimedOut
-from .master import Master, MasterLost, Session
+from .master import Master, Session
 from .record import Record
 from .settings import Failure, Jump, Settings
 from .target import Target
