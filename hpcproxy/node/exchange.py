@@ -1,4 +1,4 @@
-"""Requests for http:// URLs: each is passed on to its far end, its response back, connections are kept alive.
+"""Requests for http:// URLs: each is passed on to its far end and its response back; connections are kept alive.
 
 No `Via` is added, though RFC 9110 asks for it: common servers (nginx's gzip_proxied) stop compressing when they see one.
 """

@@ -200,6 +200,8 @@ class Tunnel:
     def stop(self) -> None:
         """ssh is ended and reaped, now: at most a second, then by force."""
         masters = [each for each in (self.master, self.starting) if each is not None]
+        for master in masters:
+            master.control.close()
         end_now([each for each in masters if each.child is not None])
 
 
