@@ -74,6 +74,7 @@ def parse(words: List[str]) -> Arguments:
 
 def main(words: List[str]) -> int:
     """The exit code."""
+    occupy_standard_descriptors()
     try:
         arguments = parse(words)
         settings = load(arguments.config)
@@ -91,6 +92,15 @@ def main(words: List[str]) -> int:
         return hold(arguments, settings, folder)
     finally:
         folder.remove()
+
+
+def occupy_standard_descriptors() -> None:
+    """Descriptors 0 to 2 are open, if only to /dev/null: else a client's socket could become our stdout."""
+    while True:
+        fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        if fd > 2:
+            os.close(fd)
+            return
 
 
 def hold(arguments: Arguments, settings: Settings, folder: Folder) -> int:

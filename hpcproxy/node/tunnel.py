@@ -147,7 +147,8 @@ class Tunnel:
         self.record.failed("{}: {}: {}".format(name, verdict.layer, verdict.reason))
         if (name, verdict) not in self.said:
             self.said.add((name, verdict))
-            self.record.announce("failed", "{} {}".format(verdict.layer, verdict.reason))
+            whose = "{}: ".format(name) if len(self.candidates) > 1 else ""
+            self.record.announce("failed", "{} {}{}".format(verdict.layer, whose, verdict.reason))
         verdicts = [each.verdict for each in self.candidates]
         if not self.was_ready and all(each is not None and each.permanent for each in verdicts):
             raise GaveUp(verdict.layer, verdict.reason)

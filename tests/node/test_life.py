@@ -148,7 +148,7 @@ def test_one_good_jump_host_is_enough(start_agent, jump_host, tmp_path):
         agent = start_agent([sshd.jump("bad"), jump_host.jump("good")])
     finally:
         sshd.stop()
-    assert agent.lines() == ["failed c1 key the jump host refuses the key", "ready c1 good"]
+    assert agent.lines() == ["failed c1 key bad: the jump host refuses the key", "ready c1 good"]
 
 
 def test_a_passing_failure_is_said_once_and_tried_again(start_agent, tmp_path):
@@ -243,3 +243,23 @@ def test_a_wrong_agent_json_is_one_line(tmp_path):
     done = run("hold", "--config", config, "--address", "127.64.0.1", "--port", PORT, "--state", state)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "hpcproxy agent: {}: version: is 2, this agent reads 1\n".format(config)
+
+
+def test_a_directory_that_another_agent_holds(gate):
+    words = ["hold", "--config", gate.config, "--address", gate.address, "--port", PORT, "--state", gate.state]
+    done = run(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is held by process {}".format(gate.process.pid) in done.stderr
+    assert gate.status()["ready"]
+
+
+def test_closed_standard_descriptors(jump_host, tmp_path):
+    agent = Agent(
+        tmp_path / "a", [jump_host.jump()], python="sh", flags=("-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable)
+    )
+    agent.start()
+    try:
+        until(lambda: agent.status().get("ready"), "it is up")
+        assert b" 502 " in agent.ask(b"CONNECT 127.0.0.1:1 HTTP/1.1\r\n\r\n")
+    finally:
+        assert agent.stop() == 0

@@ -1,7 +1,8 @@
 """The pure parts: whatever comes, they answer or refuse; however it is cut, they answer the same."""
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hpcproxy.node import framing, mux, request, socks, sshlog, target, way
 from hpcproxy.node.answer import ANSWERS, http_answer

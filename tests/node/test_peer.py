@@ -15,7 +15,7 @@ from .harness import PORT, clean_environment, read_rest, until
 
 NOBODY = 65534
 SPY = """
-import encodings.idna, os, socket, sys  # all now: the other user may not be able to read this Python's files
+import encodings.idna, os, socket, sys  # all now: the other user may not read this Python's files
 uid, address, port, data, quick = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), bytes.fromhex(sys.argv[4]), sys.argv[5]
 if uid >= 0:
     os.setgid(uid)

@@ -1,7 +1,8 @@
 """agent.json and the rules in it."""
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hpcproxy.node import settings
 from hpcproxy.node.policy import BadRule, Policy, denied_by, pack_address, parse_rule
