@@ -51,7 +51,8 @@ class Folder:
         try:
             with open(os.path.join(self.path, "pid")) as file:
                 pid, started = file.read(64).split()
-            return int(pid) if start_time(int(pid)) == started else 0
+            # tunnel.sh writes the file and becomes this process: then it names us.
+            return int(pid) if int(pid) != os.getpid() and start_time(int(pid)) == started else 0
         except (OSError, ValueError):
             return 0  # no such file, or none of ours: nobody is there
 
