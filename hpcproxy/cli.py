@@ -51,10 +51,11 @@ def init(
     replace_key: bool = False,
 ) -> None:
     """Write ~/.hpcproxy/config.yaml, pin the jump host's key and try one login."""
-    if not jump:
-        raise UsageError("say which jump host: hpcproxy init --jump USER@HOST")
     flags = ops.parse_flags(jump=jump, port=number(port), identity=_absolute(identity))
-    report = ops.init(_account(), flags, try_login=probe, replace_key=replace_key, say=say)
+    account = _account()
+    if not ops.settings_of(account, flags).jump:
+        raise UsageError("say which jump host: hpcproxy init --jump USER@HOST")
+    report = ops.init(account, flags, try_login=probe, replace_key=replace_key, say=say)
     results(report.results)
     for pinned in report.pinned:
         if pinned.error is None:
