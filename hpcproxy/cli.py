@@ -27,6 +27,7 @@ def _account() -> Account:
     return Account.of(os.environ)
 
 
+_CHECK_TIMEOUT_S = 20
 JUMP_HELP = "Jump host, [USER@]HOST[:PORT]; may be given several times, the next is tried when one fails."
 
 
@@ -50,10 +51,11 @@ def init(
     replace_key: bool = False,
 ) -> None:
     """Write ~/.hpcproxy/config.yaml, pin the jump host's key and try one login."""
-    if not jump:
-        raise UsageError("say which jump host: hpcproxy init --jump USER@HOST")
     flags = ops.parse_flags(jump=jump, port=number(port), identity=_absolute(identity))
-    report = ops.init(_account(), flags, try_login=probe, replace_key=replace_key, say=say)
+    account = _account()
+    if not ops.settings_of(account, flags).jump:
+        raise UsageError("say which jump host: hpcproxy init --jump USER@HOST")
+    report = ops.init(account, flags, try_login=probe, replace_key=replace_key, say=say)
     results(report.results)
     for pinned in report.pinned:
         if pinned.error is None:
@@ -211,11 +213,11 @@ def _show_tunnels(tunnels: list[Tunnel]) -> None:
     console().print(shown)
 
 
-@task(help={"timeout": "Seconds to wait for the answer.", "json": "Print JSON."})
+@task(help={"timeout": "Seconds to wait for the answer (default 20).", "json": "Print JSON."})
 @verb
-def check(_context: Context, timeout: int = 20, json_: bool = False) -> None:
+def check(_context: Context, timeout: int | None = None, json_: bool = False) -> None:
     """Print the address the internet sees, the latency and the jump host, or the layer that failed."""
-    checked = ops.check(_account(), number(timeout) or 20)
+    checked = ops.check(_account(), number(timeout) or _CHECK_TIMEOUT_S)
     if json_:
         print(json.dumps({**vars(checked.answer), "url": checked.url, "jump": checked.jump}))
         return

@@ -106,7 +106,15 @@ def _raise_layer(error: Exception, jump: str) -> NoReturn:
 def pin(known_hosts: str, key: HostKey) -> str:
     """Return the text of `known_hosts` with `key` as the only key of its name."""
     kept = [line for line in known_hosts.splitlines(keepends=True) if line.split(" ", 1)[0] != key.name]
-    return "".join(kept) + key.line
+    text = "".join(kept)
+    return text + ("\n" if text and not text.endswith("\n") else "") + key.line
+
+
+def is_other(known_hosts: str, key: HostKey) -> bool:
+    """Whether `known_hosts` knows the name of `key` with other keys only, be they of its kind or of another."""
+    lines = [line.split() for line in known_hosts.splitlines()]
+    known = [fields[1:3] for fields in lines if fields and key.name in fields[0].split(",")]
+    return bool(known) and [key.kind, key.data] not in known
 
 
 def pinned(known_hosts: str, name: str, kind: str) -> str | None:

@@ -111,18 +111,21 @@ def _pin(account: Account, jump: Jump, config: Config, replace: bool, say: Say) 
         key = hostkey.fetch(jump, config.connect_timeout_s)
     except WayOutError as error:
         return Pinned(str(jump), "", "", "", error)
-    text = (install.read(account.home.known_hosts) or b"").decode()
+    text = (install.read(account.home.known_hosts) or b"").decode(errors="surrogateescape")
     before = hostkey.pinned(text, key.name, key.kind)
     personal = (install.read(account.user_home / ".ssh" / "known_hosts") or b"").decode(errors="replace")
     known = hostkey.pinned(personal, key.name, key.kind)
-    if not replace and any(data not in (None, key.data) for data in (before, known)):
-        where = account.home.known_hosts if before not in (None, key.data) else "~/.ssh/known_hosts"
+    # In our own list a key of another kind counts too: a stranger chooses which kind to show.
+    if not replace and (hostkey.is_other(text, key) or known not in (None, key.data)):
+        where = account.home.known_hosts if hostkey.is_other(text, key) else "~/.ssh/known_hosts"
         reason = f"shows another key than the one in {where}: {key.fingerprint}"
         advice = "ask its admin; if the change is right, run init again with --replace-key"
         return Pinned(
             str(jump), key.fingerprint, key.kind, "changed", WayOutError("host-key", reason, advice, str(jump))
         )
-    install.apply([Write(account.home.known_hosts, hostkey.pin(text, key).encode(), _PRIVATE_MODE)])
+    install.apply(
+        [Write(account.home.known_hosts, hostkey.pin(text, key).encode(errors="surrogateescape"), _PRIVATE_MODE)]
+    )
     news = "as pinned before" if before == key.data else "as in ~/.ssh/known_hosts" if known == key.data else "new"
     return Pinned(str(jump), key.fingerprint, key.kind, news, None)
 

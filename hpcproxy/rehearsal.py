@@ -16,13 +16,13 @@ from hpcproxy.report import console, number, say, verb
 NAME_HELP = "Name of the lab; labs of different names run beside each other."
 
 
-@task(help={"nodes": "How many compute nodes.", "name": NAME_HELP})
+@task(help={"nodes": "How many compute nodes (default 3).", "name": NAME_HELP})
 @verb
-def up(_context: Context, nodes: int = 3, name: str = "lab") -> None:
+def up(_context: Context, nodes: int | None = None, name: str = "lab") -> None:
     """Build a real Slurm cluster on this machine and return when it answers; needs root."""
     from hpcproxy.lab import Lab, LabSpec  # noqa: PLC0415 - only those who ask for a lab load it
 
-    lab = Lab.up(LabSpec(name=name, nodes=number(nodes) or 0), on_step=say)
+    lab = Lab.up(LabSpec(name=name, nodes=3 if nodes is None else number(nodes) or 0), on_step=say)
     print(f"up            {NodeSet.fromlist(lab.hosts)}; jump hosts 192.168.31.10, 192.168.31.11; users alice, bob")
     print("try           invoke lab.run --node login --user alice -- sinfo")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcproxy.config import Layer, resolve
-from hpcproxy.plan import Home, Plan, account_plan
+from hpcproxy.plan import AGENT_PROGRAM, Home, Plan, account_plan
 from hpcproxy.render import Bundle, render
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -17,7 +17,14 @@ _EVERYTHING: dict[str, Any] = {
     "jump": ["hello@192.168.31.10", "u@[2001:db8::1]:2222"],
     "port": 3128,
     "identity": "/home/größe/my keys/id_ed25519",
+    "gate": False,
     "scheme": "socks5",
+    "replace_proxy": True,
+    "hold_s": 3,
+    "max_connections": 64,
+    "allow": [".example.org", "192.0.2.0/24:443"],
+    "deny": ["*:25"],
+    "access_log": True,
     "autostart": True,
     "required": True,
     "ready_timeout_s": 60,
@@ -54,7 +61,8 @@ def _bundles() -> dict[str, Bundle]:
 
 
 def _named(bundle: Bundle) -> list[tuple[str, bytes]]:
-    return [(file.artifact.name, file.content) for file in bundle.files]
+    # The agent's program is its sources, which stand in this repository already.
+    return [(file.artifact.name, file.content) for file in bundle.files if file.artifact.source != AGENT_PROGRAM]
 
 
 def write_goldens() -> list[Path]:

@@ -27,15 +27,14 @@ QUICK = {"connect_timeout_s": 2, "retry_max_s": 1, "alive_interval_s": 1, "alive
 
 
 def write_script(directory: Path, known_hosts: str = "", **settings: Any) -> Path:
-    """Write the tunnel.sh of these settings, and the known hosts beside it, into `directory`; return its path."""
+    """Write all files of these settings, and the known hosts, into `directory`; return the path of tunnel.sh."""
     directory.mkdir(exist_ok=True)
     values = {"port": free_port(), **QUICK, **settings}
     home = Home(directory)
     home.known_hosts.write_text(known_hosts)
-    file = render(account_plan(resolve(Layer("test", values)), home)).named("tunnel.sh")
-    assert file is not None
-    file.artifact.path.write_bytes(file.content)
-    return file.artifact.path
+    for file in render(account_plan(resolve(Layer("test", values)), home)).files:
+        file.artifact.path.write_bytes(file.content)
+    return directory / "tunnel.sh"
 
 
 class Holder:

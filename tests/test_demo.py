@@ -16,7 +16,7 @@ from rich.console import Console
 
 from hpcproxy import demo
 from hpcproxy.demo.story import Act, Output, Step, play, tell
-from hpcproxy.errors import HpcproxyError
+from hpcproxy.errors import HpcproxyError, LabError
 
 asyncssh = pytest.importorskip("asyncssh", reason="the demo without root needs asyncssh (hpcproxy[demo])")
 jumphost = pytest.importorskip("hpcproxy.demo.jumphost")
@@ -166,3 +166,9 @@ def _naming(directory: Path) -> list[str]:
         if os.fsencode(directory) in command:
             found.append(command.decode())
     return found
+
+
+def test_without_root_the_lab_is_refused_with_the_other_way_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    with pytest.raises(LabError, match="invoke demo --loopback"):
+        demo.run(_pipe(), loopback=False)

@@ -129,7 +129,7 @@ def test_the_static_parts_stand_alone(path: Path) -> None:
 def _render_text(tmp_path: Path, text: str, **values: object) -> bytes:
     (tmp_path / "t.j2").write_text(text)
     artifact = Artifact("t", "t.j2", Path("/t"), 0o600, "")
-    return render(Plan((artifact,), values), templates=tmp_path).files[0].content
+    return render(Plan((artifact,), values, {}), templates=tmp_path).files[0].content
 
 
 @pytest.mark.parametrize("value", ["text", "", True, None, 1.5, ["a"], b"x"], ids=repr)

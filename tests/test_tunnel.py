@@ -36,13 +36,20 @@ def own_jump_host(tmp_path: Path) -> Iterator[Sshd]:
         yield server
 
 
+@pytest.fixture(params=["gate", "ssh"])
+def mode(request: pytest.FixtureRequest) -> str:
+    """Who listens: both ways are first-class."""
+    return str(request.param)
+
+
 @pytest.fixture
-def hold(tmp_path: Path) -> Iterator[Callable[..., Holder]]:
+def hold(tmp_path: Path, mode: str) -> Iterator[Callable[..., Holder]]:
     """Start a holder with these settings; it is ended when the test is."""
     holders: list[Holder] = []
 
     def start(job: str = "", **settings: Any) -> Holder:
-        holders.append(Holder(write_script(tmp_path / f"home {len(holders)}", **settings), job))
+        script = write_script(tmp_path / f"home {len(holders)}", **{"gate": mode == "gate", **settings})
+        holders.append(Holder(script, job))
         return holders[-1]
 
     yield start
@@ -62,38 +69,45 @@ def _fetch(url: str) -> str:
 # ------------------------------------------------------------------------------------------------ it holds
 
 
-@pytest.mark.parametrize("scheme", ["socks5h", "socks5"])
-def test_it_says_ready_once_the_way_out_works(scheme: str, hold: Callable[..., Holder], jump_host: Sshd) -> None:
-    holder = hold(**_through(jump_host), scheme=scheme)
+@pytest.mark.parametrize(("gate", "scheme", "spelled"), [(True, "socks5", "http"), (False, "socks5h", "socks5h"), (False, "socks5", "socks5")])
+def test_it_says_ready_once_the_way_out_works(
+    gate: bool, scheme: str, spelled: str, hold: Callable[..., Holder], jump_host: Sshd
+) -> None:
+    holder = hold(**_through(jump_host), gate=gate, scheme=scheme)
+    assert holder.line("mode").endswith(" gate" if gate else " ssh")
     verb, _node, jump = holder.line("ready", "failed", "gave-up").split(" ", 2)
     assert (verb, jump) == ("ready", jump_host.jump)
-    assert holder.url.startswith(f"{scheme}://127.")
+    assert holder.url.startswith(f"{spelled}://127.")
     assert _fetch(holder.url) == "203.0.113.7"
 
 
-def test_its_state_is_the_users_alone_and_its_status_is_json(hold: Callable[..., Holder], jump_host: Sshd) -> None:
+def test_its_state_is_the_users_alone_and_its_status_is_json(
+    mode: str, hold: Callable[..., Holder], jump_host: Sshd
+) -> None:
     holder = hold(**_through(jump_host))
     holder.line("ready")
     assert stat.S_IMODE(holder.state.stat().st_mode) == 0o700
     assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in holder.state.iterdir()} == {
-        "ctl": 0o600, "env": 0o600, "log": 0o600, "pid": 0o600, "ssh.log": 0o600, "status.json": 0o600,
+        "ctl": 0o600, "env": 0o600, "log": 0o600, "pid": 0o600, "status.json": 0o600,
+        **({"socks": 0o600} if mode == "gate" else {"ssh.log": 0o600}),
     }  # fmt: skip
     status = holder.status()
     number = int(holder.job)
     assert status["address"] == f"127.{64 + (number >> 16 & 63)}.{number >> 8 & 255}.{number & 255}"
-    expected = {"version": 1, "ready": True, "mode": "ssh", "jump": jump_host.jump, "reconnects": 0, "last_error": None}
+    expected = {"version": 1, "ready": True, "mode": mode, "jump": jump_host.jump, "reconnects": 0, "last_error": None}
     assert expected.items() <= status.items()
     assert status["pid"] == holder.process.pid
 
 
-def test_its_environment_is_six_plain_lines(hold: Callable[..., Holder], jump_host: Sshd) -> None:
+def test_its_environment_is_six_plain_lines(mode: str, hold: Callable[..., Holder], jump_host: Sshd) -> None:
     holder = hold(**_through(jump_host), no_proxy=["a.example"])
     holder.line("ready")
     key, step, uid, listen, url, direct = (holder.state / "env").read_text().splitlines()
     assert (key, step, uid) == (f"{holder.job}.0", "", str(os.getuid()))
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
     assert [uid] == [row[7] for row in rows if row[1] == listen and row[3] == "0A"]
-    assert url == f"socks5h://{holder.status()['address']}:{holder.status()['port']}"
+    scheme = "http" if mode == "gate" else "socks5h"
+    assert url == f"{scheme}://{holder.status()['address']}:{holder.status()['port']}"
     assert direct.startswith("localhost,127.0.0.1,::1,0.0.0.0,")
     assert direct.endswith(",a.example")
     assert " " not in direct
@@ -197,7 +211,7 @@ def test_the_next_jump_host_is_tried_when_one_fails(hold: Callable[..., Holder],
     refusing = f"u@127.0.0.1:{servers.free_port()}"
     holder = hold(**{**settings, "jump": [refusing, jump_host.jump]})
     assert holder.line("ready").endswith(f" {jump_host.jump}")
-    assert f" route {refusing}: " in holder.lines[0]
+    assert f" route {refusing}: " in holder.lines[1]
     assert _fetch(holder.url) == "203.0.113.7"
 
 
@@ -346,8 +360,8 @@ def test_a_port_taken_by_somebody_else_is_left_to_them(hold: Callable[..., Holde
         port = server.getsockname()[1]
         holder = hold("shell", **_through(jump_host), port=port)
         line = holder.line("gave-up", "ready")
-        assert " port the port is taken by another process of this node" in line
-        assert "nothing of theirs is used" in line
+        assert " port " in line
+        assert "another process" in line
         assert holder.process.wait(20) == 0
         assert holder.left_behind() == []
 

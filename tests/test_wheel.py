@@ -79,9 +79,9 @@ def test_the_installed_program_renders_and_installs(program: Path, home: Path) -
     assert (listed.returncode, listed.stderr) == (0, "")
     for name in ("tunnel.sh", "job.sh", "prologue.sh", "epilogue.sh", "bashrc.sh"):
         assert name in listed.stdout
-        assert _run(program, "render", name).stdout.count("\n") > 20
+        assert _run(program, "render", "--name", name).stdout.count("\n") > 20
     installed = _run(program, "install-bashrc", "--jump", "u@h", "--port", "2015")
     assert installed.returncode == 0, installed.stderr
-    assert (home / ".hpcproxy" / "tunnel.sh").read_text() == _run(program, "render", "tunnel.sh").stdout
+    assert (home / ".hpcproxy" / "tunnel.sh").read_text() == _run(program, "render", "--name", "tunnel.sh").stdout
     assert _run(program, "uninstall").returncode == 0
     assert list(home.iterdir()) == []

@@ -24,12 +24,13 @@ from hpcproxy import render, shell
 from hpcproxy.demo.story import TIMED_OUT, Act, Output, show_scene, tell
 from hpcproxy.demo.traces import Traces, highest
 from hpcproxy.errors import LabError
-from hpcproxy.lab import Lab, LabSpec
+from hpcproxy.lab import Lab, LabSpec, packages, record
 from hpcproxy.lab.spec import CONTROLLER, INTERNET, USERS
 
 USER = "alice"
 PORT = 2015
 _JUMP = "jump1"
+_NAME_BEGIN = "demo-"
 _COMMAND_TIMEOUT_S = 60
 _UP_TIMEOUT_S = 60
 _PACKAGE_PARENT = Path(__file__).parents[2]
@@ -47,11 +48,13 @@ until [ -e looked ]; do sleep 0.1; done  # until the demo has looked
 """
 
 
-def run(console: Console, name: str = "demo") -> bool:
+def run(console: Console, name: str | None = None) -> bool:
     """Tell the story on `console`, on a lab called `name`; True if every step came out as expected.
 
-    Raises LabError if the lab cannot be built here. No lab of that name is left, whatever happens.
+    Raises LabError if the lab cannot be built here. No lab of that name is left, whatever happens, and none of a demo
+    that was killed.
     """
+    name = name or f"{_NAME_BEGIN}{os.getpid()}"  # its own, so that two demos can run side by side
     with _lab(console, name) as lab:
         show_scene(console, "hpcproxy, shown on a Slurm cluster of its own on this machine", _scene(lab))
         return tell(console, _acts(_Login(lab)))
@@ -60,13 +63,22 @@ def run(console: Console, name: str = "demo") -> bool:
 @contextlib.contextmanager
 def _lab(console: Console, name: str) -> Iterator[Lab]:
     with _advised():
-        Lab.remove(name)  # one that a killed demo left has its user's files in it
+        packages.require_privilege()
+        _remove_abandoned()
     try:
         with _advised():
             lab = _build(console, name)
         yield lab
     finally:
         Lab.remove(name)
+
+
+def _remove_abandoned() -> None:
+    """Remove the labs of demos that were killed before they could."""
+    for path in record.DIRECTORY.glob(f"{_NAME_BEGIN}*.json"):
+        pid = path.stem[len(_NAME_BEGIN) :]
+        if pid.isdecimal() and not Path("/proc", pid).exists():
+            Lab.remove(path.stem)
 
 
 @contextlib.contextmanager

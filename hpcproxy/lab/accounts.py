@@ -16,7 +16,7 @@ KEY = ".ssh/id_ed25519"
 
 
 def create(machines: Iterable[Machine]) -> None:
-    """Every host knows the same users and has homes for alice and bob; their keys open the jump hosts."""
+    """Create the same users on every host, with homes for alice and bob whose keys open the jump hosts."""
     every = tuple(machines)
     passwd, group, shadow = _tables()
     for machine in every:
@@ -37,7 +37,7 @@ def create(machines: Iterable[Machine]) -> None:
 
 
 def ids(machine: Machine, user: str) -> tuple[int, int]:
-    """The uid and gid of `user` on `machine`."""
+    """Return the uid and gid of `user` on `machine`."""
     rows = (line.split(":") for line in machine.path("/etc/passwd").read_text().splitlines())
     return next((int(row[2]), int(row[3])) for row in rows if row[0] == user)
 
@@ -52,7 +52,7 @@ def _make_home(machine: Machine, user: str, uid: int) -> None:
 
 
 def _tables() -> tuple[str, str, str]:
-    """passwd, group and shadow of the lab: no person of the machine is in them, and no password opens anything."""
+    """Return passwd, group and shadow of the lab: no person of the machine is in them, no password opens anything."""
     people = {"root", *USERS}
     users = _machine_rows("/etc/passwd", people, 2)
     groups = _machine_rows("/etc/group", people, 2)

@@ -16,8 +16,8 @@ from typing import IO, Any
 import hpcproxy
 from hpcproxy.errors import LabError
 from hpcproxy.lab import accounts, network, record, slurm, sshd, trust
-from hpcproxy.lab.cradle import KEEP
 from hpcproxy.lab.command import tail
+from hpcproxy.lab.cradle import KEEP
 from hpcproxy.lab.machine import Machine
 from hpcproxy.lab.spec import CONTROLLER, INTERNET, INTERNET_NAME, LOGIN, LabSpec
 
@@ -30,7 +30,7 @@ _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from hpcproxy.lab.cradle i
 
 
 def build(spec: LabSpec, on_step: Callable[[str], None]) -> tuple[record.Process, dict[str, int]]:
-    """The lab runs, answers and is on record; its root process and each host's. On any failure nothing of it is left."""
+    """Build the lab and put it on record; return its root process and each host's. A failure leaves nothing of it."""
     started = time.monotonic()
     on_step(f"lab {spec.name}: {len(spec.hosts)} hosts")
     with tempfile.TemporaryFile("w+") as errors:
@@ -44,7 +44,7 @@ def build(spec: LabSpec, on_step: Callable[[str], None]) -> tuple[record.Process
             on_step("networks")
             network.connect(spec.hosts, pids)
             _furnish_and_start(spec, machines, on_step)
-            wait_ready(spec, machines, READY_TIMEOUT_S)
+            wait_ready(machines, READY_TIMEOUT_S)
             record.write(spec.name, record.Record(spec.to_json(), root, pids, ready=True))
             _pipe(cradle.stdin).write(f"{KEEP}\n")
             _pipe(cradle.stdin).flush()
@@ -59,7 +59,7 @@ def build(spec: LabSpec, on_step: Callable[[str], None]) -> tuple[record.Process
     return root, pids
 
 
-def wait_ready(spec: LabSpec, machines: Mapping[str, Machine], timeout_s: float) -> None:
+def wait_ready(machines: Mapping[str, Machine], timeout_s: float) -> None:
     """Every node is idle or busy, both sshd and the internet answer; else LabError with the cause and a log's end."""
     controller = machines[CONTROLLER]
     nodes = [machine for machine in machines.values() if machine.host.role == "compute"]
@@ -147,7 +147,7 @@ def _start_cradle(spec: LabSpec, errors: IO[str]) -> subprocess.Popen[str]:
 
 
 def _plan(spec: LabSpec) -> dict[str, Any]:
-    """What the cradle must know. The python that runs us and this package are always visible in the lab."""
+    """Return what the cradle must know. The python that runs us and this package are always visible in the lab."""
     needed = {Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable), _PACKAGE}
     exposed = {path for wanted in (*spec.expose, *needed) for path in (wanted, wanted.resolve())}
     return {

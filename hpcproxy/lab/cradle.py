@@ -67,7 +67,7 @@ def _tend(plan: dict[str, Any]) -> NoReturn:
 
 
 def _fork_switch() -> None:
-    """A process holds the network namespace in which the lab's bridges are."""
+    """Fork a process that holds the network namespace in which the lab's bridges are."""
     if os.fork():
         return
     unshare(CLONE_NEWNET)
@@ -78,7 +78,7 @@ def _fork_switch() -> None:
 
 
 def _fork_host(host: dict[str, Any], exposed: list[Path]) -> None:
-    """A host begins: its first process is PID 1 of its own namespaces and reports when its files stand."""
+    """Fork a host: its first process is PID 1 of its own namespaces and reports when its files stand."""
     if os.fork():
         return
     try:
@@ -101,7 +101,7 @@ def _init() -> NoReturn:
     """PID 1 of a host: reaps what its daemons leave and keeps the host's system log."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
         log.bind("/dev/log")
-        Path("/dev/log").chmod(0o666)  # noqa: S103  any program may log
+        Path("/dev/log").chmod(0o666)
         wake, wake_writer = socket.socketpair()
         for end in (wake, wake_writer):
             end.setblocking(False)
@@ -124,8 +124,8 @@ def _reap() -> None:
 
 
 def _outer_pid() -> int:
-    """This process's pid as the builder sees it: the inherited /proc is still the builder's."""
-    return int(os.readlink("/proc/self"))
+    """Return this process's pid as the builder sees it: the inherited /proc is still the builder's."""
+    return int(Path("/proc/self").readlink().name)
 
 
 def _say(fact: dict[str, Any]) -> None:

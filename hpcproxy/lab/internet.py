@@ -26,32 +26,32 @@ class Internet(http.server.BaseHTTPRequestHandler):
     timeout = 600
 
     def answer(self, body: bytes, status: int = 200, kind: str = "text/plain") -> None:
-        """The response is sent whole."""
+        """Send a whole response."""
         self.start(status, len(body), kind)
         if self.command != "HEAD":
             self.wfile.write(body)
 
     def start(self, status: int, size_bytes: int, kind: str = "text/plain") -> None:
-        """The head of a response of `size_bytes` is sent."""
+        """Send the head of a response of `size_bytes`."""
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(size_bytes))
         self.end_headers()
 
     def body(self) -> bytes:
-        """The request's body."""
+        """Return the request's body."""
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def front(self) -> None:
-        """GET /"""
+        """Answer GET /."""
         self.answer(b"This is the internet.\n")
 
     def address(self) -> None:
-        """GET /ip: the address the request came from."""
+        """Answer GET /ip: the address the request came from."""
         self.answer(f"{self.client_address[0]}\n".encode())
 
     def zeros(self) -> None:
-        """GET /bytes/N: N zero bytes."""
+        """Answer GET /bytes/N: N zero bytes."""
         text = self.path.rpartition("/")[2]
         if not text.isdigit():
             self.answer(b"not a number\n", 400)
@@ -62,7 +62,7 @@ class Internet(http.server.BaseHTTPRequestHandler):
             rest -= self.wfile.write(_BLOCK[:rest])
 
     def echo(self) -> None:
-        """POST /echo: the body comes back."""
+        """Answer POST /echo: the body comes back."""
         self.answer(self.body(), kind=self.headers.get("Content-Type") or "application/octet-stream")
 
     routes: ClassVar[tuple[tuple[str, str, Callable[[Internet], None]], ...]] = (
@@ -74,7 +74,7 @@ class Internet(http.server.BaseHTTPRequestHandler):
     )
 
     def dispatch(self) -> None:
-        """The request is answered, by 404 where no route fits."""
+        """Answer the request, by 404 where no route fits."""
         method = "GET" if self.command == "HEAD" else self.command
         path = self.path.partition("?")[0]
         for verb, prefix, action in self.routes:
@@ -95,13 +95,13 @@ class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 1024
 
     def __init__(self, port: int, context: ssl.SSLContext | None = None) -> None:
-        super().__init__(("0.0.0.0", port), Internet)
+        super().__init__(("0.0.0.0", port), Internet)  # noqa: S104  all of its own network namespace
         if context is not None:
             self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
 
 def main(certificate: str, key: str, log: str) -> None:
-    """Both ports listen when the calling process ends; a child of it serves on."""
+    """Listen on both ports and end; a child of this process serves on."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     servers = (Server(80), Server(443, context))

@@ -24,13 +24,13 @@ MS_PRIVATE = 1 << 18
 
 
 def unshare(flags: int) -> None:
-    """The calling process has the namespaces of `flags` to itself (CLONE_NEWPID: its children have)."""
+    """Give the calling process namespaces of `flags` of its own (CLONE_NEWPID: to its children)."""
     if _libc().unshare(flags) != 0:
         raise _error(f"unshare {flags:#x}")
 
 
 def mount(source: str, target: str, fstype: str = "", flags: int = 0, data: str = "") -> None:
-    """`source` is mounted on `target`, as mount(2) says; OSError names the target."""
+    """Make `source` appear on `target`; the OSError names the target."""
     words = [word.encode() if word else None for word in (source, target, fstype)]
     if _libc().mount(*words, ctypes.c_ulong(flags), data.encode() if data else None) != 0:
         raise _error(f"mount {fstype or source} on {target}")

@@ -10,8 +10,8 @@ from typing import Any
 
 from hpcproxy.errors import LabError
 from hpcproxy.lab import build, network, packages, record, slurm, sshd
-from hpcproxy.lab.cradle import SWITCH
 from hpcproxy.lab.command import HostProcess
+from hpcproxy.lab.cradle import SWITCH
 from hpcproxy.lab.machine import Machine
 from hpcproxy.lab.slurm import JobResult
 from hpcproxy.lab.spec import CONTROLLER, LabSpec
@@ -34,7 +34,7 @@ class Lab:
 
     @classmethod
     def up(cls, spec: LabSpec, on_step: Callable[[str], None] = _silent) -> Lab:
-        """The lab of `spec` runs and answers.
+        """Make the lab of `spec` run and answer.
 
         One that already runs by this name is kept when it was built from an equal spec and answers; any other is
         removed first. When the building fails, or the builder is killed, nothing of it stays.
@@ -52,7 +52,7 @@ class Lab:
 
     @classmethod
     def attach(cls, name: str) -> Lab:
-        """The running lab `name`; LabError when there is none."""
+        """Return the running lab `name`; raises LabError when there is none."""
         packages.require_privilege()
         lab = cls._running(name)
         if lab is None:
@@ -61,7 +61,7 @@ class Lab:
 
     @classmethod
     def remove(cls, name: str, on_step: Callable[[str], None] = _silent) -> bool:
-        """Nothing of the lab `name` is left, whole or half-built; tells whether anything was."""
+        """Remove the lab `name`, whole or half-built, and tell whether there was one."""
         packages.require_privilege()
         if not record.record_path(name).exists():
             return False
@@ -69,7 +69,7 @@ class Lab:
             return cls._remove(name, on_step)
 
     def down(self, on_step: Callable[[str], None] = _silent) -> None:
-        """Nothing of this lab is left. A later lab of the same name stays."""
+        """Remove this lab, so that nothing of it is left. A later lab of the same name stays."""
         if not record.record_path(self.spec.name).exists():
             self._root.end()
             return
@@ -87,7 +87,7 @@ class Lab:
     def answers(self) -> bool:
         """Whether every service that `up` waits for answers now."""
         try:
-            build.wait_ready(self.spec, self._machines, timeout_s=3)
+            build.wait_ready(self._machines, timeout_s=3)
         except LabError:
             return False
         return True
@@ -124,7 +124,7 @@ class Lab:
         return tuple(name for name, machine in self._machines.items() if machine.host.role == "compute")
 
     def machine(self, host: str) -> Machine:
-        """The host of that name ("login" is the controller); LabError lists the names."""
+        """Return the host of that name ("login" is the controller); the LabError lists the names."""
         return self._machines[self.spec.host(host).name]
 
     def run(  # noqa: PLR0913  the options subprocess.run has
@@ -143,11 +143,9 @@ class Lab:
 
         The command has a fresh login's environment plus `env`, and the user's home as its directory.
         """
-        return self.machine(host).run(
-            argv, user, env=env, input=input, timeout_s=timeout_s, check=check, cwd=cwd
-        )
+        return self.machine(host).run(argv, user, env=env, input=input, timeout_s=timeout_s, check=check, cwd=cwd)
 
-    def popen(  # noqa: PLR0913  the options Popen has
+    def popen(
         self,
         host: str,
         argv: Sequence[str],
@@ -161,11 +159,11 @@ class Lab:
         return self.machine(host).popen(argv, user, env=env, cwd=cwd, **pipes)
 
     def call(self, host: str, argv: Sequence[str], user: str = "root") -> int:
-        """`argv` has run on `host` with the caller's terminal; its exit code."""
+        """Run `argv` on `host` with the caller's terminal and return its exit code."""
         return subprocess.run(self.machine(host).command(argv, user), check=False).returncode
 
     def path_on(self, host: str, path: str) -> Path:
-        """Where `path` of `host` is for this process; symbolic links are followed within the host."""
+        """Return where `path` of `host` is for this process; symbolic links are followed within the host."""
         return self.machine(host).path(path)
 
     def processes(self, host: str) -> list[tuple[int, str, str]]:
@@ -179,28 +177,28 @@ class Lab:
     # ---- jobs
 
     def submit(self, script: str | Path, user: str = "alice", args: Sequence[str] = (), cwd: str | None = None) -> int:
-        """The job is queued; its id. A `str` is the script itself, a `Path` a file on this machine."""
+        """Queue the job and return its id. A `str` is the script itself, a `Path` a file on this machine."""
         text = script.read_text() if isinstance(script, Path) else script
         done = self.run(CONTROLLER, ["sbatch", "--parsable", *args], user, input=text, cwd=cwd, check=True)
         return int(done.stdout.split(";")[0])
 
     def wait_job(self, job_id: int, timeout_s: float = 120) -> JobResult:
-        """The job has ended on every node; LabError when that takes longer than `timeout_s`."""
+        """Wait for the job's end on every node; raises LabError when that takes longer than `timeout_s`."""
         fields = slurm.wait_job(self.machine(CONTROLLER), job_id, timeout_s)
         return slurm.result(fields, self._machines)
 
     def job_fields(self, job_id: int) -> dict[str, str]:
-        """What scontrol says of the job now, by field name."""
+        """Return what scontrol says of the job now, by field name."""
         return slurm.job_fields(self.machine(CONTROLLER), job_id)
 
     def drained(self) -> list[str]:
-        """The nodes that take no more work: neither idle nor busy."""
+        """Return the nodes that take no more work: neither idle nor busy."""
         return slurm.drained(self.machine(CONTROLLER))
 
     # ---- faults
 
     def link(self, host: str, up: bool, network_name: str | None = None) -> None:
-        """Packets of `host` pass, or vanish without a word, on the network named or on all of its networks."""
+        """Let packets of `host` pass, or vanish without a word, on the network named or on all of its networks."""
         links = [link for link in self.machine(host).host.links if network_name in (None, link.network)]
         if not links:
             raise LabError(f"lab: {host} is not on a network {network_name!r}")
@@ -208,18 +206,18 @@ class Lab:
             network.set_link(self._switch, link, up)
 
     def sshd(self, host: str, config: Mapping[str, str] | None = None) -> None:
-        """The sshd of `host` has started anew, with `config` before its own lines; open sessions live on."""
+        """Start the sshd of `host` anew, with `config` before its own lines; open sessions live on."""
         machine = self._jump(host)
         sshd.stop(machine, sessions=False)
         sshd.configure(machine, config or {})
         sshd.start(machine)
 
     def sshd_stop(self, host: str, sessions: bool = True) -> None:
-        """Connections to port 22 of `host` are refused; with `sessions` the open ones are cut."""
+        """Stop the sshd of `host`, so that connections are refused; with `sessions` the open ones are cut."""
         sshd.stop(self._jump(host), sessions)
 
     def new_host_key(self, host: str) -> None:
-        """The sshd of `host` shows other host keys than before; open sessions live on."""
+        """Give the sshd of `host` other host keys than before; open sessions live on."""
         machine = self._jump(host)
         sshd.stop(machine, sessions=False)
         sshd.make_host_keys(machine)

@@ -34,7 +34,7 @@ class Machine:
     def command(
         self, argv: Sequence[str], user: str = "root", *, env: Mapping[str, str] | None = None, cwd: str | None = None
     ) -> list[str]:
-        """The command line that runs `argv` here as `user`, from outside."""
+        """Return the command line that runs `argv` here as `user`, from outside."""
         if user != "root" and user not in USERS:
             raise LabError(f"lab: no user {user!r}; valid: root, {', '.join(USERS)}")
         home = "/root" if user == "root" else f"/home/{user}"
@@ -50,7 +50,7 @@ class Machine:
         cwd: str | None = None,
         **pipes: Any,  # noqa: ANN401  what Popen takes: stdin, stdout, stderr
     ) -> HostProcess:
-        """`argv` runs here as `user`; signals to the result reach the command."""
+        """Start `argv` here as `user`; signals to the result reach the command."""
         return start(self.command(argv, user, env=env, cwd=cwd), **pipes)
 
     def run(  # noqa: PLR0913  the options subprocess.run has
@@ -64,7 +64,7 @@ class Machine:
         check: bool = False,
         cwd: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """`argv` has run here as `user`; LabError after `timeout_s`, or with `check` when it failed."""
+        """Run `argv` here as `user` to its end; raises LabError after `timeout_s`, or with `check` when it failed."""
         process = self.popen(
             argv,
             user,
@@ -85,7 +85,7 @@ class Machine:
         return inside(Path(f"/proc/{self.pid}/root"), path)
 
     def put(self, path: str, data: str | bytes, mode: int = 0o644, owner: tuple[int, int] = (0, 0)) -> None:
-        """The file is there with this content, mode and owner; a symbolic link in its place is replaced."""
+        """Write the file with this content, mode and owner; a symbolic link in its place is replaced."""
         parent, name = os.path.split(path)
         directory = self.path(parent)
         directory.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ class Machine:
         Path(draft).replace(directory / name)
 
     def directory(self, path: str, mode: int = 0o755, owner: tuple[int, int] = (0, 0)) -> Path:
-        """The directory is there with this mode and owner."""
+        """Make the directory with this mode and owner, and return where it is from outside."""
         there = self.path(path)
         there.mkdir(parents=True, exist_ok=True)
         os.chown(there, *owner)
@@ -105,7 +105,7 @@ class Machine:
         return there
 
     def read_tail(self, path: str) -> str:
-        """The last lines of a log, or a word that there is none."""
+        """Return the last lines of a log, or a word that there is none."""
         try:
             return tail(self.path(path).read_text(errors="replace"))
         except OSError as error:
@@ -141,6 +141,6 @@ class Machine:
 
 
 def _address(text: str) -> str:
-    """An address as /proc/net/tcp writes it: 32-bit words in this machine's byte order (little-endian assumed)."""
+    """Return the address that /proc/net/tcp writes as 32-bit words, in a little-endian machine's byte order."""
     words = [bytes.fromhex(text[at : at + 8])[::-1] for at in range(0, len(text), 8)]
     return str(ipaddress.ip_address(b"".join(words)))

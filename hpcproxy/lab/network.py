@@ -11,7 +11,7 @@ from hpcproxy.lab.spec import CLUSTER, OUTER, Host, Link
 
 
 def connect(hosts: Iterable[Host], pids: Mapping[str, int]) -> None:
-    """Every host has its addresses, and neighbours known for good; none has a default route."""
+    """Give every host its addresses and neighbours known for good, and none a default route."""
     every = tuple(hosts)
     lines = []
     for network in (CLUSTER, OUTER):
@@ -29,7 +29,7 @@ def connect(hosts: Iterable[Host], pids: Mapping[str, int]) -> None:
 
 
 def set_link(switch_pid: int, link: Link, up: bool) -> None:
-    """The link carries frames, or swallows them without a word: no carrier loss, no ARP failure, no RST."""
+    """Let the link carry frames, or swallow them without a word: no carrier loss, no ARP failure, no RST."""
     state = "3" if up else "0"  # forwarding, disabled
     _call(switch_pid, ["bridge", "link", "set", "dev", link.port, "state", state])
 

@@ -33,7 +33,7 @@ class Process:
 
     @classmethod
     def of(cls, pid: int) -> Process:
-        """The process that has `pid` now; ProcessLookupError when none has."""
+        """Return the process that has `pid` now; raises ProcessLookupError when none has."""
         fields = _stat(pid)
         if fields is None:
             raise ProcessLookupError(pid)
@@ -51,7 +51,7 @@ class Process:
         )
 
     def end(self, timeout_s: float = END_TIMEOUT_S) -> None:
-        """This process and, as it is PID 1 of its namespace, every process below it are gone."""
+        """End this process and with it, as it is PID 1 of its namespace, every process below it."""
         if not self.alive:
             return
         descriptor = os.pidfd_open(self.pid)
@@ -84,7 +84,7 @@ def record_path(name: str) -> Path:
 
 @contextlib.contextmanager
 def locked(name: str) -> Iterator[Path]:
-    """The caller alone may build or remove the lab `name`; an empty record left at the end is removed."""
+    """Let the caller alone build or remove the lab `name`; an empty record left at the end is removed."""
     path = record_path(name)
     descriptor = _lock(path)
     try:
@@ -98,7 +98,7 @@ def locked(name: str) -> Iterator[Path]:
 
 
 def read(name: str) -> Record | None:
-    """The record of the lab `name`; None where there is none or it never got so far."""
+    """Return the record of the lab `name`; None where there is none or it never got so far."""
     try:
         plain = json.loads(record_path(name).read_text())
         return Record(plain["spec"], Process(**plain["root"]), plain["pids"], plain["ready"])
@@ -107,13 +107,13 @@ def read(name: str) -> Record | None:
 
 
 def write(name: str, record: Record) -> None:
-    """The record is on disk. Only under `locked`."""
+    """Put the record on disk. Only under `locked`."""
     plain = {"spec": record.spec, "root": record.root.__dict__, "pids": dict(record.pids), "ready": record.ready}
     record_path(name).write_text(json.dumps(plain, indent=1) + "\n")
 
 
 def clear(name: str) -> None:
-    """The record is empty, and goes when the lock is released. Only under `locked`."""
+    """Empty the record, which goes when the lock is released. Only under `locked`."""
     os.truncate(record_path(name), 0)
 
 
@@ -138,7 +138,7 @@ def _lock(path: Path) -> int:
 
 
 def _stat(pid: int) -> list[str] | None:
-    """The fields of proc_pid_stat(5) from the state on; None when there is no such process."""
+    """Return the fields of proc_pid_stat(5) from the state on; None when there is no such process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

@@ -28,7 +28,7 @@ from hpcproxy.lab.kernel import (
 
 OWN_DIRECTORIES = {
     "/run": 0o755,
-    "/tmp": 0o1777,
+    "/tmp": 0o1777,  # noqa: S108  the host's own
     "/root": 0o711,  # others may pass: the python that runs the lab may live below
     "/mnt": 0o755,
     "/srv": 0o755,
@@ -36,7 +36,7 @@ OWN_DIRECTORIES = {
     "/var/lib": 0o755,
     "/var/log": 0o755,
     "/var/spool": 0o755,
-    "/var/tmp": 0o1777,
+    "/var/tmp": 0o1777,  # noqa: S108
 }
 DEVICES = ("full", "null", "random", "tty", "urandom", "zero")
 DEVICE_LINKS = {
@@ -64,7 +64,7 @@ _FLAGS = {"nosuid": MS_NOSUID, "nodev": MS_NODEV, "noexec": MS_NOEXEC}
 
 
 def build(exposed: Iterable[Path], own_home: bool, gpus: int) -> None:
-    """The calling process, alone in its mount and PID namespace, stands on a host's own file system."""
+    """Put the calling process, alone in its mount and PID namespace, on a host's own file system."""
     os.umask(0o022)
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
     kept = {path: os.open(path, os.O_PATH) for path in sorted(exposed)}
@@ -76,14 +76,14 @@ def build(exposed: Iterable[Path], own_home: bool, gpus: int) -> None:
     _own_etc(etc)
     _own_dev(gpus)
     _own_entries("/usr/libexec")
-    for path, descriptor in kept.items():
-        _show(path, descriptor)
+    for wanted, descriptor in kept.items():
+        _show(wanted, descriptor)
         os.close(descriptor)
     _protect((*own, "/etc", "/dev", "/home", "/proc", "/sys", "/usr/libexec"))
 
 
 def _own_directories(exposed: Iterable[Path], own_home: bool) -> dict[str, int]:
-    """The directories to cover: the fixed ones, and those that hide an exposed path from ordinary users."""
+    """Return the directories to cover: the fixed ones, and those that hide an exposed path from ordinary users."""
     own = {path: mode for path, mode in OWN_DIRECTORIES.items() if Path(path).is_dir()}
     if own_home:
         own["/home"] = 0o755
@@ -98,7 +98,7 @@ def _own_directories(exposed: Iterable[Path], own_home: bool) -> dict[str, int]:
 
 
 def _own_etc(original: int) -> None:
-    """/etc is this host's copy, without the machine's secrets and its owner's settings."""
+    """Make /etc this host's copy, without the machine's secrets and its owner's settings."""
     Path("/run/etc").mkdir()
     mount("tmpfs", "/run/etc", "tmpfs", MS_NODEV, "mode=755")
     source = f"/proc/{os.getpid()}/fd/{original}/."
@@ -122,12 +122,12 @@ def _own_dev(gpus: int) -> None:
         Path("/dev", name).symlink_to(target)
     for name in ("pts", "shm"):
         Path("/dev", name).mkdir()
-    mount("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")
+    mount("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")  # noqa: S108
     mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620,gid=5")
 
 
 def _own_entries(directory: str) -> None:
-    """New entries can be made in `directory`, while those of the machine stay visible."""
+    """Let new entries be made in `directory`, while those of the machine stay visible."""
     if not Path(directory).is_dir():
         return
     names = sorted(entry.name for entry in Path(directory).iterdir())
@@ -145,7 +145,7 @@ def _own_entries(directory: str) -> None:
 
 
 def _show(path: Path, descriptor: int) -> None:
-    """What `descriptor` holds is visible at `path`."""
+    """Make what `descriptor` holds visible at `path`."""
     kept = os.fstat(descriptor)
     if path.exists() and os.path.samestat(path.stat(), kept):
         return
@@ -158,7 +158,7 @@ def _show(path: Path, descriptor: int) -> None:
 
 
 def _protect(own: Iterable[str]) -> None:
-    """Every mount but the host's own is read-only here; the machine itself sees no difference."""
+    """Make every mount but the host's own read-only here; the machine itself sees no difference."""
     keep = set(own)
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         target, options = line.split()[4:6]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from hpcproxy.errors import LabError
 from hpcproxy.lab.accounts import ids
+from hpcproxy.lab.command import tail
 from hpcproxy.lab.machine import Machine
 from hpcproxy.lab.spec import CONTROLLER, LabSpec
 
@@ -18,6 +19,9 @@ CONTROLLER_LOG = "/var/log/slurm/slurmctld.log"
 NODE_LOG = "/var/log/slurm/slurmd.log"
 CONTROLLER_PORT = 6817
 MUNGE_KEY = "/etc/munge/munge.key"
+# Named, so that slurmd does not probe the machine: on one with cgroup v2 alone it does not start then (22.05). The
+# lab's way of tracking processes needs no cgroup, and none is made.
+CGROUP_CONF = "CgroupPlugin=cgroup/v1\n"
 RUNNING_STATES = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "STOPPED", "RESIZING")
 _BUSY_OR_IDLE = ("idle", "mixed", "allocated", "completing")
 
@@ -72,7 +76,7 @@ def slurm_conf(spec: LabSpec) -> str:
 
 
 def configure(machines: Iterable[Machine], spec: LabSpec) -> None:
-    """The hosts of the cluster have Slurm's configuration, a common munge key and the daemons' directories."""
+    """Give the hosts of the cluster Slurm's configuration, a common munge key and the daemons' directories."""
     key = os.urandom(128)
     text = slurm_conf(spec)
     for machine in machines:
@@ -81,6 +85,7 @@ def configure(machines: Iterable[Machine], spec: LabSpec) -> None:
             machine.directory(directory, 0o755 if directory == "/run/munge" else 0o700, munge)
         machine.put(MUNGE_KEY, key, 0o400, munge)
         machine.put("/etc/slurm/slurm.conf", text)
+        machine.put("/etc/slurm/cgroup.conf", CGROUP_CONF)
         machine.directory("/var/log/slurm", owner=slurm)
         if machine.host.role == "controller":
             machine.directory("/var/spool/slurmctld", 0o700, slurm)
@@ -92,7 +97,7 @@ def configure(machines: Iterable[Machine], spec: LabSpec) -> None:
 
 
 def start(machines: Iterable[Machine], pool: Executor) -> None:
-    """munged, slurmctld and slurmd run; the nodes may still be registering."""
+    """Start munged, slurmctld and slurmd; the nodes may still be registering."""
     every = tuple(machines)
     controller = next(machine for machine in every if machine.host.role == "controller")
     started = pool.map(_start_munge, every)
@@ -100,14 +105,15 @@ def start(machines: Iterable[Machine], pool: Executor) -> None:
     controller.run(["slurmctld"], check=True)
     deadline = time.monotonic() + 20
     while all(port != CONTROLLER_PORT for _, port, _ in controller.listeners()):
-        if time.monotonic() > deadline:
+        ended = not any("slurmctld" in command for _, _, command in controller.processes())
+        if ended or time.monotonic() > deadline:
             raise LabError(f"lab: slurmctld does not listen: {controller.read_tail(CONTROLLER_LOG)}")
         time.sleep(0.01)
     _wait_each(pool.map(_start_node, (machine for machine in every if machine.host.role == "compute")))
 
 
 def wait_idle(controller: Machine, nodes: Iterable[Machine], timeout_s: float) -> None:
-    """Every node is idle; LabError with the log of one that is not."""
+    """Wait until every node is idle; raises LabError with the log of one that is not."""
     deadline = time.monotonic() + timeout_s
     by_name = {node.name: node for node in nodes}
     while True:
@@ -129,7 +135,7 @@ def node_states(controller: Machine) -> dict[str, str]:
 
 
 def drained(controller: Machine) -> list[str]:
-    """The nodes that take no more work."""
+    """Return the nodes that take no more work."""
     states = node_states(controller)
     if not states:
         raise LabError("lab: slurmctld does not answer sinfo")
@@ -137,13 +143,13 @@ def drained(controller: Machine) -> list[str]:
 
 
 def job_fields(controller: Machine, job_id: int) -> dict[str, str]:
-    """What scontrol says of the job, by field name."""
+    """Return what scontrol says of the job, by field name."""
     done = controller.run(["scontrol", "--oneliner", "show", "job", str(job_id)], check=True)
     return dict(word.split("=", 1) for word in done.stdout.splitlines()[0].split() if "=" in word)
 
 
 def wait_job(controller: Machine, job_id: int, timeout_s: float) -> dict[str, str]:
-    """The fields of the job, once it has ended on every node."""
+    """Wait for the job's end on every node and return its fields."""
     deadline = time.monotonic() + timeout_s
     while True:
         fields = job_fields(controller, job_id)
@@ -156,7 +162,7 @@ def wait_job(controller: Machine, job_id: int, timeout_s: float) -> dict[str, st
 
 
 def result(fields: Mapping[str, str], machines: Mapping[str, Machine]) -> JobResult:
-    """The result that `fields` tell, with the output read where the job wrote it."""
+    """Return the result that `fields` tell, with the output read where the job wrote it."""
     code, _, ended_by = fields["ExitCode"].partition(":")
     writer = machines.get(fields.get("BatchHost", ""), machines[CONTROLLER])
     output = ""
@@ -172,7 +178,10 @@ def _start_munge(machine: Machine) -> None:
 
 
 def _start_node(machine: Machine) -> None:
-    machine.run(["slurmd"], check=True)
+    done = machine.run(["slurmd"])
+    if done.returncode != 0:
+        said = tail(done.stderr + machine.read_tail(NODE_LOG), 6)
+        raise LabError(f"{machine.name}: slurmd does not start: {said}")
 
 
 def _wait_each(results: Iterable[None]) -> None:

@@ -17,8 +17,9 @@ LOGIN = "login"  # another name of the controller
 INTERNET = "internet"
 INTERNET_NAME = "internet.test"  # RFC 6761: .test never exists outside
 USERS: Mapping[str, int] = {"alice": 2001, "bob": 2002}
-PROCTRACKS = ("linuxproc", "cgroup", "pgid")
+PROCTRACKS = ("linuxproc", "pgid")  # proctrack/cgroup was tried: the first job lost its output and drained its node
 MAX_NODES = 64
+MAX_GPUS = 16
 _CLUSTER_NET = "192.168.31."
 _OUTER_NET = "203.0.113."  # RFC 5737: documentation only
 
@@ -77,7 +78,7 @@ class LabSpec:
         self._check("proctrack", self.proctrack in PROCTRACKS, ", ".join(PROCTRACKS))
         self._check("cpus", self.cpus >= 1, "1 or more")
         self._check("memory_mb", self.memory_mb >= 1, "1 or more")
-        self._check("gpus", 0 <= self.gpus <= 16, "0 to 16")
+        self._check("gpus", 0 <= self.gpus <= MAX_GPUS, f"0 to {MAX_GPUS}")
         for key, value in self.slurm_conf.items():
             self._check("slurm_conf", "\n" not in key + value and "=" not in key, f"one line each, not {key!r}")
         for path in self.expose:
@@ -99,7 +100,7 @@ class LabSpec:
         return (controller, *compute, *jumps, Host(INTERNET, "internet", (_link(INTERNET, OUTER, 80),)))
 
     def host(self, name: str) -> Host:
-        """The machine called `name`; LabError lists the valid names."""
+        """Return the machine called `name`; the LabError lists the valid names."""
         wanted = CONTROLLER if name == LOGIN else name
         for host in self.hosts:
             if host.name == wanted:
@@ -113,7 +114,7 @@ class LabSpec:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> LabSpec:
-        """The spec that `to_json` described."""
+        """Return the spec that `to_json` described."""
         return cls(**plain)
 
 

@@ -13,11 +13,12 @@ from hpcproxy.lab.machine import Machine
 LOG = "/var/log/sshd.log"
 PID_FILE = "/run/sshd.pid"
 KEY_TYPES = ("ed25519", "rsa")
+PORT = 22
 TIMEOUT_S = 20.0
 
 
 def configure(machine: Machine, first: Mapping[str, str]) -> None:
-    """sshd_config is written; the lines of `first` come first, and sshd takes the first value of a keyword."""
+    """Write sshd_config; the lines of `first` come first, and sshd takes the first value of a keyword."""
     lines = [f"{keyword} {value}" for keyword, value in first.items()]
     lines += [f"HostKey /etc/ssh/ssh_host_{kind}_key" for kind in KEY_TYPES]
     lines += ["UsePAM no", "LogLevel VERBOSE", f"PidFile {PID_FILE}", "Subsystem sftp internal-sftp"]
@@ -26,7 +27,7 @@ def configure(machine: Machine, first: Mapping[str, str]) -> None:
 
 
 def make_host_keys(machine: Machine) -> None:
-    """The host has new host keys, unlike any it had before."""
+    """Make new host keys, unlike any the host had before."""
     for kind in KEY_TYPES:
         key = f"/etc/ssh/ssh_host_{kind}_key"
         for old in (key, f"{key}.pub"):
@@ -36,7 +37,7 @@ def make_host_keys(machine: Machine) -> None:
 
 
 def start(machine: Machine) -> None:
-    """sshd listens on port 22."""
+    """Start sshd and wait until it listens on port 22."""
     machine.run(["/usr/sbin/sshd", "-E", LOG], check=True)
     deadline = time.monotonic() + TIMEOUT_S
     while not listening(machine):
@@ -46,7 +47,7 @@ def start(machine: Machine) -> None:
 
 
 def stop(machine: Machine, sessions: bool) -> None:
-    """Nothing listens on port 22, so connections are refused; with `sessions` the open ones are cut as well."""
+    """Stop sshd, so that connections are refused; with `sessions` the open ones are cut as well."""
     listener = _listener(machine)
     if listener is None:
         return
@@ -62,11 +63,11 @@ def stop(machine: Machine, sessions: bool) -> None:
 
 def listening(machine: Machine) -> bool:
     """Whether something listens on port 22."""
-    return any(port == 22 for _, port, _ in machine.listeners())
+    return any(port == PORT for _, port, _ in machine.listeners())
 
 
 def _listener(machine: Machine) -> int | None:
-    """The pid, inside, of the sshd that wrote the pid file, if it still is one."""
+    """Return the pid, inside, of the sshd that wrote the pid file, if it still is one."""
     with contextlib.suppress(FileNotFoundError, ValueError):
         pid = int(machine.path(PID_FILE).read_text())
         if any(found == pid and "sshd" in command for found, _, command in machine.processes()):
@@ -75,7 +76,7 @@ def _listener(machine: Machine) -> int | None:
 
 
 def _descendants(machine: Machine, pid: int) -> list[int]:
-    """The sshd processes below `pid`, but not what users run in their sessions: those get a hangup, as for real."""
+    """Return the sshd processes below `pid`, but not what users run in their sessions, which end as for real."""
     found = []
     for child, _, command in machine.processes():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):

@@ -32,7 +32,7 @@ subjectAltName = DNS:{INTERNET_NAME}, DNS:*.{INTERNET_NAME}
 
 
 def establish(machines: Iterable[Machine], server: Machine) -> None:
-    """`server` has a certificate for internet.test; every host trusts its authority with no flag given."""
+    """Give `server` a certificate for internet.test, whose authority every host trusts with no flag given."""
     work = server.directory("/run/authority", 0o700)
     _request(work, "ca", "/CN=hpcproxy lab test CA")
     _request(work, "server", f"/CN={INTERNET_NAME}")

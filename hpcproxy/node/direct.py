@@ -8,8 +8,9 @@ of the control connection says when the channel is closed.
 import time
 from typing import Optional, Tuple
 
+from .control import MasterLost
 from .loop import Loop
-from .master import MasterLost, Session
+from .master import Session
 from .stream import Stream
 from .target import Target
 from .tcpinfo import Counters

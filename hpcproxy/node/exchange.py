@@ -1,6 +1,6 @@
-"""Requests for http:// URLs: each is passed on to its far end, its response back, by kept-alive connections.
+"""Requests for http:// URLs: each is passed on to its far end, its response back; connections are kept alive.
 
-No `Via` is added, though RFC 9110 asks for it: common servers (nginx's gzip_proxied) stop compressing when they see one.
+No `Via` is added, though RFC 9110 asks for it: common servers (nginx's gzip_proxied) stop compressing when they see it.
 """
 
 import time
@@ -108,8 +108,8 @@ class Exchange:
         finally:
             upload.cancel()
 
-    async def _upload(self, far: Far, head: bytes, body: Body) -> None:
-        """The request is with the far end. BadBody and Ended are the client's fault, and end the exchange."""
+    async def _upload(self, far: Far, head: bytes, body: Body) -> Optional[Exception]:
+        """The request is with the far end; else what went wrong, which ends the exchange."""
         try:
             await far.to.send(head)
             self.up += len(head)
@@ -121,9 +121,10 @@ class Exchange:
                 await far.to.send(data)
         except BrokenPipeError:
             pass  # the far end takes no more; its response says why
-        except (BadBody, Ended, OSError):
+        except (BadBody, Ended, OSError) as error:
             far.hang_up()
-            raise
+            return error
+        return None
 
     async def _final_response(self, far: Far, request: Request, upload: Task) -> Optional[Response]:
         """The response after the interim ones, which are passed on; None after an upgrade."""
@@ -131,8 +132,8 @@ class Exchange:
             try:
                 response = await far.back.take(parse_response, RESPONSE_BYTES)
             except (Ended, TooLong, BadRequest, OSError) as error:
-                if isinstance(upload.error, BadBody):
-                    raise upload.error
+                if isinstance(upload.result, BadBody):
+                    raise upload.result
                 why = "closed without a response" if isinstance(error, Ended) else "sent no HTTP response"
                 raise NoResponse("the far end {}".format(why))
             if response.status == 101:
@@ -168,9 +169,9 @@ class Exchange:
             headers.append(("Connection", "keep-alive"))
         await self._send(write_head(status_line(response), headers))
         await self._download(far, body)
-        if not (delimited and upload.done and upload.error is None and persistent(response.headers, response.minor)):
+        if not (delimited and upload.done and upload.result is None and persistent(response.headers, response.minor)):
             self.close()
-        if keep and upload.done and upload.error is None:
+        if keep and upload.done and upload.result is None:
             return True
         await self.client.part(PART_S)
         return False

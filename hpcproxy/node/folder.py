@@ -23,22 +23,38 @@ class Folder:
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
         check(self.path)
+        holder = self._holder()
+        if holder:
+            raise BadFolder("{}: is held by process {}".format(self.path, holder))
         length = len(os.fsencode(self.path)) + SSH_SUFFIX
         if length > PATH_LIMIT:
             raise TooDeep("{}: sockets in it need {} bytes, {} are possible".format(self.path, length, PATH_LIMIT))
         # Somebody's home is 0700 and theirs too. What we find here decides what we may remove at the end.
-        self.only_ours = all(plain(entry) for entry in os.scandir(self.path))
+        self.only_ours = all(plain_file(entry) for entry in os.scandir(self.path))
 
     def write_pid(self) -> None:
         """`pid` names this process so that nobody can be mistaken for it: PID and start time (proc(5), field 22)."""
-        with open("/proc/self/stat", "rb") as file:
-            started = file.read().rpartition(b")")[2].split()[19].decode()
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(os.path.join(self.path, "pid"), flags, 0o600)
         try:
-            os.write(fd, "{} {}\n".format(os.getpid(), started).encode())
+            fd = os.open(os.path.join(self.path, "pid"), flags, 0o600)
+        except OSError:
+            return  # a full disk: nobody can find us, but the way out serves
+        try:
+            os.write(fd, "{} {}\n".format(os.getpid(), start_time(os.getpid())).encode())
+        except OSError:
+            pass  # the same
         finally:
             os.close(fd)
+
+    def _holder(self) -> int:
+        """The pid of a living agent whose directory this is, or 0. Two in one directory would remove each other's."""
+        try:
+            with open(os.path.join(self.path, "pid")) as file:
+                pid, started = file.read(64).split()
+            # tunnel.sh writes the file and becomes this process: then it names us.
+            return int(pid) if int(pid) != os.getpid() and start_time(int(pid)) == started else 0
+        except (OSError, ValueError):
+            return 0  # no such file, or none of ours: nobody is there
 
     def remove(self) -> None:
         """The directory and what is in it are gone. One that held more than files when we came loses only ours."""
@@ -60,6 +76,12 @@ class Folder:
         return [name for name in names if self.only_ours or name in OURS or name.startswith("ctl.")]
 
 
+def start_time(pid: int) -> str:
+    """When process `pid` was started, in the kernel's ticks since boot (proc(5), stat, field 22); OSError."""
+    with open("/proc/{}/stat".format(pid), "rb") as file:
+        return file.read().rpartition(b")")[2].split()[19].decode()
+
+
 def check(path: str) -> None:
     """`path` is a directory, not a link, ours, and closed to everybody else; BadFolder."""
     try:
@@ -74,6 +96,6 @@ def check(path: str) -> None:
         raise BadFolder("{}: has mode {:04o}, must be 0700".format(path, stat.S_IMODE(found.st_mode)))
 
 
-def plain(entry: "os.DirEntry[str]") -> bool:
+def plain_file(entry: "os.DirEntry[str]") -> bool:
     """A file that a state directory may hold."""
     return not entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")

@@ -78,6 +78,7 @@ def parse(words: List[str]) -> Arguments:
 
 def main(words: List[str]) -> int:
     """The exit code."""
+    occupy_standard_descriptors()
     try:
         arguments = parse(words)
         settings = here(load(arguments.config), arguments)
@@ -107,6 +108,15 @@ def here(settings: Settings, arguments: Arguments) -> Settings:
         note = arguments.key_note
         failures = tuple(row._replace(reason=note) if row.layer == "key" else row for row in failures)
     return settings._replace(jumps=jumps, failures=failures)
+
+
+def occupy_standard_descriptors() -> None:
+    """Descriptors 0 to 2 are open, if only to /dev/null: else a client's socket could become our stdout."""
+    while True:
+        fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        if fd > 2:
+            os.close(fd)
+            return
 
 
 def hold(arguments: Arguments, settings: Settings, folder: Folder) -> int:

@@ -211,6 +211,11 @@ class Loop:
             del self.watches[watch.fd]
             self.epoll.unregister(watch.fd)
 
+    def mute(self, watch: Watch, muted: bool) -> None:
+        """No events while muted; afterwards one at once, if there is something to read."""
+        if watch.fd in self.watches:
+            self.epoll.modify(watch.fd, 0 if muted else EDGES)
+
     def call_at(self, when: float, call: Callable[[], None]) -> Timer:
         """`call` is called once, at `when` of time.monotonic or soon after."""
         timer = Timer(when, call)

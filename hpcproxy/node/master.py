@@ -1,10 +1,5 @@
-"""One ssh and its control socket: started, proved, asked for channels, watched, ended.
+"""One ssh: started, listened to, asked for channels, watched, ended."""
 
-PROTOCOL.mux: a request for a channel takes two descriptors over SCM_RIGHTS. The answer MUX_S_SESSION_OPENED comes only
-when the far end is connected. The control connection lives as long as the channel: closing it closes the channel.
-"""
-
-import array
 import os
 import re
 import signal
@@ -14,17 +9,15 @@ from typing import Callable, List, Optional, Tuple
 
 from . import mux
 from .child import CANNOT_START, Child
+from .control import Control, MasterLost
 from .loop import Loop, Signal, TimedOut
-from .sshlog import LOG_VERBOSE, SshLog, Target
-from .stream import Ended, Stream, TooLong
-from .way import WayError, explain
+from .sshlog import LOG_VERBOSE, SshLog
+from .stream import Stream
+from .target import Target
+from .way import explain
 
 POLL_S = 0.02
 LONGEST_LINE = 4096
-
-
-class MasterLost(Exception):
-    """ssh has gone, or does not answer on its control socket."""
 
 
 def nothing() -> None:
@@ -88,7 +81,7 @@ class Master:
 
     def __init__(self, loop: Loop, argv: Tuple[str, ...], folder: str, tell: Callable[[str], None]) -> None:
         self.loop, self.tell = loop, tell
-        self.control_path = os.path.join(folder, "ctl")
+        self.control = Control(loop, os.path.join(folder, "ctl"))
         self.socks_path = os.path.join(folder, "socks")
         self.argv = argv
         self.log = SshLog()
@@ -101,18 +94,18 @@ class Master:
 
     async def start(self, deadline: float) -> None:
         """ssh is logged in and takes requests; MasterLost when it has ended instead, TimedOut."""
-        for path in (self.control_path, self.socks_path):
+        for path in (self.control.path, self.socks_path):
             try:
                 os.unlink(path)
             except FileNotFoundError:
                 pass
-        extra = ["-M", "-S", self.control_path, "-D", self.socks_path]
+        extra = ["-M", "-S", self.control.path, "-D", self.socks_path]
         self.tells_eof = await knows_log_verbose(self.loop, self.argv[0])
         if self.tells_eof:
             extra += ["-o", "LogVerbose=" + LOG_VERBOSE]
         self.child = Child([self.argv[0]] + extra + list(self.argv[1:]))
         self.loop.spawn(self._listen(self.child))
-        while not os.path.exists(self.control_path):
+        while not os.path.exists(self.control.path):
             if self.dead:
                 raise MasterLost()
             if time.monotonic() > deadline:
@@ -121,53 +114,14 @@ class Master:
 
     async def open(self, target: Target, fds: Tuple[int, int], deadline: float) -> Session:
         """A channel from the two descriptors (ssh reads, ssh writes) to `target`; WayError, MasterLost."""
-        control: Optional[Stream] = await self._dial(deadline)
-        assert control is not None
-        try:
-            await control.send(mux.hello() + mux.open_channel(1, *target), deadline)
-            for fd in fds:
-                control.sock.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
-            await self._hear(control, mux.HELLO, deadline)
-            reply = await self._hear(control, 0, deadline)
-            if reply.kind == mux.SESSION_OPENED:
-                self.drain()  # the log has the channel's beginning already, and the session needs it
-                session = Session(control, reply.number, self)
-                control = None
-                return session
-        except TimedOut:
-            raise WayError("timeout", "no answer from the far end")
-        except (OSError, Ended, TooLong, mux.BadPacket):
-            raise MasterLost()
-        finally:
-            if control is not None:
-                control.close()
-        self.drain()  # ssh has written the reason before it answered
+        control, reply = await self.control.open(target, fds, deadline)
+        # ssh has written to its log before it answered: the channel's beginning, which the session needs, or the
+        # reason of the failure.
+        self.drain()
+        if reply.kind == mux.SESSION_OPENED:
+            return Session(control, reply.number, self)
+        control.close()
         raise explain(self.log.reason(target) or reply.text)
-
-    async def _dial(self, deadline: float) -> Stream:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        sock.setblocking(False)
-        try:
-            while True:
-                try:
-                    sock.connect(self.control_path)
-                    return Stream(self.loop, sock)
-                except BlockingIOError:  # its backlog of 64 is full
-                    if time.monotonic() > deadline:
-                        raise WayError("timeout", "ssh is too busy to take the request")
-                    await self.loop.sleep(POLL_S / 4)
-        except OSError:
-            sock.close()
-            raise MasterLost()
-        except BaseException:
-            sock.close()
-            raise
-
-    async def _hear(self, control: Stream, kind: int, deadline: float) -> mux.Reply:
-        reply = await control.take(mux.parse, mux.MAX_PACKET, deadline)
-        if kind and reply.kind != kind:
-            raise mux.BadPacket("{:#x} instead of {:#x}".format(reply.kind, kind))
-        return reply
 
     async def check(self, interval_s: float, misses: int) -> None:
         """Ask again and again whether ssh still turns; return when it has not answered `misses` times.
@@ -177,25 +131,17 @@ class Master:
         missed = 0
         while missed < misses and not self.dead:
             await self.loop.sleep(interval_s)
-            control = None
-            try:
-                deadline = time.monotonic() + interval_s
-                control = await self._dial(deadline)
-                await control.send(mux.hello() + mux.alive_check(1), deadline)
-                await self._hear(control, mux.HELLO, deadline)
-                await self._hear(control, mux.ALIVE, deadline)
-                missed = 0
-            except (TimedOut, WayError, MasterLost, OSError, Ended, TooLong, mux.BadPacket):
-                missed += 1
-            finally:
-                if control is not None:
-                    control.close()
+            missed = 0 if await self.control.answers(time.monotonic() + interval_s) else missed + 1
 
     async def _listen(self, child: Child) -> None:
         """Read ssh's stderr to its end, which is ssh's end."""
         watch = self.loop.watch(child.stderr)
         while self.drain():
             await watch.wait_readable()
+            # One line at a time would wake us several times per connection. Who needs to know at once calls `drain`.
+            self.loop.mute(watch, True)
+            await self.loop.sleep(POLL_S)
+            self.loop.mute(watch, False)
         self.loop.unwatch(watch)
         child.close()
         # The end of stderr comes a moment before the process can be reaped.
@@ -207,6 +153,7 @@ class Master:
         else:
             child.signal(signal.SIGKILL)  # it closed its stderr and lives on: nothing ssh does
         self.dead = True
+        self.control.close()
         self.gone.fire()
 
     def drain(self) -> bool:

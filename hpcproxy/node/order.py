@@ -12,7 +12,7 @@ smtp, ftp, mysql) only a relay keeps the order. Nothing tells the two apart befo
 - a name that says ssh (ssh.github.com:443) is relayed always.
 """
 
-import collections
+from typing import Dict
 
 from .target import Target
 
@@ -25,7 +25,7 @@ class Order:
     """What was learned about each far end, the oldest forgotten."""
 
     def __init__(self) -> None:
-        self.client_first: collections.OrderedDict[Target, bool] = collections.OrderedDict()
+        self.client_first: Dict[Target, bool] = {}
 
     def may_hand_over(self, target: Target) -> bool:
         """The far end at `target` waits for the client to speak; in doubt, no."""
@@ -43,4 +43,4 @@ class Order:
         elif not first:
             self.client_first[target] = False
         while len(self.client_first) > REMEMBERED:
-            self.client_first.popitem(last=False)
+            del self.client_first[next(iter(self.client_first))]

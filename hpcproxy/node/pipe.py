@@ -4,8 +4,9 @@ import socket
 import time
 from typing import Callable, Optional
 
+from .control import MasterLost
 from .loop import Loop, TimedOut
-from .master import MasterLost, Session
+from .master import Session
 from .stream import SIZE, Stream
 from .target import Target
 from .tunnel import Tunnel

@@ -8,7 +8,9 @@ in the order of the failures.
 
 import collections
 import re
-from typing import Callable, Deque, Dict, Optional, Tuple
+from typing import Callable, Deque, Dict, Optional
+
+from .target import Target
 
 LOG_VERBOSE = ",".join(
     [
@@ -17,13 +19,14 @@ LOG_VERBOSE = ",".join(
         "channels.c:channel_input_open_failure():*",
     ]
 )
-CONTROL = re.compile(r"channel (\d+): stdio fwd to (.*):(\d+)$")
-CREATED = re.compile(r"channel_new: (\d+) control (\d+)$")
-WRITE_CLOSED = re.compile(r"channel (\d+): \(i\d+ o\d+ sock -1 wfd ")
-FAILED = re.compile(r"channel (\d+): open failed: (.*)$")
+LINE = re.compile(
+    r"channel(?:_new:)? (\d+)"
+    r"(?:: stdio fwd to (?P<host>.*):(?P<port>\d+)$"
+    r"| control (?P<control>\d+)$"
+    r"|: (?P<closed>\(i\d+ o\d+ sock -1 wfd )"
+    r"|: open failed: (?P<failed>.*))"
+)
 OURS = re.compile(r"(mux\.c|nchan\.c|channels\.c):\w+\(\):\d+ ")
-
-Target = Tuple[str, int]
 
 
 class Channel:
@@ -48,24 +51,19 @@ class SshLog:
 
     def feed(self, line: str) -> bool:
         """Take `line` in; False when it is no talk about channels."""
-        found = FAILED.search(line)
-        if found:
-            self._failed(int(found.group(1)), found.group(2))
-            return True
-        found = WRITE_CLOSED.search(line)
-        if found:
-            self._write_closed(int(found.group(1)))
-            return True
-        found = CONTROL.search(line)
-        if found:
-            self.asked[int(found.group(1))] = (found.group(2), int(found.group(3)))
-            return True
-        found = CREATED.search(line)
-        if found:
-            target = self.asked.pop(int(found.group(2)), ("", 0))
-            self.channels[int(found.group(1))] = Channel(target)
-            return True
-        return bool(OURS.search(line))
+        found = LINE.search(line)
+        if found is None:
+            return bool(OURS.search(line))
+        number, kind = int(found.group(1)), found.lastgroup
+        if kind == "port":
+            self.asked[number] = Target(found.group("host"), int(found.group("port")))
+        elif kind == "control":
+            self.channels[number] = Channel(self.asked.pop(int(found.group("control")), Target("", 0)))
+        elif kind == "closed":
+            self._write_closed(number)
+        else:
+            self._failed(number, found.group("failed"))
+        return True
 
     def _failed(self, number: int, reason: str) -> None:
         channel = self.channels.pop(number, None)

@@ -131,7 +131,8 @@ class Talk:
         self.gate.record.requests += 1
         try:
             self.gate.check(target, self.busy)
-            if self.gate.order.may_hand_over(target):
+            # What the client has sent ahead reaches the far end at once, and its answer could come before ours.
+            if self.gate.order.may_hand_over(target) and not self.counters.ahead():
                 outcome = await self._hand_over(target, reply)
             else:
                 outcome = await self._relay(target, reply)

@@ -45,6 +45,10 @@ class Counters:
         state, _, received = self._read()
         return received - (1 if state in FIN_RECEIVED and received else 0)
 
+    def ahead(self) -> bool:
+        """The client has sent bytes that nobody has read yet."""
+        return self._queue(termios.FIONREAD) > 0
+
     def consumed(self) -> int:
         """Those of them that somebody has read."""
         return self.received() - self._queue(termios.FIONREAD)

@@ -6,8 +6,9 @@ import socket
 import time
 from typing import List, NamedTuple, Optional, Set, Tuple
 
+from .control import MasterLost
 from .loop import Loop, Signal, TimedOut
-from .master import Master, MasterLost, Session
+from .master import Master, Session
 from .record import Record
 from .settings import Failure, Jump, Settings
 from .target import Target
@@ -82,7 +83,7 @@ class Tunnel:
             self.loop.spawn(self._watch(master))
             while not master.dead and self.master is master:
                 await master.gone.wait()
-            self._down(master)
+            self._down(master, candidate.jump.name)
             candidate.lost(time.monotonic() - since)
 
     async def _attempt(self, jump: Jump) -> Master:
@@ -146,10 +147,10 @@ class Tunnel:
         self.record.failed("{}: {}: {}".format(name, verdict.layer, verdict.reason))
         if (name, verdict) not in self.said:
             self.said.add((name, verdict))
-            self.record.announce("failed", "{} {}".format(verdict.layer, verdict.reason))
+            self.record.announce("failed", "{} {}: {}".format(verdict.layer, name, verdict.reason))
         verdicts = [each.verdict for each in self.candidates]
         if not self.was_ready and all(each is not None and each.permanent for each in verdicts):
-            raise GaveUp(verdict.layer, verdict.reason)
+            raise GaveUp(verdict.layer, "{}: {}".format(name, verdict.reason))
 
     def _up(self, master: Master, candidate: Candidate) -> None:
         candidate.verdict = None
@@ -161,10 +162,11 @@ class Tunnel:
         self.was_ready = True
         self.changed.fire()
 
-    def _down(self, master: Master) -> None:
+    def _down(self, master: Master, name: str) -> None:
         self.master = None
         self.down_since = time.monotonic()
-        self.record.down("lost: {}".format(tidy(master.talk[-1]) if master.talk else "ssh ended"))
+        verdict = self._judge(master, MasterLost())
+        self.record.down("{}: {}: {}".format(name, verdict.layer, verdict.reason))
 
     async def _watch(self, master: Master) -> None:
         await master.check(self.settings.alive_interval_s, self.settings.alive_count)
@@ -199,6 +201,8 @@ class Tunnel:
     def stop(self) -> None:
         """ssh is ended and reaped, now: at most a second, then by force."""
         masters = [each for each in (self.master, self.starting) if each is not None]
+        for master in masters:
+            master.control.close()
         end_now([each for each in masters if each.child is not None])
 
 

@@ -12,18 +12,16 @@ __hpcproxy_where() {
 proxy_on() {
     local state
     __hpcproxy_where
-    if __hpcproxy_find "$__hpcproxy_want"; then
-        __hpcproxy_export
-        printf 'hpcproxy: on, %s\n' "$HPCPROXY_URL"
-        return 0
+    if ! __hpcproxy_find "$__hpcproxy_want"; then
+        if [ "$__hpcproxy_want" = shell ]; then
+            printf 'hpcproxy: no tunnel of yours is up on this machine; start one with: hpcproxy up\n' >&2
+            return 1
+        fi
+        if ! state=$(/bin/bash -p "$__hpcproxy_home/job.sh" start shell </dev/null); then return 1; fi
+        __hpcproxy_read "$state"
     fi
-    if [ "$__hpcproxy_want" = shell ]; then
-        printf 'hpcproxy: no tunnel of yours is up on this machine; start one with: hpcproxy up\n' >&2
-        return 1
-    fi
-    if ! state=$(/bin/bash -p "$__hpcproxy_home/job.sh" start shell </dev/null); then return 1; fi
-    __hpcproxy_read "$state"
     __hpcproxy_export
+    __hpcproxy_tell
     printf 'hpcproxy: on, %s\n' "$HPCPROXY_URL"
 }
 

@@ -52,10 +52,7 @@ __hpcproxy_export() {
     direct=$__hpcproxy_no_proxy${direct:+,$direct}
     export no_proxy="$direct" NO_PROXY="$direct"
     export HPCPROXY_URL="$__hpcproxy_url" HPCPROXY_KEY="$__hpcproxy_key" HPCPROXY_STEP="$__hpcproxy_step"
-    if [ -z "$__hpcproxy_replace" ] && __hpcproxy_site_proxy; then
-        printf 'hpcproxy: the proxy that your environment names stays in force (replace_proxy: true changes that)\n' >&2
-        return 0
-    fi
+    if [ -z "$__hpcproxy_replace" ] && __hpcproxy_site_proxy; then return 0; fi
     export http_proxy="$__hpcproxy_url" HTTP_PROXY="$__hpcproxy_url"
     export https_proxy="$__hpcproxy_url" HTTPS_PROXY="$__hpcproxy_url"
     # A SOCKS all_proxy kills httpx at import; the others would override what is exported above.
@@ -65,4 +62,11 @@ __hpcproxy_export() {
         http:*) export NODE_USE_ENV_PROXY=1 ;;
         *) unset NODE_USE_ENV_PROXY ;;
     esac
+}
+
+# After __hpcproxy_export: say so if it left a proxy of the site's in force.
+__hpcproxy_tell() {
+    if __hpcproxy_site_proxy; then
+        printf 'hpcproxy: the proxy that your environment names stays in force (replace_proxy: true changes that)\n' >&2
+    fi
 }

@@ -59,7 +59,7 @@ explain() {
     done
     if [[ -z $sentence ]]; then
         while read -r line; do [[ -n $line ]] && sentence=$line; done </proc/self/fd/4
-        sentence="$ready of $count nodes ready after $ready_timeout_s s${sentence:+ ($sentence)}"
+        sentence="$ready of $count nodes ready after $SECONDS s${sentence:+ ($sentence)}"
     fi
     complain "$sentence"
 }

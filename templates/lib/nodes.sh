@@ -36,6 +36,7 @@ expand_part() {
     fi
     before=${part%%'['*} after=${part#*']'} inside=${part#*'['}
     inside=${inside%%']'*}
+    [[ -n $inside && $inside != *, ]] || return 1
     local IFS=,
     for range in $inside; do
         low=${range%-*} high=${range#*-}

@@ -7,6 +7,7 @@ __hpcproxy_begin() {
     local state
     if state=$(/bin/bash -p "$__hpcproxy_home/job.sh" start </dev/null) && __hpcproxy_read "$state"; then
         __hpcproxy_export
+        __hpcproxy_tell
         return 0
     fi
     # What a login shell exported for its own tunnel leads nowhere here.

@@ -50,7 +50,7 @@ def clients_place(tmp_path_factory: pytest.TempPathFactory) -> ClientsPlace:
 
 
 @pytest.fixture(scope="session")
-def lab(lab_host: None, clients_place: ClientsPlace) -> Iterator[Lab]:
+def lab(lab_host: None, clients_place: ClientsPlace) -> Iterator[Lab]:  # noqa: ARG001  asked for its skip
     """A lab of three nodes that sees this repository; tests may break it only if they mend it again."""
     name = lab_name()
     try:

@@ -71,7 +71,7 @@ echo $CUDA_VISIBLE_DEVICES
 kill %1
 """
     result = lab.wait_job(lab.submit(script))
-    assert "4 c1 4 c2\n0\n" in result.output, result.output
+    assert "4 c1 4 c2\n0,1\n" in result.output, result.output
 
 
 # ---- who reaches what
@@ -97,7 +97,9 @@ def test_jump_hosts_reach_the_internet(lab: Lab, jump: str, address: str, scheme
 
 def test_the_internet_speaks_http(lab: Lab) -> None:
     def status(*arguments: str) -> str:
-        return lab.run("jump1", ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code} %{size_download}", *arguments]).stdout
+        return lab.run(
+            "jump1", ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code} %{size_download}", *arguments]
+        ).stdout
 
     assert status("https://internet.test/bytes/100000") == "200 100000"
     assert status("-I", "https://internet.test/") == "200 0"
@@ -126,7 +128,15 @@ def test_pythons_default_tls_context_trusts_the_authority(lab: Lab) -> None:
 
 
 def test_hosts_have_their_own_files_and_share_home(lab: Lab) -> None:
-    for path in ("/etc/x", "/etc/hpcproxy/x", "/usr/libexec/hpcproxy/x", "/run/x", "/tmp/x", "/var/spool/x", "/dev/shm/x"):
+    for path in (
+        "/etc/x",
+        "/etc/hpcproxy/x",
+        "/usr/libexec/hpcproxy/x",
+        "/run/x",
+        "/tmp/x",
+        "/var/spool/x",
+        "/dev/shm/x",
+    ):
         lab.run("c1", ["tee", path], input="c1", check=True)
         assert lab.path_on("c1", path).read_text() == "c1"
         assert not lab.path_on("c2", path).exists()
@@ -161,13 +171,22 @@ def test_a_command_has_a_login_environment_and_nothing_else(lab: Lab, monkeypatc
     names = {line.partition("=")[0] for line in done.stdout.splitlines()}
     assert names == {"HOME", "LANG", "LOGNAME", "MORE", "PATH", "SHELL", "USER"}
     assert "MORE=a b" in done.stdout.splitlines()
-    assert lab.run("c1", ["bash", "-c", "pwd; id -u; id -G; hostname"], "alice").stdout == "/home/alice\n2001\n2001\nc1\n"
+    assert (
+        lab.run("c1", ["bash", "-c", "pwd; id -u; id -G; hostname"], "alice").stdout == "/home/alice\n2001\n2001\nc1\n"
+    )
 
 
 def test_a_command_that_takes_too_long_is_ended(lab: Lab) -> None:
     with pytest.raises(LabError, match="no end within"):
         lab.run("c2", ["sleep", "4711"], timeout_s=0.5)
     wait_until(lambda: not any("4711" in line for _, _, line in lab.processes("c2")), "sleep is gone")
+
+
+def test_a_daemon_that_keeps_the_pipes_does_not_hang_the_caller(lab: Lab) -> None:
+    with pytest.raises(LabError, match="it said: left"):
+        lab.run("c2", ["sh", "-c", "echo left; setsid sleep 4712 & wait"], timeout_s=1)
+    daemons = [pid for pid, _, line in lab.processes("c2") if "4712" in line]
+    lab.run("c2", ["kill", *map(str, daemons)], check=True)
 
 
 def test_processes_and_listeners_name_their_users(lab: Lab) -> None:

@@ -180,7 +180,9 @@ class Agent:
         return {}
 
     def log(self):
-        return (self.state / "log").read_text()
+        with contextlib.suppress(FileNotFoundError):
+            return (self.state / "log").read_text()
+        return ""
 
     def access(self, lines=1):
         """The access log, once it has `lines` lines."""

@@ -25,13 +25,25 @@ start_time() {
     started=${fields[19]}
 }
 
+# Set `text` to what the file $1 holds, to nothing if it cannot be read. (`$(<file)` would end the script there.)
+read_text() {
+    local line
+    text=''
+    while read -r line || [[ -n $line ]]; do text+=$line$'\n'; done 2>/dev/null <"$1" || :
+}
+
+# True if the process that made the state directory $1 is still there.
+holder_lives() {
+    local pid since
+    read -r pid since 2>/dev/null <"$1/pid" || return 1
+    [[ $pid =~ ^[0-9]+$ ]] && start_time "$pid" && [[ $started == "$since" ]]
+}
+
 # Set `state` to the directory of the way out $1 (JOB.RESTART) if it is ours and its holder lives, else return 1.
 find_state() {
-    local directory pid since
+    local directory
     for directory in "$state_base/hpcproxy-$1-"*; do
-        [[ -d $directory && ! -L $directory && -O $directory && -O $directory/pid ]] || continue
-        read -r pid since <"$directory/pid" || continue
-        if [[ $pid =~ ^[0-9]+$ ]] && start_time "$pid" && [[ $started == "$since" ]]; then
+        if [[ -d $directory && ! -L $directory && -O $directory && -O $directory/env ]] && holder_lives "$directory"; then
             state=$directory
             return 0
         fi
@@ -49,23 +61,23 @@ json_string() {
 # shellcheck shell=bash
 # Starts and ends the holders on all nodes of the job this runs in.
 #
-#   job.sh start   prints the state directory of this node once every node is ready; else says why not, exit code 1
-#   job.sh stop    ends them and waits until this node's is gone
+#   job.sh start [shell]   prints this node's state directory once every node is ready; else says why not, exit code 1
+#   job.sh stop            ends them and waits until this node's is gone
 #
 # A process of its own (`bash -p`), so that the job script's options, traps and functions are neither seen nor touched.
 
 PATH=$PATH:/usr/local/bin:/usr/bin:/bin
 umask 077
 
+# One line; what follows from it for a job script, and nothing more for a shell.
 complain() {
-    if [[ -n $required ]]; then
-        printf 'hpcproxy: no way out: %s; the job stops, because the configuration says required\n' "$1" >&2
-    else
-        printf 'hpcproxy: no way out: %s; the job runs on without it\n' "$1" >&2
-    fi
+    local consequence='; the job runs on without it'
+    if [[ -n $required ]]; then consequence='; the job stops, because the configuration says required'; fi
+    if [[ $caller == shell ]]; then consequence=''; fi
+    printf 'hpcproxy: no way out: %s%s\n' "$1" "$consequence" >&2
 }
 
-# Run tunnel.sh on every node of the job, as a step of its own that takes nothing from the others.
+# Run tunnel.sh on all $1 nodes of the job, as a step of its own that takes nothing from the others; $2 is its mode.
 start_step() {
     local name
     # What sbatch or the user set as options for the job's own steps is none of this step's business.
@@ -79,19 +91,20 @@ start_step() {
         # Its end, early or late, good or bad, is no event for the job.
         --kill-on-bad-exit=0 --wait=0 --quiet --export=ALL --job-name=hpcproxy --chdir=/
     )
-    exec srun "${options[@]}" /bin/bash -p "$home/tunnel.sh" hold "$job" "$restart"
+    exec srun "${options[@]}" /bin/bash -p "$home/tunnel.sh" hold "$job" "$restart" "$2"
 }
 
-# Read what the holders have said so far into `ready` (a count), `why` (by node) and `hopeless`.
+# Read what the holders have said so far into `ready` (a count), `why` (by node), `hopeless` and `modes`.
 read_said() {
-    local verb name text
-    ready=0 hopeless=0
-    while read -r verb name text; do
+    local verb name layer text
+    ready=0 hopeless=0 modes=
+    while read -r verb name layer text; do
         [[ $name =~ ^[A-Za-z0-9._-]+$ ]] || continue
         case $verb in
+            mode) [[ $modes == *"$layer"* ]] || modes+=$layer ;;
             ready) ready=$((ready + 1)) && unset "why[$name]" ;;
-            failed) why[$name]=$text ;;
-            gave-up) why[$name]=$text hopeless=1 ;;
+            failed) why[$name]="$layer: $text" ;;
+            gave-up) why[$name]="$layer: $text" hopeless=1 ;;
         esac
     done </proc/self/fd/3
 }
@@ -106,7 +119,7 @@ explain() {
     done
     if [[ -z $sentence ]]; then
         while read -r line; do [[ -n $line ]] && sentence=$line; done </proc/self/fd/4
-        sentence="$ready of $count nodes ready after $ready_timeout_s s${sentence:+ ($sentence)}"
+        sentence="$ready of $count nodes ready after $SECONDS s${sentence:+ ($sentence)}"
     fi
     complain "$sentence"
 }
@@ -123,27 +136,27 @@ end_step() {
     done
 }
 
-start() {
+# Start the step in mode $1 (`ssh`, or nothing to let each node choose) and wait for it. Returns 0 when all nodes are
+# ready, 2 if they chose differently, 1 if there is no way out, which has then been said.
+try_step() {
     local -A why=()
-    local count=${SLURM_JOB_NUM_NODES:-${SLURM_NNODES:-1}} ready=0 hopeless=0 work srun_pid deadline=$((SECONDS + ready_timeout_s))
-    if find_state "$job.$restart"; then
-        printf '%s\n' "$state"
-        return 0
-    fi
-    command -v srun >/dev/null || { complain 'srun is not on PATH' && return 1; }
+    local ready=0 hopeless=0 modes='' work srun_pid deadline=$((SECONDS + ready_timeout_s))
     work=$(mktemp -d -- "$state_base/hpcproxy-start-XXXXXXXX") || { complain "no directory can be made in $state_base" && return 1; }
     # What the step says is read while it is written; without a name the files are gone with their last reader.
     exec 3<>"$work/said" 4<>"$work/errors"
     rm -rf -- "$work"
-    start_step "$count" </dev/null >&3 2>&4 3>&- 4>&- &
+    start_step "$count" "$1" </dev/null >&3 2>&4 3>&- 4>&- &
     srun_pid=$!
-    while ((SECONDS < deadline && !hopeless)); do
+    while ((SECONDS < deadline)); do
         read_said
+        if [[ $modes == *gate* && $modes == *ssh* ]]; then
+            end_step
+            return 2
+        fi
+        # One node for which waiting is no use is enough; the others get a moment to say the same.
+        if ((hopeless && deadline > SECONDS + 1)); then deadline=$((SECONDS + 1)); fi
         if ((ready >= count)); then
-            if find_state "$job.$restart"; then
-                printf '%s\n' "$state"
-                return 0
-            fi
+            if find_state "$job.$restart"; then return 0; fi
             end_step
             complain "this shell is on no node of job $job; open one there with: srun --overlap --pty bash"
             return 1
@@ -157,19 +170,47 @@ start() {
     return 1
 }
 
+start() {
+    local count=${SLURM_JOB_NUM_NODES:-${SLURM_NNODES:-1}} outcome=0
+    if ! find_state "$job.$restart"; then
+        command -v srun >/dev/null || { complain 'srun is not on PATH' && return 1; }
+        try_step '' || outcome=$?
+        # One address has to serve all nodes; where some have a python3 for the gate and some have not, none uses it.
+        if ((outcome == 2)); then
+            outcome=0
+            try_step ssh || outcome=$?
+        fi
+        ((outcome == 0)) || return 1
+    fi
+    printf '%s\n' "$state"
+}
+
+# One line of what went through on this node, where the gate has counted it.
+sum_up() {
+    local -A n=()
+    local word text
+    read_text "$state/status.json"
+    for word in requests bytes_up bytes_down reconnects; do
+        [[ $text =~ \"$word\":\ ([0-9]+) ]] || return 0
+        n[$word]=${BASH_REMATCH[1]}
+    done
+    printf 'hpcproxy: %d requests from this node, %d KiB up, %d KiB down, %d reconnects\n' \
+        "${n[requests]}" "$((n[bytes_up] / 1024))" "$((n[bytes_down] / 1024))" "${n[reconnects]}" >&2
+}
+
 stop() {
-    local pid since tries
+    local tries
     find_state "$job.$restart" || return 0
-    read -r pid since <"$state/pid"
+    sum_up
     if [[ ${HPCPROXY_STEP-} =~ ^[0-9]+\.[0-9]+$ ]]; then scancel --quiet --signal=USR1 "$HPCPROXY_STEP" 2>/dev/null || :; fi
     for ((tries = 0; tries < 100; tries++)); do
-        start_time "$pid" && [[ $started == "$since" ]] || return 0
+        holder_lives "$state" || return 0
         sleep 0.05
     done
     printf 'hpcproxy: the way out is still up; Slurm ends it with the job\n' >&2
 }
 
-job=${SLURM_JOB_ID-} restart=${SLURM_RESTART_COUNT:-0}
+caller=${2-} job=${SLURM_JOB_ID-} restart=${SLURM_RESTART_COUNT:-0}
 if ! [[ $job =~ ^[0-9]{1,10}$ && $restart =~ ^[0-9]{1,10}$ ]]; then
     complain 'this is no Slurm job (SLURM_JOB_ID is not set)'
     exit 1
@@ -179,7 +220,7 @@ case ${1-} in
     start) start ;;
     stop) stop ;;
     *)
-        printf 'usage: job.sh start | stop\n' >&2
+        printf 'usage: job.sh start [shell] | stop\n' >&2
         exit 2
         ;;
 esac

@@ -1,6 +1,7 @@
 # shellcheck shell=dash
 # hpcproxy bashrc.sh: rendered from the configuration; a change belongs there, not here.
 __hpcproxy_home=/home/alice/.hpcproxy
+__hpcproxy_replace=''
 __hpcproxy_autostart=''
 
 # shellcheck shell=dash
@@ -10,7 +11,7 @@ __hpcproxy_autostart=''
 __hpcproxy_restore() {
     if [ -z "${HPCPROXY_URL-}" ]; then return 0; fi
     unset http_proxy HTTP_PROXY https_proxy HTTPS_PROXY all_proxy ALL_PROXY no_proxy NO_PROXY
-    unset ftp_proxy grpc_proxy no_grpc_proxy PIP_PROXY
+    unset ftp_proxy grpc_proxy no_grpc_proxy PIP_PROXY NODE_USE_ENV_PROXY
     if [ -n "${HPCPROXY_SAVED_http_proxy+x}" ]; then export http_proxy="$HPCPROXY_SAVED_http_proxy"; fi
     if [ -n "${HPCPROXY_SAVED_HTTP_PROXY+x}" ]; then export HTTP_PROXY="$HPCPROXY_SAVED_HTTP_PROXY"; fi
     if [ -n "${HPCPROXY_SAVED_https_proxy+x}" ]; then export https_proxy="$HPCPROXY_SAVED_https_proxy"; fi
@@ -23,9 +24,13 @@ __hpcproxy_restore() {
     if [ -n "${HPCPROXY_SAVED_grpc_proxy+x}" ]; then export grpc_proxy="$HPCPROXY_SAVED_grpc_proxy"; fi
     if [ -n "${HPCPROXY_SAVED_no_grpc_proxy+x}" ]; then export no_grpc_proxy="$HPCPROXY_SAVED_no_grpc_proxy"; fi
     if [ -n "${HPCPROXY_SAVED_PIP_PROXY+x}" ]; then export PIP_PROXY="$HPCPROXY_SAVED_PIP_PROXY"; fi
+    if [ -n "${HPCPROXY_SAVED_NODE_USE_ENV_PROXY+x}" ]; then
+        export NODE_USE_ENV_PROXY="$HPCPROXY_SAVED_NODE_USE_ENV_PROXY"
+    fi
     unset HPCPROXY_SAVED_http_proxy HPCPROXY_SAVED_HTTP_PROXY HPCPROXY_SAVED_https_proxy HPCPROXY_SAVED_HTTPS_PROXY
     unset HPCPROXY_SAVED_all_proxy HPCPROXY_SAVED_ALL_PROXY HPCPROXY_SAVED_no_proxy HPCPROXY_SAVED_NO_PROXY
     unset HPCPROXY_SAVED_ftp_proxy HPCPROXY_SAVED_grpc_proxy HPCPROXY_SAVED_no_grpc_proxy HPCPROXY_SAVED_PIP_PROXY
+    unset HPCPROXY_SAVED_NODE_USE_ENV_PROXY
     unset HPCPROXY_URL HPCPROXY_KEY HPCPROXY_STEP
 }
 
@@ -46,6 +51,7 @@ __hpcproxy_save() {
     if [ -n "${grpc_proxy+x}" ]; then export HPCPROXY_SAVED_grpc_proxy="$grpc_proxy"; fi
     if [ -n "${no_grpc_proxy+x}" ]; then export HPCPROXY_SAVED_no_grpc_proxy="$no_grpc_proxy"; fi
     if [ -n "${PIP_PROXY+x}" ]; then export HPCPROXY_SAVED_PIP_PROXY="$PIP_PROXY"; fi
+    if [ -n "${NODE_USE_ENV_PROXY+x}" ]; then export HPCPROXY_SAVED_NODE_USE_ENV_PROXY="$NODE_USE_ENV_PROXY"; fi
 }
 
 # Set __hpcproxy_* from the env file in directory $1, a value a line. It is read, not sourced: nothing in it can run.
@@ -60,19 +66,45 @@ __hpcproxy_read() {
     } <"$1/env"
 }
 
-# Export what __hpcproxy_read has set. The caller's own no_proxy stays in force.
+# True if the caller's environment names a proxy that is not on loopback: one of the site's, and the site's rule. (One
+# on loopback is the old recipe by hand, or another tunnel that leads nowhere from here.)
+__hpcproxy_site_proxy() {
+    local value
+    for value in "${http_proxy-}" "${HTTP_PROXY-}" "${https_proxy-}" "${HTTPS_PROXY-}"; do
+        case $value in
+            '' | *://localhost | *://localhost[:/]* | *://127.* | *@localhost[:/]* | *@127.* | *'://[::1]'*) ;;
+            *) return 0 ;;
+        esac
+    done
+    return 1
+}
+
+# Export what __hpcproxy_read has set. The caller's own no_proxy stays in force, and so does a proxy of the site's.
 __hpcproxy_export() {
     __hpcproxy_restore
     __hpcproxy_save
     local direct
     direct=${no_proxy:-${NO_PROXY-}}
     direct=$__hpcproxy_no_proxy${direct:+,$direct}
+    export no_proxy="$direct" NO_PROXY="$direct"
+    export HPCPROXY_URL="$__hpcproxy_url" HPCPROXY_KEY="$__hpcproxy_key" HPCPROXY_STEP="$__hpcproxy_step"
+    if [ -z "$__hpcproxy_replace" ] && __hpcproxy_site_proxy; then return 0; fi
     export http_proxy="$__hpcproxy_url" HTTP_PROXY="$__hpcproxy_url"
     export https_proxy="$__hpcproxy_url" HTTPS_PROXY="$__hpcproxy_url"
-    export no_proxy="$direct" NO_PROXY="$direct"
     # A SOCKS all_proxy kills httpx at import; the others would override what is exported above.
     unset all_proxy ALL_PROXY ftp_proxy grpc_proxy no_grpc_proxy PIP_PROXY
-    export HPCPROXY_URL="$__hpcproxy_url" HPCPROXY_KEY="$__hpcproxy_key" HPCPROXY_STEP="$__hpcproxy_step"
+    # Node reads proxy variables only if told to, and its fetch dies of a SOCKS one.
+    case $__hpcproxy_url in
+        http:*) export NODE_USE_ENV_PROXY=1 ;;
+        *) unset NODE_USE_ENV_PROXY ;;
+    esac
+}
+
+# After __hpcproxy_export: say so if it left a proxy of the site's in force.
+__hpcproxy_tell() {
+    if __hpcproxy_site_proxy; then
+        printf 'hpcproxy: the proxy that your environment names stays in force (replace_proxy: true changes that)\n' >&2
+    fi
 }
 
 # shellcheck shell=dash
@@ -121,18 +153,16 @@ __hpcproxy_where() {
 proxy_on() {
     local state
     __hpcproxy_where
-    if __hpcproxy_find "$__hpcproxy_want"; then
-        __hpcproxy_export
-        printf 'hpcproxy: on, %s\n' "$HPCPROXY_URL"
-        return 0
+    if ! __hpcproxy_find "$__hpcproxy_want"; then
+        if [ "$__hpcproxy_want" = shell ]; then
+            printf 'hpcproxy: no tunnel of yours is up on this machine; start one with: hpcproxy up\n' >&2
+            return 1
+        fi
+        if ! state=$(/bin/bash -p "$__hpcproxy_home/job.sh" start shell </dev/null); then return 1; fi
+        __hpcproxy_read "$state"
     fi
-    if [ "$__hpcproxy_want" = shell ]; then
-        printf 'hpcproxy: no tunnel of yours is up on this machine; start one with: hpcproxy up\n' >&2
-        return 1
-    fi
-    if ! state=$(/bin/bash -p "$__hpcproxy_home/job.sh" start </dev/null); then return 1; fi
-    __hpcproxy_read "$state"
     __hpcproxy_export
+    __hpcproxy_tell
     printf 'hpcproxy: on, %s\n' "$HPCPROXY_URL"
 }
 

@@ -2,7 +2,9 @@
 # hpcproxy tunnel.sh: rendered from the configuration; a change belongs there, not here.
 set -euo pipefail
 
+home=/home/alice/.hpcproxy
 port=2015
+gate=1
 scheme=socks5h
 identity=''
 connect_timeout_s=10
@@ -71,7 +73,7 @@ failure_texts=(
     'not responding'
     'Connection refused'
     'Too many authentication failures'
-    'Permission denied'
+    'Permission denied ('
     'Bad configuration option'
     'Bad owner or permissions'
     kex_exchange_identification
@@ -161,13 +163,25 @@ start_time() {
     started=${fields[19]}
 }
 
+# Set `text` to what the file $1 holds, to nothing if it cannot be read. (`$(<file)` would end the script there.)
+read_text() {
+    local line
+    text=''
+    while read -r line || [[ -n $line ]]; do text+=$line$'\n'; done 2>/dev/null <"$1" || :
+}
+
+# True if the process that made the state directory $1 is still there.
+holder_lives() {
+    local pid since
+    read -r pid since 2>/dev/null <"$1/pid" || return 1
+    [[ $pid =~ ^[0-9]+$ ]] && start_time "$pid" && [[ $started == "$since" ]]
+}
+
 # Set `state` to the directory of the way out $1 (JOB.RESTART) if it is ours and its holder lives, else return 1.
 find_state() {
-    local directory pid since
+    local directory
     for directory in "$state_base/hpcproxy-$1-"*; do
-        [[ -d $directory && ! -L $directory && -O $directory && -O $directory/pid ]] || continue
-        read -r pid since <"$directory/pid" || continue
-        if [[ $pid =~ ^[0-9]+$ ]] && start_time "$pid" && [[ $started == "$since" ]]; then
+        if [[ -d $directory && ! -L $directory && -O $directory && -O $directory/env ]] && holder_lives "$directory"; then
             state=$directory
             return 0
         fi
@@ -220,6 +234,7 @@ expand_part() {
     fi
     before=${part%%'['*} after=${part#*']'} inside=${part#*'['}
     inside=${inside%%']'*}
+    [[ -n $inside && $inside != *, ]] || return 1
     local IFS=,
     for range in $inside; do
         low=${range%-*} high=${range#*-}
@@ -259,7 +274,7 @@ cluster_domain() {
 # Set `direct` to the no_proxy list: what is reached without the way out. `$1` 1 adds the private networks.
 # Names and addresses both, because half of the clients do not know networks and the other half resolve first.
 no_proxy_list() {
-    local bypass_private=$1 entries=(localhost 127.0.0.1 ::1 0.0.0.0) node address _
+    local bypass_private=$1 entries=(localhost 127.0.0.1 ::1 0.0.0.0) node address last='' _
     shift
     job_nodes
     cluster_domain
@@ -270,7 +285,8 @@ no_proxy_list() {
     if ((${#nodes[@]})); then
         # Bounded: a resolver that does not answer must not hold the job up.
         while read -r address _; do
-            [[ $address =~ ^[0-9.]+$ && $address != 127.* ]] && entries+=("$address")
+            if [[ $address =~ ^[0-9.]+$ && $address != 127.* && $address != "$last" ]]; then entries+=("$address"); fi
+            last=$address
         done < <(timeout 2 getent ahostsv4 -- "${nodes[@]}" 2>/dev/null | sort -u)
     fi
     # One variable may hold 128 KiB (MAX_ARG_STRLEN); far below it, a list this long helps nobody.
@@ -288,19 +304,21 @@ no_proxy_list() {
 
 # Set layer, reason and permanent from the file $1 that holds ssh's stderr.
 read_reason() {
-    local text line last='' i
-    text=$(<"$1")
+    local text words='' line last='' i
+    read_text "$1"
+    while read -r line; do
+        # A channel that was not opened, our own probe's for one, says nothing about the connection, unless by rule.
+        [[ -n $line && $line != *'open failed: connect failed'* ]] || continue
+        words+=$line$'\n' last=${line//[[:cntrl:]]/}
+    done <<<"$text"
     for i in "${!failure_texts[@]}"; do
-        if [[ $text == *"${failure_texts[i]}"* ]]; then
+        if [[ $words == *"${failure_texts[i]}"* ]]; then
             layer=${failure_layers[i]} reason=${failure_reasons[i]} permanent=${failure_permanent[i]}
             [[ $layer == key ]] && look_at_key
             return 0
         fi
     done
-    while read -r line; do
-        [[ -n $line ]] && last=${line//[[:cntrl:]]/}
-    done <<<"$text"
-    layer=ssh reason=${last:-ssh ended without a word} permanent=0
+    layer=ssh reason=${last:-ssh was ended} permanent=0
 }
 
 # A refused key has causes on this side too; say the one that holds.
@@ -323,14 +341,18 @@ look_at_key() {
 }
 
 # shellcheck shell=bash
-# Holds `ssh -N -D ADDRESS:PORT` for one job on one node, or probes the jump hosts.
+# Holds the way out of one job on one node, or probes the jump hosts.
 #
-#   tunnel.sh hold JOB RESTART    as a background step of the job, one on each node
-#   tunnel.sh hold shell 0        for a shell without Slurm, at 127.0.0.1
-#   tunnel.sh probe               one login to each jump host; a line `ok JUMP` or `failed LAYER JUMP: REASON` for each
+#   tunnel.sh hold JOB RESTART [ssh]   as a background step of the job, one on each node; `ssh`: without the gate
+#   tunnel.sh hold shell 0             for a shell without Slurm, at 127.0.0.1
+#   tunnel.sh probe                    one login to each jump host; `ok JUMP` or `failed LAYER JUMP: REASON` for each
 #
-# `hold` speaks on stdout: `ready NODE JUMP` once, `failed NODE LAYER JUMP: REASON` for each new reason, `gave-up …`
-# when no waiting will help; it then exits 0, for a step that fails would mark the job. SIGTERM and SIGUSR1 end it.
+# The gate (agent.pyz) listens at ADDRESS:PORT and holds ssh; where there is no python3 for it, or with `gate: false`,
+# ssh itself listens (`ssh -N -D ADDRESS:PORT`) and a loop here keeps it up.
+#
+# `hold` speaks on stdout: `mode NODE gate|ssh`, `ready NODE JUMP` once, `failed NODE LAYER JUMP: REASON` for each new
+# reason, `gave-up …` when no waiting will help; it then exits 0, for a step that fails would mark the job. SIGTERM and
+# SIGUSR1 end it.
 
 PATH=$PATH:/usr/local/bin:/usr/bin:/bin
 # A module's or conda's libraries are not the ones that the system's ssh was built with.
@@ -345,10 +367,13 @@ end() {
     if [[ -n $pause_pid ]]; then kill "$pause_pid" 2>/dev/null || :; fi
 }
 
+# Runs at every exit; $1 is the exit code. A holder that fails by a mistake of ours says so and does not mark the job.
 clean_up() {
+    if (($1)) && [[ -z $ending ]]; then say "gave-up ${node-} holder it ended by an error of its own, code $1"; fi
     end
     if [[ -n $ssh_pid ]]; then wait "$ssh_pid" 2>/dev/null || :; fi
     if [[ -n $state ]]; then rm -rf -- "$state"; fi
+    exit 0
 }
 
 # One line to whoever started us (gone after a while, which is fine) and to the log.
@@ -392,7 +417,7 @@ write_status() {
     fi
 }
 
-# Write the environment that shells of this job source. Every value is made of a checked set of characters.
+# Write the environment for shells of this job, with URLs of scheme $1. Values are made of checked sets of characters.
 write_env() {
     local step=${SLURM_STEP_ID-} octets listen
     IFS=. read -r -a octets <<<"$address"
@@ -401,17 +426,28 @@ write_env() {
     if [[ $step =~ ^[0-9]+$ ]]; then step=$job.$step; else step=''; fi
     no_proxy_list "$bypass_private" ${no_proxy_more[@]+"${no_proxy_more[@]}"}
     # In the order in which __hpcproxy_read takes them.
-    printf '%s\n' "$key" "$step" "$UID" "$listen" "$scheme://$address:$port" "$direct" >"$state/env.new"
+    printf '%s\n' "$key" "$step" "$UID" "$listen" "$1://$address:$port" "$direct" >"$state/env.new"
     mv -f -- "$state/env.new" "$state/env"
+}
+
+# `command -v` also finds what may not be run.
+has_ssh() {
+    [[ -x $(command -v ssh) ]]
+}
+
+# Set `cipher` to the words that put AES-GCM first, or to nothing. Asked of ssh itself: an older one does not know the
+# `^`, and one built without AES-GCM refuses its name.
+cipher_words() {
+    cipher=()
+    if ssh -G -o "$cipher_option" localhost >/dev/null 2>&1 </dev/null; then cipher=(-o "$cipher_option"); fi
 }
 
 # Set `command` to ssh with our options and what "$@" adds, to jump host number $1.
 ssh_command() {
     local jump=$1
     shift
-    command=(ssh "${ssh_options[@]}")
-    # Asked of ssh itself: an older one does not know the `^`, and one built without AES-GCM refuses its name.
-    if ssh -G -o "$cipher_option" localhost >/dev/null 2>&1 </dev/null; then command+=(-o "$cipher_option"); fi
+    cipher_words
+    command=(ssh "${ssh_options[@]}" ${cipher[@]+"${cipher[@]}"})
     if [[ -n ${jump_ports[jump]} ]]; then command+=(-p "${jump_ports[jump]}"); fi
     command+=("$@" -- "${jump_destinations[jump]}")
 }
@@ -430,7 +466,8 @@ probe_master() {
     if timeout "$connect_timeout_s" ssh -F /dev/null -S "$state/ctl" -W "$probe_target" -- probe >/dev/null 2>&1 </dev/null; then
         return 0
     fi
-    [[ $(<"$state/ssh.log") == *'open failed: connect failed'* ]]
+    read_text "$state/ssh.log"
+    [[ $text == *'open failed: connect failed'* ]]
 }
 
 # Hold a forward through jump host number $1 until it ends; true if it was ever up.
@@ -513,37 +550,95 @@ hold() {
     done
 }
 
+# Set `python` to one that can run the gate: the system's first, for one from a user's environment may be slow to load.
+find_python() {
+    for python in /usr/bin/python3 /usr/libexec/platform-python python3; do
+        if "$python" -I -c 'import sys; sys.exit(sys.version_info < (3, 6))' >/dev/null 2>&1 </dev/null; then return 0; fi
+    done
+    return 1
+}
+
+# Two shells of a job may ask for its way out at the same moment. The holder that was there first serves both: the later
+# one says so once that is ready, or takes its place if it goes.
+yield_to_older() {
+    local directory pid since mine=$started older=1
+    while ((older)) && [[ -z $ending ]]; do
+        older=0
+        for directory in "$state_base/hpcproxy-$key-"*; do
+            if [[ $directory == "$state" || ! -O $directory ]] || ! holder_lives "$directory"; then continue; fi
+            read -r pid since <"$directory/pid" || continue
+            ((since < mine || (since == mine && pid < $$))) || continue
+            older=1
+            read_text "$directory/status.json"
+            if [[ $text == *'"ready": true'* ]]; then
+                say "ready $node the same way out as another shell of this job"
+                exit 0
+            fi
+        done
+        if ((older)); then pause 0.05; fi
+    done
+}
+
+# Make and fill the state directory for URLs of scheme $1.
+make_state() {
+    find_state_base
+    state=$(mktemp -d -- "$state_base/hpcproxy-$key-XXXXXXXX") || give_up "state no directory can be made in $state_base"
+    start_time "$$"
+    if ! { printf '%d %s\n' "$$" "$started" >"$state/pid" && write_env "$1"; }; then
+        give_up "state nothing can be written in $state_base"
+    fi
+}
+
+# Become the gate: same pid, same state directory, which it removes at its end.
+hand_over() {
+    local words=(
+        hold --config "$home/agent.json" --address "$address" --port "$port" --state "$state" --node "$node"
+    )
+    cipher_words
+    if ((${#cipher[@]})); then words+=(--ssh-option "${cipher[1]}"); fi
+    reason=''
+    look_at_key
+    if [[ -n $reason ]]; then words+=(--key-note "$reason"); fi
+    exec "$python" -I "$home/agent.pyz" "${words[@]}"
+}
+
 begin_hold() {
+    local mode=gate
     job=$1 key=$1.$2
     [[ $1 == shell || $1 =~ ^[0-9]{1,10}$ ]] && [[ $2 =~ ^[0-9]{1,10}$ ]] || exit 2
     node=${SLURMD_NODENAME:-${HOSTNAME%%.*}}
     [[ $node =~ ^[A-Za-z0-9._-]+$ ]] || node=unnamed
     trap end TERM USR1 INT
     trap '' HUP PIPE
-    trap clean_up EXIT
+    trap 'clean_up $?' EXIT
     ((${#jump_names[@]})) || give_up 'configuration no jump host is configured; run: hpcproxy init --jump USER@HOST'
-    command -v ssh >/dev/null || give_up 'ssh there is no ssh on this node; ask for the OpenSSH client'
-    find_state_base
-    state=$(mktemp -d -- "$state_base/hpcproxy-$key-XXXXXXXX") || give_up "state no directory can be made in $state_base"
+    has_ssh || give_up 'ssh there is no ssh on this node; ask for the OpenSSH client'
     job_address "$job"
-    start_time "$$"
-    if ! { printf '%d %s\n' "$$" "$started" >"$state/pid" && write_env; }; then
-        give_up "state nothing can be written in $state_base"
+    if [[ -z $gate || $3 == ssh ]] || ! find_python; then mode=ssh; fi
+    if [[ $mode == gate ]]; then make_state http; else make_state "$scheme"; fi
+    if [[ -n $gate && $mode == ssh ]]; then log 'no python3 of 3.6 or later for the gate here; ssh itself listens'; fi
+    say "mode $node $mode"
+    yield_to_older
+    [[ -z $ending ]] || return 0
+    if [[ $mode == ssh ]]; then
+        hold
+    else
+        hand_over
     fi
-    hold
 }
 
 probe() {
-    local jump out
-    command -v ssh >/dev/null || { printf 'failed ssh there is no ssh on this machine\n' && return 0; }
+    local jump out text
+    has_ssh || { printf 'failed ssh there is no ssh on this machine\n' && return 0; }
     find_state_base
-    trap clean_up EXIT
+    trap 'clean_up $?' EXIT
     state=$(mktemp -d -- "$state_base/hpcproxy-probe-XXXXXXXX")
     for jump in "${!jump_names[@]}"; do
         ssh_command "$jump" -o ControlPath=none -W "$probe_target"
         out=0
         timeout "$((connect_timeout_s + 15))" "${command[@]}" </dev/null >/dev/null 2>"$state/ssh.log" || out=$?
-        if ((out == 0)) || [[ $(<"$state/ssh.log") == *'open failed: connect failed'* ]]; then
+        read_text "$state/ssh.log"
+        if ((out == 0)) || [[ $text == *'open failed: connect failed'* ]]; then
             printf 'ok %s\n' "${jump_names[jump]}"
             continue
         fi
@@ -558,10 +653,10 @@ probe() {
 }
 
 case ${1-} in
-    hold) begin_hold "${2-}" "${3-}" ;;
+    hold) begin_hold "${2-}" "${3-}" "${4-}" ;;
     probe) probe ;;
     *)
-        printf 'usage: tunnel.sh hold JOB RESTART | probe\n' >&2
+        printf 'usage: tunnel.sh hold JOB RESTART [ssh] | probe\n' >&2
         exit 2
         ;;
 esac

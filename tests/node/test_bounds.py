@@ -1,0 +1,161 @@
+"""What one client can cost: a slot for a while, and nothing else."""
+
+import os
+import random
+import socket
+import struct
+import sys
+import time
+
+import pytest
+
+from .harness import echo, read_head, read_rest, until
+
+MANY = int(os.environ.get("HPCPROXY_CONNECTIONS", "3000"))
+
+
+def limited(command):
+    """Flags for an agent that runs under a limit of the shell's ulimit."""
+    return {"python": "sh", "flags": ("-c", command + '; exec "$@"', "sh", sys.executable, "-I")}
+
+
+def test_slow_and_silent_clients(gate):
+    began = time.monotonic()
+    with gate.connect(30) as silent, gate.connect(30) as slow, gate.connect(30) as socks:
+        slow.sendall(b"CONNECT h:1 HTTP/1.1\r\nA: ")
+        socks.sendall(b"\5\2\0")
+        while time.monotonic() < began + 5:
+            slow.sendall(b"x")
+            assert not select_readable(slow, 0.2)
+        assert read_rest(slow, 30).startswith(b"HTTP/1.1 408 ")
+        assert read_rest(silent, 30) == b""
+        assert read_rest(socks, 30) == b""
+    assert 9 < time.monotonic() - began < 20
+
+
+def select_readable(sock, seconds):
+    import select
+
+    return select.select([sock], [], [], seconds)[0]
+
+
+def test_a_bound_on_connections(start_agent, far_end):
+    server = far_end(echo)
+    agent = start_agent(max_connections=5)
+    held = [agent.tunnel(server.target)[0] for _ in range(5)]
+    answer = agent.ask("CONNECT 127.0.0.1:{} HTTP/1.1\r\n\r\n".format(server.port).encode())
+    assert answer.startswith(b"HTTP/1.1 503 Service Unavailable (5 connections are open, no more are allowed)")
+    with agent.connect() as sock:
+        sock.sendall(b"\5\1\0")
+        sock.recv(2)
+        sock.sendall(b"\5\1\0\1\x7f\0\0\1" + struct.pack(">H", server.port))
+        assert sock.recv(10)[1] == 1
+    crowd = [agent.connect() for _ in range(200)]
+    for sock in held:
+        sock.sendall(b"still served")
+        assert sock.recv(100) == b"still served"
+    for sock in crowd + held:
+        sock.close()
+    until(lambda: opens(agent, server), "the slots are free again")
+
+
+def opens(agent, server):
+    sock, head = agent.tunnel(server.target)
+    sock.close()
+    return b" 200 " in head
+
+
+def test_few_descriptors(start_agent, far_end):
+    server = far_end(echo)
+    agent = start_agent(**limited("ulimit -n 400"))
+    assert "the limit on descriptors allows 52 connections" in agent.log()
+    socks = [agent.connect() for _ in range(300)]
+    for sock in socks:
+        sock.close()
+    until(lambda: agent.status().get("active") == 0, "all are gone")
+    held = []
+    for _ in range(52):
+        sock, head = agent.tunnel(server.target)
+        held.append(sock)
+        assert b" 200 " in head
+    for sock in held:
+        sock.close()
+
+
+def test_a_full_disk(start_agent, far_end):
+    server = far_end(echo)
+    agent = start_agent(access_log=True, **limited("ulimit -f 1"))
+    for _ in range(60):
+        sock, head = agent.tunnel(server.target)
+        sock.close()
+        assert b" 200 " in head
+    assert (agent.state / "access.log").stat().st_size <= 1024
+
+
+def test_garbage(gate, far_end):
+    server = far_end(echo)
+    dice = random.Random(1)
+    starts = [b"", b"\5", b"\4\1", b"\5\1\0", b"CONNECT ", b"GET http://", b"\5\1\0\5\1\0\3"]
+    for _ in range(300):
+        with gate.connect() as sock:
+            sock.sendall(dice.choice(starts) + bytes(dice.randrange(256) for _ in range(dice.randrange(60))))
+            if dice.random() < 0.5:
+                sock.shutdown(socket.SHUT_WR)
+    sock, head = gate.tunnel(server.target)
+    sock.close()
+    assert b" 200 " in head
+
+
+def use(agent, kind, server):
+    if kind == "refused":
+        assert b" 502 " in agent.ask(b"CONNECT 127.0.0.1:1 HTTP/1.1\r\n\r\n")
+    elif kind == "bad":
+        assert b" 400 " in agent.ask(b"nonsense\r\n\r\n")
+    elif kind == "gone":
+        agent.connect().close()
+    elif kind == "http":
+        answer = agent.ask("GET http://127.0.0.1:{}/ HTTP/1.0\r\n\r\n".format(server.port).encode())
+        assert answer.startswith(b"HTTP/1.1 200 ")
+    else:
+        sock, head = agent.tunnel(server.target)
+        with sock:
+            assert b" 200 " in head
+            sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            if kind == "answered":
+                assert read_rest(sock).endswith(b"hello")
+
+
+def test_connections_leave_nothing(start_agent, far_end):
+    def serve(sock):
+        read_head(sock)
+        sock.sendall(b"HTTP/1.0 200 OK\r\n\r\nhello")
+
+    relayed, handed_over = far_end(serve), far_end(serve, 8443)
+    agent = start_agent()
+    kinds = ["refused", "bad", "gone", "http", "answered", "left"]
+
+    def go(count):
+        for index in range(count):
+            use(agent, kinds[index % len(kinds)], (relayed, handed_over)[index % 7 < 4])
+        until(lambda: agent.status().get("active") == 0, "all are over")
+
+    go(MANY // 5)
+    # Timers of requests that are over go with their time, and the garbage with the next collection.
+    fds, memory = agent.fds(), agent.rss_kb()
+    go(MANY)
+    until(lambda: agent.fds() <= fds + 4, "no descriptor is left")
+    assert agent.rss_kb() - memory < 1500
+    assert agent.rss_kb() < 25 * 1024
+    ssh_fds = len(os.listdir("/proc/{}/fd".format(agent.ssh_pid())))
+    assert ssh_fds < 40
+
+
+@pytest.mark.parametrize("port", [0, 8443])
+def test_memory_with_500_connections(start_agent, far_end, port):
+    server = far_end(echo, port)
+    agent = start_agent()
+    assert agent.rss_kb() < 16 * 1024
+    socks = [agent.tunnel(server.target)[0] for _ in range(500)]
+    assert agent.rss_kb() < 25 * 1024
+    for sock in socks:
+        sock.close()

@@ -1,0 +1,264 @@
+"""Absolute-form requests: what arrives at the far end, what comes back, and on which connections."""
+
+import socket
+
+import pytest
+
+from .harness import read_head, read_rest, until
+
+
+def recorder(answers, heads):
+    """A far end that keeps each request head and gives the next answer, connection by connection."""
+
+    def serve(sock):
+        while True:
+            head = read_head(sock)
+            if not head:
+                return
+            heads.append(head)
+            answer = answers.pop(0) if answers else b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
+            sock.sendall(answer)
+            if b"Content-Length" not in answer and b"chunked" not in answer:
+                return
+
+    return serve
+
+
+def ok(body=b"hello", extra=b""):
+    return b"HTTP/1.1 200 OK\r\n" + extra + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+def get(server, path="/", extra="", version="1.1", method="GET"):
+    return "{} http://{}:{}{} HTTP/{}\r\n{}\r\n".format(method, server.host, server.port, path, version, extra).encode()
+
+
+def test_the_far_end_sees_an_ordinary_request(gate, far_end):
+    heads = []
+    server = far_end(recorder([ok()], heads))
+    hop = "Host: other\r\nConnection: close, X-Private\r\nProxy-Connection: close\r\nKeep-Alive: 5\r\nTE: trailers\r\n"
+    hop += "X-Private: 1\r\nProxy-Authorization: Basic eDp5\r\nX-Kept: a b\r\n"
+    answer = gate.ask(get(server, "/p?q=1", hop))
+    assert answer == b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"
+    assert heads == ["GET /p?q=1 HTTP/1.1\r\nHost: {}:{}\r\nX-Kept: a b\r\n\r\n".format(*server.target).encode()]
+
+
+def test_two_requests_go_over_one_connection(gate, far_end):
+    heads = []
+    server = far_end(recorder([ok(b"one"), ok(b"two")], heads))
+    with gate.connect() as sock:
+        for body in (b"one", b"two"):
+            sock.sendall(get(server))
+            assert b"Connection" not in read_head(sock)
+            assert sock.recv(3) == body
+    assert (len(heads), server.connections) == (2, 1)
+
+
+def test_pipelined_requests_are_answered_in_order(gate, far_end):
+    server = far_end(recorder([ok(b"one"), ok(b"two")], []))
+    answer = gate.ask(get(server) + get(server, extra="Connection: close\r\n"))
+    assert answer.index(b"one") < answer.index(b"two")
+
+
+def test_a_kept_connection_that_the_far_end_closes_meanwhile(gate, far_end):
+    def serve(sock):
+        read_head(sock)
+        sock.sendall(ok())
+
+    server = far_end(serve)
+    with gate.connect() as sock:
+        for _ in range(5):
+            sock.sendall(get(server))
+            assert read_head(sock).startswith(b"HTTP/1.1 200 ")
+            assert sock.recv(5) == b"hello"
+
+
+def test_http_10_without_keep_alive_is_closed(gate, far_end):
+    server = far_end(recorder([ok()], []))
+    assert gate.ask(get(server, version="1.0")).endswith(b"Connection: close\r\n\r\nhello")
+
+
+def test_http_10_with_keep_alive(gate, far_end):
+    heads = []
+    server = far_end(recorder([ok(), ok()], heads))
+    with gate.connect() as sock:
+        for _ in range(2):
+            sock.sendall(get(server, version="1.0", extra="Connection: keep-alive\r\n"))
+            assert b"\r\nConnection: keep-alive\r\n" in read_head(sock)
+            assert sock.recv(5) == b"hello"
+    assert all(b" HTTP/1.0\r\n" in head for head in heads)
+
+
+def test_a_response_that_ends_with_the_connection(gate, far_end):
+    server = far_end(recorder([b"HTTP/1.0 200 OK\r\nX: y\r\n\r\nall of it"], []))
+    assert gate.ask(get(server)) == b"HTTP/1.1 200 OK\r\nX: y\r\nConnection: close\r\n\r\nall of it"
+
+
+@pytest.mark.parametrize("method, status", [("HEAD", 200), ("GET", 204), ("GET", 304)])
+def test_responses_without_a_body(gate, far_end, method, status):
+    line = "HTTP/1.1 {} X\r\nContent-Length: 5\r\n\r\n".format(status).encode()
+    server = far_end(recorder([line, ok(b"next!")], []))
+    with gate.connect() as sock:
+        sock.sendall(get(server, method=method))
+        assert read_head(sock).startswith("HTTP/1.1 {} ".format(status).encode())
+        sock.sendall(get(server))
+        read_head(sock)
+        assert sock.recv(5) == b"next!"
+
+
+def test_chunks_both_ways(gate, far_end):
+    body = b"5\r\nhello\r\n6;x=y\r\n world\r\n0\r\nTrailer: t\r\n\r\n"
+    seen = []
+
+    def serve(sock):
+        read_head(sock)
+        data = b""
+        while not data.endswith(b"\r\n\r\n"):
+            data += sock.recv(1000)
+        seen.append(data)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + data)
+        sock.recv(1)
+
+    server = far_end(serve)
+    with gate.connect() as sock:
+        sock.sendall(get(server, method="POST", extra="Transfer-Encoding: chunked\r\n"))
+        for index in range(len(body)):
+            sock.sendall(body[index : index + 1])
+        assert b"Transfer-Encoding: chunked\r\n" in read_head(sock)
+        data = b""
+        while not data.endswith(b"\r\n\r\n"):
+            data += sock.recv(1000)
+    assert (data, seen) == (body, [body])
+
+
+def test_a_large_upload_and_download(gate, far_end):
+    size = 3000000
+
+    def serve(sock):
+        read_head(sock)
+        left = size
+        while left:
+            left -= len(sock.recv(min(left, 65536)))
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"d" * size)
+
+    server = far_end(serve)
+    with gate.connect() as sock:
+        sock.sendall(get(server, method="PUT", extra="Content-Length: {}\r\nConnection: close\r\n".format(size)))
+        sock.sendall(b"u" * size)
+        assert read_head(sock).startswith(b"HTTP/1.1 200 ")
+        assert read_rest(sock) == b"d" * size
+
+
+def test_expect_100_continue(gate, far_end):
+    def serve(sock):
+        assert b"Expect: 100-continue" in read_head(sock)
+        sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        sock.sendall(ok(b"got " + sock.recv(100)))
+
+    server = far_end(serve)
+    with gate.connect() as sock:
+        sock.sendall(get(server, method="POST", extra="Expect: 100-continue\r\nContent-Length: 4\r\n"))
+        assert read_head(sock) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sock.sendall(b"body")
+        assert read_head(sock).startswith(b"HTTP/1.1 200 ")
+        assert sock.recv(100) == b"got body"
+
+
+def test_an_answer_before_the_body_is_sent(gate, far_end):
+    def serve(sock):
+        read_head(sock)
+        sock.sendall(b"HTTP/1.1 417 No\r\nContent-Length: 0\r\n\r\n")
+        sock.recv(1)
+
+    server = far_end(serve)
+    answer = gate.ask(get(server, method="POST", extra="Expect: 100-continue\r\nContent-Length: 4\r\n"))
+    assert answer.startswith(b"HTTP/1.1 417 No\r\n")
+
+
+def test_websocket_upgrade(gate, far_end):
+    def serve(sock):
+        head = read_head(sock)
+        assert b"\r\nUpgrade: websocket\r\n" in head
+        assert b"\r\nConnection: Upgrade\r\n" in head
+        sock.sendall(b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-X: y\r\n\r\nfirst")
+        sock.sendall(sock.recv(100))
+
+    server = far_end(serve)
+    with gate.connect() as sock:
+        sock.sendall(get(server, extra="Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n"))
+        head = read_head(sock)
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert b"\r\nUpgrade: websocket\r\n" in head
+        assert sock.recv(5) == b"first"
+        sock.sendall(b"frame")
+        assert read_rest(sock) == b"frame"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"nonsense\r\n\r\n",
+        b"SSH-2.0-x\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"HTTP/1.1 101 Switching\r\n\r\n",
+    ],
+)
+def test_a_far_end_that_speaks_no_http(gate, far_end, answer):
+    def serve(sock):
+        read_head(sock)
+        sock.sendall(answer)
+
+    assert gate.ask(get(far_end(serve), method="POST", extra="Content-Length: 0\r\n")).startswith(b"HTTP/1.1 502 ")
+
+
+@pytest.mark.parametrize(
+    "answer", [ok(b"x" * 10)[:-5], b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel"]
+)
+def test_a_response_cut_short_is_no_clean_end(gate, far_end, answer):
+    def serve(sock):
+        read_head(sock)
+        sock.sendall(answer)
+
+    with pytest.raises(ConnectionResetError):
+        gate.ask(get(far_end(serve)))
+
+
+@pytest.mark.parametrize("body", [b"zz\r\n", b"1\r\nab\r\n", b"1\nx\r\n", b"-1\r\n", b"0x1\r\n", b"1" * 17 + b"\r\n"])
+def test_broken_chunks_are_a_bad_request(gate, far_end, body):
+    seen = []
+
+    def serve(sock):
+        read_head(sock)
+        seen.append(read_rest(sock))
+
+    server = far_end(serve)
+    answer = gate.ask(get(server, method="POST", extra="Transfer-Encoding: chunked\r\n") + body)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    until(lambda: seen, "the far end sees the end")
+    assert body not in seen[0]
+
+
+def test_connect_after_a_request(gate, far_end):
+    server = far_end(recorder([ok()], []))
+    with gate.connect() as sock:
+        sock.sendall(get(server))
+        read_head(sock)
+        sock.recv(5)
+        sock.sendall("CONNECT {}:{} HTTP/1.1\r\n\r\n".format(*server.target).encode())
+        assert read_head(sock).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_client_that_leaves_frees_its_far_end(gate, far_end):
+    gone = []
+
+    def serve(sock):
+        read_head(sock)
+        gone.append(sock.recv(1))
+
+    server = far_end(serve)
+    with gate.connect() as sock:
+        sock.sendall(get(server, method="POST", extra="Content-Length: 5\r\n"))
+        until(lambda: server.connections, "the request arrives")
+        sock.shutdown(socket.SHUT_WR)
+    assert until(lambda: gone, "the far end is let go") == [b""]

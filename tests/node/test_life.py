@@ -1,0 +1,265 @@
+"""Start, the ready protocol, and every way to end."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from .harness import PORT, Agent, Sshd, clean_environment, until
+
+
+def run(*words, **options):
+    """The agent run to its end, from the sources."""
+    code = "import sys; sys.path.insert(0, {!r}); from hpcproxy.node.hold import main; sys.exit(main(sys.argv[1:]))"
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    return subprocess.run(
+        [sys.executable, "-I", "-c", code.format(root), *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        env=clean_environment("/"),
+        timeout=60,
+        check=False,
+        **options,
+    )
+
+
+def ended(agent, seconds=20):
+    """What the agent said before it ended by itself, with code 0."""
+    assert agent.process.wait(timeout=seconds) == 0
+    assert not agent.state.exists()
+    return agent.lines()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_ends_it_at_once_and_leaves_nothing(start_agent, number):
+    agent = start_agent(access_log=True)
+    ssh = agent.ssh_pid()
+    pid, started = (agent.state / "pid").read_text().split()
+    assert int(pid) == agent.process.pid
+    with open("/proc/{}/stat".format(pid)) as file:
+        assert started == file.read().rpartition(")")[2].split()[19]
+    assert stat.S_IMODE(os.stat(str(agent.state / "log")).st_mode) == 0o600
+    agent.process.send_signal(number)
+    assert agent.process.wait(timeout=3) == 0
+    assert not agent.state.exists()
+    assert not os.path.exists("/proc/{}".format(ssh))
+    with pytest.raises(ConnectionRefusedError):
+        agent.connect()
+
+
+def test_a_signal_before_it_is_ready(start_agent, tmp_path):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(5)
+        sshd = Sshd(tmp_path / "x")
+        sshd.port = silent.getsockname()[1]
+        agent = start_agent([sshd.jump()], wait=False)
+        ssh = until(agent.ssh_pid, "ssh runs")
+        assert agent.stop() == 0
+        assert not os.path.exists("/proc/{}".format(ssh))
+        assert not agent.state.exists()
+
+
+def test_sighup_and_a_reader_that_left_are_nothing(jump_host, tmp_path):
+    agent = Agent(tmp_path / "a", [jump_host.jump()])
+    reader, writer = os.pipe()
+    words = [*agent.python, str(agent.pyz), "hold", "--config={}".format(agent.config)]
+    words += ["--address={}".format(agent.address), "--port={}".format(PORT), "--state={}".format(agent.state)]
+    agent.process = subprocess.Popen(words, stdout=writer, env=clean_environment(tmp_path), stdin=subprocess.DEVNULL)
+    os.close(writer)
+    try:
+        assert os.read(reader, 100).endswith(b" jump\n")
+        os.close(reader)
+        agent.process.send_signal(signal.SIGHUP)
+        os.kill(agent.ssh_pid(), signal.SIGKILL)
+        until(lambda: agent.status().get("reconnects") == 1, "it lives and reconnects")
+    finally:
+        assert agent.stop() == 0
+
+
+def test_ssh_ends_with_an_agent_that_is_killed(start_agent):
+    agent = start_agent()
+    ssh = agent.ssh_pid()
+    agent.process.kill()
+    agent.process.wait()
+    until(lambda: not os.path.exists("/proc/{}".format(ssh)), "ssh has ended")
+
+
+def test_the_port_is_taken(start_agent, gate, monkeypatch):
+    monkeypatch.setattr(Agent, "start", start_at(gate.address))
+    agent = start_agent(wait=False)
+    assert ended(agent) == ["gave-up c1 port {}:{} is in use by another process".format(gate.address, PORT)]
+
+
+def start_at(address):
+    real = Agent.start
+
+    def start(agent):
+        agent.address = address
+        return real(agent)
+
+    return start
+
+
+def test_the_key_is_refused(start_agent, tmp_path):
+    sshd = Sshd(tmp_path / "j").start()
+    sshd.authorized.write_text("")
+    try:
+        lines = ended(start_agent([sshd.jump("j")], wait=False))
+    finally:
+        sshd.stop()
+    assert lines == ["failed c1 key the jump host refuses the key", "gave-up c1 key the jump host refuses the key"]
+
+
+def test_the_host_key_changed(start_agent, tmp_path):
+    sshd = Sshd(tmp_path / "j").start()
+    sshd.known.write_text("[127.0.0.1]:{} {}".format(sshd.port, (sshd.folder / "user.pub").read_text()))
+    try:
+        lines = ended(start_agent([sshd.jump("j")], wait=False))
+    finally:
+        sshd.stop()
+    assert lines[-1] == "gave-up c1 hostkey the host key changed"
+
+
+def test_forwarding_is_prohibited(start_agent, tmp_path):
+    sshd = Sshd(tmp_path / "j", "AllowTcpForwarding no").start()
+    try:
+        lines = ended(start_agent([sshd.jump("j")], wait=False))
+    finally:
+        sshd.stop()
+    assert lines[-1] == "gave-up c1 forwarding the jump host does not allow forwarding"
+
+
+def test_there_is_no_ssh(start_agent):
+    lines = ended(start_agent([{"name": "j", "argv": ["/nonexistent/ssh", "-N", "--", "x"]}], wait=False))
+    assert lines[-1].startswith("gave-up c1 ssh cannot start /nonexistent/ssh: ")
+
+
+def test_one_good_jump_host_is_enough(start_agent, jump_host, tmp_path):
+    sshd = Sshd(tmp_path / "j").start()
+    sshd.authorized.write_text("")
+    try:
+        agent = start_agent([sshd.jump("bad"), jump_host.jump("good")])
+    finally:
+        sshd.stop()
+    assert agent.lines() == ["failed c1 key bad: the jump host refuses the key", "ready c1 good"]
+
+
+def test_a_passing_failure_is_said_once_and_tried_again(start_agent, tmp_path):
+    sshd = Sshd(tmp_path / "j")
+    agent = start_agent([sshd.jump("j")], wait=False)
+    until(lambda: agent.log().count("connecting through") >= 3, "it tries again")
+    assert agent.lines() == ["failed c1 tcp nobody listens at the jump host"]
+    sshd.start()
+    agent.ready()
+    sshd.stop()
+    assert agent.lines()[1:] == ["ready c1 j"]
+
+
+def test_status(gate):
+    status = gate.status()
+    keys = "version node address port mode ready since jump reconnects last_error requests active bytes_up bytes_down"
+    assert list(status) == [*keys.split(), "held", "refused", "denied", "pid"]
+    assert (status["version"], status["mode"], status["jump"]) == (1, "gate", "jump")
+    assert (status["address"], status["port"], status["pid"]) == (gate.address, PORT, gate.process.pid)
+
+
+def test_a_directory_that_somebody_else_could_write(jump_host, tmp_path):
+    agent = Agent(tmp_path / "a", [jump_host.jump()])
+    words = ["hold", "--config", agent.config, "--address", agent.address, "--port", PORT, "--state"]
+    link = tmp_path / "link"
+    link.symlink_to(agent.state)
+    (tmp_path / "file").write_text("")
+    open_ = tmp_path / "open"
+    open_.mkdir(mode=0o750)
+    for path, what in [
+        (link, "no directory"),
+        (open_, "0750"),
+        (tmp_path / "file", "no directory"),
+        ("/none", "No such"),
+    ]:
+        done = run(*words, path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert what in done.stderr
+        assert done.stderr.count("\n") == 1
+    if os.getuid() == 0:
+        os.chown(str(agent.state), 12345, 0)
+        assert "belongs to uid 12345" in run(*words, agent.state).stderr
+    assert agent.state.exists()
+
+
+def test_a_directory_whose_name_is_too_long(jump_host, tmp_path):
+    agent = Agent(tmp_path / "a", [jump_host.jump()])
+    deep = tmp_path / ("d" * 90)
+    deep.mkdir(mode=0o700)
+    done = run(
+        "hold", "--config", agent.config, "--address", agent.address, "--port", PORT, "--state", deep, "--node", "n"
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith("gave-up n path ")
+
+
+def test_a_directory_that_is_not_a_state_directory_keeps_what_is_in_it(jump_host, tmp_path):
+    agent = Agent(tmp_path / "a", [jump_host.jump()])
+    (agent.state / ".profile").write_text("mine")
+    (agent.state / "thesis").write_text("mine")
+    agent.start().ready()
+    assert agent.stop() == 0
+    assert sorted(os.listdir(str(agent.state))) == [".profile", "thesis"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["nonsense"],
+        ["hold"],
+        ["hold", "--config"],
+        ["hold", "--what", "x"],
+        ["hold", "--config", "a", "--config", "b"],
+        ["hold", "--config", "a", "--address", "::1", "--port", "1", "--state", "s"],
+        ["hold", "--config", "a", "--address", "127.0.0.1", "--port", "0", "--state", "s"],
+        ["hold", "--config", "a", "--address", "127.0.0.1", "--port", "1", "--state", "s", "--uid", "-1"],
+        ["hold", "--config", "a", "--address", "127.0.0.1", "--port", "1", "--state", "s", "--node", "a b"],
+    ],
+)
+def test_arguments_that_mean_nothing(words):
+    done = run(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("hpcproxy agent: ")
+
+
+def test_a_wrong_agent_json_is_one_line(tmp_path):
+    state = tmp_path / "s"
+    state.mkdir(mode=0o700)
+    config = tmp_path / "agent.json"
+    config.write_text(json.dumps({"version": 2}))
+    done = run("hold", "--config", config, "--address", "127.64.0.1", "--port", PORT, "--state", state)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "hpcproxy agent: {}: version: is 2, this agent reads 1\n".format(config)
+
+
+def test_a_directory_that_another_agent_holds(gate):
+    words = ["hold", "--config", gate.config, "--address", gate.address, "--port", PORT, "--state", gate.state]
+    done = run(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is held by process {}".format(gate.process.pid) in done.stderr
+    assert gate.status()["ready"]
+
+
+def test_closed_standard_descriptors(jump_host, tmp_path):
+    agent = Agent(
+        tmp_path / "a", [jump_host.jump()], python="sh", flags=("-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable)
+    )
+    agent.start()
+    try:
+        until(lambda: agent.status().get("ready"), "it is up")
+        assert b" 502 " in agent.ask(b"CONNECT 127.0.0.1:1 HTTP/1.1\r\n\r\n")
+    finally:
+        assert agent.stop() == 0

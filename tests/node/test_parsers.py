@@ -1,0 +1,249 @@
+"""The pure parts: whatever comes, they answer or refuse; however it is cut, they answer the same."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpcproxy.node import framing, mux, request, socks, sshlog, target, way
+from hpcproxy.node.answer import ANSWERS, http_answer
+
+TOKENS = st.text("abcXYZ09-_!~", min_size=1, max_size=20)
+VALUES = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=40)
+HEADERS = st.lists(st.tuples(TOKENS, VALUES), max_size=8)
+PARSERS = [
+    (request.parse_request, request.BadRequest),
+    (request.parse_response, request.BadRequest),
+    (socks.parse_greeting, ()),
+    (socks.parse_request4, socks.BadSocks),
+    (socks.parse_request5, socks.BadSocks),
+    (mux.parse, mux.BadPacket),
+]
+
+
+@pytest.mark.parametrize("parse, refusal", PARSERS)
+@given(data=st.one_of(st.binary(max_size=300), st.binary(max_size=40).map(lambda b: b"GET http://h/ HTTP/1.1\r\n" + b)))
+def test_parsers_take_anything(parse, refusal, data):
+    try:
+        found = parse(data)
+    except refusal:
+        return
+    assert found is None or 0 < found[0] <= len(data)
+
+
+@given(TOKENS, HEADERS, st.binary(max_size=50))
+def test_a_request_is_read_as_it_was_written(method, headers, rest):
+    data = request.write_head("{} http://h/ HTTP/1.1".format(method), headers)
+    size, found = request.parse_request(data + rest)
+    assert (size, found.method, found.headers) == (len(data), method, headers)
+
+
+@given(HEADERS)
+def test_a_request_is_never_read_before_it_is_whole(headers):
+    data = request.write_head("GET http://h/ HTTP/1.1", headers)
+    for cut in range(len(data)):
+        assert request.parse_request(data[:cut]) is None
+
+
+@given(st.binary(max_size=200))
+def test_what_is_read_cannot_be_read_otherwise(data):
+    """A head that passes has no line that another reader would split, join or trim differently."""
+    try:
+        found = request.parse_request(data)
+    except request.BadRequest:
+        return
+    if found is not None:
+        again = request.write_head("x", found[1].headers)
+        assert again.count(b"\n") == again.count(b"\r\n") == len(found[1].headers) + 2
+
+
+def chunked(parts, trailer=b""):
+    sizes = b"".join(b"%x;a=b\r\n" % len(part) + part + b"\r\n" for part in parts if part)
+    return sizes + b"0\r\n" + trailer + b"\r\n"
+
+
+@given(st.lists(st.binary(max_size=100), max_size=5), st.binary(max_size=30), st.lists(st.integers(1, 40), max_size=60))
+def test_chunks_end_at_the_same_place_however_they_come(parts, rest, cuts):
+    data = chunked(parts, b"T: v\r\n") + rest
+    body, seen, at = framing.Chunked(), b"", 0
+    for size in [*cuts, len(data)]:
+        seen += data[at : at + size]
+        at += size
+        while seen and not body.done:
+            taken = body.feed(seen)
+            seen = seen[taken:]
+            if not taken:
+                break
+    assert body.done
+    assert seen + data[at:] == rest
+
+
+@given(st.binary(max_size=200), st.lists(st.integers(1, 50), max_size=20))
+def test_broken_chunks_are_refused_or_awaited(data, cuts):
+    whole, first = outcome(data, [len(data)]), outcome(data, cuts)
+    assert whole == first
+
+
+def outcome(data, cuts):
+    body, seen, at, passed = framing.Chunked(), b"", 0, 0
+    try:
+        for size in [*cuts, len(data) + 1]:
+            seen += data[at : at + size]
+            at += size
+            taken = body.feed(seen)
+            passed += taken
+            seen = seen[taken:]
+    except framing.BadBody:
+        return "refused"
+    return passed, body.done
+
+
+@given(st.integers(0, 10**6), st.lists(st.binary(max_size=100), max_size=10))
+def test_a_fixed_body_is_counted(length, parts):
+    body = framing.Fixed(length)
+    assert sum(body.feed(part) for part in parts) == min(length, sum(map(len, parts)))
+
+
+@pytest.mark.parametrize(
+    "headers, length",
+    [
+        ([], None),
+        ([("Content-Length", "0")], 0),
+        ([("content-length", "12")], 12),
+        ([("Transfer-Encoding", "chunked")], -1),
+        ([("Transfer-Encoding", "Chunked")], -1),
+    ],
+)
+def test_body_length(headers, length):
+    assert request.body_length(headers, 1) == length
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("Content-Length", "1"), ("Content-Length", "1")],
+        [("Content-Length", "1"), ("Transfer-Encoding", "chunked")],
+        [("Content-Length", "-1")],
+        [("Content-Length", "")],
+        [("Content-Length", "1 ")],
+        [("Content-Length", "\u00b2")],
+        [("Content-Length", "9" * 19)],
+        [("Transfer-Encoding", "chunked"), ("Transfer-Encoding", "chunked")],
+        [("Transfer-Encoding", "gzip, chunked")],
+        [("Transfer-Encoding", "")],
+    ],
+)
+def test_body_lengths_that_can_be_read_in_two_ways(headers):
+    with pytest.raises(request.BadRequest):
+        request.body_length(headers, 1)
+
+
+@pytest.mark.parametrize(
+    "url, found",
+    [
+        ("http://h", (("h", 80), "h", "/")),
+        ("HTTP://h:81/a?b#c", (("h", 81), "h:81", "/a?b")),
+        ("http://h?q", (("h", 80), "h", "/?q")),
+        ("http://[::1]:3080/", (("::1", 3080), "[::1]:3080", "/")),
+        ("http://[::1]/x", (("::1", 80), "[::1]", "/x")),
+    ],
+)
+def test_urls(url, found):
+    assert request.split_url(url) == found
+
+
+@given(st.text(max_size=60))
+def test_urls_and_authorities_are_read_or_refused(text):
+    for read, refusal in ((request.split_url, request.BadRequest), (target.parse_authority, target.BadTarget)):
+        try:
+            found = read(text)
+        except refusal:
+            continue
+        host, port = found[0] if read is request.split_url else found
+        assert 0 < port < 65536
+        assert not set(host) & set(" \r\n\t/@[]\0")
+        assert not host.startswith("-")
+
+
+def test_no_nominated_header_removes_what_frames_the_message():
+    headers = [
+        ("Connection", "content-length, host, x"),
+        ("Content-Length", "5"),
+        ("Host", "h"),
+        ("X", "1"),
+        ("Y", "2"),
+    ]
+    assert request.end_to_end(headers) == [("Content-Length", "5"), ("Host", "h"), ("Y", "2")]
+
+
+def test_mux_packets():
+    # As PROTOCOL.mux writes them: length, type, fields.
+    assert mux.hello() == bytes.fromhex("00000008 00000001 00000004".replace(" ", ""))
+    assert mux.open_channel(7, "h", 443) == bytes.fromhex(
+        "0000001510000008000000070000000000000001" + "68" + "000001bb"
+    )
+    assert mux.parse(bytes.fromhex("0000000c800000060000000100000005")) == (16, mux.Reply(mux.SESSION_OPENED, 5, ""))
+    refused = bytes.fromhex("0000000e800000030000000100000002") + b"no"
+    assert mux.parse(refused + b"more") == (18, mux.Reply(mux.FAILURE, 1, "no"))
+    assert mux.parse(refused[:-1]) is None
+
+
+LOG = """debug2: mux.c:mux_master_process_stdio_fwd():977 (pid=1): channel 2: stdio fwd to a.example:80
+debug3: mux.c:mux_master_process_stdio_fwd():994 (pid=1): got fds stdin 7, stdout 8
+debug2: mux.c:mux_master_process_stdio_fwd():1027 (pid=1): channel_new: 3 control 2
+debug2: mux.c:mux_master_process_stdio_fwd():977 (pid=1): channel 4: stdio fwd to b.example:443
+debug2: mux.c:mux_master_process_stdio_fwd():1027 (pid=1): channel_new: 5 control 4
+channels.c:channel_input_open_failure():3563 (pid=1): channel 5: open failed: connect failed: Name or service not known
+debug2: channels.c:channel_input_open_failure():3567 (pid=1): channel 5: callback start
+channels.c:channel_input_open_failure():3563 (pid=1): channel 3: open failed: connect failed: Connection refused"""
+
+
+def test_reasons_belong_to_their_targets():
+    log = sshlog.SshLog()
+    assert all(log.feed(line) for line in LOG.splitlines())
+    assert log.reason(target.Target("a.example", 80)) == "connect failed: Connection refused"
+    assert log.reason(target.Target("b.example", 443)) == "connect failed: Name or service not known"
+    assert log.reason(target.Target("b.example", 443)) == ""
+    assert not log.feed("Permission denied (publickey).")
+
+
+def test_an_old_ssh_gives_the_reasons_in_order():
+    log = sshlog.SshLog()
+    for number, words in ((2, "one"), (1, "two")):
+        assert log.feed("channel {}: open failed: connect failed: {}".format(number, words))
+    assert [log.reason(target.Target("h", 1)) for _ in range(3)] == ["connect failed: one", "connect failed: two", ""]
+
+
+def test_the_end_of_file_of_a_channel():
+    log, ends = sshlog.SshLog(), []
+    closed = "debug2: nchan.c:chan_shutdown_write():381 (pid=1): channel 3: (i0 o1 sock -1 wfd 8 efd -1 [closed])"
+    control = "debug2: nchan.c:chan_shutdown_write():381 (pid=1): channel 2: (i3 o1 sock 6 wfd 6 efd -1 [closed])"
+    end = lambda: ends.append(1)  # noqa: E731
+    for line in LOG.splitlines()[:3]:
+        log.feed(line)
+    log.attach(3, end)
+    assert log.feed(control)
+    assert ends == []
+    assert log.feed(closed)
+    assert ends == [1]
+    log.detach(3, end)
+    assert log.feed(closed)
+    assert ends == [1]
+    for line in [*LOG.splitlines()[:3], closed]:  # the number again, ended before anybody attached
+        log.feed(line)
+    log.attach(3, end)
+    assert ends == [1, 1]
+
+
+@settings(max_examples=50)
+@given(st.text(max_size=100))
+def test_any_line_of_sshs_is_taken(line):
+    sshlog.SshLog().feed(line)
+    assert way.explain(line).kind in ANSWERS
+
+
+@given(st.sampled_from(sorted(ANSWERS)), st.text(max_size=400))
+def test_an_answer_is_one_response_whatever_the_reason(kind, reason):
+    answer = http_answer(kind, reason)
+    size, found = request.parse_response(answer)
+    assert found.status == ANSWERS[kind].status
+    assert int(request.values(found.headers, "content-length")[0]) == len(answer) - size

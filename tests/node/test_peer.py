@@ -1,0 +1,162 @@
+"""Only this job's user and root get through, and the kernel says who that is."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from hpcproxy.node import peer
+
+from .harness import PORT, clean_environment, read_rest, until
+
+NOBODY = 65534
+SPY = """
+import encodings.idna, os, socket, sys  # all now: the other user may not read this Python's files
+uid, address, port, data, quick = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), bytes.fromhex(sys.argv[4]), sys.argv[5]
+if uid >= 0:
+    os.setgid(uid)
+    os.setuid(uid)
+sock = socket.create_connection((address, port), 5)
+sock.sendall(data)
+if quick == "quick":
+    os._exit(0)
+try:
+    sys.stdout.write(sock.recv(100).hex())
+except ConnectionResetError:
+    pass
+"""
+DIALECTS = {
+    "connect": b"CONNECT 127.0.0.1:%d HTTP/1.1\r\n\r\n",
+    "absolute": b"GET http://127.0.0.1:%d/ HTTP/1.1\r\n\r\n",
+    "socks5": b"\5\1\0",
+    "socks4": b"\4\1\0\1\x7f\0\0\1\0",
+    "silence": b"",
+}
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
+
+
+def spy(agent, data, uid=-1, quick="", before=()):
+    words = [*before, sys.executable, "-I", "-c", SPY, str(uid), agent.address, str(PORT), data.hex(), quick]
+    done = subprocess.run(words, stdout=subprocess.PIPE, env=clean_environment("/"), timeout=30, check=True)
+    return bytes.fromhex(done.stdout.decode())
+
+
+@as_root
+@pytest.mark.parametrize("dialect", sorted(DIALECTS))
+def test_another_user_gets_nothing(start_agent, far_end, dialect):
+    server = far_end(lambda sock: sock.sendall(b"secret"))
+    agent = start_agent()
+    data = DIALECTS[dialect].replace(b"%d", str(server.port).encode())
+    for _ in range(3):
+        assert spy(agent, data, uid=NOBODY) == b""
+    assert server.connections == 0
+    assert agent.log().count("refused uid {}".format(NOBODY)) == 1
+    until(lambda: agent.status().get("refused") == 3, "they are counted")
+
+
+@as_root
+def test_another_user_who_is_gone_before_the_kernel_is_asked(start_agent, far_end):
+    server = far_end(lambda sock: None)
+    agent = start_agent()
+    data = DIALECTS["connect"].replace(b"%d", str(server.port).encode())
+    # The agent stands still meanwhile: an orphaned socket shows uid 0, which must not be taken for root.
+    os.kill(agent.process.pid, 19)
+    try:
+        for _ in range(3):
+            spy(agent, data, uid=NOBODY, quick="quick")
+    finally:
+        os.kill(agent.process.pid, 18)
+    until(lambda: agent.status().get("refused") == 3, "they are refused")
+    assert server.connections == 0
+    assert "whose owner the kernel does not name" in agent.log()
+
+
+@as_root
+def test_a_service_for_another_uid(start_agent):
+    agent = start_agent(uid=12345)
+    assert spy(agent, b"\5\1\0", uid=12345) == b"\5\0"
+    assert spy(agent, b"\5\1\0") == b"\5\0"  # root
+    assert spy(agent, b"\5\1\0", uid=NOBODY) == b""
+
+
+def test_the_user_inside_a_user_namespace(start_agent):
+    unshare = shutil.which("unshare")
+    probe = [unshare or "unshare", "--user", "--map-root-user", "true"]
+    if not unshare or subprocess.run(probe, stderr=subprocess.DEVNULL, check=False).returncode:
+        pytest.skip("no user namespaces here")
+    agent = start_agent()
+    assert spy(agent, b"\5\1\0", before=[unshare, "--user"]) == b"\5\0"
+    assert spy(agent, b"\5\1\0", before=[unshare, "--user", "--map-root-user"]) == b"\5\0"
+
+
+@contextlib.contextmanager
+def pair():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(5)
+        client = socket.create_connection(listener.getsockname())
+        server, address = listener.accept()
+        with client, server:
+            yield client, server, address
+
+
+def test_both_ways_of_asking_agree():
+    peers = peer.Peers()
+    with pair() as (client, server, address):
+        assert peers.owner(address, server.getsockname()) == os.getuid()
+        assert peer.owner_in_proc(address, server.getsockname()) == os.getuid()
+        client.close()
+        assert peers.owner(address, server.getsockname()) is None
+        assert peer.owner_in_proc(address, server.getsockname()) is None
+    peers.close()
+
+
+def test_a_listener_at_the_clients_address_is_not_the_client():
+    peers = peer.Peers()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(5)
+        assert peers.owner(listener.getsockname(), ("127.0.0.1", 9)) is None
+        assert peer.owner_in_proc(listener.getsockname(), ("127.0.0.1", 9)) is None
+    peers.close()
+
+
+def test_without_netlink_the_table_is_read(monkeypatch):
+    peers = peer.Peers()
+    peers.netlink.close()
+    with pair() as (_, server, address):
+        assert peers.owner(address, server.getsockname()) == os.getuid()
+        assert peers.netlink is None
+
+
+@pytest.mark.parametrize("reply", [b"", b"\0" * 10, b"\0" * 20, b"\xff" * 100, b"\0" * 200])
+def test_a_reply_that_is_none_names_nobody(reply):
+    assert peer.read_reply(reply, ("127.0.0.1", 1), ("127.0.0.1", 2)) is None
+
+
+def test_a_table_that_cannot_be_read_names_nobody(tmp_path):
+    assert peer.owner_in_proc(("127.0.0.1", 1), ("127.0.0.1", 2), str(tmp_path / "none")) is None
+    broken = tmp_path / "broken"
+    broken.write_text("0: 0100007F:0001 0100007F:0002 x\n")
+    assert peer.owner_in_proc(("127.0.0.1", 1), ("127.0.0.1", 2), str(broken)) is None
+
+
+def test_the_overflow_uid_is_nobody_in_a_namespace(monkeypatch):
+    monkeypatch.setattr(peer, "sees_all_users", lambda: False)
+    assert peer.who_may_pass(NOBODY) == {0}
+    assert peer.who_may_pass(1000) == {0, 1000}
+    monkeypatch.setattr(peer, "sees_all_users", lambda: True)
+    assert peer.who_may_pass(NOBODY) == {0, NOBODY}
+
+
+def test_the_sockets_in_the_state_directory_are_the_users_alone(gate):
+    for name in ("ctl", "socks"):
+        assert os.stat(str(gate.state / name)).st_mode & 0o077 == 0
+    assert os.stat(str(gate.state)).st_mode & 0o777 == 0o700
+    with gate.connect() as sock:
+        sock.sendall(b"\5\1\xff")
+        assert read_rest(sock) == b"\5\xff"

@@ -1,0 +1,150 @@
+"""The verbs of a shell without Slurm, one after the other as a user would type them, against a real sshd."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hpcproxy import ops, tunnels
+from hpcproxy.errors import WayOutError
+from hpcproxy.ops import Account
+from tests import servers, sshd
+from tests.sshd import Sshd
+from tests.waiting import until
+
+# A tunnel outlives the program that started it; here that program is the test.
+pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+
+
+@pytest.fixture(scope="module")
+def jump_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with sshd.running(tmp_path_factory.mktemp("jump")) as server:
+        yield server
+
+
+@pytest.fixture
+def set_up(account: Account, jump_host: Sshd) -> Iterator[Account]:
+    """An account after `init` and `install-bashrc`, on a port of its own; its tunnel ends with the test."""
+    flags = {"jump": [jump_host.jump], "identity": str(jump_host.identity), "port": servers.free_port()}
+    account.home.directory.mkdir()
+    account.home.config.write_text("connect_timeout_s: 3\nretry_max_s: 1\n")
+    assert ops.init(account, flags, try_login=False, replace_key=False, say=_silence).works
+    ops.install_bashrc(account, {}, dry_run=False)
+    yield account
+    ops.down(account)
+
+
+def _silence(_text: str) -> None:
+    pass
+
+
+def _with_check_url(account: Account, url: str) -> None:
+    with account.home.config.open("a") as file:
+        file.write(f"check_url: {url}\n")
+
+
+def test_up_status_check_down(set_up: Account, jump_host: Sshd) -> None:
+    port = ops.settings_of(set_up).port
+    tunnel = ops.up(set_up, _silence)
+    assert (tunnel.job, tunnel.ready, tunnel.jump) == ("shell", True, jump_host.jump)
+    assert tunnel.url == f"socks5h://127.0.0.1:{port}"
+    found, drift = ops.status(set_up)
+    assert ([(one.pid, one.ready) for one in found], drift) == ([(tunnel.pid, True)], [])
+    assert tunnel.as_json()["directory"].startswith(os.environ["TMPDIR"])
+    with servers.internet() as url:
+        _with_check_url(set_up, url)
+        checked = ops.check(set_up, 20)
+    assert (checked.answer.address, checked.jump, checked.url) == ("203.0.113.7", jump_host.jump, tunnel.url)
+    assert checked.answer.latency_ms > 0
+    assert [ended.pid for ended in ops.down(set_up)] == [tunnel.pid]
+    assert ops.down(set_up) == []
+    assert ops.status(set_up) == ([], [])
+    assert list(Path(os.environ["TMPDIR"]).iterdir()) == []
+
+
+def test_up_twice_is_one_tunnel(set_up: Account) -> None:
+    assert ops.up(set_up, _silence).pid == ops.up(set_up, _silence).pid
+
+
+def test_uninstall_ends_the_tunnel_first(set_up: Account, home: Path) -> None:
+    ops.up(set_up, _silence)
+    ops.uninstall(set_up)
+    assert tunnels.find(set_up.environ) == []
+    assert list(home.iterdir()) == []
+
+
+_BEYOND = [
+    ("http://127.0.0.1:1/", "far end"),
+    ("http://no-such-host.invalid/", "far end"),
+    ("https://PLAIN/ip", "TLS"),
+    ("http://PLAIN/404", "answer"),
+]
+
+
+@pytest.mark.parametrize(("url", "layer"), _BEYOND)
+def test_check_names_the_layer_behind_the_tunnel(url: str, layer: str, set_up: Account, jump_host: Sshd) -> None:
+    ops.up(set_up, _silence)
+    with servers.internet() as plain:
+        _with_check_url(set_up, url.replace("PLAIN", plain.split("/")[2]))
+        with pytest.raises(WayOutError) as caught:
+            ops.check(set_up, 20)
+    assert caught.value.layer == layer
+    assert caught.value.jump == jump_host.jump
+
+
+def test_check_says_that_a_lost_jump_host_is_down(account: Account, tmp_path: Path) -> None:
+    with sshd.running(tmp_path / "jump") as server:
+        account.home.directory.mkdir()
+        account.home.config.write_text("connect_timeout_s: 2\nretry_max_s: 1\n")
+        flags = {"jump": [server.jump], "identity": str(server.identity), "port": servers.free_port()}
+        ops.init(account, flags, try_login=False, replace_key=False, say=_silence)
+        ops.install_bashrc(account, {}, dry_run=False)
+        tunnel = ops.up(account, _silence)
+        try:
+            server.stop()
+            until(lambda: not tunnels.find(account.environ, "shell")[0].ready, "the status says down")
+            with pytest.raises(WayOutError) as caught:
+                ops.check(account, 5)
+        finally:
+            os.kill(tunnel.pid, signal.SIGTERM)
+            ops.down(account)
+    assert caught.value.layer == "tunnel"
+    assert "is down" in str(caught.value)
+
+
+def test_check_without_a_tunnel_finds_out_why(set_up: Account) -> None:
+    with pytest.raises(
+        WayOutError, match=r"none is up here, though .* would let us through; start it with: hpcproxy up"
+    ):
+        ops.check(set_up, 20)
+    set_up.home.known_hosts.write_text("")
+    with pytest.raises(WayOutError, match="is not pinned") as caught:
+        ops.check(set_up, 20)
+    assert caught.value.layer == "host-key"
+
+
+def test_check_and_up_without_a_jump_host_say_what_to_run(account: Account) -> None:
+    for verb in (lambda: ops.check(account, 5), lambda: ops.up(account, _silence)):
+        with pytest.raises(WayOutError, match="run: hpcproxy init --jump"):
+            verb()
+
+
+def test_up_refuses_files_that_are_not_as_the_settings_say(set_up: Account) -> None:
+    with set_up.home.config.open("a") as file:
+        file.write("scheme: socks5\n")
+    assert [path.name for path in ops.status(set_up)[1]] == ["tunnel.sh"]
+    with pytest.raises(WayOutError, match="run: hpcproxy install-bashrc"):
+        ops.up(set_up, _silence)
+    ops.install_bashrc(set_up, {}, dry_run=False)
+    assert ops.up(set_up, _silence).url.startswith("socks5://")
+
+
+def test_up_that_fails_leaves_nothing(set_up: Account) -> None:
+    set_up.home.known_hosts.write_text("")
+    with pytest.raises(WayOutError, match="is not pinned"):
+        ops.up(set_up, _silence)
+    assert list(Path(os.environ["TMPDIR"]).iterdir()) == []

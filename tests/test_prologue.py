@@ -1,0 +1,179 @@
+"""The hook in a job script, with the prologue and the epilogue; Slurm's commands are stubs here and real on the lab."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hpcproxy import jobscript, ops, tunnels
+from hpcproxy.ops import Account
+from tests import servers, sshd
+from tests.shells import PROXY_VARIABLES, SHELLS, script, tunnel_state, url_of
+
+every_shell = pytest.mark.parametrize("shell", SHELLS)
+HOOK = jobscript.HOOK.decode() + "\n"
+TOUCHED = 'printf "%s|" "$-" "$IFS" "$PWD" "$*"; umask; trap'
+
+
+def _install(account: Account, **settings: object) -> None:
+    ops.install_bashrc(account, {"jump": ["u@h"], **settings}, dry_run=False)
+
+
+def _fake_job_script(account: Account, body: str) -> None:
+    (account.home.directory / "job.sh").write_text(f"#!/bin/bash\n{body}\n")
+
+
+@every_shell
+def test_the_job_gets_the_way_out_and_nothing_else_changes(shell: str, account: Account) -> None:
+    _install(account)
+    with tunnel_state("9") as state:
+        _fake_job_script(account, f'[[ "$*" == start ]] && printf "%s\\n" {state}')
+        before = "set -eu; set -C; IFS=:,; cd /; umask 027; trap 'printf bye' EXIT; set -- a 'b c'\n"
+        done = script(shell, f'{before}{TOUCHED}\n{HOOK}{TOUCHED}\nprintf "%s" "$https_proxy"\nexit 3')
+    assert (done.returncode, done.stderr) == (3, "")
+    body, _, url = done.stdout.removesuffix("bye").rpartition("\n")
+    assert url == url_of(state)
+    once = body + "\n"
+    assert once[: len(once) // 2] == once[len(once) // 2 :] != ""
+
+
+@every_shell
+def test_without_a_way_out_the_job_runs_on_with_one_line(shell: str, slurm: dict[str, str], account: Account) -> None:
+    _install(account)
+    done = script(shell, f'set -eu\n{HOOK}printf "%s" "${{http_proxy-none}}"', _broken(slurm))
+    assert (done.returncode, done.stdout) == (0, "none")
+    assert done.stderr.startswith("hpcproxy: no way out: 0 of 1 nodes ready after ")
+    assert done.stderr.endswith(" s (srun: error: no such partition); the job runs on without it\n")
+    assert done.stderr.count("\n") == 1
+
+
+@every_shell
+def test_if_it_is_required_the_job_stops_with_one_line(shell: str, slurm: dict[str, str], account: Account) -> None:
+    _install(account)
+    with account.home.config.open("a") as file:
+        file.write("required: true\n")
+    _install(account)
+    done = script(shell, f"set -eu\n{HOOK}printf on", _broken(slurm))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("; the job stops, because the configuration says required\n")
+    assert done.stderr.count("\n") == 1
+
+
+@every_shell
+@pytest.mark.parametrize("environ", [{}, {"SLURM_JOB_ID": ""}, {"SLURM_JOB_ID": "1;id"}], ids=str)
+def test_outside_of_a_job_it_says_so(shell: str, environ: dict[str, str], account: Account) -> None:
+    _install(account)
+    done = script(shell, f"set -eu\n{HOOK}printf on", {**os.environ, **environ})
+    assert (done.returncode, done.stdout) == (0, "on")
+    assert done.stderr.startswith("hpcproxy: no way out: this is no Slurm job")
+    assert done.stderr.count("\n") == 1
+
+
+@every_shell
+def test_what_the_login_shell_exported_leads_nowhere_in_a_job(
+    shell: str, slurm: dict[str, str], account: Account
+) -> None:
+    _install(account)
+    theirs = {"HPCPROXY_URL": "socks5h://127.0.0.1:2015", "HPCPROXY_KEY": "shell.0", "http_proxy": "socks5h://x"}
+    saved = {"HPCPROXY_SAVED_http_proxy": "http://site:3128"}
+    show = 'printf "%s" "$http_proxy ${HPCPROXY_URL-none}"'
+    done = script(shell, f"set -eu\n{HOOK}{show}", {**_broken(slurm), **theirs, **saved})
+    assert done.stdout == "http://site:3128 none"
+
+
+@every_shell
+def test_the_epilogue_brings_the_jobs_own_settings_back(shell: str, account: Account) -> None:
+    _install(account)
+    epilogue = f". {shlex.quote(str(account.home.directory / 'epilogue.sh'))}\n"
+    own = {name: f"own {name}" for name in PROXY_VARIABLES}
+    show = "".join(f'printf "%s\\n" "{name}=${{{name}-}}"\n' for name in PROXY_VARIABLES)
+    with tunnel_state("9") as state:
+        _fake_job_script(account, f'[[ $1 != start ]] || printf "%s\\n" {state}')
+        done = script(shell, f"set -eu\n{HOOK}{epilogue}{show}", {**os.environ, **own})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [f"{name}=own {name}" for name in PROXY_VARIABLES]
+
+
+@every_shell
+def test_an_epilogue_whose_way_out_is_gone_is_silent(shell: str, account: Account) -> None:
+    _install(account)
+    text = f"set -eu\n. {account.home.directory}/epilogue.sh\nprintf on"
+    done = script(shell, text, {**os.environ, "SLURM_JOB_ID": "9"})
+    assert (done.returncode, done.stdout, done.stderr) == (0, "on", "")
+
+
+# ------------------------------------------------------------------------------------------------ end to end
+
+_SRUN = """#!/bin/bash
+# Runs the step here, as the only node of the job.
+while [[ $1 != /bin/bash ]]; do
+    [[ $1 == --* ]] || { printf 'stub srun: what is %s\\n' "$1" >&2; exit 1; }
+    shift
+done
+export SLURMD_NODENAME=c1 SLURM_STEP_ID=0 SLURM_JOB_NODELIST=c1
+exec "$@"
+"""
+_SCANCEL = """#!/bin/bash
+[[ $1 == --quiet && $2 == --signal=USR1 && $3 == "$SLURM_JOB_ID.0" ]] || exit 1
+read -r pid _ <"$TMPDIR"/hpcproxy-"$SLURM_JOB_ID".0-*/pid
+kill -USR1 "$pid"
+"""
+
+
+def _broken(slurm: dict[str, str]) -> dict[str, str]:
+    """The same job where srun fails."""
+    path = Path(slurm["PATH"].split(":")[0], "srun")
+    path.write_text("#!/bin/sh\nprintf 'srun: error: no such partition\\n' >&2\nexit 1\n")
+    return slurm
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of a job on this machine alone."""
+    directory = tmp_path / "slurm"
+    directory.mkdir()
+    for name, text in (("srun", _SRUN), ("scancel", _SCANCEL)):
+        (directory / name).write_text(text)
+        (directory / name).chmod(0o755)
+    job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "c1"}
+    yield {**os.environ, "PATH": f"{directory}:{os.environ['PATH']}", **job}
+    for tunnel in tunnels.find(os.environ):
+        tunnels.stop(tunnel)
+
+
+@every_shell
+def test_a_job_reaches_the_internet_and_leaves_nothing(
+    shell: str, slurm: dict[str, str], account: Account, tmp_path: Path
+) -> None:
+    with sshd.running(tmp_path / "jump") as jump, servers.internet() as url:
+        _install(account, jump=[jump.jump], identity=str(jump.identity), port=servers.free_port())
+        account.home.known_hosts.write_text(jump.known_hosts)
+        fetch = f"curl -sS --noproxy '' {url}\n"
+        epilogue = f". {account.home.directory}/epilogue.sh\n"
+        show = 'printf "%s\\n" "$https_proxy" "$no_proxy"\n'
+        done = script(shell, f"set -eu\n{HOOK}{show}{fetch}{epilogue}printf '%s\\n' \"${{https_proxy-none}}\"", slurm)
+    assert (done.returncode, done.stderr) == (0, "")
+    proxy, direct, address, after = done.stdout.splitlines()
+    assert proxy.startswith("socks5h://127.")
+    assert ",c1," in direct
+    assert (address, after) == ("203.0.113.7", "none")
+    assert list(Path(os.environ["TMPDIR"]).iterdir()) == []
+
+
+@every_shell
+def test_a_job_hears_within_the_deadline_why_there_is_none(
+    shell: str, slurm: dict[str, str], account: Account, tmp_path: Path
+) -> None:
+    with sshd.running(tmp_path / "jump") as jump:
+        _install(account, jump=[jump.jump], identity=str(jump.identity), port=servers.free_port())
+        done = script(shell, f"set -eu\n{HOOK}printf on\n", slurm)
+    assert (done.returncode, done.stdout) == (0, "on")
+    assert done.stderr.startswith("hpcproxy: no way out: c1: host-key: ")
+    assert "is not pinned" in done.stderr
+    assert done.stderr.endswith("; the job runs on without it\n")
+    assert done.stderr.count("\n") == 1
+    assert list(Path(os.environ["TMPDIR"]).iterdir()) == []
