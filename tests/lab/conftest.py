@@ -68,3 +68,12 @@ def alice(lab: Lab) -> Iterator[Researcher]:
     lab.run("login", ["scancel", "--user=alice"], check=True)  # of a test that failed half way
     until(lambda: not researcher.traces(), f"nothing of the job is left: {researcher.traces()}")
     assert lab.drained() == []
+
+
+@pytest.fixture(params=[True, False], ids=["gate", "no-gate"])
+def either(request: pytest.FixtureRequest, alice: Researcher) -> Researcher:
+    """Alice, once with the gate and once with `gate: false`, where ssh itself listens: both are first-class."""
+    alice.gate = request.param
+    if not alice.gate:
+        alice.set(gate=False)
+    return alice
