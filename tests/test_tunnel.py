@@ -69,7 +69,10 @@ def _fetch(url: str) -> str:
 # ------------------------------------------------------------------------------------------------ it holds
 
 
-@pytest.mark.parametrize(("gate", "scheme", "spelled"), [(True, "socks5", "http"), (False, "socks5h", "socks5h"), (False, "socks5", "socks5")])
+@pytest.mark.parametrize(
+    ("gate", "scheme", "spelled"),
+    [(True, "socks5", "http"), (False, "socks5h", "socks5h"), (False, "socks5", "socks5")],
+)
 def test_it_says_ready_once_the_way_out_works(
     gate: bool, scheme: str, spelled: str, hold: Callable[..., Holder], jump_host: Sshd
 ) -> None:

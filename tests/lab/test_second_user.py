@@ -1,4 +1,4 @@
-"""Another user of the same node gets through on no port and no socket, by no dialect; the job's own user and root do."""
+"""Another user of the node gets through on no port and no socket, by no dialect; the job's own user and root do."""
 
 from __future__ import annotations
 
