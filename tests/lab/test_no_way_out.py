@@ -45,10 +45,10 @@ def test_nothing_listens_at_the_jump_host(alice: Researcher, lab: Lab) -> None:
     assert stopped.output.endswith("the job stops, because the configuration says required\n")
 
 
-def test_a_black_hole(either: Researcher, lab: Lab) -> None:
+def test_a_black_hole(alice: Researcher, lab: Lab) -> None:
     lab.link("jump1", up=False)
     try:
-        assert_runs_on(either.job(BODY), "route: ", "does not answer")
+        assert_runs_on(alice.job(BODY), "route: ", "does not answer")
     finally:
         lab.link("jump1", up=True)
 
