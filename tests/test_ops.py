@@ -20,12 +20,6 @@ from tests.waiting import until
 pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 
 
-@pytest.fixture(scope="module")
-def jump_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with sshd.running(tmp_path_factory.mktemp("jump")) as server:
-        yield server
-
-
 @pytest.fixture
 def set_up(account: Account, jump_host: Sshd) -> Iterator[Account]:
     """An account after `init` and `install-bashrc`, on a port of its own; its tunnel ends with the test."""
