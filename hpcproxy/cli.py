@@ -28,6 +28,7 @@ def _account() -> Account:
 
 
 _CHECK_TIMEOUT_S = 20
+_CONNECT_TIMEOUT_S = 30
 JUMP_HELP = "Jump host, [USER@]HOST[:PORT]; may be given several times, the next is tried when one fails."
 
 
@@ -229,13 +230,13 @@ def check(_context: Context, timeout: int | None = None, json_: bool = False) ->
     help={
         "host": "Host to connect to; its name is resolved at the jump host.",
         "port": "TCP port.",
-        "timeout": "Seconds to wait for the connection.",
+        "timeout": "Seconds to wait for the connection (default 30).",
     },
 )
 @verb
-def nc(_context: Context, host: str, port: str, timeout: int = 30) -> None:
+def nc(_context: Context, host: str, port: str, timeout: str | None = None) -> None:
     """Carry stdin and stdout over a connection through the way out; for ssh's ProxyCommand."""
-    ops.nc(_account(), host, number(port) or 0, number(timeout) or 30)
+    ops.nc(_account(), host, number(port) or 0, number(timeout) or _CONNECT_TIMEOUT_S)
 
 
 def _absolute(path: str | None) -> str | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 SHELLS = ("bash", "dash")
 PROXY_VARIABLES = (
     "http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY",
-    "ftp_proxy", "grpc_proxy", "no_grpc_proxy", "PIP_PROXY",
+    "ftp_proxy", "grpc_proxy", "no_grpc_proxy", "PIP_PROXY", "NODE_USE_ENV_PROXY",
 )  # fmt: skip
 
 

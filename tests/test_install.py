@@ -192,6 +192,8 @@ def test_our_files_are_nobody_elses(home: Path, account: Account) -> None:
         "prologue.sh": 0o600,
         "epilogue.sh": 0o600,
         "bashrc.sh": 0o600,
+        "agent.json": 0o600,
+        "agent.pyz": 0o700,
     }
     del home
 

@@ -141,7 +141,7 @@ def _limited(size_bytes: int) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("limit_bytes", "failing"), [(10, "config.yaml"), (2000, "tunnel.sh"), (100_000, ".bashrc")], ids=str
+    ("limit_bytes", "failing"), [(10, "config.yaml"), (2000, "tunnel.sh"), (100_000, "agent.pyz")], ids=str
 )
 def test_a_file_that_cannot_grow_leaves_the_old_one_and_no_debris(limit_bytes: int, failing: str, home: Path) -> None:
     old = b"# long\n" * 20_000

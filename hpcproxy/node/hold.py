@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from typing import Dict, List, Optional
 
 from .clients import Clients, bind, raise_fd_limit
@@ -128,7 +129,7 @@ def hold(arguments: Arguments, settings: Settings, folder: Folder) -> int:
     except OSError as error:
         record.announce("gave-up", "port {}".format(port_trouble(arguments, error)))
         return 0
-    watch_signals(loop)
+    watch_signals(loop, record)
     max_connections = raise_fd_limit(settings.max_connections)
     if max_connections < settings.max_connections:
         record.log("the limit on descriptors allows {} connections".format(max_connections))
@@ -165,14 +166,18 @@ def port_trouble(arguments: Arguments, error: OSError) -> str:
     return "{}: {}".format(where, error.strerror)
 
 
-def watch_signals(loop: Loop) -> None:
-    """SIGTERM, SIGUSR1 and SIGINT end the loop; SIGHUP and a reader of stdout that has gone do nothing."""
+def watch_signals(loop: Loop, record: Record) -> None:
+    """SIGTERM, SIGUSR1 and SIGINT end the loop, SIGUSR2 has status.json written; SIGHUP and SIGPIPE do nothing."""
     inner, outer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     loop.watch(inner)  # any wake-up ends the poll; the handler has run by then
 
     def stop(number: int, frame: Optional[object]) -> None:
         loop.stopping = True
 
+    def report(number: int, frame: Optional[object]) -> None:
+        loop.call_at(time.monotonic(), record.write_status)
+
+    signal.signal(signal.SIGUSR2, report)
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, stop)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -72,7 +72,7 @@ __hpcproxy_site_proxy() {
     local value
     for value in "${http_proxy-}" "${HTTP_PROXY-}" "${https_proxy-}" "${HTTPS_PROXY-}"; do
         case $value in
-            '' | *://localhost | *://localhost[:/]* | *://127.* | *@localhost[:/]* | *@127.* | *'://[::1]'*) ;;
+            '' | *://localhost | *://localhost[:/]* | *://127.* | *@localhost | *@localhost[:/]* | *@127.* | *'://[::1]'*) ;;
             *) return 0 ;;
         esac
     done
