@@ -34,8 +34,8 @@ BLOCK = bytes(262144)
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    parser.add_argument("--gb", type=float, default=2.0, help="gigabytes moved per throughput figure (default 2)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of every throughput figure (default 3)")
+    parser.add_argument("--gb", type=float, default=4.0, help="gigabytes moved per throughput figure (default 4)")
+    parser.add_argument("--rounds", type=int, default=8, help="rounds of every throughput figure (default 8)")
     parser.add_argument("--requests", type=int, default=300, help="small HTTPS requests (default 300)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="gb", dir="/tmp") as folder, contextlib.ExitStack() as stack:
@@ -166,7 +166,13 @@ def run(way, streams, size):
 
 def throughput(figures, streams, gate, plain, options):
     size = int(options.gb * 1e9 / options.rounds)
-    rounds = [(run(gate, streams, size), run(plain, streams, size)) for _ in range(options.rounds)]
+    for way in (gate, plain):
+        run(way, streams, size // 4)  # to warm up
+    rounds = []
+    for index in range(options.rounds):
+        first, second = ((gate, plain), (plain, gate))[index % 2]  # whoever comes second has it a little easier
+        times = {way: run(way, streams, size) for way in (first, second)}
+        rounds.append((times[gate], times[plain]))
     rates = [statistics.median(size / 1e6 / each[side][0] for each in rounds) for side in (0, 1)]
     ratio = statistics.median(each[1][0] / each[0][0] for each in rounds)
     figures["{} stream{} (MB/s)".format(streams, "s"[: streams - 1])] = {
