@@ -27,7 +27,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 harness = importlib.import_module("node.harness")
 
 CIPHER = "aes128-gcm@openssh.com"
-DATA_PORT, TLS_PORT = 8080, 8443  # ports that the gate hands over at once
+HOST = harness.random_loopback(1, 63)
+DATA, TLS = (HOST, 8080), (HOST, 8443)  # ports that the gate hands over at once
 BLOCK = bytes(262144)
 
 
@@ -53,8 +54,8 @@ def measure(folder, stack, options):
     """All figures: name to {gate, plain, ratio}."""
     sshd = harness.Sshd(folder / "jump", "MaxSessions 1000").start()
     stack.callback(sshd.stop)
-    stack.callback(harness.FarEnd(send_as_asked, DATA_PORT).close)
-    stack.callback(harness.FarEnd(https(folder, sshd), TLS_PORT).close)
+    stack.callback(harness.FarEnd(send_as_asked, DATA[1], HOST).close)
+    stack.callback(harness.FarEnd(https(folder, sshd), TLS[1], HOST).close)
     agent = harness.Agent(folder / "agent", [sshd.jump(extra=("-c", CIPHER))]).start().ready()
     stack.callback(agent.stop)
     plain = start_plain(sshd)
@@ -99,7 +100,7 @@ def start_plain(sshd):
         return sock
 
     def up():
-        with contextlib.suppress(OSError), connect(("127.0.0.1", DATA_PORT)):
+        with contextlib.suppress(OSError), connect(DATA):
             return True
 
     harness.until(up, "ssh -D is up")
@@ -140,7 +141,7 @@ def https(folder, sshd):
 
 
 def fetch(way, size, failures):
-    with way.connect(("127.0.0.1", DATA_PORT)) as sock:
+    with way.connect(DATA) as sock:
         sock.sendall("{}\r\n\r\n".format(size).encode())
         buffer, left = bytearray(1 << 20), size
         while left:
@@ -186,7 +187,7 @@ def throughput(figures, streams, gate, plain, options):
 
 def request(way, context):
     began = time.monotonic()
-    with way.connect(("127.0.0.1", TLS_PORT)) as sock:
+    with way.connect(TLS) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with context.wrap_socket(sock, server_hostname="localhost") as tls:
             tls.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -217,7 +218,7 @@ def latency(figures, gate, plain, count):
 def memory(figures, agent, gate):
     with contextlib.ExitStack() as stack:
         for _ in range(500):
-            stack.enter_context(gate.connect(("127.0.0.1", DATA_PORT)))
+            stack.enter_context(gate.connect(DATA))
         figures["agent memory, 500 connections handed over (MB)"] = {"gate": agent.rss_kb() / 1024.0}
     harness.until(lambda: agent.status().get("active") == 0, "all are closed", 30)
     slow = harness.FarEnd(harness.echo)
