@@ -18,7 +18,7 @@ from .way import WayError
 BUSY_S = 0.005
 # Connections made in advance, and not in the moment when ssh is busy with the request that used one up: each costs ssh
 # an accept and a greeting, and us two context switches on a node whose other cores compute.
-SPARES = 16
+SPARES = 8
 REFILL_S = 0.02
 
 
