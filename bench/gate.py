@@ -88,7 +88,9 @@ class Way:
 def start_plain(sshd):
     port = harness.free_port()
     words = sshd.argv("-c", CIPHER, "-D", "127.0.0.1:{}".format(port))
-    process = subprocess.Popen(words, env=harness.clean_environment(sshd.folder), stdin=subprocess.DEVNULL)
+    # In a session of its own, as the agent's ssh is: the kernel shares the cores out among sessions (autogroup).
+    environment = harness.clean_environment(sshd.folder)
+    process = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def connect(target):
         sock = socket.create_connection(("127.0.0.1", port), 30)
