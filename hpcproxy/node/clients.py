@@ -66,7 +66,7 @@ class Clients:
                     sock, address = self.listener.accept()
                 except BlockingIOError:
                     await watch.wait_readable()
-                    break
+                    continue
                 except OSError as error:
                     if error.errno in EXHAUSTED:  # wait until some connection ends; the port stays ours meanwhile
                         self.gate.record.log("accept: {}".format(os.strerror(error.errno)))

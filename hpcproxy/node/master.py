@@ -18,6 +18,7 @@ from .way import explain
 
 POLL_S = 0.02
 LONGEST_LINE = 4096
+PIPE_READ = 65536
 
 
 def nothing() -> None:
@@ -160,7 +161,7 @@ class Master:
         """Take in what ssh has written; False at the end."""
         while self.child is not None and self.child.stderr >= 0:
             try:
-                data = os.read(self.child.stderr, 65536)
+                data = os.read(self.child.stderr, PIPE_READ)
             except BlockingIOError:
                 return True
             if not data:
@@ -169,6 +170,8 @@ class Master:
             self.tail = lines.pop()[-LONGEST_LINE:]
             for line in lines:
                 self._line(line.decode("utf-8", "replace").strip())
+            if len(data) < PIPE_READ:
+                return True  # that was all; more of it is a new event
         return False
 
     def _line(self, line: str) -> None:

@@ -114,7 +114,7 @@ def use(agent, kind, server):
     elif kind == "gone":
         agent.connect().close()
     elif kind == "http":
-        answer = agent.ask("GET http://127.0.0.1:{}/ HTTP/1.0\r\n\r\n".format(server.port).encode())
+        answer = agent.ask("GET http://{}:{}/ HTTP/1.0\r\n\r\n".format(*server.target).encode())
         assert answer.startswith(b"HTTP/1.1 200 ")
     else:
         sock, head = agent.tunnel(server.target)

@@ -15,8 +15,9 @@ from .harness import PORT, clean_environment, read_rest, until
 
 NOBODY = 65534
 SPY = """
-import encodings.idna, os, socket, sys  # all now: the other user may not read this Python's files
-uid, address, port, data, quick = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), bytes.fromhex(sys.argv[4]), sys.argv[5]
+import encodings.idna, os, socket, sys  # now: the other user may not read this Python's files
+uid, address, port, data, quick = sys.argv[1:]
+uid, port, data = int(uid), int(port), bytes.fromhex(data)
 if uid >= 0:
     os.setgid(uid)
     os.setuid(uid)
