@@ -133,7 +133,9 @@ def test_the_gate_is_spelled_for_everybody(shell: str, source: str) -> None:
 
 
 @every_shell
-@pytest.mark.parametrize("theirs", ["http://proxy.site:3128", "http://u:p@10.1.2.3:8080/", "socks5h://[2001:db8::1]:1080"])
+@pytest.mark.parametrize(
+    "theirs", ["http://proxy.site:3128", "http://u:p@10.1.2.3:8080/", "socks5h://[2001:db8::1]:1080"]
+)
 def test_a_proxy_of_the_sites_stays_in_force_and_a_new_shell_is_silent(shell: str, theirs: str, source: str) -> None:
     show = 'printf "%s\\n" "$https_proxy" "${http_proxy-unset}" "${no_proxy%%,*}"\n'
     environ = {**os.environ, "https_proxy": theirs}
@@ -146,7 +148,9 @@ def test_a_proxy_of_the_sites_stays_in_force_and_a_new_shell_is_silent(shell: st
 
 
 @every_shell
-@pytest.mark.parametrize("recipe", ["socks5://127.0.0.1:2015", "http://localhost:2015", "http://u@localhost", "socks5h://[::1]:1"])
+@pytest.mark.parametrize(
+    "recipe", ["socks5://127.0.0.1:2015", "http://localhost:2015", "http://u@localhost", "socks5h://[::1]:1"]
+)
 def test_the_old_recipe_on_loopback_is_replaced(shell: str, recipe: str, source: str) -> None:
     with tunnel_state() as state:
         shown = interactive(shell, f'{source}printf "%s" "$https_proxy"', {**os.environ, "https_proxy": recipe})[1]

@@ -175,6 +175,7 @@ def watch_signals(loop: Loop, record: Record) -> None:
         loop.stopping = True
 
     def report(number: int, frame: Optional[object]) -> None:
+        """status.json is written as soon as the loop comes round."""
         loop.call_at(time.monotonic(), record.write_status)
 
     signal.signal(signal.SIGUSR2, report)

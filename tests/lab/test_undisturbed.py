@@ -26,7 +26,7 @@ IFS=' '
 
 def test_the_shell_of_the_job_is_as_before(alice: Researcher) -> None:
     hook = "if [ -r ~/.hpcproxy/prologue.sh ]; then . ~/.hpcproxy/prologue.sh; fi"
-    script = "#!/bin/bash\n#SBATCH -N2\n" + _SHELL_STATE.replace("HOOK", hook) + "wait\necho \"$http_proxy\"\nexit 7\n"
+    script = "#!/bin/bash\n#SBATCH -N2\n" + _SHELL_STATE.replace("HOOK", hook) + 'wait\necho "$http_proxy"\nexit 7\n'
     result = alice.lab.wait_job(alice.lab.submit(script))
     before, after, url, trapped = result.output.splitlines()
     assert before == after
@@ -54,10 +54,10 @@ srun -n12 --ntasks-per-node=4 --cpus-per-task=1 --mem=900 echo core
 
 
 def test_options_of_the_jobs_steps_do_not_reach_ours(alice: Researcher) -> None:
-    body = f"""export SLURM_NTASKS=6 SLURM_CPU_BIND=verbose SLURM_LABELIO=1 SLURM_EXCLUSIVE=1 SLURM_STDOUTMODE=/dev/null
+    body = """export SLURM_NTASKS=6 SLURM_CPU_BIND=verbose SLURM_LABELIO=1 SLURM_EXCLUSIVE=1 SLURM_STDOUTMODE=/dev/null
 export SLURM_MEM_PER_CPU=100 SLURM_TASK_PROLOG=/bin/false SLURM_KILL_BAD_EXIT=1
 . ~/.hpcproxy/prologue.sh
-unset ${{!SLURM_*}}
+unset ${!SLURM_*}
 curl -sS https://internet.test/ip
 """
     result = alice.lab.wait_job(alice.lab.submit("#!/bin/bash\n#SBATCH -N3\n" + body))

@@ -114,7 +114,7 @@ def test_the_key_is_refused(start_agent, tmp_path):
         lines = ended(start_agent([sshd.jump("j")], wait=False))
     finally:
         sshd.stop()
-    assert lines == ["failed c1 key the jump host refuses the key", "gave-up c1 key the jump host refuses the key"]
+    assert lines == ["failed c1 key j: the jump host refuses the key", "gave-up c1 key j: the jump host refuses the key"]
 
 
 def test_the_host_key_changed(start_agent, tmp_path):
@@ -124,7 +124,7 @@ def test_the_host_key_changed(start_agent, tmp_path):
         lines = ended(start_agent([sshd.jump("j")], wait=False))
     finally:
         sshd.stop()
-    assert lines[-1] == "gave-up c1 hostkey the host key changed"
+    assert lines[-1] == "gave-up c1 hostkey j: the host key changed"
 
 
 def test_forwarding_is_prohibited(start_agent, tmp_path):
@@ -133,12 +133,12 @@ def test_forwarding_is_prohibited(start_agent, tmp_path):
         lines = ended(start_agent([sshd.jump("j")], wait=False))
     finally:
         sshd.stop()
-    assert lines[-1] == "gave-up c1 forwarding the jump host does not allow forwarding"
+    assert lines[-1] == "gave-up c1 forwarding j: the jump host does not allow forwarding"
 
 
 def test_there_is_no_ssh(start_agent):
     lines = ended(start_agent([{"name": "j", "argv": ["/nonexistent/ssh", "-N", "--", "x"]}], wait=False))
-    assert lines[-1].startswith("gave-up c1 ssh cannot start /nonexistent/ssh: ")
+    assert lines[-1].startswith("gave-up c1 ssh j: cannot start /nonexistent/ssh: ")
 
 
 def test_one_good_jump_host_is_enough(start_agent, jump_host, tmp_path):
@@ -155,7 +155,7 @@ def test_a_passing_failure_is_said_once_and_tried_again(start_agent, tmp_path):
     sshd = Sshd(tmp_path / "j")
     agent = start_agent([sshd.jump("j")], wait=False)
     until(lambda: agent.log().count("connecting through") >= 3, "it tries again")
-    assert agent.lines() == ["failed c1 tcp nobody listens at the jump host"]
+    assert agent.lines() == ["failed c1 tcp j: nobody listens at the jump host"]
     sshd.start()
     agent.ready()
     sshd.stop()
