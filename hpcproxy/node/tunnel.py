@@ -121,20 +121,25 @@ class Tunnel:
             session.close()
         except WayError as error:
             if error.kind == "prohibited":
-                raise Unusable(Verdict("forwarding", "the jump host does not allow forwarding", True))
+                plain = Verdict("forwarding", "the jump host does not allow forwarding", True)
+                raise Unusable(self._in_table("administratively prohibited") or plain)
             if error.kind not in PROOF:
                 raise Unusable(Verdict("probe", error.reason, False))
         finally:
             ours.close()
             theirs.close()
 
+    def _in_table(self, words: str) -> Optional[Verdict]:
+        """What the first row of agent.json's table says of ssh's `words`; None if none knows them."""
+        return next((verdict_of(row) for row in self.settings.failures if row.text in words), None)
+
     def _judge(self, master: Master, error: Exception) -> Verdict:
         """What ssh's last words mean, by the table of agent.json; the first row that matches any line wins."""
         if master.missing:
             return Verdict("ssh", tidy(master.talk[-1] if master.talk else "cannot be started"), True)
-        for row in self.settings.failures:
-            if any(row.text in line for line in master.talk):
-                return verdict_of(row)
+        known = self._in_table("\n".join(master.talk))
+        if known is not None:
+            return known
         if isinstance(error, TimedOut):
             return Verdict("login", "no answer within the time for a login", False)
         if isinstance(error, OSError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -34,12 +35,26 @@ def lab_host() -> None:
         pytest.skip(str(error))
 
 
+@dataclass(frozen=True)
+class ClientsPlace:
+    """A directory that every host of the lab sees at the same place, read-only; whoever uses it fills it first."""
+
+    directory: Path
+
+
 @pytest.fixture(scope="session")
-def lab(lab_host: None) -> Iterator[Lab]:  # noqa: ARG001  asked for its skip
+def clients_place(tmp_path_factory: pytest.TempPathFactory) -> ClientsPlace:
+    directory = tmp_path_factory.mktemp("clients")
+    directory.chmod(0o755)
+    return ClientsPlace(directory)
+
+
+@pytest.fixture(scope="session")
+def lab(lab_host: None, clients_place: ClientsPlace) -> Iterator[Lab]:
     """A lab of three nodes that sees this repository; tests may break it only if they mend it again."""
     name = lab_name()
     try:
-        yield Lab.up(LabSpec(name=name, nodes=3, expose=(REPOSITORY,)))
+        yield Lab.up(LabSpec(name=name, nodes=3, expose=(REPOSITORY, clients_place.directory)))
     finally:
         Lab.remove(name)
 
@@ -50,5 +65,15 @@ def alice(lab: Lab) -> Iterator[Researcher]:
     researcher = Researcher(lab)
     researcher.set_up()
     yield researcher
+    lab.run("login", ["scancel", "--user=alice"], check=True)  # of a test that failed half way
     until(lambda: not researcher.traces(), f"nothing of the job is left: {researcher.traces()}")
     assert lab.drained() == []
+
+
+@pytest.fixture(params=[True, False], ids=["gate", "no-gate"])
+def either(request: pytest.FixtureRequest, alice: Researcher) -> Researcher:
+    """Alice, once with the gate and once with `gate: false`, where ssh itself listens: both are first-class."""
+    alice.gate = request.param
+    if not alice.gate:
+        alice.set(gate=False)
+    return alice

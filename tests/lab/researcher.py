@@ -33,6 +33,15 @@ class Researcher:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
+        self.gate = True
+
+    def address(self, job: int) -> str:
+        """Where the way out of `job` is, on each of its nodes."""
+        return f"127.{64 + (job >> 16 & 63)}.{job >> 8 & 255}.{job & 255}"
+
+    def url(self, job: int) -> str:
+        """What the variables of `job` say."""
+        return f"{'http' if self.gate else 'socks5h'}://{self.address(job)}:2015"
 
     def hpcproxy(self, *arguments: str, node: str = "login", check: bool = True) -> subprocess.CompletedProcess[str]:
         """The program has run in her account."""
@@ -43,7 +52,7 @@ class Researcher:
         self.lab.run("login", ["rm", "-rf", ".hpcproxy", ".bashrc"], "alice", check=True)
         flags = [word for jump in jumps or (JUMP1,) for word in ("--jump", jump)]
         self.hpcproxy("init", "--no-probe", *flags)
-        self.set(check_url="https://internet.test/ip", **settings)
+        self.set(check_url="https://internet.test/ip", gate=self.gate, **settings)
 
     def set(self, **settings: Any) -> None:
         """Her config.yaml has `settings` on top of what is in it, and is installed."""

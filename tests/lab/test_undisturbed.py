@@ -24,19 +24,19 @@ IFS=' '
 """
 
 
-def test_the_shell_of_the_job_is_as_before(alice: Researcher) -> None:
+def test_the_shell_of_the_job_is_as_before(either: Researcher) -> None:
     hook = "if [ -r ~/.hpcproxy/prologue.sh ]; then . ~/.hpcproxy/prologue.sh; fi"
     script = "#!/bin/bash\n#SBATCH -N2\n" + _SHELL_STATE.replace("HOOK", hook) + 'wait\necho "$http_proxy"\nexit 7\n'
-    result = alice.lab.wait_job(alice.lab.submit(script))
+    result = either.lab.wait_job(either.lab.submit(script))
     before, after, url, trapped = result.output.splitlines()
     assert before == after
-    assert url.startswith("socks5h://127.64.")
+    assert url == either.url(result.job_id)
     assert trapped == "exit trap, code 7"
     assert (result.exit_code, result.derived_exit_code) == (7, 0)
 
 
-def test_a_plain_wait_returns_and_the_output_is_the_jobs_own(alice: Researcher) -> None:
-    result = alice.job("sleep 0.1 &\nwait\necho done\n")
+def test_a_plain_wait_returns_and_the_output_is_the_jobs_own(either: Researcher) -> None:
+    result = either.job("sleep 0.1 &\nwait\necho done\n")
     assert result.output == "done\n"
 
 
@@ -64,18 +64,33 @@ curl -sS https://internet.test/ip
     assert result.output == f"{OUTER1}\n", result.output
 
 
-def test_the_users_own_no_proxy_is_merged_and_other_variables_come_back(alice: Researcher) -> None:
-    body = """export no_proxy=.mine.example all_proxy=socks5://old:1 https_proxy=http://site:3128
+_OWN_PROXY = """export no_proxy=.mine.example all_proxy=socks5://old:1 https_proxy=%s
 . ~/.hpcproxy/prologue.sh
-echo "${no_proxy##*,} ${all_proxy-unset} ${https_proxy%%:*}"
-. ~/.hpcproxy/epilogue.sh
+echo "${no_proxy##*,} ${all_proxy-unset} $https_proxy ${http_proxy-unset}"
+. ~/.hpcproxy/epilogue.sh 2>/dev/null
 echo "$no_proxy $all_proxy $https_proxy ${http_proxy-unset}"
 """
-    result = alice.lab.wait_job(alice.lab.submit("#!/bin/bash\n#SBATCH -N1\n" + body))
-    assert result.output.splitlines() == [
-        ".mine.example unset socks5h",
-        ".mine.example socks5://old:1 http://site:3128 unset",
-    ]
+_KEPT = "hpcproxy: the proxy that your environment names stays in force (replace_proxy: true changes that)"
+
+
+@pytest.mark.parametrize(
+    ("proxy", "replace", "kept"),
+    [
+        ("http://site:3128", False, True),
+        ("http://site:3128", True, False),
+        ("socks5://127.0.0.1:2015", False, False),  # the old recipe by hand
+    ],
+    ids=["site", "site, replaced", "by hand"],
+)
+def test_the_users_own_variables_are_merged_and_come_back(
+    alice: Researcher, proxy: str, replace: bool, kept: bool
+) -> None:
+    alice.set(replace_proxy=replace)
+    result = alice.lab.wait_job(alice.lab.submit(f"#!/bin/bash\n#SBATCH -N1\n{_OWN_PROXY % proxy}"))
+    url = alice.url(result.job_id)
+    during = f".mine.example socks5://old:1 {proxy} unset" if kept else f".mine.example unset {url} {url}"
+    after = f".mine.example socks5://old:1 {proxy} unset"
+    assert result.output.splitlines() == [*([_KEPT] if kept else []), during, after]
 
 
 def test_no_proxy_names_the_jobs_nodes_and_their_addresses(alice: Researcher) -> None:

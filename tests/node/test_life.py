@@ -114,7 +114,10 @@ def test_the_key_is_refused(start_agent, tmp_path):
         lines = ended(start_agent([sshd.jump("j")], wait=False))
     finally:
         sshd.stop()
-    assert lines == ["failed c1 key j: the jump host refuses the key", "gave-up c1 key j: the jump host refuses the key"]
+    assert lines == [
+        "failed c1 key j: the jump host refuses the key",
+        "gave-up c1 key j: the jump host refuses the key",
+    ]
 
 
 def test_the_host_key_changed(start_agent, tmp_path):

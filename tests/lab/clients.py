@@ -1,0 +1,124 @@
+"""The programs that people run on compute nodes, each with the shortest use of it that proves it got out and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .standins import DOMAIN, PORT
+
+WWW = f"https://www.{DOMAIN}:{PORT}/token"
+
+
+@dataclass(frozen=True)
+class Client:
+    """`script` prints the token of the internet, or logs it; `seen` is the request that the service must have had."""
+
+    name: str
+    version: str
+    script: str
+    seen: str
+    prints: bool = True
+
+
+def _url(service: str) -> str:
+    return f"https://{service}.{DOMAIN}:{PORT}"
+
+
+def _python(code: str) -> str:
+    return f"python - <<'END'\n{code}END\n"
+
+
+def _installed(package: str) -> str:
+    return f"""python -c 'import importlib.metadata as m; print(m.version("{package}"))'"""
+
+
+_CURL = f"curl -sS {WWW}\ncurl -sS http://{DOMAIN}/ip\n"
+_WGET = f"wget -q -O - {WWW}\nwget -q -O - http://{DOMAIN}/ip\n"
+_GIT = f"git clone -q {_url('git')}/lab.git\ncat lab/token\n"
+_GIT_SSH = f"git clone -q git.{DOMAIN}:/srv/standins/git/lab.git\ncat lab/token\n"
+_SCP = f"scp -q git.{DOMAIN}:/srv/standins/token .\ncat token\n"
+_PIP = f"""pip install -q --no-deps --target got --index-url {_url("pypi")}/simple/ labwheel
+PYTHONPATH=got python -c 'import labwheel; print(labwheel.TOKEN)'
+"""
+_REQUESTS = f"""import requests
+answer = requests.get("{WWW}", timeout=20)
+answer.raise_for_status()
+print(answer.text)
+"""
+_HTTPX = f"""import httpx
+print(httpx.get("{WWW}", timeout=20).raise_for_status().text)
+"""
+_AIOHTTP = f"""import asyncio
+import aiohttp
+async def main():
+    async with aiohttp.ClientSession(trust_env=True) as session, session.get("{WWW}") as answer:
+        print(await answer.text())
+asyncio.run(main())
+"""
+_URLLIB = f"""import urllib.request
+print(urllib.request.urlopen("{WWW}", timeout=20).read().decode())
+"""
+_BOTO3 = f"""import boto3
+from botocore.config import Config
+s3 = boto3.client("s3", endpoint_url="{_url("s3")}", region_name="us-east-1", aws_access_key_id="lab",
+                  aws_secret_access_key="lab", config=Config(s3={{"addressing_style": "path"}}))
+token = s3.get_object(Bucket="lab", Key="token")["Body"].read()
+s3.put_object(Bucket="lab", Key="back", Body=token * 1000)
+assert s3.get_object(Bucket="lab", Key="back")["Body"].read() == token * 1000
+print(token.decode())
+"""
+_HUB = """import os
+import huggingface_hub
+assert huggingface_hub.HfApi().model_info("lab/model").siblings[0].rfilename == "token.txt"
+print(open(huggingface_hub.hf_hub_download("lab/model", "token.txt", cache_dir="cache")).read())
+"""
+_FETCH = f"""node -e 'fetch("{WWW}").then(answer => answer.text()).then(text => console.log(text))'
+"""
+_NPM = f"""npm install --no-audit --no-fund --cache cache --registry {_url("npm")}/ labpackage >log 2>&1 || {{ cat log; exit 1; }}
+node -p 'require("labpackage")'
+"""
+_SWANLAB = """import os
+import swanlab
+swanlab.init(project="lab", workspace="alice")
+swanlab.log({"loss": int(os.environ["LOSS"])})
+swanlab.finish()
+"""
+_WANDB = """import os
+import wandb
+run = wandb.init(project="lab", entity="alice", settings=wandb.Settings(init_timeout=20))
+run.log({"loss": int(os.environ["LOSS"])})
+run.finish()
+"""
+
+CLIENTS = (
+    Client("curl", "curl --version", _CURL, "www GET /token"),
+    Client("wget", "wget --version", _WGET, "www GET /token"),
+    Client("git over https", "git --version", _GIT, "git POST /lab.git/git-upload-pack"),
+    Client("git over ssh", "git --version", _GIT_SSH, "ssh"),
+    Client("scp", "ssh -V 2>&1", _SCP, "ssh"),
+    Client("pip install", "pip --version", _PIP, "pypi GET /files/labwheel-1.0-py3-none-any.whl"),
+    Client("requests", _installed("requests"), _python(_REQUESTS), "www GET /token"),
+    Client("httpx", _installed("httpx"), _python(_HTTPX), "www GET /token"),
+    Client("aiohttp, trust_env=True", _installed("aiohttp"), _python(_AIOHTTP), "www GET /token"),
+    Client("urllib.request", "python --version", _python(_URLLIB), "www GET /token"),
+    Client("boto3", _installed("boto3"), _python(_BOTO3), "s3 PUT /lab/back"),
+    Client("huggingface_hub", _installed("huggingface_hub"), _python(_HUB), "hub GET /lab/model/resolve/.*/token.txt"),
+    Client("Node's fetch", "node --version", _FETCH, "www GET /token"),
+    Client("npm install", "npm --version", _NPM, "npm GET /labpackage/-/labpackage-1.0.0.tgz"),
+    Client("swanlab", _installed("swanlab"), _python(_SWANLAB), "swanlab POST /api/house/metrics", prints=False),
+    Client("wandb", _installed("wandb"), _python(_WANDB), "wandb POST /files/alice/lab/.*/file_stream", prints=False),
+)
+
+# The lab's own authority is in the system's bundle; these programs bring bundles of their own.
+_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+_TRUST = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "AWS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+
+
+def settings(token: str, loss: int, path: str) -> str:
+    """Shell text: the services of the lab in the place of the real ones, as a user points his programs elsewhere."""
+    return f"""export PATH={path}:$PATH
+export {" ".join(f"{name}={_BUNDLE}" for name in _TRUST)}
+export SWANLAB_API_HOST={_url("swanlab")}/api SWANLAB_WEB_HOST={_url("swanlab")} SWANLAB_API_KEY={token}
+export WANDB_BASE_URL={_url("wandb")} WANDB_API_KEY={token} HF_ENDPOINT={_url("hub")} LOSS={loss}
+export PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1 GIT_TERMINAL_PROMPT=0
+"""

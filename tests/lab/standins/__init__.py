@@ -1,0 +1,14 @@
+"""What the internet has to offer in the lab: real protocols, small worlds, and an error for whatever is not known.
+
+    front     one https port; each name is a service; every request is written down with the address it came from
+    world     what all services share: the session's secret token and the book of requests
+    web       the token as text                     git      git's own http-backend on a real repository
+    pypi      a simple index with one wheel         npm      a registry with one package
+    hub       the Hugging Face Hub with one model   s3       moto's S3
+    swanlab   SwanLab's cloud                       wandb    Weights & Biases' cloud
+
+They run on the lab's host `internet`: python -m tests.lab.standins DIRECTORY CERTIFICATE KEY
+"""
+
+PORT = 8443
+DOMAIN = "internet.test"
