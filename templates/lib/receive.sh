@@ -1,0 +1,324 @@
+# shellcheck shell=bash
+# Brings this host to a version of our files, looks at it, takes it back a version or removes us.
+#
+#   action    look, apply (an archive of DIRECTORY-NUMBER/NAME on stdin), rollback, remove
+#   $store    current/, previous/: manifest and tree of a version; owned: every path that was ever ours;
+#             made: directories that we made
+#
+# Answers on stdout, each line with the token, so that what a .bashrc prints is not taken for ours:
+#   file ACTION PATH · content PATH BASE64 · fact NAME VALUE · done changed|unchanged|would|failed TEXT
+#
+# Nothing is moved into place before all of it is here, checked, on disk and on the target's own file system; then each
+# file by rename. The connection may be lost at any moment: from the lock on nobody needs to listen.
+
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+LC_ALL=C
+export PATH LC_ALL
+umask 022
+
+answer() {
+    printf '%s %s\n' "$token" "$*" 2>/dev/null || :
+}
+
+# Whatever happens stdin is read to its end: who sends would otherwise meet a broken pipe and never hear why.
+finish() {
+    answer "done $1"
+    cat >/dev/null
+    exit 0
+}
+
+fail() {
+    if [[ -n $locked ]]; then rm -rf -- "$store/next" ${staged[@]+"${staged[@]}"}; fi
+    finish "failed ${1//[[:cntrl:]]/ }"
+}
+
+# Keep two deployments apart. The lock file goes at the end, so a lock on one that is no longer there is none.
+take_lock() {
+    { exec 9>>"$lock_file"; } 2>/dev/null || fail "no lock can be made at $lock_file"
+    flock -n 9 || fail 'another deployment is at work here'
+    [[ $lock_file -ef /proc/self/fd/9 ]] || fail 'another deployment is at work here'
+    locked=1
+}
+
+# Read manifest $1 into paths, digests, modes, owners.
+read_manifest() {
+    local digest mode owner path
+    paths=() digests=() modes=() owners=()
+    while read -r digest mode owner path; do
+        paths+=("$path") digests+=("$digest") modes+=("$mode") owners+=("$owner")
+    done 2>/dev/null <"$1"
+}
+
+write_manifest() {
+    local i
+    for i in "${!paths[@]}"; do printf '%s %s %s %s\n' "${digests[i]}" "${modes[i]}" "${owners[i]}" "${paths[i]}"; done
+}
+
+# Set by_path[PATH] to "DIGEST MODE OWNER" as "$@" are now; a path that is no regular file is "other", one that is not
+# there has no entry.
+look_at() {
+    local kind owner path digest regular=()
+    by_path=()
+    while read -r kind owner path; do
+        by_path[$path]=other
+        ((0x$kind >> 12 == 8)) || continue # S_IFREG, inode(7)
+        regular+=("$path")
+        printf -v "by_path[$path]" '%04o %s' "$((0x$kind & 07777))" "$owner"
+    done < <(stat -c '%f %U %n' -- "$@" 2>/dev/null)
+    ((${#regular[@]})) || return 0
+    while read -r digest path; do by_path[$path]="$digest ${by_path[$path]}"; done < <(sha256sum -- "${regular[@]}")
+}
+
+# Set `changes` to the indexes of what differs and `gone` to paths that are ours and wanted no more; fail for a file that
+# is somebody else's.
+compare() {
+    local i path strangers=
+    local -A owned=() wanted=()
+    changes=() gone=()
+    while read -r path; do owned[$path]=1; done 2>/dev/null <"$store/owned"
+    look_at "${paths[@]}" ${!owned[@]+"${!owned[@]}"}
+    for i in "${!paths[@]}"; do
+        path=${paths[i]} wanted[$path]=1
+        [[ ${by_path[$path]-} == "${digests[i]} ${modes[i]} ${owners[i]}" ]] && continue
+        changes+=("$i")
+        if [[ -n ${by_path[$path]-} && -z ${owned[$path]-} && ${by_path[$path]} != "${digests[i]} "* ]]; then
+            answer "file foreign $path"
+            strangers+=" $path"
+        fi
+    done
+    for path in "${!owned[@]}"; do
+        if [[ -z ${wanted[$path]-} && -n ${by_path[$path]-} ]]; then gone+=("$path"); fi
+    done
+    [[ -z $strangers ]] || fail "somebody else's file is in the way, kept as it is:$strangers"
+}
+
+say_changes() {
+    local i path
+    for i in ${changes[@]+"${changes[@]}"}; do
+        path=${paths[i]}
+        answer "file $([[ -n ${by_path[$path]-} ]] && printf change || printf create) $path"
+        if [[ -n $want_content && -f $path ]]; then answer "content $path $(base64 -w 0 <"$path")"; fi
+    done
+    for path in ${gone[@]+"${gone[@]}"}; do answer "file remove $path"; done
+}
+
+# Make directory $1 and what is missing above it, and remember what was made.
+make_directory() {
+    local missing=() directory=$1
+    while [[ ! -d $directory ]]; do
+        missing=("$directory" ${missing[@]+"${missing[@]}"})
+        directory=${directory%/*}
+        [[ -n $directory ]] || directory=/
+    done
+    ((${#missing[@]})) || return 0
+    printf '%s\n' "${missing[@]}" >>"$store/made" || return 1
+    mkdir -m 0755 -- "${missing[@]}"
+}
+
+# Set `directories` to the different directories of `paths`, in their order.
+find_directories() {
+    local path
+    local -A seen=()
+    directories=()
+    for path in "${paths[@]}"; do
+        path=${path%/*}
+        [[ -n ${seen[$path]-} ]] || directories+=("$path")
+        seen[$path]=1
+    done
+}
+
+# Copy the tree $1 (DIRECTORY-NUMBER/NAME) to where each directory's files can be renamed from: below $store, or beside
+# the directory where that is another file system. Never in it: slurmd and login shells read whole directories.
+stage() {
+    local number directory devices base why files=()
+    for number in "${!directories[@]}"; do
+        why=$(make_directory "${directories[number]}" 2>&1) || fail "${directories[number]} cannot be made: ${why#*: }"
+    done
+    staged=("$store/next/stage")
+    why=$(cp -a -- "$1" "$store/next/stage" 2>&1) || fail "$store cannot take the files: ${why##*: }"
+    read -r -d '' -a devices < <(stat -c %d -- "$store" "${directories[@]}") || :
+    for number in "${!directories[@]}"; do
+        directory=${directories[number]}
+        from[number]=$store/next/stage/$number
+        if [[ ${devices[number + 1]} != "${devices[0]}" ]]; then
+            base=${directory%/*}/.hpcproxy-new-$number
+            rm -rf -- "$base"
+            staged+=("$base")
+            why=$(mv -- "${from[number]}" "$base" 2>&1) || fail "${directory%/*} cannot take the files: ${why##*: }"
+            [[ $(stat -c %d -- "$base") == "${devices[number + 1]}" ]] || fail "$directory is a file system of its own"
+            from[number]=$base
+        fi
+        [[ -w $directory ]] || fail "$directory cannot be written"
+    done
+    for directory in "${from[@]}"; do files+=("$directory"/*); done
+    why=$(sync -- "${files[@]}" "${from[@]}" 2>&1) || fail "not on disk: ${why##*: }"
+}
+
+# Move what is staged into place, in the manifest's order, and remove what is no longer wanted.
+commit() {
+    local number why
+    # From here on both versions' files are ours, also for whoever comes after a power cut.
+    printf '%s\n' "${paths[@]}" >>"$store/owned" || fail "$store cannot be written"
+    for number in "${!directories[@]}"; do
+        why=$(mv -f -t "${directories[number]}" -- "${from[number]}"/* 2>&1) || fail "${directories[number]}: ${why##*: }"
+    done
+    if ((${#gone[@]})); then rm -f -- "${gone[@]}"; fi
+    sync -- "${directories[@]}"
+    printf '%s\n' "${paths[@]}" >"$store/owned.new" && mv -f -- "$store/owned.new" "$store/owned"
+    rm -rf -- "${staged[@]}"
+}
+
+# The archive on stdin becomes $store/next/tree, if every file in it is what the manifest says.
+unpack() {
+    local why
+    make_store
+    rm -rf -- "$store/next"
+    why=$(mkdir -p -- "$store/next/tree" 2>&1) || fail "$store cannot be written: ${why##*: }"
+    why=$(tar -xzf - -C "$store/next/tree" --same-owner --same-permissions 2>&1) || fail "$store cannot take the files: ${why##*: }"
+    why=$(write_manifest 2>&1 >"$store/next/manifest") || fail "$store cannot be written: ${why##*: }"
+}
+
+make_store() {
+    local why
+    if [[ ! -d $store ]]; then
+        why=$(mkdir -p -- "$store" 2>&1 && chmod 0700 -- "$store" 2>&1) || fail "$store cannot be made: ${why##*: }"
+    fi
+}
+
+# True if the files of the tree $1 have the digests of the manifest.
+check_tree() {
+    local i number path
+    for i in "${!paths[@]}"; do
+        path=${paths[i]}
+        for number in "${!directories[@]}"; do
+            if [[ ${directories[number]} == "${path%/*}" ]]; then
+                printf '%s  %s\n' "${digests[i]}" "$1/$number/${path##*/}"
+                break
+            fi
+        done
+    done | sha256sum --check --status -
+}
+
+# The version in $store/next is in place; what was current is previous.
+become() {
+    find_directories
+    check_tree "$store/next/tree" || fail 'the archive did not arrive whole'
+    stage "$store/next/tree"
+    commit
+    rm -rf -- "$store/previous"
+    if [[ -d $store/current ]]; then mv -- "$store/current" "$store/previous"; fi
+    mv -- "$store/next" "$store/current"
+    sync -- "$store"
+}
+
+apply() {
+    take_lock
+    compare
+    if ((${#changes[@]} + ${#gone[@]} == 0)) && [[ -e $store/current/manifest ]]; then finish unchanged; fi
+    unpack
+    say_changes
+    become
+    finish changed
+}
+
+look() {
+    compare
+    say_changes
+    facts
+    if ((${#changes[@]} + ${#gone[@]})); then finish would; fi
+    finish unchanged
+}
+
+rollback() {
+    take_lock
+    [[ -r $store/previous/manifest ]] || fail 'no earlier version is kept here'
+    read_manifest "$store/previous/manifest"
+    compare
+    say_changes
+    rm -rf -- "$store/next"
+    cp -a -- "$store/previous" "$store/next" || fail "$store cannot be written"
+    become
+    finish changed
+}
+
+# What a deployer wants to know of a host, a line each.
+facts() {
+    local name version
+    for name in python3 ssh; do
+        version=$({ [[ $name == ssh ]] && ssh -V || "$name" -V; } 2>&1) || version=missing
+        answer "fact $name ${version//[[:cntrl:]]/ }"
+    done
+    answer "fact bash $BASH_VERSION"
+    printf -v version '%(%s)T' -1
+    answer "fact clock $version"
+    if [[ -r $store/previous/manifest ]]; then answer 'fact previous yes'; fi
+}
+
+# End the ways out of jobs that run here: their Epilog is about to go.
+end_holders() {
+    local record pid since
+    for record in "$run_base"/holders/*.*[0-9]; do
+        if read -r pid since 2>/dev/null <"$record" && start_time "$pid" && [[ $started == "$since" ]]; then
+            kill -TERM "$pid"
+        fi
+    done
+}
+
+# Remove every file that is still as we left it, hooks first, then the directories that we made.
+remove() {
+    local i kept='' known=() path version
+    local -A ours=() listed=()
+    take_lock
+    [[ -d $store ]] || finish unchanged
+    for version in current previous next; do
+        [[ -r $store/$version/manifest ]] || continue
+        read_manifest "$store/$version/manifest"
+        for i in "${!paths[@]}"; do
+            ours[${digests[i]}]=1
+            if [[ -z ${listed[${paths[i]}]-} ]]; then known+=("${paths[i]}"); fi
+            listed[${paths[i]}]=1
+        done
+    done
+    ((${#known[@]})) && look_at "${known[@]}"
+    for ((i = ${#known[@]} - 1; i >= 0; i--)); do
+        path=${known[i]}
+        [[ -n ${by_path[$path]-} ]] || continue
+        if [[ -z ${ours[${by_path[$path]%% *}]-} ]]; then
+            answer "file foreign $path"
+            kept+=" $path"
+            continue
+        fi
+        rm -f -- "$path" || fail "$path cannot be removed"
+        answer "file remove $path"
+    done
+    end_holders
+    remove_made
+    rm -rf -- "$store" "$run_base"
+    rm -f -- "$lock_file"
+    [[ -z $kept ]] || finish "failed changed by somebody else and kept:$kept"
+    finish changed
+}
+
+remove_made() {
+    local made=() i
+    [[ -r $store/made ]] || return 0
+    mapfile -t made <"$store/made"
+    for ((i = ${#made[@]} - 1; i >= 0; i--)); do rmdir -- "${made[i]}" 2>/dev/null || :; done
+}
+
+main() {
+    local locked='' changes=() gone=() directories=() from=() staged=()
+    if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 402)); then finish "failed bash $BASH_VERSION is too old, 4.2 is needed"; fi
+    local -A by_path=()
+    trap '' HUP PIPE INT TERM
+    cd / || exit 1
+    case $action in
+        apply) apply ;;
+        look) look ;;
+        rollback) rollback ;;
+        remove) remove ;;
+    esac
+    fail "no action $action"
+}
+
+main
