@@ -59,6 +59,7 @@ write_manifest() {
 look_at() {
     local kind owner path digest regular=()
     by_path=()
+    (($#)) || return 0
     while read -r kind owner path; do
         by_path[$path]=other
         ((0x$kind >> 12 == 8)) || continue # S_IFREG, inode(7)
@@ -72,13 +73,17 @@ look_at() {
 # Set `changes` to the indexes of what differs and `gone` to paths that are ours and wanted no more; fail for a file that
 # is somebody else's.
 compare() {
-    local i path strangers=
+    local i path strangers='' every=("${paths[@]}")
     local -A owned=() wanted=()
     changes=() gone=()
-    while read -r path; do owned[$path]=1; done 2>/dev/null <"$store/owned"
-    look_at "${paths[@]}" ${!owned[@]+"${!owned[@]}"}
+    for path in "${paths[@]}"; do wanted[$path]=1; done
+    while read -r path; do
+        [[ -n ${wanted[$path]-}${owned[$path]-} ]] || every+=("$path")
+        owned[$path]=1
+    done 2>/dev/null <"$store/owned"
+    look_at "${every[@]}"
     for i in "${!paths[@]}"; do
-        path=${paths[i]} wanted[$path]=1
+        path=${paths[i]}
         [[ ${by_path[$path]-} == "${digests[i]} ${modes[i]} ${owners[i]}" ]] && continue
         changes+=("$i")
         if [[ -n ${by_path[$path]-} && -z ${owned[$path]-} && ${by_path[$path]} != "${digests[i]} "* ]]; then
@@ -174,7 +179,7 @@ unpack() {
     make_store
     rm -rf -- "$store/next"
     why=$(mkdir -p -- "$store/next/tree" 2>&1) || fail "$store cannot be written: ${why##*: }"
-    why=$(tar -xzf - -C "$store/next/tree" --same-owner --same-permissions 2>&1) || fail "$store cannot take the files: ${why##*: }"
+    why=$(tar -xzf - -C "$store/next/tree" --same-owner --same-permissions --touch 2>&1) || fail "$store cannot take the files: ${why##*: }"
     why=$(write_manifest 2>&1 >"$store/next/manifest") || fail "$store cannot be written: ${why##*: }"
 }
 
@@ -321,4 +326,10 @@ main() {
     fail "no action $action"
 }
 
-main
+# One command, read as a whole, and a process of its own: whatever goes wrong in there, the archive that follows is never
+# read as shell.
+{
+    (main)
+    cat >/dev/null
+    exit
+}
