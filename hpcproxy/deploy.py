@@ -49,7 +49,6 @@ class Reply:
     seconds: float = 0.0
 
 
-Task = Callable[[str, str], bytes]
 OnReply = Callable[[Reply], None]
 
 
@@ -65,21 +64,16 @@ class Fleet:
         self._kwargs = _connect_kwargs(login)
         self._connections = {host: self._connection(host) for host in hosts}
 
-    @property
-    def hosts(self) -> tuple[str, ...]:
-        """All of them, in the order given."""
-        return tuple(self._connections)
-
-    def ask(self, hosts: Sequence[str], message: bytes, token: str, fanout: int, on_reply: OnReply) -> list[Reply]:
-        """Send `message` to every one of `hosts`, at most `fanout` at once, and return a reply for each, in order."""
+    def ask(self, messages: Mapping[str, bytes], token: str, fanout: int, on_reply: OnReply) -> list[Reply]:
+        """Send every host its message, at most `fanout` at once, and return a reply for each, in order."""
         replies: dict[str, Reply] = {}
-        with ThreadPoolExecutor(max_workers=max(1, min(fanout, len(hosts)))) as pool:
-            futures = {pool.submit(self._one, host, message, token): host for host in hosts}
+        with ThreadPoolExecutor(max_workers=max(1, min(fanout, len(messages)))) as pool:
+            futures = {pool.submit(self._one, host, message, token): host for host, message in messages.items()}
             for future in _completed(futures):
                 reply = future.result()
                 replies[reply.host] = reply
                 on_reply(reply)
-        return [replies[host] for host in hosts]
+        return [replies[host] for host in messages]
 
     def _one(self, host: str, message: bytes, token: str) -> Reply:
         began = time.monotonic()

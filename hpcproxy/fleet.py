@@ -51,7 +51,7 @@ def _with_progress(run: Run, title: str, body: Callable[[Callable[[HostOutcome],
     """Run `body` under a live display on stderr that counts hosts; a failure is said when it happens."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task(title, total=len(run.fleet.hosts))
+        bar = progress.add_task(title, total=len(run.site.hosts))
 
         def hear(outcome: HostOutcome) -> None:
             progress.advance(bar)
@@ -91,6 +91,7 @@ def _show_differences(outcomes: Outcomes, run: Run) -> None:
         **COMMON,
         "dry-run": "Say what would change and change nothing.",
         "diff": "Show every distinct change with its hosts; changes nothing with --dry-run.",
+        "enable": "Once all hosts are right, let slurm.conf include our lines, and reconfigure Slurm.",
         "canary": "Begin with so many hosts, check them, and go on only if they are right.",
     }
 )
@@ -104,6 +105,7 @@ def deploy(  # noqa: PLR0913 - the flags an admin has
     dry_run: bool = False,
     diff: bool = False,
     canary: int = 0,
+    enable: bool = False,
     report: str | None = None,
 ) -> None:
     """Bring the hosts of an inventory to the present version; what is right already is left alone."""
@@ -120,16 +122,12 @@ def deploy(  # noqa: PLR0913 - the flags an admin has
             return
     first = number(canary) or 0
     outcomes = _with_progress(run, "deploy", lambda hear: rollout.roll_out(run, hear, canary=first))
+    if enable and outcomes.good:
+        outcomes = outcomes.joined(rollout.enable(run))
+    elif outcomes.good:
+        for line in rollout.slurm_lines(run):
+            say(line)
     _finish(run, "deploy", outcomes, report, good=outcomes.good)
-    _say_slurm_lines(run)
-
-
-def _say_slurm_lines(run: Run) -> None:
-    from hpcproxy.siteplan import slurm_lines  # noqa: PLC0415
-
-    say("slurm.conf needs these lines, once all hosts are right; deploy does not touch it:")
-    for line in slurm_lines(run.site.inventory):
-        say(f"    {line}")
 
 
 @task(help=COMMON)

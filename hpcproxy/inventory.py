@@ -86,6 +86,9 @@ class Inventory(pydantic.BaseModel):
     slurm_directory: LocalPath = pydantic.Field(
         default=Path("/etc/slurm"), description="Where `prolog.d` and `epilog.d` lie on the hosts."
     )
+    controllers: str = pydantic.Field(
+        default="", description="Hosts of slurmctld, first the main one: where `--enable` changes slurm.conf too."
+    )
     site_task_prolog: Optional[LocalPath] = pydantic.Field(
         default=None, description="The site's own TaskProlog on the hosts, which ours runs first."
     )
@@ -94,10 +97,10 @@ class Inventory(pydantic.BaseModel):
     )
     settings: dict[str, Any] = pydantic.Field(default={}, description="The site's configuration: the keys above.")
 
-    @pydantic.field_validator("nodes")
+    @pydantic.field_validator("nodes", "controllers")
     @classmethod
-    def _nodes(cls, value: str) -> str:
-        if value != SLURM:
+    def _nodes(cls, value: str, info: pydantic.ValidationInfo) -> str:
+        if value != SLURM and not (info.field_name == "controllers" and not value):
             expand(value)
         return value
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpcproxy import deploy, hostkey, install, inventory, wire
+from hpcproxy import deploy, hostkey, install, inventory, slurmconf, wire
 from hpcproxy.config import Config, Jump
 from hpcproxy.errors import ConfigError, FileError, UsageError, WayOutError
 from hpcproxy.install import Write
@@ -16,6 +16,7 @@ from hpcproxy.inventory import Inventory
 from hpcproxy.outcome import HostOutcome, Outcomes, judge
 from hpcproxy.render import Bundle, render
 from hpcproxy.siteplan import site_plan
+from hpcproxy.switch import Switch
 
 _PRIVATE_MODE = 0o600
 FAILED = "@failed"
@@ -120,7 +121,9 @@ def trust(request: Request, *, replace: bool, on_key: Callable[[Trusted], None])
         raise ConfigError(str(request.inventory), "known_hosts", "is not set")
     text = (install.read(path) or b"").decode(errors="replace")
     hosts = inventory.limit(inventory.hosts(told), _limit(request))
-    asked = [*config.jump, *([told.gateway] if told.gateway else []), *(Jump(host, None, told.port) for host in hosts)]
+    controllers = inventory.expand(told.controllers) if told.controllers else ()
+    every = dict.fromkeys((*hosts, *controllers))
+    asked = [*config.jump, *([told.gateway] if told.gateway else []), *(Jump(host, None, told.port) for host in every)]
 
     def fetch(jump: Jump) -> tuple[Trusted, hostkey.HostKey | None]:
         try:
@@ -163,7 +166,7 @@ class Run:
             outcomes[reply.host] = judge(reply.host, reply.answer, reply.trouble, reply.seconds)
             on_host(outcomes[reply.host])
 
-        self.fleet.ask(hosts, message, self.token, self.request.fanout, hear)
+        self.fleet.ask(dict.fromkeys(hosts, message), self.token, self.request.fanout, hear)
         return Outcomes(tuple(outcomes[host] for host in hosts))
 
 
@@ -172,12 +175,13 @@ def start(request: Request) -> Run:
     site = read_site(request)
     told = site.inventory
     login = deploy.Login(told.user, told.port, told.identity, told.gateway, site.known_hosts, request.timeout_s)
-    return Run(site, request, deploy.Fleet(login, site.hosts))
+    controllers = inventory.expand(told.controllers) if told.controllers else ()
+    return Run(site, request, deploy.Fleet(login, tuple(dict.fromkeys((*site.hosts, *controllers)))))
 
 
 def roll_out(run: Run, on_host: OnHost, *, canary: int = 0) -> Outcomes:
     """Bring all hosts to the bundle's version; with `canary` the rest only if the first ones are right afterwards."""
-    hosts = run.fleet.hosts
+    hosts = run.site.hosts
     if not canary or canary >= len(hosts):
         return run.act("apply", hosts, on_host)
     first = run.act("apply", hosts[:canary], on_host)
@@ -193,17 +197,47 @@ def _unheard(_outcome: HostOutcome) -> None:
 
 def look(run: Run, on_host: OnHost, *, want_content: bool = False) -> Outcomes:
     """Return how every host differs from what it shall have; nothing is changed."""
-    return run.act("look", run.fleet.hosts, on_host, want_content=want_content)
+    return run.act("look", run.site.hosts, on_host, want_content=want_content)
 
 
 def roll_back(run: Run, on_host: OnHost) -> Outcomes:
     """Bring every host back to the version before its present one."""
-    return run.act("rollback", run.fleet.hosts, on_host)
+    return run.act("rollback", run.site.hosts, on_host)
 
 
 def undeploy(run: Run, on_host: OnHost) -> Outcomes:
-    """Remove everything of ours from every host."""
-    return run.act("remove", run.fleet.hosts, on_host)
+    """Remove everything of ours from every host; slurm.conf first, where `--enable` changed it."""
+    # A part of the hosts goes only if slurm.conf does not need them, which each of them looks at itself.
+    if run.site.inventory.controllers and run.request.limit is None:
+        changed = switch_of(run).off(run.site.hosts)
+        if not changed.good:
+            return changed
+    return run.act("remove", run.site.hosts, on_host)
+
+
+def switch_of(run: Run) -> Switch:
+    """Return what puts our lines into slurm.conf and takes them out."""
+    return Switch(run.fleet, run.site.inventory, run.token, run.request.fanout)
+
+
+def enable(run: Run) -> Outcomes:
+    """Put our include line into slurm.conf on all hosts that have one, and let Slurm read it; raises UsageError."""
+    return switch_of(run).on(run.site.hosts)
+
+
+def slurm_lines(run: Run) -> list[str]:
+    """Return what stands in our way in the running configuration and the lines that it lacks, in words."""
+    told = run.site.inventory
+    asked = (*switch_of(run).controllers, *run.site.hosts)[0]
+    running = switch_of(run).running(asked)
+    if running is None:
+        return ["slurm.conf could not be looked at; it needs:", *(f"    {line}" for line in slurmconf.lines(told))]
+    words = slurmconf.in_the_way(running, told)
+    lacking = slurmconf.missing(running, told)
+    if lacking:
+        words += ["slurm.conf lacks these lines; once all hosts are right, add them, or say deploy --enable:"]
+        words += [f"    {line}" for line in lacking]
+    return words
 
 
 def keep_record(request: Request, outcomes: Outcomes) -> None:

@@ -6,7 +6,17 @@ from pathlib import Path
 
 from hpcproxy.config import Config
 from hpcproxy.inventory import Inventory, site_yaml
-from hpcproxy.plan import AGENT_PROGRAM, AGENT_SETTINGS, Artifact, Plan, agent_settings, script_values
+from hpcproxy.plan import (
+    AGENT_PROGRAM,
+    AGENT_SETTINGS,
+    EPILOG,
+    PROLOG,
+    TASK_PROLOG,
+    Artifact,
+    Plan,
+    agent_settings,
+    script_values,
+)
 
 PROGRAMS = Path("/usr/libexec/hpcproxy")
 SETTINGS = Path("/etc/hpcproxy")
@@ -40,16 +50,6 @@ def site_plan(inventory: Inventory, config: Config, known_hosts: str, service_ke
     )
 
 
-def slurm_lines(inventory: Inventory) -> tuple[str, ...]:
-    """Return the lines that slurm.conf needs."""
-    return (
-        f"Prolog={inventory.slurm_directory}/prolog.d/*",
-        f"Epilog={inventory.slurm_directory}/epilog.d/*",
-        f"TaskProlog={PROGRAMS / 'taskprolog'}",
-        "PrologFlags=Alloc",
-    )
-
-
 def _programs() -> tuple[Artifact, ...]:
     def program(name: str, source: str, summary: str) -> Artifact:
         return Artifact(name, source, PROGRAMS / name, _PROGRAM_MODE, summary, "root")
@@ -60,7 +60,7 @@ def _programs() -> tuple[Artifact, ...]:
         program("tunnel.sh", "node/tunnel.sh.j2", "holds the forward on one node; probes the jump hosts"),
         program("job.sh", "sbatch/job.sh.j2", "starts and ends the holders of a job that was given none"),
         program("holder.sh", "slurmd/holder.sh.j2", "makes a job's state and becomes its holder"),
-        program("taskprolog", "slurmd/taskprolog.sh.j2", "TaskProlog: the variables for every task"),
+        program(TASK_PROLOG, "slurmd/taskprolog.sh.j2", "TaskProlog: the variables for every task"),
     )
 
 
@@ -81,8 +81,8 @@ def _hooks(directory: Path) -> tuple[Artifact, ...]:
     epilog = directory / "epilog.d" / DROP_IN
     prolog = directory / "prolog.d" / DROP_IN
     return (
-        Artifact("epilog", "slurmd/epilog.sh.j2", epilog, _PROGRAM_MODE, "Epilog: ends the way out", "root"),
-        Artifact("prolog", "slurmd/prolog.sh.j2", prolog, _PROGRAM_MODE, "Prolog: starts the way out", "root"),
+        Artifact(EPILOG, "slurmd/epilog.sh.j2", epilog, _PROGRAM_MODE, "Epilog: ends the way out", "root"),
+        Artifact(PROLOG, "slurmd/prolog.sh.j2", prolog, _PROGRAM_MODE, "Prolog: starts the way out", "root"),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import gzip
+import hashlib
 import io
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpcproxy.errors import HpcproxyError
-from hpcproxy.plan import RUN, Artifact, Plan
+from hpcproxy.plan import EPILOG, PROLOG, RUN, TASK_PROLOG, Artifact, Plan
 from hpcproxy.render import Bundle, File, render
 
 STORE = Path("/var/lib/hpcproxy")
@@ -59,6 +60,8 @@ def message(bundle: Bundle, action: str, token: str, *, want_content: bool = Fal
         "lock_file": LOCK_FILE,
         "run": RUN,
         "want_content": want_content,
+        "task_prolog": next((str(f.artifact.path) for f in files if f.artifact.name == TASK_PROLOG), ""),
+        "drop_ins": [str(f.artifact.path) for f in files if f.artifact.name in (PROLOG, EPILOG)],
         "paths": [str(file.artifact.path) for file in files],
         "digests": [file.digest for file in files],
         "modes": [f"{file.artifact.mode:04o}" for file in files],
@@ -67,6 +70,47 @@ def message(bundle: Bundle, action: str, token: str, *, want_content: bool = Fal
     artifact = Artifact("receive.sh", "deploy/receive.sh.j2", Path("receive.sh"), 0o700, "")
     script = render(Plan((artifact,), values, {})).files[0].content
     return script + (archive(files) if action == "apply" else b"")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A file of somebody's that shall change from `before` to `after`; None: it is not there, or shall go."""
+
+    path: str
+    before: bytes | None
+    after: bytes | None
+
+
+def reading(paths: Sequence[str], token: str, command: Sequence[str] = ()) -> bytes:
+    """Return the message that asks for the bytes of `paths` and the output of `command`, which reads only."""
+    return _edit_script(token, paths, ["look"] * len(paths), ["look"] * len(paths), command)
+
+
+def editing(edits: Sequence[Edit], token: str, command: Sequence[str] = ()) -> bytes:
+    """Return the message that carries `edits` out, each only if the file is as it was, and runs `command` after them."""
+    paths = [edit.path for edit in edits]
+    script = _edit_script(
+        token, paths, [_digest(edit.after) for edit in edits], [_digest(edit.before) for edit in edits], command
+    )
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for number, edit in enumerate(edits):
+            info = tarfile.TarInfo(str(number))
+            info.size, info.mode = len(edit.after or b""), 0o600
+            tar.addfile(info, io.BytesIO(edit.after or b""))
+    return script + gzip.compress(buffer.getvalue(), mtime=0)
+
+
+def _edit_script(
+    token: str, paths: Sequence[str], digests: Sequence[str], befores: Sequence[str], command: Sequence[str]
+) -> bytes:
+    values = {"token": token, "paths": paths, "digests": digests, "befores": befores, "command": command}
+    artifact = Artifact("edit.sh", "deploy/edit.sh.j2", Path("edit.sh"), 0o700, "")
+    return render(Plan((artifact,), values, {})).files[0].content
+
+
+def _digest(content: bytes | None) -> str:
+    return "none" if content is None else hashlib.sha256(content).hexdigest()
 
 
 def archive(files: Sequence[File]) -> bytes:

@@ -82,7 +82,7 @@ def _furnish_and_start(spec: LabSpec, machines: Mapping[str, Machine], on_step: 
         accounts.create(every)
         slurm.configure(cluster, spec)
         on_step("services")
-        with_sshd = [machine for machine in cluster if machine.host.role == "compute" and spec.node_sshd]
+        with_sshd = [machine for machine in cluster if spec.node_sshd]
         if with_sshd:
             accounts.admit_root(machines[CONTROLLER], with_sshd)
         outside = [pool.submit(_start_jump, host) for host in (*jumps, *with_sshd)]

@@ -269,12 +269,33 @@ end_holders() {
     done
 }
 
+# Fail if Slurm's running configuration would miss what goes: an empty glob drains nodes, a missing TaskProlog cancels
+# every task. Where Slurm cannot be asked there is nothing that it would run.
+refuse_while_needed() {
+    local name value drop_in others
+    while IFS='= ' read -r name value; do
+        case $name in
+            TaskProlog) [[ $value != "$task_prolog" ]] || fail "slurm.conf still says TaskProlog=$value; take that out first" ;;
+            Prolog* | Epilog*)
+                for drop_in in ${drop_ins[@]+"${drop_ins[@]}"}; do
+                    [[ $value == "$drop_in" || $value == "${drop_in%/*}/"* ]] || continue
+                    others=("${drop_in%/*}"/*)
+                    if [[ ${#others[@]} == 1 && ${others[0]} == "$drop_in" ]]; then
+                        fail "slurm.conf still says ${name%%\[*}=$value, where nothing would be left; take that out first"
+                    fi
+                done
+                ;;
+        esac
+    done < <(timeout 10 scontrol show config 2>/dev/null)
+}
+
 # Remove every file that is still as we left it, hooks first, then the directories that we made.
 remove() {
     local i kept='' known=() path version
     local -A ours=() listed=()
     take_lock
     [[ -d $store ]] || finish unchanged
+    refuse_while_needed
     for version in current previous next; do
         [[ -r $store/$version/manifest ]] || continue
         read_manifest "$store/$version/manifest"
