@@ -29,7 +29,7 @@ _CIPHERS = ("aes128-gcm@openssh.com", "aes128-ctr", "aes256-ctr")
 
 @dataclass(frozen=True)
 class Login:
-    """How hosts are reached: one value for all of them. `timeout_s` bounds each of connect, banner, login and silence."""
+    """How hosts are reached. `timeout_s` bounds each of connect, banner, login and silence."""
 
     user: str
     port: int

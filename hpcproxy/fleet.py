@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from hpcproxy.errors import UsageError
-from hpcproxy.report import console, number, say, table, verb
+from hpcproxy.report import console, number, results, say, table, verb
 
 if TYPE_CHECKING:
     from hpcproxy.outcome import HostOutcome, Outcomes
@@ -96,7 +97,7 @@ def _show_differences(outcomes: Outcomes, run: Run) -> None:
     }
 )
 @verb
-def deploy(  # noqa: PLR0913 - the flags an admin has
+def deploy(  # noqa: PLR0913, PLR0917 - the flags an admin has
     _context: Context,
     inventory: str | None = None,
     limit: str | None = None,
@@ -123,14 +124,19 @@ def deploy(  # noqa: PLR0913 - the flags an admin has
     first = number(canary) or 0
     outcomes = _with_progress(run, "deploy", lambda hear: rollout.roll_out(run, hear, canary=first))
     if enable and outcomes.good:
-        outcomes = outcomes.joined(rollout.enable(run))
+        outcomes = outcomes.merged(rollout.enable(run))
     elif outcomes.good:
         for line in rollout.slurm_lines(run):
             say(line)
     _finish(run, "deploy", outcomes, report, good=outcomes.good)
 
 
-@task(help=COMMON)
+@task(
+    help={
+        **COMMON,
+        "contract": "Run the installed scripts on every host as slurmd would, and name what it would not bear.",
+    }
+)
 @verb
 def verify(
     _context: Context,
@@ -138,17 +144,34 @@ def verify(
     limit: str | None = None,
     fanout: int = 32,
     timeout: int = 30,
+    contract: bool = False,
     report: str | None = None,
 ) -> None:
     """Say which hosts are as the inventory says and how the others differ; changes nothing."""
     request = _request(inventory, limit, fanout, timeout)
     from hpcproxy import rollout  # noqa: PLC0415
+    from hpcproxy.outcome import Outcomes  # noqa: PLC0415
 
     run = rollout.start(request)
     outcomes = _with_progress(run, "verify", lambda hear: rollout.look(run, hear))
     for difference in outcomes.differences(run.site.bundle):
         say(f"{difference.path}: {difference.action} needed on {difference.hosts}")
-    _finish(run, "verify", outcomes, report, good=outcomes.as_wanted)
+    checks = [outcomes]
+    if contract:
+        checks.append(_with_progress(run, "contract", lambda hear: rollout.check_contract(run, outcomes, hear)))
+        _show_findings(checks[-1], run)
+    if outcomes.as_wanted:
+        proved = rollout.prove_key(run, lambda _outcome: None)
+        if proved is not None:
+            _show_findings(proved, run)
+            checks.append(proved)
+    merged = functools.reduce(Outcomes.merged, checks)
+    _finish(run, "verify", merged, report, good=merged.as_wanted)
+
+
+def _show_findings(outcomes: Outcomes, run: Run) -> None:
+    for difference in outcomes.differences(run.site.bundle):
+        say(f"{difference.action}: {difference.path} ({difference.hosts})")
 
 
 @task(help=COMMON)
@@ -223,4 +246,28 @@ def trust(
         raise Exit("hpcproxy: not every host's key is trusted; a changed one is kept with --replace-key", code=1)
 
 
-TASKS = (trust, deploy, verify, rollback, undeploy)
+@task(
+    help={
+        "inventory": INVENTORY_HELP,
+        "directory": "Where the files go; the key must stay with the admin and the nodes.",
+    }
+)
+@verb
+def jump_kit(_context: Context, inventory: str | None = None, directory: str = "jump-kit") -> None:
+    """Write what service mode needs: a forward-only key, its authorized_keys line, sshd's Match block."""
+    from hpcproxy import rollout  # noqa: PLC0415
+    from hpcproxy.jumpkit import KEY_FILE, KEYS_ON_JUMP, LINE_FILE, MATCH_FILE  # noqa: PLC0415
+
+    if not inventory:
+        raise UsageError("say which inventory: --inventory FILE")
+    where = Path(directory).absolute()
+    kit = rollout.jump_kit(Path(inventory), where)
+    results(kit.results)
+    say(f"inventory:  mode: service, service_key: {where / KEY_FILE}")
+    say(f"jump host:  an account without a login shell; {LINE_FILE} as {KEYS_ON_JUMP}; {MATCH_FILE} into sshd_config")
+    if kit.beyond_sshd:
+        rules = ", ".join(kit.beyond_sshd)
+        say(f"sshd cannot hold {rules}: it would let the key forward anywhere, and only the gate on the node limits it")
+
+
+TASKS = (trust, deploy, verify, rollback, undeploy, jump_kit)

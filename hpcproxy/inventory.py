@@ -25,7 +25,9 @@ _SINFO_TIMEOUT_S = 30
 
 def _words(value: object) -> object:
     value = [value] if isinstance(value, str) else value
-    if not isinstance(value, (list, tuple)) or not all(isinstance(word, str) and _WORD.fullmatch(word) for word in value):
+    if not isinstance(value, (list, tuple)) or not all(
+        isinstance(word, str) and _WORD.fullmatch(word) for word in value
+    ):
         raise ValueError("expected a name or a list of names of letters, digits and _ . @ + -")
     return tuple(value)
 
@@ -61,7 +63,9 @@ class Inventory(pydantic.BaseModel):
 
     model_config = _MODEL
 
-    nodes: str = pydantic.Field(description="Hosts in ClusterShell's syntax, `c[1-128]`, `@group`; `slurm` asks `sinfo`.")
+    nodes: str = pydantic.Field(
+        description="Hosts in ClusterShell's syntax, `c[1-128]`, `@group`; `slurm` asks `sinfo`."
+    )
     user: AccountName = pydantic.Field(default="root", description="As whom the hosts are logged in to.")
     port: Annotated[int, pydantic.Field(ge=1, le=65535)] = pydantic.Field(default=22, description="Their ssh port.")
     identity: Optional[LocalPath] = pydantic.Field(
@@ -104,12 +108,6 @@ class Inventory(pydantic.BaseModel):
             expand(value)
         return value
 
-    @pydantic.model_validator(mode="after")
-    def _service(self) -> Inventory:
-        if self.mode == "service" and self.service_key is None:
-            raise ValueError("mode service needs service_key; make one with: hpcproxy jump-kit")
-        return self
-
 
 KEYS = tuple(Inventory.model_fields)
 
@@ -133,7 +131,7 @@ def fold(names: object) -> str:
     return str(NodeSet.fromlist(list(names)))  # type: ignore[call-overload]
 
 
-def read(path: Path) -> tuple[Inventory, Config]:
+def read(path: Path, *, key_needed: bool = True) -> tuple[Inventory, Config]:
     """Return the inventory in the file at `path` and the site's configuration in it; raises ConfigError, FileError."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -145,6 +143,11 @@ def read(path: Path) -> tuple[Inventory, Config]:
     if inventory.known_hosts is None:
         inventory = inventory.model_copy(update={"known_hosts": path.absolute().parent / "known_hosts"})
     config = resolve(Layer(f"{path}: settings", inventory.settings))
+    if inventory.mode == "service":
+        if inventory.service_key is None and key_needed:
+            raise ConfigError(str(path), "service_key", "is missing; make one with: hpcproxy jump-kit")
+        if not config.gate:
+            raise ConfigError(str(path), "settings", "gate: false would open the service key to every user of a node")
     if not config.jump:
         raise ConfigError(str(path), "settings", "names no jump host; add `jump: USER@HOST`")
     return inventory, config

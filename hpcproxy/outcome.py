@@ -1,4 +1,4 @@
-"""What became of every host of a run, as a value: folded into node sets, as rows of a table, as JSON, as diffs. Pure."""
+"""What became of every host of a run, as a value: folded into node sets, as rows, as JSON, as diffs. Pure."""
 
 from __future__ import annotations
 
@@ -81,6 +81,17 @@ class Outcomes:
     def joined(self, later: Outcomes) -> Outcomes:
         """Return both runs as one."""
         return Outcomes(self.hosts + later.hosts)
+
+    def merged(self, later: Outcomes) -> Outcomes:
+        """Return one outcome for each host of both runs: a bad one wins, then one that changed something."""
+        order = (*GOOD, _DRY)
+        best: dict[str, HostOutcome] = {}
+        for host in (*self.hosts, *later.hosts):
+            known = best.get(host.host)
+            rank = order.index(host.word) if host.word in order else len(order)
+            if known is None or (known.word in order and rank > order.index(known.word)):
+                best[host.host] = host
+        return Outcomes(tuple(best.values()))
 
     def skipping(self, hosts: Sequence[str], cause: str) -> Outcomes:
         """Return this run with `hosts` as not visited."""

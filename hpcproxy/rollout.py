@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import secrets
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpcproxy import deploy, hostkey, install, inventory, slurmconf, wire
+from hpcproxy import deploy, hostkey, install, inventory, jumpkit, proof, slurmconf, wire
 from hpcproxy.config import Config, Jump
 from hpcproxy.errors import ConfigError, FileError, UsageError, WayOutError
 from hpcproxy.install import Write
 from hpcproxy.inventory import Inventory
-from hpcproxy.outcome import HostOutcome, Outcomes, judge
+from hpcproxy.outcome import HostOutcome, Outcomes
+from hpcproxy.plan import Plan
 from hpcproxy.render import Bundle, render
 from hpcproxy.siteplan import site_plan
 from hpcproxy.switch import Switch
@@ -47,6 +49,7 @@ class Site:
     inventory: Inventory
     config: Config
     hosts: tuple[str, ...]
+    plan: Plan
     bundle: Bundle
     known_hosts: Path
 
@@ -63,8 +66,8 @@ def read_site(request: Request, *, keys_needed: bool = True) -> Site:
     if keys_needed and len(pinned.splitlines()) < len(config.jump):
         missing = [str(jump) for jump in config.jump if not _pinned_lines(text, jump)]
         raise FileError(known_hosts, f"holds no key of {', '.join(missing)}", "look at it with: hpcproxy trust")
-    bundle = render(site_plan(told, config, pinned, _service_key(told)))
-    return Site(told, config, hosts, bundle, known_hosts)
+    plan = site_plan(told, config, pinned, _service_key(told))
+    return Site(told, config, hosts, plan, render(plan), known_hosts)
 
 
 def _limit(request: Request) -> str | None:
@@ -160,14 +163,7 @@ class Run:
     def act(self, action: str, hosts: Sequence[str], on_host: OnHost, *, want_content: bool = False) -> Outcomes:
         """Carry `action` out on `hosts` and return every host's outcome."""
         message = wire.message(self.site.bundle, action, self.token, want_content=want_content)
-        outcomes: dict[str, HostOutcome] = {}
-
-        def hear(reply: deploy.Reply) -> None:
-            outcomes[reply.host] = judge(reply.host, reply.answer, reply.trouble, reply.seconds)
-            on_host(outcomes[reply.host])
-
-        self.fleet.ask(dict.fromkeys(hosts, message), self.token, self.request.fanout, hear)
-        return Outcomes(tuple(outcomes[host] for host in hosts))
+        return proof.ask(self.fleet, tuple(hosts), message, self.token, self.request.fanout, on_host)
 
 
 def start(request: Request) -> Run:
@@ -198,6 +194,55 @@ def _unheard(_outcome: HostOutcome) -> None:
 def look(run: Run, on_host: OnHost, *, want_content: bool = False) -> Outcomes:
     """Return how every host differs from what it shall have; nothing is changed."""
     return run.act("look", run.site.hosts, on_host, want_content=want_content)
+
+
+def check_contract(run: Run, seen: Outcomes, on_host: OnHost) -> Outcomes:
+    """Run the installed scripts as slurmd would on every host that was `seen` to have ours; a breach is a failure."""
+    hosts = tuple(host.host for host in seen.hosts if host.word in ("unchanged", "would"))
+    message = proof.contract_message(run.site.bundle, run.token)
+    return proof.ask(run.fleet, hosts, message, run.token, run.request.fanout, on_host)
+
+
+def prove_key(run: Run, on_host: OnHost) -> Outcomes | None:
+    """Prove from the first host what the service key can do at the jump hosts; None in user mode."""
+    site = run.site
+    if site.inventory.mode != "service":
+        return None
+    message = proof.key_message(site.inventory, site.config, site.plan.values, run.token)
+    return proof.ask(run.fleet, site.hosts[:1], message, run.token, 1, on_host)
+
+
+# ------------------------------------------------------------------------------------------------ jump-kit
+
+
+@dataclass(frozen=True)
+class Kit:
+    """What `jump-kit` wrote, and the rules that only the gate can hold."""
+
+    results: list[install.Result]
+    beyond_sshd: tuple[str, ...]
+
+
+def jump_kit(path: Path, directory: Path) -> Kit:
+    """Write the service key (an old one is kept), its authorized_keys line and sshd's Match block to `directory`."""
+    told, config = inventory.read(path, key_needed=False)
+    key = directory / jumpkit.KEY_FILE
+    if not key.exists():
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "hpcproxy service key", "-f", str(key)]
+        done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+        if done.returncode:
+            raise FileError(key, f"cannot be made: {done.stderr.strip()}")
+    public = (install.read(Path(f"{key}.pub")) or b"").decode()
+    line = jumpkit.authorized_keys_line(public, config)
+    steps = [
+        Write(directory / jumpkit.LINE_FILE, line.encode(), 0o644),
+        Write(directory / jumpkit.MATCH_FILE, jumpkit.match_block(told, config).encode(), 0o644),
+    ]
+    return Kit(install.apply(steps), jumpkit.beyond_sshd(config))
+
+
+# ------------------------------------------------------------------------------------------------ back and away
 
 
 def roll_back(run: Run, on_host: OnHost) -> Outcomes:
@@ -253,5 +298,3 @@ def write_report(path: Path, verb: str, outcomes: Outcomes) -> None:
     """Write `outcomes` as JSON to `path`; raises FileError."""
     report: Mapping[str, object] = {"version": 1, "verb": verb, "good": outcomes.good, "hosts": outcomes.as_json()}
     install.apply([Write(path, (json.dumps(report, indent=2) + "\n").encode(), None)])
-
-

@@ -36,7 +36,7 @@ def site_plan(inventory: Inventory, config: Config, known_hosts: str, service_ke
     if service:
         config = config.model_copy(update={"identity": SETTINGS / _KEY})
     texts = {_KNOWN_HOSTS: known_hosts.encode(), _CONFIG: site_yaml(inventory)}
-    keys = ()
+    keys: tuple[Artifact, ...] = ()
     if service and service_key is not None:
         texts[_KEY] = service_key
         where = SETTINGS / _KEY
@@ -73,7 +73,9 @@ def _settings() -> tuple[Artifact, ...]:
         text(_KNOWN_HOSTS, _KNOWN_HOSTS, "the jump hosts' pinned keys"),
         text("prologue.sh", "sbatch/prologue.sh.j2", "for job scripts to source"),
         text("epilogue.sh", "sbatch/epilogue.sh.j2", "for job scripts to source"),
-        Artifact("hpcproxy.sh", "bashrc/bashrc.sh.j2", PROFILE, _TEXT_MODE, "proxy_on and its kin for everybody", "root"),
+        Artifact(
+            "hpcproxy.sh", "bashrc/bashrc.sh.j2", PROFILE, _TEXT_MODE, "proxy_on and its kin for everybody", "root"
+        ),
     )
 
 

@@ -71,7 +71,9 @@ def in_the_way(running: Mapping[str, tuple[str, ...]], inventory: Inventory) -> 
             words.append(f"{name} is {', '.join(foreign)} already; move it into {wanted[name]} and name that")
     (task_prolog,) = running.get("TaskProlog", ("",))[:1]
     if task_prolog not in ("", wanted["TaskProlog"]):
-        words.append(f"TaskProlog is {task_prolog} already; say `site_task_prolog: {task_prolog}`, and ours runs it first")
+        words.append(
+            f"TaskProlog is {task_prolog} already; say `site_task_prolog: {task_prolog}`, and ours runs it first"
+        )
     return words
 
 

@@ -75,7 +75,10 @@ class Switch:
                 outcomes.append(_no_file(reply))
                 continue
             try:
-                edits = [wire.Edit(conf, before[conf], change(before[conf])), wire.Edit(extra, before.get(extra), included)]
+                edits = [
+                    wire.Edit(conf, before[conf], change(before[conf])),
+                    wire.Edit(extra, before.get(extra), included),
+                ]
             except BlockError as error:
                 outcomes.append(HostOutcome(reply.host, "failed", str(error)))
                 continue

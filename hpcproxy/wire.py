@@ -1,4 +1,4 @@
-"""What goes to one host, and what comes back: a script with an archive behind it, and lines that begin with a token. Pure.
+"""What goes to one host, and what comes back: a script with an archive behind it, and lines with a token. Pure.
 
 The host's side is templates/lib/receive.sh.
 """
@@ -87,7 +87,7 @@ def reading(paths: Sequence[str], token: str, command: Sequence[str] = ()) -> by
 
 
 def editing(edits: Sequence[Edit], token: str, command: Sequence[str] = ()) -> bytes:
-    """Return the message that carries `edits` out, each only if the file is as it was, and runs `command` after them."""
+    """Return the message that carries `edits` out, each only if the file is as it was; then `command` runs."""
     paths = [edit.path for edit in edits]
     script = _edit_script(
         token, paths, [_digest(edit.after) for edit in edits], [_digest(edit.before) for edit in edits], command

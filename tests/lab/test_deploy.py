@@ -140,9 +140,12 @@ def test_a_hook_line_in_an_admins_cluster_uses_the_prologs_way_out(admin: Admin,
     alice = Researcher(site)
     alice.set_up()
     try:
-        job = 'echo "${HPCPROXY_STEP:-no step}"; ' + f"srun {FETCH}; squeue -h -s -j $SLURM_JOB_ID -o %j; hpc() {{ :; }}\n"
+        job = (
+            'echo "${HPCPROXY_STEP:-no step}"; '
+            + f"srun {FETCH}; squeue -h -s -j $SLURM_JOB_ID -o %j; hpc() {{ :; }}\n"
+        )
         job += f"{__import__('sys').executable} -m hpcproxy status --json | grep -c '\"ready\": true'\n"
-        job += ". ~/.hpcproxy/epilogue.sh; echo \"${http_proxy-none}\"\n"
+        job += '. ~/.hpcproxy/epilogue.sh; echo "${http_proxy-none}"\n'
         result = alice.job(job, "#SBATCH -N4 --ntasks-per-node=1")
         lines = [line for line in result.output.splitlines() if "requests from" not in line]
         assert lines == ["no step", *[OUTER1] * 4, "batch", "1", "none"], result.output
