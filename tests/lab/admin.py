@@ -17,7 +17,6 @@ FETCH = "curl -sS --max-time 20 https://internet.test/ip"
 DIRECTORY = "/root/site"
 INVENTORY = f"{DIRECTORY}/site.yaml"
 REPORT = f"{DIRECTORY}/report.json"
-WHERE_WE_WRITE = ("/etc", "/usr/libexec", "/var/lib")
 
 
 class Admin:
@@ -26,6 +25,7 @@ class Admin:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.inventory: dict[str, Any] = {}
+        self.said = ""
 
     def describe(self, **inventory: Any) -> None:
         """The inventory says `inventory` on top of the usual, and all host keys are trusted."""
@@ -57,6 +57,7 @@ class Admin:
         assert self.lab.path_on("ctl", REPORT).exists(), done.stderr
         report = json.loads(self.lab.path_on("ctl", REPORT).read_text())
         assert done.returncode == (0 if report["good"] else 1), done.stderr
+        self.said = done.stderr
         return {host["host"]: (host["outcome"], host["cause"]) for host in report["hosts"]}
 
     def words(self, *arguments: str) -> set[str]:
@@ -69,11 +70,11 @@ class Admin:
         script = f"#!/bin/bash\n#SBATCH -N{count} --ntasks-per-node=1\n{options}\n{body}"
         return self.lab.wait_job(self.lab.submit(script, user))
 
-    def files(self, node: str) -> dict[str, str]:
+    def files(self, node: str) -> list[str]:
         """Kind, mode, owner, path and content of everything where a deployment writes, and in /run/hpcproxy."""
         command = 'find /etc /usr/libexec /var/lib /run/hpcproxy* -printf "%y %m %u %g %p %l\\n" 2>/dev/null | sort;'
         command += " find /etc /var/lib -type f -exec sha256sum {} + | sort"
-        return {line: "" for line in self.lab.run(node, ["sh", "-c", command], check=True).stdout.splitlines()}
+        return self.lab.run(node, ["sh", "-c", command], check=True).stdout.splitlines()
 
     def traces(self) -> list[str]:
         """What is left of ways out on the compute nodes."""

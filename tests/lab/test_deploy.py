@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
 
 import pytest
 
-from hpcproxy.lab import Lab, LabSpec
+from hpcproxy.lab import Lab
 
 from .admin import FETCH, INVENTORY, OUTER1, Admin
-from .conftest import REPOSITORY, lab_name
 from .researcher import Researcher, until
 
 pytestmark = pytest.mark.lab
-
-
-@pytest.fixture(scope="module")
-def site(lab_host: None) -> Iterator[Lab]:
-    """A lab of four nodes whose root on the controller may log in to every one."""
-    name = lab_name("deploy")
-    try:
-        yield Lab.up(LabSpec(name=name, nodes=4, node_sshd=True, expose=(REPOSITORY,)))
-    finally:
-        Lab.remove(name)
-
-
-@pytest.fixture
-def admin(site: Lab) -> Iterator[Admin]:
-    """The admin of a cluster on which nothing is deployed; afterwards nothing is, no node is drained, nothing is left."""
-    found = Admin(site)
-    found.describe()
-    yield found
-    assert site.drained() == []
-    until(lambda: not found.traces(), f"nothing of a job is left: {found.traces()}")
-    found.describe()
-    assert found.words("undeploy") <= {"changed", "unchanged"}
 
 
 def test_deploy_a_job_without_any_hook_and_undeploy(admin: Admin, site: Lab) -> None:
@@ -57,12 +34,11 @@ def test_deploy_a_job_without_any_hook_and_undeploy(admin: Admin, site: Lab) -> 
     assert (ended.state, ended.output) == ("COMPLETED", "ran on\n")
     assert site.drained() == []
     after = {node: admin.files(node) for node in ("ctl", *site.nodes)}
-    for node in before:
-        assert sorted(before[node]) == sorted(after[node])
+    assert before == after
     assert admin.job("echo plain\n").output == "plain\n"
 
 
-def test_a_changed_setting_reaches_the_nodes_and_goes_back(admin: Admin, site: Lab) -> None:
+def test_a_changed_setting_reaches_the_nodes_and_goes_back(admin: Admin) -> None:
     admin.words("deploy", "--enable")
     admin.set(port=2016)
     seen = admin.run("deploy", "--dry-run", "--diff", check=True).stdout
@@ -96,7 +72,7 @@ def test_a_limit_and_those_that_failed(admin: Admin, site: Lab) -> None:
     assert "c9 is not in the inventory; valid: c[1-4]" in done.stderr
 
 
-def test_an_undeploy_that_would_drain_nodes_is_refused(admin: Admin, site: Lab) -> None:
+def test_an_undeploy_that_would_drain_nodes_is_refused(admin: Admin) -> None:
     admin.words("deploy", "--enable")
     outcomes = admin.outcomes("undeploy", "--limit", "c[1-2]")
     assert {word for word, _ in outcomes.values()} == {"failed"}
@@ -140,12 +116,10 @@ def test_a_hook_line_in_an_admins_cluster_uses_the_prologs_way_out(admin: Admin,
     alice = Researcher(site)
     alice.set_up()
     try:
-        job = (
-            'echo "${HPCPROXY_STEP:-no step}"; '
-            + f"srun {FETCH}; squeue -h -s -j $SLURM_JOB_ID -o %j; hpc() {{ :; }}\n"
-        )
-        job += f"{__import__('sys').executable} -m hpcproxy status --json | grep -c '\"ready\": true'\n"
-        job += '. ~/.hpcproxy/epilogue.sh; echo "${http_proxy-none}"\n'
+        job = f"""echo "${{HPCPROXY_STEP:-no step}}"; srun {FETCH}; squeue -h -s -j $SLURM_JOB_ID -o %j
+{sys.executable} -m hpcproxy status --json | grep -c '"ready": true'
+. ~/.hpcproxy/epilogue.sh; echo "${{http_proxy-none}}"
+"""
         result = alice.job(job, "#SBATCH -N4 --ntasks-per-node=1")
         lines = [line for line in result.output.splitlines() if "requests from" not in line]
         assert lines == ["no step", *[OUTER1] * 4, "batch", "1", "none"], result.output
