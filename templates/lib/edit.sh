@@ -22,6 +22,13 @@ finish() {
     exit 0
 }
 
+# What a program says is wrong, of what it printed: the end of its first line.
+last_words() {
+    local line=${1%%$'\n'*}
+    case $1 in *'No space left'* | *'Wrote only'*) line='No space left on device' ;; esac
+    printf '%s' "${line##*: }"
+}
+
 fail() {
     finish "failed ${1//[[:cntrl:]]/ }"
 }
@@ -39,14 +46,14 @@ replace() {
     local target new why
     target=$(readlink -f -- "$1") || fail "$1 leads nowhere"
     new=$target.hpcproxy-new
-    why=$(cp -- "$2" "$new" 2>&1) || fail "$1 cannot be written: ${why##*: }"
+    why=$(cp -- "$2" "$new" 2>&1) || fail "$1 cannot be written: $(last_words "$why")"
     if [[ -e $target ]]; then
         why=$(chmod --reference="$target" -- "$new" 2>&1 && chown --reference="$target" -- "$new" 2>&1) ||
-            { rm -f -- "$new" && fail "$1 cannot be written: ${why##*: }"; }
+            { rm -f -- "$new" && fail "$1 cannot be written: $(last_words "$why")"; }
     else
         chmod 0644 -- "$new"
     fi
-    why=$(sync -- "$new" 2>&1 && mv -f -T -- "$new" "$target" 2>&1) || { rm -f -- "$new" && fail "$1: ${why##*: }"; }
+    why=$(sync -- "$new" 2>&1 && mv -f -T -- "$new" "$target" 2>&1) || { rm -f -- "$new" && fail "$1: $(last_words "$why")"; }
 }
 
 change_all() {

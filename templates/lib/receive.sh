@@ -22,9 +22,17 @@ answer() {
 
 # Whatever happens stdin is read to its end: who sends would otherwise meet a broken pipe and never hear why.
 finish() {
+    if [[ -n $locked ]]; then rm -f -- "$lock_file"; fi
     answer "done $1"
     cat >/dev/null
     exit 0
+}
+
+# What a program says is wrong, of what it printed: the end of its first line.
+last_words() {
+    local line=${1%%$'\n'*}
+    case $1 in *'No space left'* | *'Wrote only'*) line='No space left on device' ;; esac
+    printf '%s' "${line##*: }"
 }
 
 fail() {
@@ -137,10 +145,10 @@ find_directories() {
 stage() {
     local number directory devices base why files=()
     for number in "${!directories[@]}"; do
-        why=$(make_directory "${directories[number]}" 2>&1) || fail "${directories[number]} cannot be made: ${why#*: }"
+        why=$(make_directory "${directories[number]}" 2>&1) || fail "${directories[number]} cannot be made: $(last_words "$why")"
     done
     staged=("$store/next/stage")
-    why=$(cp -a -- "$1" "$store/next/stage" 2>&1) || fail "$store cannot take the files: ${why##*: }"
+    why=$(cp -a -- "$1" "$store/next/stage" 2>&1) || fail "$store cannot take the files: $(last_words "$why")"
     read -r -d '' -a devices < <(stat -c %d -- "$store" "${directories[@]}") || :
     for number in "${!directories[@]}"; do
         directory=${directories[number]}
@@ -149,14 +157,14 @@ stage() {
             base=${directory%/*}/.hpcproxy-new-$number
             rm -rf -- "$base"
             staged+=("$base")
-            why=$(mv -- "${from[number]}" "$base" 2>&1) || fail "${directory%/*} cannot take the files: ${why##*: }"
+            why=$(mv -- "${from[number]}" "$base" 2>&1) || fail "${directory%/*} cannot take the files: $(last_words "$why")"
             [[ $(stat -c %d -- "$base") == "${devices[number + 1]}" ]] || fail "$directory is a file system of its own"
             from[number]=$base
         fi
         [[ -w $directory ]] || fail "$directory cannot be written"
     done
     for directory in "${from[@]}"; do files+=("$directory"/*); done
-    why=$(sync -- "${files[@]}" "${from[@]}" 2>&1) || fail "not on disk: ${why##*: }"
+    why=$(sync -- "${files[@]}" "${from[@]}" 2>&1) || fail "not on disk: $(last_words "$why")"
 }
 
 # Move what is staged into place, in the manifest's order, and remove what is no longer wanted.
@@ -165,7 +173,7 @@ commit() {
     # From here on both versions' files are ours, also for whoever comes after a power cut.
     printf '%s\n' "${paths[@]}" >>"$store/owned" || fail "$store cannot be written"
     for number in "${!directories[@]}"; do
-        why=$(mv -f -t "${directories[number]}" -- "${from[number]}"/* 2>&1) || fail "${directories[number]}: ${why##*: }"
+        why=$(mv -f -t "${directories[number]}" -- "${from[number]}"/* 2>&1) || fail "${directories[number]}: $(last_words "$why")"
     done
     if ((${#gone[@]})); then rm -f -- "${gone[@]}"; fi
     sync -- "${directories[@]}"
@@ -178,15 +186,15 @@ unpack() {
     local why
     make_store
     rm -rf -- "$store/next"
-    why=$(mkdir -p -- "$store/next/tree" 2>&1) || fail "$store cannot be written: ${why##*: }"
-    why=$(tar -xzf - -C "$store/next/tree" --same-owner --same-permissions --touch 2>&1) || fail "$store cannot take the files: ${why##*: }"
-    why=$(write_manifest 2>&1 >"$store/next/manifest") || fail "$store cannot be written: ${why##*: }"
+    why=$(mkdir -p -- "$store/next/tree" 2>&1) || fail "$store cannot be written: $(last_words "$why")"
+    why=$(tar -xzf - -C "$store/next/tree" --same-owner --same-permissions --touch 2>&1) || fail "$store cannot take the files: $(last_words "$why")"
+    why=$(write_manifest 2>&1 >"$store/next/manifest") || fail "$store cannot be written: $(last_words "$why")"
 }
 
 make_store() {
     local why
     if [[ ! -d $store ]]; then
-        why=$(mkdir -p -- "$store" 2>&1 && chmod 0700 -- "$store" 2>&1) || fail "$store cannot be made: ${why##*: }"
+        why=$(mkdir -p -- "$store" 2>&1 && chmod 0700 -- "$store" 2>&1) || fail "$store cannot be made: $(last_words "$why")"
     fi
 }
 
@@ -320,7 +328,6 @@ remove() {
     end_holders
     remove_made
     rm -rf -- "$store" "$run_base"
-    rm -f -- "$lock_file"
     [[ -z $kept ]] || finish "failed changed by somebody else and kept:$kept"
     finish changed
 }

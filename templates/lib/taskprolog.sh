@@ -30,7 +30,8 @@ await_holder() {
         case $word in
             ready) return 0 ;;
             gave-up\ *)
-                printf 'hpcproxy: no way out: %s; the job runs on without it\n' "${word#gave-up }" >&2
+                # slurmstepd closes stderr, and stdout is not ours to talk on: proxy_status and the system's log say it.
+                printf 'export HPCPROXY_ERROR=%s\n' "${word#gave-up }"
                 return 1
                 ;;
         esac
@@ -64,5 +65,5 @@ main() {
 if [[ -n $site_task_prolog ]]; then
     "$site_task_prolog" || exit
 fi
-(main) </dev/null
+(main) </dev/null 2>/dev/null
 exit 0
