@@ -114,6 +114,9 @@ KEYS = tuple(Inventory.model_fields)
 
 def expand(nodes: str) -> tuple[str, ...]:
     """Return the names that `nodes` stands for; raises ValueError."""
+    # ClusterShell matches wildcards against groups it knows and drops what matches nothing; only whole groups are safe.
+    if any(character in nodes.replace("@*", "") for character in "*?"):
+        raise ValueError(f"{nodes!r} holds a wildcard; name hosts or a @group")
     try:
         names = tuple(NodeSet(nodes))
     except NodeSetException as error:
