@@ -60,6 +60,9 @@ class Fleet:
         logging.getLogger("paramiko").addHandler(logging.NullHandler())
         logging.getLogger("paramiko").propagate = False
         self.login = login
+        # The inventory says all there is to say; an admin's ~/.ssh/config could say something else on each machine. One for
+        # all: making one costs more than a handshake.
+        self._config = fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig())
         self._keys = _read_known_hosts(login.known_hosts)
         self._kwargs = _connect_kwargs(login)
         self._connections = {host: self._connection(host) for host in hosts}
@@ -102,8 +105,7 @@ class Fleet:
             host,
             user=login.user,
             port=login.port,
-            # The inventory says all there is to say; an admin's ~/.ssh/config could say something else on each machine.
-            config=fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig()),
+            config=self._config,
             gateway=self._gateway(),
             connect_timeout=login.timeout_s,
             connect_kwargs=dict(self._kwargs),
@@ -119,7 +121,7 @@ class Fleet:
             gateway.host,
             user=gateway.user or self.login.user,
             port=gateway.port or 22,
-            config=fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig()),
+            config=self._config,
             connect_timeout=self.login.timeout_s,
             connect_kwargs=dict(self._kwargs),
         )

@@ -125,7 +125,7 @@ def deploy(  # noqa: PLR0913, PLR0917 - the flags an admin has
     outcomes = _with_progress(run, "deploy", lambda hear: rollout.roll_out(run, hear, canary=first))
     if enable and outcomes.good:
         outcomes = outcomes.merged(rollout.enable(run))
-    elif outcomes.good:
+    elif outcomes.good and not outcomes.as_wanted:
         for line in rollout.slurm_lines(run):
             say(line)
     _finish(run, "deploy", outcomes, report, good=outcomes.good)

@@ -106,26 +106,33 @@ compare() {
 }
 
 say_changes() {
-    local i path
+    local i path verb
     for i in ${changes[@]+"${changes[@]}"}; do
-        path=${paths[i]}
-        answer "file $([[ -n ${by_path[$path]-} ]] && printf change || printf create) $path"
+        path=${paths[i]} verb=create
+        [[ -z ${by_path[$path]-} ]] || verb=change
+        answer "file $verb $path"
         if [[ -n $want_content && -f $path ]]; then answer "content $path $(base64 -w 0 <"$path")"; fi
     done
     for path in ${gone[@]+"${gone[@]}"}; do answer "file remove $path"; done
 }
 
-# Make directory $1 and what is missing above it, and remember what was made.
-make_directory() {
-    local missing=() directory=$1
-    while [[ ! -d $directory ]]; do
-        missing=("$directory" ${missing[@]+"${missing[@]}"})
-        directory=${directory%/*}
-        [[ -n $directory ]] || directory=/
+# Make `directories` and what is missing above them, and remember what was made.
+make_directories() {
+    local missing=() branch=() directory why
+    local -A seen=()
+    for directory in "${directories[@]}"; do
+        branch=()
+        while [[ ! -d $directory && -z ${seen[$directory]-} ]]; do
+            seen[$directory]=1
+            branch=("$directory" ${branch[@]+"${branch[@]}"})
+            directory=${directory%/*}
+            [[ -n $directory ]] || directory=/
+        done
+        missing+=(${branch[@]+"${branch[@]}"})
     done
     ((${#missing[@]})) || return 0
-    printf '%s\n' "${missing[@]}" >>"$store/made" || return 1
-    mkdir -m 0755 -- "${missing[@]}"
+    printf '%s\n' "${missing[@]}" >>"$store/made" || fail "$store cannot be written"
+    why=$(mkdir -- "${missing[@]}" 2>&1) || fail "a directory cannot be made: ${why%%$'\n'*}"
 }
 
 # Set `directories` to the different directories of `paths`, in their order.
@@ -141,30 +148,46 @@ find_directories() {
 }
 
 # Copy the tree $1 (DIRECTORY-NUMBER/NAME) to where each directory's files can be renamed from: below $store, or beside
-# the directory where that is another file system. Never in it: slurmd and login shells read whole directories.
+# one of the directories where those are on another file system. Never in one: slurmd and login shells read them whole.
 stage() {
-    local number directory devices base why files=()
-    for number in "${!directories[@]}"; do
-        why=$(make_directory "${directories[number]}" 2>&1) || fail "${directories[number]} cannot be made: $(last_words "$why")"
-    done
+    local number device base devices why files=()
+    local -A base_of=() numbers_on=()
+    make_directories
     staged=("$store/next/stage")
     why=$(cp -a -- "$1" "$store/next/stage" 2>&1) || fail "$store cannot take the files: $(last_words "$why")"
     read -r -d '' -a devices < <(stat -c %d -- "$store" "${directories[@]}") || :
+    base_of[${devices[0]}]=$store/next/stage
     for number in "${!directories[@]}"; do
-        directory=${directories[number]}
-        from[number]=$store/next/stage/$number
-        if [[ ${devices[number + 1]} != "${devices[0]}" ]]; then
-            base=${directory%/*}/.hpcproxy-new-$number
+        device=${devices[number + 1]}
+        if [[ -z ${base_of[$device]-} ]]; then
+            base=${directories[number]%/*}/.hpcproxy-new
+            base_of[$device]=$base
             rm -rf -- "$base"
             staged+=("$base")
-            why=$(mv -- "${from[number]}" "$base" 2>&1) || fail "${directory%/*} cannot take the files: $(last_words "$why")"
-            [[ $(stat -c %d -- "$base") == "${devices[number + 1]}" ]] || fail "$directory is a file system of its own"
-            from[number]=$base
+            why=$(mkdir -- "$base" 2>&1) || fail "${base%/*} cannot take the files: $(last_words "$why")"
         fi
-        [[ -w $directory ]] || fail "$directory cannot be written"
+        from[number]=${base_of[$device]}/$number
+        numbers_on[$device]+="$number "
+        [[ -w ${directories[number]} ]] || fail "${directories[number]} cannot be written"
     done
-    for directory in "${from[@]}"; do files+=("$directory"/*); done
-    why=$(sync -- "${files[@]}" "${from[@]}" 2>&1) || fail "not on disk: $(last_words "$why")"
+    move_to_devices
+    for base in "${from[@]}"; do files+=("$base"/*); done
+    why=$(sync -- "${files[@]}" 2>&1) || fail "not on disk: $(last_words "$why")"
+}
+
+# What `stage` has under $store goes to the other file systems, all for one of them at once.
+move_to_devices() {
+    local device number numbers sources why
+    for device in "${!base_of[@]}"; do
+        [[ $device != "${devices[0]}" ]] || continue
+        read -r -a numbers <<<"${numbers_on[$device]}"
+        sources=()
+        for number in "${numbers[@]}"; do sources+=("$store/next/stage/$number"); done
+        why=$(mv -t "${base_of[$device]}" -- "${sources[@]}" 2>&1) ||
+            fail "${base_of[$device]%/*} cannot take the files: $(last_words "$why")"
+        [[ $(stat -c %d -- "${base_of[$device]}") == "$device" ]] ||
+            fail "${directories[numbers[0]]} is a file system of its own; this cannot be changed in one step"
+    done
 }
 
 # Move what is staged into place, in the manifest's order, and remove what is no longer wanted.
@@ -184,18 +207,11 @@ commit() {
 # The archive on stdin becomes $store/next/tree, if every file in it is what the manifest says.
 unpack() {
     local why
-    make_store
     rm -rf -- "$store/next"
-    why=$(mkdir -p -- "$store/next/tree" 2>&1) || fail "$store cannot be written: $(last_words "$why")"
+    why=$(mkdir -p -- "$store/next/tree" 2>&1) || fail "$store cannot be made: $(last_words "$why")"
+    chmod 0700 -- "$store"
     why=$(tar -xzf - -C "$store/next/tree" --same-owner --same-permissions --touch 2>&1) || fail "$store cannot take the files: $(last_words "$why")"
-    why=$(write_manifest 2>&1 >"$store/next/manifest") || fail "$store cannot be written: $(last_words "$why")"
-}
-
-make_store() {
-    local why
-    if [[ ! -d $store ]]; then
-        why=$(mkdir -p -- "$store" 2>&1 && chmod 0700 -- "$store" 2>&1) || fail "$store cannot be made: $(last_words "$why")"
-    fi
+    write_manifest >"$store/next/manifest" || fail "$store cannot be written"
 }
 
 # True if the files of the tree $1 have the digests of the manifest.
@@ -218,8 +234,10 @@ become() {
     check_tree "$store/next/tree" || fail 'the archive did not arrive whole'
     stage "$store/next/tree"
     commit
-    rm -rf -- "$store/previous"
-    if [[ -d $store/current ]]; then mv -- "$store/current" "$store/previous"; fi
+    if [[ -d $store/current ]]; then
+        rm -rf -- "$store/previous"
+        mv -- "$store/current" "$store/previous"
+    fi
     mv -- "$store/next" "$store/current"
     sync -- "$store"
 }
