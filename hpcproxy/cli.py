@@ -16,7 +16,7 @@ from invoke.parser.argument import Argument
 from invoke.program import Program
 from invoke.tasks import Task, task
 
-from hpcproxy import __version__, ops, rehearsal
+from hpcproxy import __version__, fleet, ops, rehearsal
 from hpcproxy.errors import UsageError
 from hpcproxy.ops import Account
 from hpcproxy.report import console, number, quiet_pipe, results, say, table, verb
@@ -247,7 +247,7 @@ def _absolute(path: str | None) -> str | None:
 def user_tasks() -> Collection:
     """Return the collection of everything a user types."""
     tasks = (init, install_bashrc, uninstall_bashrc, uninstall, wrap, render, up, down, status, check, nc)
-    collection = Collection(*tasks, rehearsal.demo)
+    collection = Collection(*tasks, *fleet.TASKS, rehearsal.demo)
     collection.add_collection(rehearsal.lab_tasks())
     return collection
 

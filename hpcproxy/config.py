@@ -244,6 +244,11 @@ class Layer:
 
 def parse_layer(source: str, text: str) -> Layer:
     """Return the settings in YAML `text`; raises ConfigError on bad YAML, a non-mapping or an unknown key."""
+    return Layer(source, parse_mapping(source, text, KEYS))
+
+
+def parse_mapping(source: str, text: str, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Return the mapping in YAML `text`, whose keys are among `keys`, each once; raises ConfigError."""
     try:
         values = yaml.safe_load(text)
     # A tag that does not fit its value, a date that is none: PyYAML lets Python's own errors through.
@@ -253,12 +258,12 @@ def parse_layer(source: str, text: str) -> Layer:
         raise ConfigError(source, where, f"not valid YAML: {getattr(error, 'problem', None) or error}") from None
     values = {} if values is None else values
     if not isinstance(values, dict):
-        raise ConfigError(source, "", "expected `key: value` lines", KEYS)
+        raise ConfigError(source, "", "expected `key: value` lines", keys)
     for key in values:
-        if key not in Config.model_fields:
-            raise ConfigError(source, str(key), "unknown key", KEYS)
+        if key not in keys:
+            raise ConfigError(source, str(key), "unknown key", keys)
     _refuse_doubles(source, text)
-    return Layer(source, values)
+    return values
 
 
 def _refuse_doubles(source: str, text: str) -> None:

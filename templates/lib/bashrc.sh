@@ -40,6 +40,8 @@ proxy_status() {
     if [ -z "${HPCPROXY_URL-}" ]; then
         if __hpcproxy_find "$__hpcproxy_want"; then
             printf 'hpcproxy: off in this shell; a way out is up at %s (proxy_on uses it)\n' "$__hpcproxy_url"
+        elif [ -n "${HPCPROXY_ERROR-}" ]; then
+            printf 'hpcproxy: off, no way out: %s\n' "$HPCPROXY_ERROR"
         else
             printf 'hpcproxy: off\n'
         fi

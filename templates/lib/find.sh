@@ -22,7 +22,7 @@ __hpcproxy_find() {
     # The holder's own rule (find_state_base).
     base=${TMPDIR:-/tmp}
     if ! [ -d "$base" ] || ! [ -w "$base" ] || [ "${#base}" -gt 48 ]; then base=/tmp; fi
-    for directory in "$base/hpcproxy-$1."*; do
+    for directory in "$__hpcproxy_run/$1."* "$base/hpcproxy-$1."*; do
         if [ -d "$directory" ] && ! [ -L "$directory" ] && [ -O "$directory" ] && [ -O "$directory/env" ]; then
             if __hpcproxy_read "$directory" && __hpcproxy_listening "$__hpcproxy_listen" "$__hpcproxy_uid"; then return 0; fi
         fi

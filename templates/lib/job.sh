@@ -110,9 +110,21 @@ try_step() {
     return 1
 }
 
+# The way out that the Prolog started on this node: true when it is ready, false when it has given up. One that needs
+# longer than the bound is used all the same: the gate holds requests until ssh is up.
+await_prologs() {
+    local deadline=$((SECONDS + ready_timeout_s))
+    while ((SECONDS < deadline)) && holder_lives "$state"; do
+        read_text "$run_base/holders/$job.$restart.said"
+        case $'\n'$text in *$'\n'ready\ *) return 0 ;; esac
+        sleep 0.05
+    done
+    holder_lives "$state"
+}
+
 start() {
     local count=${SLURM_JOB_NUM_NODES:-${SLURM_NNODES:-1}} outcome=0
-    if ! find_state "$job.$restart"; then
+    if ! { find_state "$job.$restart" && { [[ $state != "$run_base"/* ]] || await_prologs; }; }; then
         command -v srun >/dev/null || { complain 'srun is not on PATH' && return 1; }
         try_step '' || outcome=$?
         # One address has to serve all nodes; where some have a python3 for the gate and some have not, none uses it.
@@ -152,6 +164,8 @@ stop() {
     local tries
     find_state "$job.$restart" || return 0
     sum_up
+    # The Prolog's ends with the job, by the Epilog.
+    if [[ $state == "$run_base"/* ]]; then return 0; fi
     if [[ ${HPCPROXY_STEP-} =~ ^[0-9]+\.[0-9]+$ ]]; then scancel --quiet --signal=USR1 "$HPCPROXY_STEP" 2>/dev/null || :; fi
     for ((tries = 0; tries < 100; tries++)); do
         holder_lives "$state" || return 0

@@ -1,6 +1,7 @@
 # shellcheck shell=dash
 # hpcproxy bashrc.sh: rendered from the configuration; a change belongs there, not here.
 __hpcproxy_home=/home/alice/.hpcproxy
+__hpcproxy_run=/run/hpcproxy
 __hpcproxy_replace=''
 __hpcproxy_autostart=''
 
@@ -131,7 +132,7 @@ __hpcproxy_find() {
     # The holder's own rule (find_state_base).
     base=${TMPDIR:-/tmp}
     if ! [ -d "$base" ] || ! [ -w "$base" ] || [ "${#base}" -gt 48 ]; then base=/tmp; fi
-    for directory in "$base/hpcproxy-$1."*; do
+    for directory in "$__hpcproxy_run/$1."* "$base/hpcproxy-$1."*; do
         if [ -d "$directory" ] && ! [ -L "$directory" ] && [ -O "$directory" ] && [ -O "$directory/env" ]; then
             if __hpcproxy_read "$directory" && __hpcproxy_listening "$__hpcproxy_listen" "$__hpcproxy_uid"; then return 0; fi
         fi
@@ -181,6 +182,8 @@ proxy_status() {
     if [ -z "${HPCPROXY_URL-}" ]; then
         if __hpcproxy_find "$__hpcproxy_want"; then
             printf 'hpcproxy: off in this shell; a way out is up at %s (proxy_on uses it)\n' "$__hpcproxy_url"
+        elif [ -n "${HPCPROXY_ERROR-}" ]; then
+            printf 'hpcproxy: off, no way out: %s\n' "$HPCPROXY_ERROR"
         else
             printf 'hpcproxy: off\n'
         fi
