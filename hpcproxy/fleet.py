@@ -42,7 +42,7 @@ def _request(inventory: str | None, limit: str | None, fanout: Any, timeout: Any
 
     if not inventory:
         raise UsageError("say which hosts: --inventory FILE")
-    bounds = (number(fanout) or 0, number(timeout) or 0)
+    bounds = (number(fanout if fanout is not None else 32) or 0, number(timeout if timeout is not None else 30) or 0)
     if min(bounds) < 1:
         raise UsageError("--fanout and --timeout must be 1 or more")
     return Request(Path(inventory), limit, bounds[0], float(bounds[1]))
@@ -101,11 +101,11 @@ def deploy(  # noqa: PLR0913, PLR0917 - the flags an admin has
     _context: Context,
     inventory: str | None = None,
     limit: str | None = None,
-    fanout: int = 32,
-    timeout: int = 30,
+    fanout: str | None = None,
+    timeout: str | None = None,
     dry_run: bool = False,
     diff: bool = False,
-    canary: int = 0,
+    canary: str | None = None,
     enable: bool = False,
     report: str | None = None,
 ) -> None:
@@ -142,8 +142,8 @@ def verify(
     _context: Context,
     inventory: str | None = None,
     limit: str | None = None,
-    fanout: int = 32,
-    timeout: int = 30,
+    fanout: str | None = None,
+    timeout: str | None = None,
     contract: bool = False,
     report: str | None = None,
 ) -> None:
@@ -180,8 +180,8 @@ def rollback(
     _context: Context,
     inventory: str | None = None,
     limit: str | None = None,
-    fanout: int = 32,
-    timeout: int = 30,
+    fanout: str | None = None,
+    timeout: str | None = None,
     report: str | None = None,
 ) -> None:
     """Bring the hosts back to the version before the present one; a second time undoes that."""
@@ -199,8 +199,8 @@ def undeploy(
     _context: Context,
     inventory: str | None = None,
     limit: str | None = None,
-    fanout: int = 32,
-    timeout: int = 30,
+    fanout: str | None = None,
+    timeout: str | None = None,
     report: str | None = None,
 ) -> None:
     """Remove everything of ours from the hosts; files that somebody has changed are kept and named."""
@@ -226,8 +226,8 @@ def trust(
     _context: Context,
     inventory: str | None = None,
     limit: str | None = None,
-    fanout: int = 32,
-    timeout: int = 30,
+    fanout: str | None = None,
+    timeout: str | None = None,
     replace_key: bool = False,
 ) -> None:
     """Fetch the host keys of an inventory's hosts and jump hosts, show them, and keep those that are new."""
