@@ -63,10 +63,3 @@ __hpcproxy_export() {
         *) unset NODE_USE_ENV_PROXY ;;
     esac
 }
-
-# After __hpcproxy_export: say so if it left a proxy of the site's in force.
-__hpcproxy_tell() {
-    if __hpcproxy_site_proxy; then
-        printf 'hpcproxy: the proxy that your environment names stays in force (replace_proxy: true changes that)\n' >&2
-    fi
-}

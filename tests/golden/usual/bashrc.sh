@@ -101,6 +101,9 @@ __hpcproxy_export() {
     esac
 }
 
+# shellcheck shell=dash
+# Say what a person should know of the environment just exported. Sourced; valid in bash and dash.
+
 # After __hpcproxy_export: say so if it left a proxy of the site's in force.
 __hpcproxy_tell() {
     if __hpcproxy_site_proxy; then
