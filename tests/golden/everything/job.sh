@@ -133,8 +133,9 @@ explain() {
 end_step() {
     local signal tries
     for signal in USR1 TERM KILL; do
-        kill -"$signal" "$srun_pid" 2>/dev/null || break
         for ((tries = 0; tries < 40; tries++)); do
+            # Again and again: a holder that is just becoming the gate does not hear it.
+            if ((tries % 5 == 0)); then kill -"$signal" "$srun_pid" 2>/dev/null || break 2; fi
             kill -0 "$srun_pid" 2>/dev/null || break 2
             sleep 0.05
         done
