@@ -91,9 +91,7 @@ def _go(direct: str, host: str) -> bool:
     return any(_go_matches(entry.strip().lower(), host, address) for entry in direct.split(",") if entry.strip())
 
 
-def _go_matches(
-    entry: str, host: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address | None
-) -> bool:
+def _go_matches(entry: str, host: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address | None) -> bool:
     if entry == "*":
         return True
     with contextlib.suppress(ValueError):  # a prefix in CIDR notation, or one address

@@ -143,7 +143,7 @@ came_up() {
 
 went_down() {
     [[ -n $ending ]] && return 0
-    read_reason "$state/ssh.log"
+    read_reason "$state/ssh.log" "open failed: "
     last_error="$current_jump: $layer: $reason" current_jump=''
     log "down: $last_error"
     write_status
@@ -154,7 +154,7 @@ failed() {
     if [[ -n $identity && ! -r $identity ]]; then
         layer=key reason="the key $identity does not exist or cannot be read" permanent=1
     else
-        read_reason "$state/ssh.log"
+        read_reason "$state/ssh.log" "open failed: connect failed"
     fi
     last_error="${jump_names[$1]}: $layer: $reason"
     [[ $said == *"$last_error"* ]] || say "failed $node $layer ${jump_names[$1]}: $reason"
@@ -301,7 +301,7 @@ probe() {
         if [[ -n $identity && ! -r $identity ]]; then
             layer=key reason="the key $identity does not exist or cannot be read"
         else
-            read_reason "$state/ssh.log"
+            read_reason "$state/ssh.log" "open failed: connect failed"
         fi
         printf 'failed %s %s: %s\n' "$layer" "${jump_names[jump]}" "$reason"
     done

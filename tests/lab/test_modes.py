@@ -47,5 +47,3 @@ def test_a_job_on_that_node_alone_has_a_way_out(alice: Researcher) -> None:
     result = alice.job(f'echo "$http_proxy"\nsrun {FETCH}\n{LISTS}', "#SBATCH -N1 --nodelist=c2")
     alice.gate = False
     assert result.output.split() == [alice.url(result.job_id), OUTER1, "1"]
-
-
