@@ -77,6 +77,7 @@ def _servers(work: Path, count: int) -> Iterator[list[str]]:
     finally:
         server.terminate()
         server.wait()
+        subprocess.run(["umount", "--lazy", str(work / "hosts")], check=True)
 
 
 def _write_session(work: Path) -> None:
