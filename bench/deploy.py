@@ -82,7 +82,7 @@ def _servers(work: Path, count: int) -> Iterator[list[str]]:
 
 def _write_session(work: Path) -> None:
     """What every session runs in: directories of the host's own where a deployment writes."""
-    lines = ["#!/bin/bash", "read -r _ _ host _ <<<\"$SSH_CONNECTION\"", f"root={work}/hosts/$host"]
+    lines = ["#!/bin/bash", 'read -r _ _ host _ <<<"$SSH_CONNECTION"', f"root={work}/hosts/$host"]
     for place in ("/etc", "/usr/libexec", "/var/lib", "/run"):
         name = place.strip("/").replace("/", "-")
         lines.append(f'mkdir -p "$root/{name}/up" "$root/{name}/work"')
@@ -91,7 +91,9 @@ def _write_session(work: Path) -> None:
         for place in ("/etc", "/usr/libexec", "/var/lib", "/run")
         for n in [place.strip("/").replace("/", "-")]
     )
-    lines.append(f"exec unshare --mount /bin/bash -c '{mounts}; exec /bin/bash -c \"$1\"' \"$root\" \"$SSH_ORIGINAL_COMMAND\"")
+    lines.append(
+        f'exec unshare --mount /bin/bash -c \'{mounts}; exec /bin/bash -c "$1"\' "$root" "$SSH_ORIGINAL_COMMAND"'
+    )
     (work / "session").write_text("".join(f"{line}\n" for line in lines))
     (work / "session").chmod(0o755)
 
@@ -161,7 +163,17 @@ def _run(argv: list[str]) -> tuple[float, float, float]:
 
 def _loop(work: str, fanout: str, *hosts: str) -> None:
     """The yardstick: ssh to every host, so many at once, the archive on stdin, unpacked by tar."""
-    argv = ["ssh", "-F", "/dev/null", "-i", f"{work}/id", "-o", "BatchMode=yes", "-o", f"UserKnownHostsFile={work}/known_hosts"]
+    argv = [
+        "ssh",
+        "-F",
+        "/dev/null",
+        "-i",
+        f"{work}/id",
+        "-o",
+        "BatchMode=yes",
+        "-o",
+        f"UserKnownHostsFile={work}/known_hosts",
+    ]
     argv += ["-o", "KexAlgorithms=curve25519-sha256", "-o", "StrictHostKeyChecking=yes", "-l", "root"]
     running: list[subprocess.Popen[bytes]] = []
     for host in hosts:
@@ -203,7 +215,9 @@ def _round_trips(work: Path, host: str, ours: list[str]) -> int:
                 continue
             source, target = struct.unpack("!HH", packet[header : header + 4])
             payload = len(packet) - header - (packet[header + 12] >> 4) * 4
-            if payload > 0 and (packet[12:16] == address and source == PORT or packet[16:20] == address and target == PORT):
+            if payload > 0 and (
+                packet[12:16] == address and source == PORT or packet[16:20] == address and target == PORT
+            ):
                 turns.append(target == PORT)
 
     thread = threading.Thread(target=listen)

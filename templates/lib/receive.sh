@@ -129,7 +129,7 @@ make_directories() {
     done
     ((${#missing[@]})) || return 0
     printf '%s\n' "${missing[@]}" >>"$store/made" || fail "$store cannot be written"
-    why=$(mkdir -- "${missing[@]}" 2>&1) || fail "a directory cannot be made: ${why%%$'\n'*}"
+    why=$(mkdir -m "$directory_mode" -- "${missing[@]}" 2>&1) || fail "a directory cannot be made: ${why%%$'\n'*}"
 }
 
 # Set `directories` to the different directories of `paths`, in their order.
@@ -205,12 +205,13 @@ commit() {
 
 # The archive on stdin becomes $store/next/tree, if every file in it is what the manifest says.
 unpack() {
-    local why
+    local why owner=--same-owner
+    ((EUID == 0)) || owner=--no-same-owner
     [[ ! -e $store/next ]] || rm -rf -- "$store/next"
     umask 077
     why=$(mkdir -p -- "$store/next/tree" 2>&1) || fail "$store cannot be made: $(last_words "$why")"
     umask 022
-    why=$(tar -xzf - -C "$store/next/tree" --same-owner --same-permissions --touch 2>&1) || fail "$store cannot take the files: $(last_words "$why")"
+    why=$(tar -xzf - -C "$store/next/tree" "$owner" --same-permissions --touch 2>&1) || fail "$store cannot take the files: $(last_words "$why")"
     write_manifest >"$store/next/manifest" || fail "$store cannot be written"
 }
 
@@ -345,7 +346,8 @@ remove() {
     done
     end_holders
     remove_made
-    rm -rf -- "$store" "$run_base"
+    rm -rf -- "$store"
+    if [[ -w $run_base ]]; then rm -rf -- "$run_base"; fi
     [[ -z $kept ]] || finish "failed changed by somebody else and kept:$kept"
     finish changed
 }

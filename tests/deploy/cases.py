@@ -27,9 +27,17 @@ def combinations() -> Iterator[Plan]:
     policies = ({}, {"comment": True}, {"partitions": ["gpu", "a-b.c"], "accounts": "phys"})
     settings = (
         {"jump": "hello@192.168.31.10"},
-        {"jump": ["u@[2001:db8::1]:2222", "j2"], "no_proxy": ["a.example", ".b"], "bypass_private": False, "port": 3128},
+        {
+            "jump": ["u@[2001:db8::1]:2222", "j2"],
+            "no_proxy": ["a.example", ".b"],
+            "bypass_private": False,
+            "port": 3128,
+        },
         {"jump": "j", "gate": False, "replace_proxy": True, "autostart": True, "required": True},
     )
-    more = ({}, {"site_task_prolog": "/etc/slurm/it's ours/größe", "slurm_directory": "/opt/slurm etc", "task_wait_s": 30})
+    more = (
+        {},
+        {"site_task_prolog": "/etc/slurm/it's ours/größe", "slurm_directory": "/opt/slurm etc", "task_wait_s": 30},
+    )
     for policy, setting, mode, extra in product(policies, settings, ("user", "service"), more):
         yield plan(policy=policy, settings=setting, mode=mode, service_key="/root/key", **extra)

@@ -49,7 +49,12 @@ def test_what_is_wrong_is_said_with_what_is_valid(values: dict[str, object], wor
 
 @pytest.mark.parametrize("value", HOSTILE)
 def test_hostile_names_are_refused(value: str) -> None:
-    for values in ({"nodes": f"c1,{value}x" if value.strip() else "c1 c2;x"}, {"user": value}, {"service_account": value}, {"policy": {"accounts": [value]}}):
+    for values in (
+        {"nodes": f"c1,{value}x" if value.strip() else "c1 c2;x"},
+        {"user": value},
+        {"service_account": value},
+        {"policy": {"accounts": [value]}},
+    ):
         with pytest.raises(ConfigError):
             told(**values)
 

@@ -91,7 +91,12 @@ exec sleep 60
 def _as_slurmd(script: Path, environ: dict[str, str], timeout_s: float = 10) -> tuple[int, str]:
     """Run `script` with nothing but `environ`, read its one pipe to the end, then kill its process group."""
     process = subprocess.Popen(
-        [str(script)], env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=None, preexec_fn=os.setpgrp
+        [str(script)],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        process_group=None,
+        preexec_fn=os.setpgrp,
     )
     output, _ = process.communicate(timeout=timeout_s)
     try:

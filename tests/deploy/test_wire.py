@@ -63,7 +63,9 @@ def test_apply_is_idempotent_and_remove_leaves_nothing(host: Host) -> None:
     once = tree(host.root, times=True)
     answer = host.do("apply", bundle)
     assert (answer.word, answer.changes) == ("unchanged", ())
-    assert {k: v for k, v in tree(host.root, times=True).items() if k != "."} == {k: v for k, v in once.items() if k != "."}
+    assert {k: v for k, v in tree(host.root, times=True).items() if k != "."} == {
+        k: v for k, v in once.items() if k != "."
+    }
     assert host.do("remove", bundle).word == "changed"
     assert tree(host.root) == before
 

@@ -54,7 +54,9 @@ def test_three_bad_hosts_among_others(admin: Admin, site: Lab) -> None:
     assert admin.words("verify") == {"unchanged"}
 
 
-SILENT = "import socket; s = socket.create_server(('', 22)); print('listening', flush=True); import time; time.sleep(600)"
+SILENT = (
+    "import socket; s = socket.create_server(('', 22)); print('listening', flush=True); import time; time.sleep(600)"
+)
 
 
 def test_a_full_disk_leaves_the_old_version_whole(admin: Admin, site: Lab) -> None:
@@ -131,7 +133,9 @@ def test_a_root_bashrc_that_prints(admin: Admin, site: Lab) -> None:
 
 def test_two_admins_at_once(admin: Admin, site: Lab) -> None:
     """The lock of one node is held, as by another deployment: that node says so, the others are done."""
-    holder = site.popen("c1", ["flock", "/run/hpcproxy-deploy.lock", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    holder = site.popen(
+        "c1", ["flock", "/run/hpcproxy-deploy.lock", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert holder.stdin is not None
     assert holder.stdout is not None
     holder.stdin.write("held\n")
@@ -145,7 +149,9 @@ def test_two_admins_at_once(admin: Admin, site: Lab) -> None:
     assert outcomes["c2"] == ("changed", "")
     # And two for real: each host ends on one version, whole.
     admin.set(port=2016)
-    both = [site.popen("ctl", admin.command("deploy"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in "ab"]
+    both = [
+        site.popen("ctl", admin.command("deploy"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in "ab"
+    ]
     for process in both:
         process.wait()
     assert admin.words("deploy") <= {"changed", "unchanged"}
