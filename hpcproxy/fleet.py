@@ -143,7 +143,7 @@ def deploy(  # noqa: PLR0913, PLR0917 - the flags an admin has
     }
 )
 @verb
-def verify(
+def verify(  # noqa: PLR0913, PLR0917 - the flags an admin has
     _context: Context,
     inventory: str | None = None,
     limit: str | None = None,

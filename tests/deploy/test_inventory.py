@@ -10,6 +10,7 @@ from hpcproxy.config import Layer, resolve
 from hpcproxy.errors import ConfigError
 from hpcproxy.inventory import Inventory
 from hpcproxy.outcome import HostOutcome, Outcomes
+from hpcproxy.render import Bundle
 from hpcproxy.wire import Answer, Change
 from tests.hostile import HOSTILE
 
@@ -171,8 +172,6 @@ def test_merging_keeps_the_worst_word_of_each_host() -> None:
 
 
 def test_differences_are_folded_by_content() -> None:
-    from hpcproxy.render import Bundle
-
     def host(name: str, content: bytes) -> HostOutcome:
         return HostOutcome(name, "would", "", Answer("would", "", (Change("change", "/f"),), {"/f": content}))
 
