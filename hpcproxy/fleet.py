@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,6 +163,8 @@ def verify(  # noqa: PLR0913, PLR0917 - the flags an admin has
     outcomes = _with_progress(run, "verify", lambda hear: rollout.look(run, hear))
     for difference in outcomes.differences(run.site.bundle):
         say(f"{difference.path}: {difference.action} needed on {difference.hosts}")
+    for line in outcomes.cautions(time.time()):
+        say(line)
     checks = [outcomes]
     if contract and not as_user:
         checks.append(_with_progress(run, "contract", lambda hear: rollout.check_contract(run, outcomes, hear)))

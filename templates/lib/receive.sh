@@ -277,7 +277,7 @@ rollback() {
 facts() {
     local name version
     for name in python3 ssh; do
-        version=$({ [[ $name == ssh ]] && ssh -V || "$name" -V; } 2>&1) || version=missing
+        version=$("$name" -V 2>&1) || version=missing
         answer "fact $name ${version//[[:cntrl:]]/ }"
     done
     answer "fact bash $BASH_VERSION"

@@ -177,3 +177,14 @@ def test_differences_are_folded_by_content() -> None:
 
     found = Outcomes((host("a1", b"x\n"), host("a2", b"x\n"), host("a3", b"y\n"))).differences(Bundle(()))
     assert [(difference.hosts, difference.lines[3:]) for difference in found] == [("a[1-2]", ("-x",)), ("a3", ("-y",))]
+
+
+def test_what_hosts_lack_is_said_once_with_its_hosts() -> None:
+    def host(name: str, **facts: str) -> HostOutcome:
+        return HostOutcome(name, "unchanged", "", Answer("unchanged", facts=facts))
+
+    outcomes = Outcomes((host("a1", ssh="missing", clock="1000"), host("a2", ssh="missing"), host("a3", clock="2000")))
+    assert outcomes.cautions(1000.5) == [
+        "a[1-2]: ssh is missing: jobs get no way out there",
+        "a3: the clock is wrong by more than a minute: TLS may fail in jobs",
+    ]
