@@ -81,7 +81,7 @@ def either(request: pytest.FixtureRequest, alice: Researcher) -> Researcher:
 
 
 @pytest.fixture(scope="session")
-def site(lab_host: None) -> Iterator[Lab]:
+def site(lab_host: None) -> Iterator[Lab]:  # noqa: ARG001 - what must be there first
     """A lab of four nodes whose root on the controller may log in to every one."""
     name = lab_name("deploy")
     try:
@@ -92,7 +92,7 @@ def site(lab_host: None) -> Iterator[Lab]:
 
 @pytest.fixture
 def admin(site: Lab) -> Iterator[Admin]:
-    """The admin of a cluster on which nothing is deployed; afterwards nothing is, no node is drained, nothing is left."""
+    """The admin of a cluster on which nothing is deployed; afterwards nothing is left, and no node is drained."""
     found = Admin(site)
     found.describe()
     yield found
