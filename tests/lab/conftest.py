@@ -81,7 +81,7 @@ def either(request: pytest.FixtureRequest, alice: Researcher) -> Researcher:
 
 
 @pytest.fixture(scope="session")
-def site(lab_host: None) -> Iterator[Lab]:  # noqa: ARG001 - what must be there first
+def site(lab_host: None) -> Iterator[Lab]:
     """A lab of four nodes whose root on the controller may log in to every one."""
     name = lab_name("deploy")
     try:
