@@ -95,19 +95,21 @@ def test_the_user_inside_a_user_namespace(start_agent):
 
 
 @contextlib.contextmanager
-def pair():
-    with socket.socket() as listener:
+def pair(family=socket.AF_INET):
+    with socket.socket() as listener, socket.socket(family) as client:
         listener.bind(("127.0.0.1", 0))
         listener.listen(5)
-        client = socket.create_connection(listener.getsockname())
+        client.connect((("" if family == socket.AF_INET else "::ffff:") + "127.0.0.1", listener.getsockname()[1]))
         server, address = listener.accept()
-        with client, server:
+        with server:
             yield client, server, address
 
 
-def test_both_ways_of_asking_agree():
+# The JVM for one has IPv6 sockets only, and connects to ::ffff:127.0.0.1.
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["IPv4", "dual stack"])
+def test_both_ways_of_asking_agree(family):
     peers = peer.Peers()
-    with pair() as (client, server, address):
+    with pair(family) as (client, server, address):
         assert peers.owner(address, server.getsockname()) == os.getuid()
         assert peer.owner_in_proc(address, server.getsockname()) == os.getuid()
         client.close()
@@ -141,9 +143,14 @@ def test_a_reply_that_is_none_names_nobody(reply):
 
 def test_a_table_that_cannot_be_read_names_nobody(tmp_path):
     assert peer.owner_in_proc(("127.0.0.1", 1), ("127.0.0.1", 2), str(tmp_path / "none")) is None
-    broken = tmp_path / "broken"
-    broken.write_text("0: 0100007F:0001 0100007F:0002 x\n")
-    assert peer.owner_in_proc(("127.0.0.1", 1), ("127.0.0.1", 2), str(broken)) is None
+    (tmp_path / "tcp").write_text("0: 0100007F:0001 0100007F:0002 x\n")
+    assert peer.owner_in_proc(("127.0.0.1", 1), ("127.0.0.1", 2), str(tmp_path)) is None
+
+
+def test_an_address_of_its_own_is_no_ipv4_address():
+    assert peer.ipv4(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, "::ffff:127.0.0.1")) == b"\x7f\0\0\1"
+    for other in ("::1", "::127.0.0.1", "2001:db8::7f00:1"):
+        assert peer.ipv4(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, other)) is None
 
 
 def test_the_overflow_uid_is_nobody_in_a_namespace(monkeypatch):
