@@ -122,22 +122,18 @@ class Tunnel:
         except WayError as error:
             if error.kind == "prohibited":
                 plain = Verdict("forwarding", "the jump host does not allow forwarding", True)
-                raise Unusable(self._in_table("administratively prohibited") or plain)
+                raise Unusable(in_table(self.settings.failures, "administratively prohibited") or plain)
             if error.kind not in PROOF:
                 raise Unusable(Verdict("probe", error.reason, False))
         finally:
             ours.close()
             theirs.close()
 
-    def _in_table(self, words: str) -> Optional[Verdict]:
-        """What the first row of agent.json's table says of ssh's `words`; None if none knows them."""
-        return next((verdict_of(row) for row in self.settings.failures if row.text in words), None)
-
     def _judge(self, master: Master, error: Exception) -> Verdict:
         """What ssh's last words mean, by the table of agent.json; the first row that matches any line wins."""
         if master.missing:
             return Verdict("ssh", tidy(master.talk[-1] if master.talk else "cannot be started"), True)
-        known = self._in_table("\n".join(master.talk))
+        known = in_table(self.settings.failures, "\n".join(master.talk))
         if known is not None:
             return known
         if isinstance(error, TimedOut):
@@ -231,9 +227,9 @@ def end_now(masters: List[Master]) -> None:
             time.sleep(0.005)
 
 
-def verdict_of(row: Failure) -> Verdict:
-    """The row's answer without its question."""
-    return Verdict(row.layer, row.reason, row.permanent)
+def in_table(failures: Tuple[Failure, ...], words: str) -> Optional[Verdict]:
+    """What the first row of agent.json's table says of `words`, ssh's or the kernel's; None if none knows them."""
+    return next((Verdict(row.layer, row.reason, row.permanent) for row in failures if row.text in words), None)
 
 
 def jitter(seconds: float) -> float:
