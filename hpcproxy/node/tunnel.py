@@ -15,8 +15,8 @@ from .target import Target
 from .way import WayError, tidy
 
 LOGIN_S = 15.0  # for authentication, after ssh's own ConnectTimeout
-SHORTEST_S, LONGEST_S = 0.5, 30.0  # between attempts that may succeed the next time
-RARELY_S = 120.0  # between attempts that need somebody to mend something
+SHORTEST_S = 0.5  # between attempts that may succeed the next time; retry_max_s is the longest
+RARELY_S = 120.0  # between attempts that need somebody to mend something, or retry_max_s if that is more
 STABLE_S = 10.0  # a way out that lived that long was good: begin at the shortest pause again
 # sshd tried to connect and could not: login, permission to forward and the way back are proved.
 PROOF = ("refused", "host", "network", "name")
@@ -33,10 +33,10 @@ class GaveUp(Exception):
 
 
 class Candidate:
-    """A jump host and when it is its turn again."""
+    """A jump host and when it is its turn again; `retry_max_s` bounds the pause after a passing failure."""
 
-    def __init__(self, jump: Jump) -> None:
-        self.jump = jump
+    def __init__(self, jump: Jump, retry_max_s: float) -> None:
+        self.jump, self.retry_max_s = jump, retry_max_s
         self.verdict: Optional[Verdict] = None
         self.pause_s = 0.0
         self.next_try = 0.0
@@ -44,13 +44,13 @@ class Candidate:
     def failed(self, verdict: Verdict) -> None:
         """Not its turn for a while: a permanent failure rarely, another one sooner, with jitter, longer each time."""
         self.verdict = verdict
-        self.pause_s = min(LONGEST_S, max(SHORTEST_S, self.pause_s * 2))
-        self.next_try = time.monotonic() + jitter(RARELY_S if verdict.permanent else self.pause_s)
+        self.pause_s = min(self.retry_max_s, max(SHORTEST_S, self.pause_s * 2))
+        self.next_try = time.monotonic() + jitter(max(RARELY_S, self.retry_max_s) if verdict.permanent else self.pause_s)
 
     def lost(self, lived_s: float) -> None:
         """It worked and does so no more: next try almost at once, unless it never works for long."""
         self.verdict = None
-        self.pause_s = 0.0 if lived_s >= STABLE_S else min(LONGEST_S, max(SHORTEST_S / 2, self.pause_s * 2))
+        self.pause_s = 0.0 if lived_s >= STABLE_S else min(self.retry_max_s, max(SHORTEST_S / 2, self.pause_s * 2))
         # With jitter even then: all nodes of the cluster lose the same jump host in the same moment.
         self.next_try = time.monotonic() + jitter(max(self.pause_s, SHORTEST_S / 2))
 
@@ -60,7 +60,7 @@ class Tunnel:
 
     def __init__(self, loop: Loop, settings: Settings, folder: str, record: Record) -> None:
         self.loop, self.settings, self.folder, self.record = loop, settings, folder, record
-        self.candidates = [Candidate(jump) for jump in settings.jumps]
+        self.candidates = [Candidate(jump, settings.retry_max_s) for jump in settings.jumps]
         self.master: Optional[Master] = None
         self.starting: Optional[Master] = None
         self.changed = Signal(loop)

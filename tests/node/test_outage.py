@@ -9,6 +9,9 @@ import time
 
 import pytest
 
+from hpcproxy.node.settings import Jump
+from hpcproxy.node.tunnel import Candidate, Verdict
+
 from .harness import PORT, Sshd, echo, read_head, read_rest, until
 
 
@@ -131,3 +134,31 @@ def test_the_second_jump_host_takes_over(start_agent, own_jump, jump_host):
     own_jump.stop()
     kill_ssh(agent)
     until(lambda: agent.status().get("jump") == "second", "the second is used")
+
+
+def pauses(candidate, permanent, count):
+    """Seconds until it is the candidate's turn, after each of `count` failures."""
+    found = []
+    for _ in range(count):
+        candidate.failed(Verdict("layer", "reason", permanent))
+        found.append(candidate.next_try - time.monotonic())
+    return found
+
+
+@pytest.mark.parametrize("longest", [1, 4, 600])
+def test_retry_max_s_bounds_the_pauses(longest):
+    passing = pauses(Candidate(Jump("j", ("ssh",)), longest), False, 15)
+    assert passing[0] <= 0.5
+    assert 0.49 * longest < passing[-1] <= longest
+    permanent = pauses(Candidate(Jump("j", ("ssh",)), longest), True, 1)
+    assert 0.49 * max(120, longest) < permanent[0] <= max(120, longest)
+    flapping = Candidate(Jump("j", ("ssh",)), longest)
+    for _ in range(15):
+        flapping.lost(1.0)
+    assert 0.49 * longest < flapping.next_try - time.monotonic() <= longest
+
+
+def test_retry_max_s_is_heeded(start_agent, tmp_path):
+    agent = start_agent([Sshd(tmp_path / "j").jump("j")], wait=False, retry_max_s=1)
+    # At half a second, and then a second at most, not 2, 4, 8; and as many starts of ssh.
+    until(lambda: agent.log().count("connecting through") >= 8, "it tries again often", 12)
