@@ -133,7 +133,7 @@ def hold(arguments: Arguments, settings: Settings, folder: Folder) -> int:
     if max_connections < settings.max_connections:
         record.log("the limit on descriptors allows {} connections".format(max_connections))
     folder.write_pid()
-    tunnel = Tunnel(loop, settings, folder.path, record)
+    tunnel = Tunnel(loop, settings, folder, record)
     clients = Clients(loop, Gate(loop, settings, tunnel, record), listener, arguments.uid, max_connections)
     loop.spawn(clients.accept())
     loop.spawn(keep(loop, tunnel, record))

@@ -7,6 +7,7 @@ import time
 from typing import List, NamedTuple, Optional, Set, Tuple
 
 from .control import MasterLost
+from .folder import BadFolder, Folder
 from .loop import Loop, Signal, TimedOut
 from .master import Master, Session
 from .record import Record
@@ -58,7 +59,7 @@ class Candidate:
 class Tunnel:
     """The way out. `open` serves requests; `keep` runs for ever."""
 
-    def __init__(self, loop: Loop, settings: Settings, folder: str, record: Record) -> None:
+    def __init__(self, loop: Loop, settings: Settings, folder: Folder, record: Record) -> None:
         self.loop, self.settings, self.folder, self.record = loop, settings, folder, record
         self.candidates = [Candidate(jump, settings.retry_max_s) for jump in settings.jumps]
         self.master: Optional[Master] = None
@@ -88,7 +89,8 @@ class Tunnel:
 
     async def _attempt(self, jump: Jump) -> Master:
         """A proved ssh through `jump`; Unusable."""
-        master = self.starting = Master(self.loop, jump.argv, self.folder, self.record.log)
+        self._restore_folder()
+        master = self.starting = Master(self.loop, jump.argv, self.folder.path, self.record.log)
         self.record.log("connecting through {}".format(jump.name))
         try:
             await master.start(time.monotonic() + self.settings.connect_timeout_s + LOGIN_S)
@@ -100,6 +102,16 @@ class Tunnel:
         finally:
             self.starting = None
         return master
+
+    def _restore_folder(self) -> None:
+        """There is a state directory for ssh's control socket; Unusable."""
+        try:
+            if self.folder.restore():
+                self.record.open()
+                self.record.log("the state directory had been removed; it was made anew")
+                self.record.write_status()
+        except BadFolder as error:
+            raise Unusable(Verdict("state", str(error), False))
 
     async def _end(self, master: Master) -> None:
         """`master` is reaped: by SIGTERM, or by force if that takes long."""
