@@ -151,4 +151,5 @@ def agent_settings(config: Config, known_hosts: Path) -> dict[str, Any]:
         "connect_timeout_s": config.connect_timeout_s,
         "alive_interval_s": config.alive_interval_s,
         "alive_count": config.alive_count,
+        "retry_max_s": config.retry_max_s,
     }

@@ -202,8 +202,8 @@ class Loop:
 
     def watch(self, fd: int) -> Watch:
         """The descriptor is watched until `unwatch`, which must come before its close: a copy in ssh keeps it alive."""
-        watch = self.watches[fd] = Watch(self, fd)
         self.epoll.register(fd, EDGES)
+        watch = self.watches[fd] = Watch(self, fd)
         return watch
 
     def unwatch(self, watch: Watch) -> None:

@@ -20,6 +20,7 @@ from hpcproxy.node.build import build
 PORT = 2015
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 FAILURES = [
+    {"text": "Address already in use", "layer": "port", "reason": "the port is somebody else's", "permanent": True},
     {"text": "Permission denied", "layer": "key", "reason": "the jump host refuses the key", "permanent": True},
     {"text": "Host key verification failed", "layer": "hostkey", "reason": "the host key changed", "permanent": True},
     {"text": "Connection refused", "layer": "tcp", "reason": "nobody listens at the jump host", "permanent": False},

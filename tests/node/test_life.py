@@ -94,7 +94,9 @@ def test_ssh_ends_with_an_agent_that_is_killed(start_agent):
 def test_the_port_is_taken(start_agent, gate, monkeypatch):
     monkeypatch.setattr(Agent, "start", start_at(gate.address))
     agent = start_agent(wait=False)
-    assert ended(agent) == ["gave-up c1 port {}:{} is in use by another process".format(gate.address, PORT)]
+    assert ended(agent) == ["gave-up c1 port the port is somebody else's"]
+    agent = start_agent(wait=False, failures=[])
+    assert ended(agent) == ["gave-up c1 port {}:{}: Address already in use".format(gate.address, PORT)]
 
 
 def start_at(address):
