@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,9 +54,9 @@ OnReply = Callable[[Reply], None]
 
 
 class Fleet:
-    """Hosts that can be spoken to. Made once: keys are parsed and connections built before the first thread starts."""
+    """Who can be spoken to, and how. Made once: keys are parsed before the first thread starts."""
 
-    def __init__(self, login: Login, hosts: Sequence[str]) -> None:
+    def __init__(self, login: Login) -> None:
         # Paramiko logs what it also raises; without a handler that would reach the admin's screen.
         logging.getLogger("paramiko").addHandler(logging.NullHandler())
         logging.getLogger("paramiko").propagate = False
@@ -65,7 +66,8 @@ class Fleet:
         self._config = fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig())
         self._keys = _read_known_hosts(login.known_hosts)
         self._kwargs = _connect_kwargs(login)
-        self._connections = {host: self._connection(host) for host in hosts}
+        # Fabric reads and copies the shared Config when it makes a connection, which threads must not do together.
+        self._making = threading.Lock()
 
     def ask(self, messages: Mapping[str, bytes], token: str, fanout: int, on_reply: OnReply) -> list[Reply]:
         """Send every host its message, at most `fanout` at once, and return a reply for each, in order."""
@@ -80,7 +82,8 @@ class Fleet:
 
     def _one(self, host: str, message: bytes, token: str) -> Reply:
         began = time.monotonic()
-        connection = self._connections[host]
+        with self._making:
+            connection = self._connection(host)
         try:
             output, errors = self._talk(connection, message)
             return Reply(host, _answer(output, errors, token), "", time.monotonic() - began)

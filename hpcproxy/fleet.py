@@ -37,7 +37,6 @@ COMMON = {
 }
 _COLOURS = {"unchanged": "green", "changed": "yellow", "would": "yellow"}
 _WORDS = {"would": "would change"}
-_PROGRESS_FROM_HOSTS = 1
 
 
 def _request(inventory: str | None, limit: str | None, fanout: Any, timeout: Any) -> Request:  # noqa: ANN401 - as typed

@@ -181,8 +181,7 @@ def start(request: Request, *, as_user: bool = False) -> Run:
     site = read_site(request)
     told = site.inventory
     login = deploy.Login(told.user, told.port, told.identity, told.gateway, site.known_hosts, request.timeout_s)
-    controllers = inventory.expand(told.controllers) if told.controllers else ()
-    return Run(site, request, deploy.Fleet(login, tuple(dict.fromkeys((*site.hosts, *controllers)))), as_user)
+    return Run(site, request, deploy.Fleet(login), as_user)
 
 
 def roll_out(run: Run, on_host: OnHost, *, canary: int = 0) -> Outcomes:

@@ -5,7 +5,7 @@ A file is fetched, changed by a pure function and put back only if it is still w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hpcproxy import slurmconf, wire
@@ -107,8 +107,3 @@ def _no_file(reply: Reply) -> HostOutcome:
 
 def _unheard(_reply: Reply) -> None:
     return None
-
-
-def bad(outcomes: Iterable[HostOutcome]) -> list[HostOutcome]:
-    """Return those that are not as wanted."""
-    return [host for host in outcomes if host.word not in ("changed", "unchanged")]

@@ -40,11 +40,13 @@ report_failure() {
 }
 
 main() {
-    local record key pid since job=${SLURM_JOB_ID-}
+    local record key pid since job=${SLURM_JOB_ID-} restart=${SLURM_JOB_RESTART_COUNT:-${SLURM_RESTART_COUNT-}}
     [[ $job =~ ^[0-9]{1,10}$ ]] || return 0
     for record in "$run_base/holders/$job".*[0-9]; do
         key=${record##*/}
         if ! [[ $key =~ ^[0-9]+\.[0-9]+$ && -f $record ]]; then continue; fi
+        # An Epilog that comes late must not end what the Prolog of the job's next run has started.
+        if [[ $restart =~ ^[0-9]{1,9}$ ]] && ((10#${key#*.} > 10#$restart)); then continue; fi
         if read -r pid since <"$record" && [[ $pid =~ ^[0-9]+$ ]]; then end_process "$pid" "$since"; fi
         report_failure "$record"
         rm -rf -- "$record" "$record.said" "${run_base:?}/$key" "$run_base/service/$key"

@@ -26,6 +26,9 @@ wanted() {
 # slurmd's signal to our process group does not meet it and the Epilog finds it; at the latest after half a second.
 start_holder() {
     local line fields tries
+    # Here, so that a task that begins before the holder does knows that there is something to wait for.
+    mkdir -p -- "$run_base/holders"
+    : >>"$run_base/holders/$1.$2.said"
     setsid /bin/bash -p "$home/holder.sh" "$1" "$2" "$3" &
     for ((tries = 0; tries < 50; tries++)); do
         read -r line 2>/dev/null <"/proc/$!/stat" || return 0
@@ -36,7 +39,7 @@ start_holder() {
 }
 
 main() {
-    local descriptor job=${SLURM_JOB_ID-} restart=${SLURM_RESTART_COUNT:-0} uid=${SLURM_JOB_UID-}
+    local descriptor job=${SLURM_JOB_ID-} restart=${SLURM_JOB_RESTART_COUNT:-${SLURM_RESTART_COUNT:-0}} uid=${SLURM_JOB_UID-}
     # slurmd reads its pipe until the last copy of it is closed.
     for descriptor in /proc/self/fd/*; do
         descriptor=${descriptor##*/}

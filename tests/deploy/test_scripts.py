@@ -111,7 +111,7 @@ def _started(tmp_path: Path) -> list[str]:
 
 def test_prolog_starts_a_holder_that_survives_it_and_the_epilog_ends_that_one(tmp_path: Path) -> None:
     site = _site(tmp_path)
-    assert _as_slurmd(site["prolog"], _job(SLURM_RESTART_COUNT="2")) == (0, "")
+    assert _as_slurmd(site["prolog"], _job(SLURM_JOB_RESTART_COUNT="2")) == (0, "")  # Slurm 22.05
     assert _started(tmp_path) == ["77 2 1234"]
     pid = int((tmp_path / "run/holders/77.2").read_text().split()[0])
     os.kill(pid, 0)
@@ -149,8 +149,8 @@ def test_prolog_ends_with_zero_whatever_is_missing(tmp_path: Path, missing: str)
 @pytest.mark.parametrize("value", [*HOSTILE, "77; touch x", "-1", "0", "99999999999"])
 def test_hostile_numbers_start_nothing(tmp_path: Path, value: str) -> None:
     site = _site(tmp_path)
-    for name in ("SLURM_JOB_ID", "SLURM_JOB_UID", "SLURM_RESTART_COUNT"):
-        if (name, value) in {("SLURM_RESTART_COUNT", ""), ("SLURM_RESTART_COUNT", "0"), ("SLURM_JOB_ID", "0")}:
+    for name in ("SLURM_JOB_ID", "SLURM_JOB_UID", "SLURM_JOB_RESTART_COUNT"):
+        if (name, value) in {("SLURM_JOB_RESTART_COUNT", ""), ("SLURM_JOB_RESTART_COUNT", "0"), ("SLURM_JOB_ID", "0")}:
             continue
         assert _as_slurmd(site["prolog"], _job(**{name: value})) == (0, "")
     assert _started(tmp_path) == []
