@@ -1,7 +1,8 @@
 """Who owns the other end of a connection on this node: the kernel is asked, never the client.
 
 An exact NETLINK_SOCK_DIAG query (sock_diag(7), inet_diag_req_v2) names the uid of one socket in about 0.1 ms; where the
-kernel lacks it, /proc/net/tcp and tcp6 are read. In doubt the answer is None and the connection is closed: that is the safe side.
+kernel lacks it, /proc/net/tcp and tcp6 are read. In doubt the answer is None and the connection is closed: that is the
+safe side.
 
 A socket that its process has closed already (an orphan) has inode 0 and shows uid 0, whoever opened it. Believing that
 would let anybody pass as root who sends and closes quickly; so no inode, no owner.
