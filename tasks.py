@@ -49,6 +49,16 @@ def test(context: Context, select: str = "") -> None:
         context.run(f"{BIN}/python -m pytest" + (f" -k {shell.word(select)}" if select else ""))
 
 
+@task
+def clients_table(context: Context) -> None:
+    """Run the real clients in the lab (as root) and write the table of docs/clients.md."""
+    from hpcproxy.lab import packages  # noqa: PLC0415 - only this task needs it
+
+    packages.ensure(packages.TEST_TOOLS)
+    with context.cd(ROOT):
+        context.run(f"{BIN}/python -m pytest tests/lab/test_clients.py", env={"CLIENTS_TABLE": "1"})
+
+
 namespace = user_tasks()
-for developer_task in (lint, docs, golden, test):
+for developer_task in (lint, docs, golden, clients_table, test):
     namespace.add_task(developer_task)

@@ -3,9 +3,9 @@
     python bench/deploy.py [--hosts 64] [--rounds 3] [--fanout 16]
 
 All hosts are addresses of one sshd in a network namespace of its own; each gives its sessions files of its own by a
-mount namespace (`ForceCommand unshare`), so that every host is written to for real. The loop runs `tar -x` there. Printed
-for both: wall seconds of the first deploy and of one with nothing to change (the best of some rounds, interleaved), CPU
-seconds and peak memory of the client, and round trips a host, counted as direction changes of TCP payload.
+mount namespace (`ForceCommand unshare`), so that every host is written to for real. The loop runs `tar -x` there.
+Printed for both, the best of some rounds, interleaved: wall seconds of the first deploy and of one with nothing to
+change, CPU seconds and peak memory of the client; and round trips a host, counted as direction changes of TCP payload.
 """
 
 from __future__ import annotations
@@ -13,15 +13,20 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
+
+from hpcproxy import rollout, wire
 
 NAMESPACE = "hpcproxy-bench"
 NETWORK = "10.99"
@@ -76,6 +81,7 @@ def _servers(work: Path, count: int) -> Iterator[list[str]]:
     finally:
         server.terminate()
         server.wait()
+        subprocess.run(["umount", "--lazy", str(work / "hosts")], check=True)
 
 
 def _write_session(work: Path) -> None:
@@ -97,17 +103,19 @@ def _write_session(work: Path) -> None:
 
 
 def _await(host: str) -> None:
-    import socket
-
     deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            with socket.create_connection((host, PORT), timeout=1) as client:
-                client.recv(4)
-                return
-        except OSError:
-            time.sleep(0.01)
-    raise SystemExit("sshd does not answer")
+    while not _greets(host):
+        if time.monotonic() > deadline:
+            raise SystemExit("sshd does not answer")
+        time.sleep(0.01)
+
+
+def _greets(host: str) -> bool:
+    try:
+        with socket.create_connection((host, PORT), timeout=1) as client:
+            return bool(client.recv(4))
+    except OSError:
+        return False
 
 
 def _compare(work: Path, hosts: list[str], rounds: int, fanout: int) -> None:
@@ -119,7 +127,7 @@ def _compare(work: Path, hosts: list[str], rounds: int, fanout: int) -> None:
     ours = [sys.executable, "-m", "hpcproxy", "deploy", "--inventory", str(inventory), "--fanout", str(fanout)]
     loop = [sys.executable, __file__, "--loop", str(work), str(fanout), *hosts]
     rows: dict[str, list[tuple[float, float, float]]] = {}
-    for number in range(rounds):
+    for _ in range(rounds):
         for host in hosts:
             shutil.rmtree(work / "hosts" / host, ignore_errors=True)
         rows.setdefault("hpcproxy deploy, first", []).append(_run(ours))
@@ -137,12 +145,10 @@ def _compare(work: Path, hosts: list[str], rounds: int, fanout: int) -> None:
     first = wall["hpcproxy deploy, first"] / wall["loop over ssh, first"]
     again = wall["hpcproxy deploy, nothing to change"] / wall["loop over ssh, again"]
     print(f"first deploy {first:.2f} times the loop, nothing to change {again:.2f} times")
-    print(f"round trips a host: {_round_trips(work, hosts[0], ours)}")
+    print(f"round trips a host: {_round_trips(hosts[0], ours)}")
 
 
 def _archive(inventory: Path) -> bytes:
-    from hpcproxy import rollout, wire
-
     return wire.archive(rollout.read_site(rollout.Request(inventory)).bundle.files)
 
 
@@ -150,8 +156,7 @@ def _run(argv: list[str]) -> tuple[float, float, float]:
     """Wall seconds, CPU seconds of the client with its children, and the largest process's peak memory in MB."""
     began = time.monotonic()
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    errors = process.stderr.read()
+    errors = process.stderr.read() if process.stderr else b""
     _, status, usage = os.wait4(process.pid, 0)
     wall = time.monotonic() - began
     if status:
@@ -188,12 +193,9 @@ def _loop(work: str, fanout: str, *hosts: str) -> None:
             raise SystemExit("ssh failed")
 
 
-def _round_trips(work: Path, host: str, ours: list[str]) -> int:
+def _round_trips(host: str, ours: list[str]) -> int:
     """How often the direction of payload turns from the host's to ours, in one deploy with nothing to change."""
-    import socket
-    import struct
-    import threading
-
+    _run([*ours, "--limit", host])
     sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
     sniffer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
     sniffer.bind(("lo", 0x0800))
@@ -209,14 +211,14 @@ def _round_trips(work: Path, host: str, ours: list[str]) -> int:
             except TimeoutError:
                 continue
             header = (packet[0] & 15) * 4
-            if packet[9] != 6 or origin[2] == socket.PACKET_OUTGOING:
+            if packet[9] != socket.IPPROTO_TCP or origin[2] == socket.PACKET_OUTGOING:
                 continue
             source, target = struct.unpack("!HH", packet[header : header + 4])
             payload = len(packet) - header - (packet[header + 12] >> 4) * 4
-            if payload > 0 and (
-                (packet[12:16] == address and source == PORT) or (packet[16:20] == address and target == PORT)
-            ):
-                turns.append(target == PORT)
+            from_host = packet[12:16] == address and source == PORT
+            to_host = packet[16:20] == address and target == PORT
+            if payload > 0 and (from_host or to_host):
+                turns.append(to_host)
 
     thread = threading.Thread(target=listen)
     thread.start()

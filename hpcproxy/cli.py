@@ -68,6 +68,8 @@ def init(
             print(f"login         {result.jump}  {result.reason}")
         else:
             say(f"{result.layer}: {result.jump}: {result.reason}")
+    if ops.status(account)[1]:
+        say("now bring the installed files up to date: hpcproxy install-bashrc")
     if not report.works:
         raise Exit("hpcproxy: the settings are written, but the way out does not work yet", code=1)
 

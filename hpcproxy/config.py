@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
+from urllib.parse import urlsplit
 
 import pydantic
 import yaml
@@ -136,6 +137,10 @@ def _rule(value: str) -> str:
 def _http_url(value: str) -> str:
     if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[!-~]*)?", value, re.ASCII):
         raise ValueError(f"{value!r} is not an http:// or https:// address")
+    try:
+        urlsplit(value).port  # noqa: B018 - it is the question that raises
+    except ValueError:
+        raise ValueError(f"{value!r}: there is no such port") from None
     return value
 
 
@@ -228,6 +233,8 @@ class Config(pydantic.BaseModel):
     @pydantic.field_validator("no_proxy", "allow", "deny", mode="before")
     @classmethod
     def _lists(cls, value: object) -> object:
+        if isinstance(value, str):
+            return (value,)
         return tuple(value) if isinstance(value, list) else value  # YAML has lists only
 
 

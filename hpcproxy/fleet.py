@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ INVENTORY_HELP = "The inventory, a YAML file (docs/admin.md)."
 LIMIT_HELP = "Only these of its hosts, a node set; @failed: those that failed in the last run."
 FANOUT_HELP = "How many hosts at once (default 32)."
 TIMEOUT_HELP = "Seconds a host may be silent: at connect, at login, at work (default 30)."
+AS_USER_HELP = "The files of the account logged in to, and the block in its .bashrc, instead of root's."
 REPORT_HELP = "Write the outcome of every host to this file, as JSON."
 COMMON = {
     "inventory": INVENTORY_HELP,
@@ -31,6 +33,7 @@ COMMON = {
     "fanout": FANOUT_HELP,
     "timeout": TIMEOUT_HELP,
     "report": REPORT_HELP,
+    "as-user": AS_USER_HELP,
 }
 _COLOURS = {"unchanged": "green", "changed": "yellow", "would": "yellow"}
 _WORDS = {"would": "would change"}
@@ -108,12 +111,13 @@ def deploy(  # noqa: PLR0913, PLR0917 - the flags an admin has
     canary: str | None = None,
     enable: bool = False,
     report: str | None = None,
+    as_user: bool = False,
 ) -> None:
     """Bring the hosts of an inventory to the present version; what is right already is left alone."""
     request = _request(inventory, limit, fanout, timeout)
     from hpcproxy import rollout  # noqa: PLC0415
 
-    run = rollout.start(request)
+    run = rollout.start(request, as_user=as_user)
     if dry_run or diff:
         seen = _with_progress(run, "look", lambda hear: rollout.look(run, hear, want_content=diff))
         if diff:
@@ -123,9 +127,11 @@ def deploy(  # noqa: PLR0913, PLR0917 - the flags an admin has
             return
     first = number(canary) or 0
     outcomes = _with_progress(run, "deploy", lambda hear: rollout.roll_out(run, hear, canary=first))
+    if enable and as_user:
+        raise UsageError("--enable changes slurm.conf, which is root's; leave --as-user out")
     if enable and outcomes.good:
         outcomes = outcomes.merged(rollout.enable(run))
-    elif outcomes.good and not outcomes.as_wanted:
+    elif outcomes.good and not outcomes.as_wanted and not as_user:
         for line in rollout.slurm_lines(run):
             say(line)
     _finish(run, "deploy", outcomes, report, good=outcomes.good)
@@ -138,7 +144,7 @@ def deploy(  # noqa: PLR0913, PLR0917 - the flags an admin has
     }
 )
 @verb
-def verify(
+def verify(  # noqa: PLR0913, PLR0917 - the flags an admin has
     _context: Context,
     inventory: str | None = None,
     limit: str | None = None,
@@ -146,21 +152,24 @@ def verify(
     timeout: str | None = None,
     contract: bool = False,
     report: str | None = None,
+    as_user: bool = False,
 ) -> None:
     """Say which hosts are as the inventory says and how the others differ; changes nothing."""
     request = _request(inventory, limit, fanout, timeout)
     from hpcproxy import rollout  # noqa: PLC0415
     from hpcproxy.outcome import Outcomes  # noqa: PLC0415
 
-    run = rollout.start(request)
+    run = rollout.start(request, as_user=as_user)
     outcomes = _with_progress(run, "verify", lambda hear: rollout.look(run, hear))
     for difference in outcomes.differences(run.site.bundle):
         say(f"{difference.path}: {difference.action} needed on {difference.hosts}")
+    for line in outcomes.cautions(time.time()):
+        say(line)
     checks = [outcomes]
-    if contract:
+    if contract and not as_user:
         checks.append(_with_progress(run, "contract", lambda hear: rollout.check_contract(run, outcomes, hear)))
         _show_findings(checks[-1], run)
-    if outcomes.as_wanted:
+    if outcomes.as_wanted and not as_user:
         proved = rollout.prove_key(run, lambda _outcome: None)
         if proved is not None:
             _show_findings(proved, run)
@@ -183,12 +192,13 @@ def rollback(
     fanout: str | None = None,
     timeout: str | None = None,
     report: str | None = None,
+    as_user: bool = False,
 ) -> None:
     """Bring the hosts back to the version before the present one; a second time undoes that."""
     request = _request(inventory, limit, fanout, timeout)
     from hpcproxy import rollout  # noqa: PLC0415
 
-    run = rollout.start(request)
+    run = rollout.start(request, as_user=as_user)
     outcomes = _with_progress(run, "rollback", lambda hear: rollout.roll_back(run, hear))
     _finish(run, "rollback", outcomes, report, good=outcomes.good)
 
@@ -202,12 +212,13 @@ def undeploy(
     fanout: str | None = None,
     timeout: str | None = None,
     report: str | None = None,
+    as_user: bool = False,
 ) -> None:
     """Remove everything of ours from the hosts; files that somebody has changed are kept and named."""
     request = _request(inventory, limit, fanout, timeout)
     from hpcproxy import rollout  # noqa: PLC0415
 
-    run = rollout.start(request)
+    run = rollout.start(request, as_user=as_user)
     outcomes = _with_progress(run, "undeploy", lambda hear: rollout.undeploy(run, hear))
     _finish(run, "undeploy", outcomes, report, good=outcomes.good)
 

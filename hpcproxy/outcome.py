@@ -12,6 +12,8 @@ from hpcproxy.wire import Answer, Change
 
 GOOD = ("unchanged", "changed")
 _DRY = "would"
+_NEEDED = {"python3": "ssh itself listens there, for any user of the node", "ssh": "jobs get no way out there"}
+_CLOCK_MAX_S = 60
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,19 @@ class Outcomes:
             Difference(path, action, fold(names), tuple(_diff(path, before, wanted.get(path, b""))))
             for (path, action, before), names in sorted(found.items(), key=lambda item: item[0][:2])
         ]
+
+    def cautions(self, now_s: float) -> list[str]:
+        """Return what the hosts lack or have wrong, though our files may be right; `now_s` is our clock."""
+        found: dict[str, list[str]] = {}
+        for host in self.hosts:
+            facts = host.answer.facts if host.answer else {}
+            for program, consequence in _NEEDED.items():
+                if facts.get(program) == "missing":
+                    found.setdefault(f"{program} is missing: {consequence}", []).append(host.host)
+            clock = facts.get("clock", "")
+            if clock.isdigit() and abs(int(clock) - now_s) > _CLOCK_MAX_S:
+                found.setdefault("the clock is wrong by more than a minute: TLS may fail in jobs", []).append(host.host)
+        return [f"{fold(names)}: {words}" for words, names in found.items()]
 
     def as_json(self) -> list[dict[str, object]]:
         """Return one object for each host."""

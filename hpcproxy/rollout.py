@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpcproxy import deploy, hostkey, install, inventory, jumpkit, proof, slurmconf, wire
+from hpcproxy.asuser import Accounts
 from hpcproxy.config import Config, Jump
 from hpcproxy.errors import ConfigError, FileError, UsageError, WayOutError
 from hpcproxy.install import Write
@@ -153,26 +154,35 @@ def trust(request: Request, *, replace: bool, on_key: Callable[[Trusted], None])
 
 @dataclass
 class Run:
-    """One action on hosts: what it needs, and who hears of each host's outcome."""
+    """One action on hosts: what it needs, and whose files it is about: root's, or those of the account logged in to."""
 
     site: Site
     request: Request
     fleet: deploy.Fleet
+    as_user: bool = False
     token: str = field(default_factory=lambda: f"hpcproxy-{secrets.token_hex(8)}")
 
     def act(self, action: str, hosts: Sequence[str], on_host: OnHost, *, want_content: bool = False) -> Outcomes:
         """Carry `action` out on `hosts` and return every host's outcome."""
+        if self.as_user:
+            return self._accounts().act(action, tuple(hosts), on_host, want_content=want_content)
         message = wire.message(self.site.bundle, action, self.token, want_content=want_content)
         return proof.ask(self.fleet, tuple(hosts), message, self.token, self.request.fanout, on_host)
 
+    def _accounts(self) -> Accounts:
+        site = self.site
+        text = (install.read(site.known_hosts) or b"").decode(errors="replace")
+        pinned = "".join(_pinned_lines(text, jump) for jump in site.config.jump)
+        return Accounts(self.fleet, site.inventory, site.config, pinned, self.token, self.request.fanout)
 
-def start(request: Request) -> Run:
+
+def start(request: Request, *, as_user: bool = False) -> Run:
     """Return a run whose keys are parsed and whose connections are built, none of them open."""
     site = read_site(request)
     told = site.inventory
     login = deploy.Login(told.user, told.port, told.identity, told.gateway, site.known_hosts, request.timeout_s)
     controllers = inventory.expand(told.controllers) if told.controllers else ()
-    return Run(site, request, deploy.Fleet(login, tuple(dict.fromkeys((*site.hosts, *controllers)))))
+    return Run(site, request, deploy.Fleet(login, tuple(dict.fromkeys((*site.hosts, *controllers)))), as_user)
 
 
 def roll_out(run: Run, on_host: OnHost, *, canary: int = 0) -> Outcomes:
@@ -253,7 +263,7 @@ def roll_back(run: Run, on_host: OnHost) -> Outcomes:
 def undeploy(run: Run, on_host: OnHost) -> Outcomes:
     """Remove everything of ours from every host; slurm.conf first, where `--enable` changed it."""
     # A part of the hosts goes only if slurm.conf does not need them, which each of them looks at itself.
-    if run.site.inventory.controllers and run.request.limit is None:
+    if run.site.inventory.controllers and run.request.limit is None and not run.as_user:
         changed = switch_of(run).off(run.site.hosts)
         if not changed.good:
             return changed

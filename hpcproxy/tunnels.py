@@ -6,6 +6,7 @@ A state directory is `hpcproxy-KEY-XXXXXXXX` below `$TMPDIR` or /tmp, KEY being 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -211,7 +212,8 @@ def stop(tunnel: Tunnel, timeout_s: float = 10) -> None:
     deadline = time.monotonic() + timeout_s
     if started is None:
         return
-    os.kill(tunnel.pid, signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):  # it may end by itself at this very moment
+        os.kill(tunnel.pid, signal.SIGTERM)
     while start_time(tunnel.pid) == started and _state(tunnel.pid) != "Z":
         if time.monotonic() > deadline:
             raise WayOutError("tunnel", f"process {tunnel.pid} does not end")

@@ -46,18 +46,31 @@ class Answer:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a host keeps versions and the lock, and the mode of directories that are made there."""
+
+    store: Path
+    lock_file: Path
+    directory_mode: str = "0755"
+
+
 class NoAnswerError(HpcproxyError):
     """A host ended the conversation without its last line."""
 
 
-def message(bundle: Bundle, action: str, token: str, *, want_content: bool = False) -> bytes:
-    """Return what a host reads on stdin for `action`."""
+def message(
+    bundle: Bundle, action: str, token: str, *, want_content: bool = False, place: Place | None = None
+) -> bytes:
+    """Return what a host reads on stdin for `action`; `place` is root's if not given."""
     files = bundle.files
+    place = place or Place(STORE, LOCK_FILE)
     values = {
         "token": token,
         "action": action,
-        "store": STORE,
-        "lock_file": LOCK_FILE,
+        "store": place.store,
+        "lock_file": place.lock_file,
+        "directory_mode": place.directory_mode,
         "run": RUN,
         "want_content": want_content,
         "task_prolog": next((str(f.artifact.path) for f in files if f.artifact.name == TASK_PROLOG), ""),

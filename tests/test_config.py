@@ -156,7 +156,7 @@ def test_a_value_of_the_wrong_type_names_file_and_key(key: str, value: object) -
         ("alive_count", [0, 101]),
         ("autostart", [1, 0, "yes", "true"]),
         ("scheme", ["http", "socks4", "SOCKS5", ""]),
-        ("no_proxy", ["a", [1], ["*.example"], ["a:80"], ["a b"], ["[::1]"], ["fe80::/10"], ["a,b"], [""]]),
+        ("no_proxy", ["a b", [1], ["*.example"], ["a:80"], ["a b"], ["[::1]"], ["fe80::/10"], ["a,b"], [""]]),
         ("check_url", ["ftp://a/", "http://", "https://a b/", "https://a/\n", "http://u:p@a/", "//a", "a"]),
         ("jump", [5, [5], "", ["a", "a"], ["a", None], "a,b", "a b"]),
     ],

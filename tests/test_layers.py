@@ -40,6 +40,7 @@ LAYERS = {
     "verify": 3,
     "netcat": 3,
     "ops": 4,
+    "asuser": 4,
     "rollout": 4,
     "report": 5,
     "rehearsal": 5,

@@ -38,6 +38,7 @@ TEST_TOOLS: Mapping[str, str] = {
     "ssh-keygen": "openssh-client",
     "sshd": "openssh-server",
     "curl": "curl",
+    "wget": "wget",
     "openssl": "openssl",
 }
 _UNITS = ("slurmctld", "slurmd", "munge", "ssh")

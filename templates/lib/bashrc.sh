@@ -18,10 +18,10 @@ proxy_on() {
             return 1
         fi
         if ! state=$(/bin/bash -p "$__hpcproxy_home/job.sh" start shell </dev/null); then return 1; fi
-        __hpcproxy_read "$state"
+        if ! __hpcproxy_read "$state" || ! __hpcproxy_listening; then return 1; fi
     fi
     __hpcproxy_export
-    __hpcproxy_tell
+    if __hpcproxy_tell; then return 1; fi
     printf 'hpcproxy: on, %s\n' "$HPCPROXY_URL"
 }
 
@@ -48,6 +48,7 @@ proxy_status() {
         return 1
     fi
     if __hpcproxy_find "$__hpcproxy_want"; then
+        if __hpcproxy_tell 2>&1; then return 1; fi
         printf 'hpcproxy: on, %s\n' "$HPCPROXY_URL"
         return 0
     fi

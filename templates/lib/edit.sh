@@ -75,6 +75,7 @@ change_all() {
 main() {
     local i digest word=unchanged said work=''
     trap '' HUP PIPE INT TERM
+    paths=("${paths[@]/#\~\//$HOME/}")
     for i in "${!paths[@]}"; do
         [[ ${digests[i]} == look ]] || continue
         digest_of "${paths[i]}"

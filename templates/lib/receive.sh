@@ -20,11 +20,9 @@ answer() {
     printf '%s %s\n' "$token" "$*" 2>/dev/null || :
 }
 
-# Whatever happens stdin is read to its end: who sends would otherwise meet a broken pipe and never hear why.
 finish() {
-    if [[ -n $locked ]]; then rm -f -- "$lock_file"; fi
+    if [[ -n $locked ]]; then rm -rf -- "$lock_file" "$store/next" ${staged[@]+"${staged[@]}"}; fi
     answer "done $1"
-    cat >/dev/null
     exit 0
 }
 
@@ -36,7 +34,6 @@ last_words() {
 }
 
 fail() {
-    if [[ -n $locked ]]; then rm -rf -- "$store/next" ${staged[@]+"${staged[@]}"}; fi
     finish "failed ${1//[[:cntrl:]]/ }"
 }
 
@@ -82,7 +79,7 @@ look_at() {
 # is somebody else's.
 compare() {
     local i path strangers='' every=("${paths[@]}")
-    local -A owned=() wanted=()
+    local -A wanted=()
     changes=() gone=()
     for path in "${paths[@]}"; do wanted[$path]=1; done
     while read -r path; do
@@ -132,7 +129,7 @@ make_directories() {
     done
     ((${#missing[@]})) || return 0
     printf '%s\n' "${missing[@]}" >>"$store/made" || fail "$store cannot be written"
-    why=$(mkdir -- "${missing[@]}" 2>&1) || fail "a directory cannot be made: ${why%%$'\n'*}"
+    why=$(mkdir -m "$directory_mode" -- "${missing[@]}" 2>&1) || fail "a directory cannot be made: ${why%%$'\n'*}"
 }
 
 # Set `directories` to the different directories of `paths`, in their order.
@@ -153,16 +150,17 @@ stage() {
     local number device base devices why files=()
     local -A base_of=() numbers_on=()
     make_directories
-    staged=("$store/next/stage")
-    why=$(cp -a -- "$1" "$store/next/stage" 2>&1) || fail "$store cannot take the files: $(last_words "$why")"
+    staged=("$store/stage")
+    [[ ! -e $store/stage ]] || rm -rf -- "$store/stage"
+    why=$(cp -a -- "$1" "$store/stage" 2>&1) || fail "$store cannot take the files: $(last_words "$why")"
     read -r -d '' -a devices < <(stat -c %d -- "$store" "${directories[@]}") || :
-    base_of[${devices[0]}]=$store/next/stage
+    base_of[${devices[0]}]=$store/stage
     for number in "${!directories[@]}"; do
         device=${devices[number + 1]}
         if [[ -z ${base_of[$device]-} ]]; then
             base=${directories[number]%/*}/.hpcproxy-new
             base_of[$device]=$base
-            rm -rf -- "$base"
+            [[ ! -e $base ]] || rm -rf -- "$base"
             staged+=("$base")
             why=$(mkdir -- "$base" 2>&1) || fail "${base%/*} cannot take the files: $(last_words "$why")"
         fi
@@ -182,7 +180,7 @@ move_to_devices() {
         [[ $device != "${devices[0]}" ]] || continue
         read -r -a numbers <<<"${numbers_on[$device]}"
         sources=()
-        for number in "${numbers[@]}"; do sources+=("$store/next/stage/$number"); done
+        for number in "${numbers[@]}"; do sources+=("$store/stage/$number"); done
         why=$(mv -t "${base_of[$device]}" -- "${sources[@]}" 2>&1) ||
             fail "${base_of[$device]%/*} cannot take the files: $(last_words "$why")"
         [[ $(stat -c %d -- "${base_of[$device]}") == "$device" ]] ||
@@ -192,25 +190,28 @@ move_to_devices() {
 
 # Move what is staged into place, in the manifest's order, and remove what is no longer wanted.
 commit() {
-    local number why
+    local number path why
     # From here on both versions' files are ours, also for whoever comes after a power cut.
-    printf '%s\n' "${paths[@]}" >>"$store/owned" || fail "$store cannot be written"
+    for path in "${paths[@]}"; do
+        [[ -n ${owned[$path]-} ]] || printf '%s\n' "$path"
+    done >>"$store/owned" || fail "$store cannot be written"
     for number in "${!directories[@]}"; do
         why=$(mv -f -t "${directories[number]}" -- "${from[number]}"/* 2>&1) || fail "${directories[number]}: $(last_words "$why")"
     done
-    if ((${#gone[@]})); then rm -f -- "${gone[@]}"; fi
-    sync -- "${directories[@]}"
+    ((${#gone[@]})) || return 0
+    rm -f -- "${gone[@]}"
     printf '%s\n' "${paths[@]}" >"$store/owned.new" && mv -f -- "$store/owned.new" "$store/owned"
-    rm -rf -- "${staged[@]}"
 }
 
 # The archive on stdin becomes $store/next/tree, if every file in it is what the manifest says.
 unpack() {
-    local why
-    rm -rf -- "$store/next"
+    local why owner=--same-owner
+    ((EUID == 0)) || owner=--no-same-owner
+    [[ ! -e $store/next ]] || rm -rf -- "$store/next"
+    umask 077
     why=$(mkdir -p -- "$store/next/tree" 2>&1) || fail "$store cannot be made: $(last_words "$why")"
-    chmod 0700 -- "$store"
-    why=$(tar -xzf - -C "$store/next/tree" --same-owner --same-permissions --touch 2>&1) || fail "$store cannot take the files: $(last_words "$why")"
+    umask 022
+    why=$(tar -xzf - -C "$store/next/tree" "$owner" --same-permissions --touch 2>&1) || fail "$store cannot take the files: $(last_words "$why")"
     write_manifest >"$store/next/manifest" || fail "$store cannot be written"
 }
 
@@ -239,7 +240,7 @@ become() {
         mv -- "$store/current" "$store/previous"
     fi
     mv -- "$store/next" "$store/current"
-    sync -- "$store"
+    sync -- "${directories[@]}" "$store"
 }
 
 apply() {
@@ -276,7 +277,7 @@ rollback() {
 facts() {
     local name version
     for name in python3 ssh; do
-        version=$({ [[ $name == ssh ]] && ssh -V || "$name" -V; } 2>&1) || version=missing
+        version=$("$name" -V 2>&1) || version=missing
         answer "fact $name ${version//[[:cntrl:]]/ }"
     done
     answer "fact bash $BASH_VERSION"
@@ -345,7 +346,8 @@ remove() {
     done
     end_holders
     remove_made
-    rm -rf -- "$store" "$run_base"
+    rm -rf -- "$store"
+    if [[ -w $run_base ]]; then rm -rf -- "$run_base"; fi
     [[ -z $kept ]] || finish "failed changed by somebody else and kept:$kept"
     finish changed
 }
@@ -360,7 +362,7 @@ remove_made() {
 main() {
     local locked='' changes=() gone=() directories=() from=() staged=()
     if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 402)); then finish "failed bash $BASH_VERSION is too old, 4.2 is needed"; fi
-    local -A by_path=()
+    local -A by_path=() owned=()
     trap '' HUP PIPE INT TERM
     cd / || exit 1
     case $action in

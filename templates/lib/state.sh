@@ -26,7 +26,8 @@ holder_lives() {
 # that the Prolog made (in $run_base) comes first: what an admin gave to every job needs no second one.
 find_state() {
     local directory
-    for directory in "$run_base/$1" "$state_base/hpcproxy-$1-"*; do
+    for directory in "$run_base/$1" "${HPCPROXY_STATE-}" "$state_base/hpcproxy-$1-"*; do
+        [[ ${directory##*/} == "$1" || ${directory##*/} == "hpcproxy-$1-"* ]] || continue
         if [[ -d $directory && ! -L $directory && -O $directory && -O $directory/env ]] && holder_lives "$directory"; then
             state=$directory
             return 0

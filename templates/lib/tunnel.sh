@@ -143,7 +143,7 @@ came_up() {
 
 went_down() {
     [[ -n $ending ]] && return 0
-    read_reason "$state/ssh.log"
+    read_reason "$state/ssh.log" "open failed: "
     last_error="$current_jump: $layer: $reason" current_jump=''
     log "down: $last_error"
     write_status
@@ -154,7 +154,7 @@ failed() {
     if [[ -n $identity && ! -r $identity ]]; then
         layer=key reason="the key $identity does not exist or cannot be read" permanent=1
     else
-        read_reason "$state/ssh.log"
+        read_reason "$state/ssh.log" "open failed: connect failed"
     fi
     last_error="${jump_names[$1]}: $layer: $reason"
     [[ $said == *"$last_error"* ]] || say "failed $node $layer ${jump_names[$1]}: $reason"
@@ -192,22 +192,35 @@ hold() {
 # Two shells of a job may ask for its way out at the same moment. The holder that was there first serves both: the later
 # one says so once that is ready, or takes its place if it goes.
 yield_to_older() {
-    local directory pid since mine=$started older=1
+    local directory older=1
+    # Longer than a tick of the clock that stamps files: whoever comes after this pause has a later stamp than ours, and
+    # whoever has the same is seen by us as we are by him.
+    : >"$state/turn"
+    pause 0.02
     while ((older)) && [[ -z $ending ]]; do
         older=0
         for directory in "$state_base/hpcproxy-$key-"*; do
-            if [[ $directory == "$state" || ! -O $directory ]] || ! holder_lives "$directory"; then continue; fi
-            read -r pid since <"$directory/pid" || continue
-            ((since < mine || (since == mine && pid < $$))) || continue
+            if [[ $directory == "$state" || ! -O $directory/turn ]] || ! holder_lives "$directory"; then continue; fi
+            before_us "$directory" || continue
             older=1
             read_text "$directory/status.json"
             if [[ $text == *'"ready": true'* ]]; then
+                # First gone, then said: whoever hears it must find the state of the other, not ours in its last moment.
+                rm -rf -- "$state"
+                state=''
                 say "ready $node the same way out as another shell of this job"
                 exit 0
             fi
         done
         if ((older)); then pause 0.05; fi
     done
+}
+
+# True if the holder in directory $1 took its turn before us. By when it can be seen and not by when its process began:
+# one that began earlier and is seen only after we have looked must not take itself for the first.
+before_us() {
+    [[ $1/turn -ot $state/turn ]] && return 0
+    [[ ! $state/turn -ot $1/turn && $1 < $state ]]
 }
 
 # Make and fill the state directory for URLs of scheme $1.
@@ -230,11 +243,13 @@ hand_over() {
     reason=''
     look_at_key
     if [[ -n $reason ]]; then words+=(--key-note "$reason"); fi
+    # A signal that comes before the gate has its handlers must not end it with its state left behind; job.sh repeats it.
+    trap '' USR1
     exec "$python" -I "$home/agent.pyz" "${words[@]}"
 }
 
 begin_hold() {
-    local mode=gate
+    local mode=gate where='this node'
     job=$1 key=$1.$2
     [[ $1 == shell || $1 =~ ^[0-9]{1,10}$ ]] && [[ $2 =~ ^[0-9]{1,10}$ ]] || exit 2
     node=${SLURMD_NODENAME:-${HOSTNAME%%.*}}
@@ -253,7 +268,10 @@ begin_hold() {
     else
         make_state "$scheme"
     fi
-    if [[ -n $gate && $mode == ssh ]]; then log 'no python3 of 3.6 or later for the gate here; ssh itself listens'; fi
+    if [[ -n $gate && $mode == ssh ]]; then
+        if [[ $3 == ssh ]]; then where='some node of this job'; fi
+        log "no python3 of 3.6 or later for the gate on $where; ssh itself listens"
+    fi
     say "mode $node $mode"
     if [[ -z $4 ]]; then yield_to_older; fi
     [[ -z $ending ]] || return 0
@@ -283,7 +301,7 @@ probe() {
         if [[ -n $identity && ! -r $identity ]]; then
             layer=key reason="the key $identity does not exist or cannot be read"
         else
-            read_reason "$state/ssh.log"
+            read_reason "$state/ssh.log" "open failed: connect failed"
         fi
         printf 'failed %s %s: %s\n' "$layer" "${jump_names[jump]}" "$reason"
     done

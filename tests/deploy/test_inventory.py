@@ -10,6 +10,7 @@ from hpcproxy.config import Layer, resolve
 from hpcproxy.errors import ConfigError
 from hpcproxy.inventory import Inventory
 from hpcproxy.outcome import HostOutcome, Outcomes
+from hpcproxy.render import Bundle
 from hpcproxy.wire import Answer, Change
 from tests.hostile import HOSTILE
 
@@ -171,10 +172,19 @@ def test_merging_keeps_the_worst_word_of_each_host() -> None:
 
 
 def test_differences_are_folded_by_content() -> None:
-    from hpcproxy.render import Bundle
-
     def host(name: str, content: bytes) -> HostOutcome:
         return HostOutcome(name, "would", "", Answer("would", "", (Change("change", "/f"),), {"/f": content}))
 
     found = Outcomes((host("a1", b"x\n"), host("a2", b"x\n"), host("a3", b"y\n"))).differences(Bundle(()))
     assert [(difference.hosts, difference.lines[3:]) for difference in found] == [("a[1-2]", ("-x",)), ("a3", ("-y",))]
+
+
+def test_what_hosts_lack_is_said_once_with_its_hosts() -> None:
+    def host(name: str, **facts: str) -> HostOutcome:
+        return HostOutcome(name, "unchanged", "", Answer("unchanged", facts=facts))
+
+    outcomes = Outcomes((host("a1", ssh="missing", clock="1000"), host("a2", ssh="missing"), host("a3", clock="2000")))
+    assert outcomes.cautions(1000.5) == [
+        "a[1-2]: ssh is missing: jobs get no way out there",
+        "a3: the clock is wrong by more than a minute: TLS may fail in jobs",
+    ]

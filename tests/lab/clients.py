@@ -74,7 +74,7 @@ print(open(huggingface_hub.hf_hub_download("lab/model", "token.txt", cache_dir="
 """
 _FETCH = f"""node -e 'fetch("{WWW}").then(answer => answer.text()).then(text => console.log(text))'
 """
-_NPM = f"""npm install --no-audit --no-fund --cache cache --registry {_url("npm")}/ labpackage >log 2>&1 || {{ cat log; exit 1; }}
+_NPM = f"""npm install --silent --no-audit --no-fund --cache cache --registry {_url("npm")}/ labpackage
 node -p 'require("labpackage")'
 """
 _SWANLAB = """import os

@@ -92,7 +92,7 @@ def site(lab_host: None) -> Iterator[Lab]:
 
 @pytest.fixture
 def admin(site: Lab) -> Iterator[Admin]:
-    """The admin of a cluster on which nothing is deployed; afterwards nothing is, no node is drained, nothing is left."""
+    """The admin of a cluster on which nothing is deployed; afterwards nothing is left, and no node is drained."""
     found = Admin(site)
     found.describe()
     yield found

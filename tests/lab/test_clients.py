@@ -31,7 +31,7 @@ REQUIREMENTS = Path(__file__).parent / "clients.txt"
 WRITE = bool(os.environ.get("CLIENTS_TABLE"))  # set by `invoke clients-table`; read before a test is alone with its own
 BEGIN, END = "<!-- clients: begin -->", "<!-- clients: end -->"
 IDS = [client.name for client in CLIENTS]
-_LONGEST_S = 30
+_LONGEST_S = 15
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def path(fresh: Path) -> str:
 @pytest.fixture(scope="module")
 def ssh_set_up(lab: Lab, internet: Services) -> Iterator[None]:
     """alice's ~/.ssh/config is the manual's snippet, for the lab's host instead of the manual's."""
-    snippet = re.search(r"```ssh-config\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    snippet = re.search(r"```text\n(Match host .*?)```", PAGE.read_text(), re.DOTALL)
     assert snippet is not None
     files = {"config": snippet[1].replace("github.com", f"git.{DOMAIN}"), "known_hosts": internet.host_key}
     for name, text in files.items():

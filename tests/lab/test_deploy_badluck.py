@@ -235,6 +235,7 @@ def test_no_ssh_on_a_node(admin: Admin, site: Lab) -> None:
     for node in site.nodes:
         site.run(node, ["mount", "--bind", "/dev/null", "/usr/bin/ssh"], check=True)
     try:
+        assert "c[1-4]: ssh is missing: jobs get no way out there" in admin.run("verify").stderr
         result = admin.job('echo "$HPCPROXY_ERROR"\n' + ASK)
     finally:
         for node in site.nodes:

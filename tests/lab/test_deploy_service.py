@@ -1,4 +1,4 @@
-"""Service mode: users need no account on the jump host, and what the service's key opens is theirs alone, job by job."""
+"""Service mode: users need no account on the jump host; what the service's key opens is theirs alone, job by job."""
 
 from __future__ import annotations
 
@@ -71,7 +71,8 @@ def test_the_key_can_do_what_it_should_and_nothing_else(service: Admin, site: La
     _reload(site)
 
 
-def test_each_user_of_a_node_has_a_way_out_of_his_own_and_nobody_has_the_key(service: Admin, site: Lab) -> None:
+@pytest.mark.usefixtures("service")
+def test_each_user_of_a_node_has_a_way_out_of_his_own_and_nobody_has_the_key(site: Lab) -> None:
     for user in ("alice", "bob"):
         site.run("login", ["rm", "-f", "go"], user, check=True)
     body = f"#!/bin/bash\n#SBATCH -N1 -w c1\n{WAIT}"
@@ -95,7 +96,7 @@ def test_each_user_of_a_node_has_a_way_out_of_his_own_and_nobody_has_the_key(ser
         assert site.wait_job(job).state == "COMPLETED"
 
 
-def test_a_node_without_python_gives_no_way_out_rather_than_an_open_one(service: Admin, site: Lab) -> None:
+def test_a_node_without_python_gives_no_way_out_rather_than_an_open_one(service: Admin) -> None:
     service.set(gate=False)
     done = service.run("deploy", check=False)
     assert done.returncode == 2

@@ -95,7 +95,8 @@ def _check() -> list[str]:
     return [sys.executable, "-m", "hpcproxy", "check"]
 
 
-def test_shells_of_a_job_start_one_when_asked_even_at_the_same_moment(either: Researcher, lab: Lab) -> None:
+@pytest.mark.usefixtures("either")
+def test_shells_of_a_job_start_one_when_asked_even_at_the_same_moment(lab: Lab) -> None:
     command = f"proxy_on && {FETCH}; sleep 1"  # the first to end must not take the other's way out away
     done = lab.run("login", ["salloc", "-N2", "srun", "bash", "-ic", command], "alice")
     assert done.stdout.count(OUTER1) == 2, done.stderr
@@ -132,3 +133,9 @@ def test_a_tunnel_of_the_login_shell_does_not_leak_into_jobs(either: Researcher,
     assert printed == f"{either.url(job)}\n"
     assert "down" in either.hpcproxy("down").stdout
     assert not [line for _, user, line in lab.processes("login") if user == "alice"]
+
+
+def test_steps_of_a_job_that_exports_nothing_get_out_when_they_are_given_the_environment(alice: Researcher) -> None:
+    options = "#SBATCH -N2 --ntasks-per-node=1 --export=NONE"
+    result = alice.job(f"srun --export=ALL {FETCH}\nsrun /usr/bin/env | grep -i _proxy || echo nothing\n", options)
+    assert result.output.split() == [OUTER1, OUTER1, "nothing"]

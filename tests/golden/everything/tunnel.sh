@@ -196,7 +196,8 @@ holder_lives() {
 # that the Prolog made (in $run_base) comes first: what an admin gave to every job needs no second one.
 find_state() {
     local directory
-    for directory in "$run_base/$1" "$state_base/hpcproxy-$1-"*; do
+    for directory in "$run_base/$1" "${HPCPROXY_STATE-}" "$state_base/hpcproxy-$1-"*; do
+        [[ ${directory##*/} == "$1" || ${directory##*/} == "hpcproxy-$1-"* ]] || continue
         if [[ -d $directory && ! -L $directory && -O $directory && -O $directory/env ]] && holder_lives "$directory"; then
             state=$directory
             return 0
@@ -318,13 +319,13 @@ no_proxy_list() {
 # shellcheck shell=bash
 # What ssh's words mean. The tables failure_texts, _layers, _reasons, _permanent stand at the top of the script.
 
-# Set layer, reason and permanent from the file $1 that holds ssh's stderr.
+# Set layer, reason and permanent from the file $1 that holds ssh's stderr. Lines that hold $2 tell of a channel that was
+# not opened, our own probe's or a program's, and nothing of the connection.
 read_reason() {
     local text words='' line last='' i
     read_text "$1"
     while read -r line; do
-        # A channel that was not opened, our own probe's for one, says nothing about the connection, unless by rule.
-        [[ -n $line && $line != *'open failed: connect failed'* ]] || continue
+        [[ -n $line && $line != *"$2"* ]] || continue
         words+=$line$'\n' last=${line//[[:cntrl:]]/}
     done <<<"$text"
     for i in "${!failure_texts[@]}"; do
@@ -339,21 +340,27 @@ read_reason() {
 
 # A refused key has causes on this side too; say the one that holds.
 look_at_key() {
-    local candidates=("$HOME"/.ssh/id_ed25519 "$HOME"/.ssh/id_ecdsa "$HOME"/.ssh/id_rsa "$HOME"/.ssh/id_*_sk) key readable=0
-    [[ -n $identity ]] && candidates=("$identity")
-    for key in "${candidates[@]}"; do
-        [[ -r $key ]] || continue
-        readable=1
-        # ssh-keygen tells a key that needs a passphrase from one that is merely refused, and asks nobody.
-        if ! ssh-keygen -y -P '' -f "$key" >/dev/null 2>&1 </dev/null && ! ssh-add -l >/dev/null 2>&1 </dev/null; then
-            reason="the key $key has a passphrase and no agent is there to unlock it; use a key without one, or an agent"
-            return 0
-        fi
-    done
-    if ((!readable)) && ! ssh-add -l >/dev/null 2>&1 </dev/null; then
-        reason="no key to log in with: ${identity:-$HOME/.ssh/id_*} does not exist or cannot be read"
+    local candidates=() key line readable='' locked=''
+    if ssh-add -l >/dev/null 2>&1 </dev/null; then return 0; fi
+    if [[ -n $identity ]]; then
+        candidates=("$identity")
+    else
+        while read -r line key; do
+            if [[ $line == identityfile ]]; then candidates+=("${key/#\~\//$HOME/}"); fi
+        done < <(ssh -G -- "${jump_destinations[0]}" 2>/dev/null </dev/null)
     fi
-    return 0
+    for key in ${candidates[@]+"${candidates[@]}"}; do
+        [[ -r $key ]] || continue
+        readable=$key
+        # ssh-keygen tells a key that needs a passphrase from one that is merely refused, and asks nobody.
+        if ssh-keygen -y -P '' -f "$key" >/dev/null 2>&1 </dev/null; then return 0; fi
+        locked=${locked:-$key}
+    done
+    if [[ -z $readable ]]; then
+        reason="no key to log in with: ${identity:-${candidates[*]}} does not exist or cannot be read"
+    else
+        reason="the key $locked has a passphrase and no agent is there to unlock it; use a key without one, or an agent"
+    fi
 }
 
 # shellcheck shell=bash
@@ -535,7 +542,7 @@ came_up() {
 
 went_down() {
     [[ -n $ending ]] && return 0
-    read_reason "$state/ssh.log"
+    read_reason "$state/ssh.log" "open failed: "
     last_error="$current_jump: $layer: $reason" current_jump=''
     log "down: $last_error"
     write_status
@@ -546,7 +553,7 @@ failed() {
     if [[ -n $identity && ! -r $identity ]]; then
         layer=key reason="the key $identity does not exist or cannot be read" permanent=1
     else
-        read_reason "$state/ssh.log"
+        read_reason "$state/ssh.log" "open failed: connect failed"
     fi
     last_error="${jump_names[$1]}: $layer: $reason"
     [[ $said == *"$last_error"* ]] || say "failed $node $layer ${jump_names[$1]}: $reason"
@@ -584,22 +591,35 @@ hold() {
 # Two shells of a job may ask for its way out at the same moment. The holder that was there first serves both: the later
 # one says so once that is ready, or takes its place if it goes.
 yield_to_older() {
-    local directory pid since mine=$started older=1
+    local directory older=1
+    # Longer than a tick of the clock that stamps files: whoever comes after this pause has a later stamp than ours, and
+    # whoever has the same is seen by us as we are by him.
+    : >"$state/turn"
+    pause 0.02
     while ((older)) && [[ -z $ending ]]; do
         older=0
         for directory in "$state_base/hpcproxy-$key-"*; do
-            if [[ $directory == "$state" || ! -O $directory ]] || ! holder_lives "$directory"; then continue; fi
-            read -r pid since <"$directory/pid" || continue
-            ((since < mine || (since == mine && pid < $$))) || continue
+            if [[ $directory == "$state" || ! -O $directory/turn ]] || ! holder_lives "$directory"; then continue; fi
+            before_us "$directory" || continue
             older=1
             read_text "$directory/status.json"
             if [[ $text == *'"ready": true'* ]]; then
+                # First gone, then said: whoever hears it must find the state of the other, not ours in its last moment.
+                rm -rf -- "$state"
+                state=''
                 say "ready $node the same way out as another shell of this job"
                 exit 0
             fi
         done
         if ((older)); then pause 0.05; fi
     done
+}
+
+# True if the holder in directory $1 took its turn before us. By when it can be seen and not by when its process began:
+# one that began earlier and is seen only after we have looked must not take itself for the first.
+before_us() {
+    [[ $1/turn -ot $state/turn ]] && return 0
+    [[ ! $state/turn -ot $1/turn && $1 < $state ]]
 }
 
 # Make and fill the state directory for URLs of scheme $1.
@@ -622,11 +642,13 @@ hand_over() {
     reason=''
     look_at_key
     if [[ -n $reason ]]; then words+=(--key-note "$reason"); fi
+    # A signal that comes before the gate has its handlers must not end it with its state left behind; job.sh repeats it.
+    trap '' USR1
     exec "$python" -I "$home/agent.pyz" "${words[@]}"
 }
 
 begin_hold() {
-    local mode=gate
+    local mode=gate where='this node'
     job=$1 key=$1.$2
     [[ $1 == shell || $1 =~ ^[0-9]{1,10}$ ]] && [[ $2 =~ ^[0-9]{1,10}$ ]] || exit 2
     node=${SLURMD_NODENAME:-${HOSTNAME%%.*}}
@@ -645,7 +667,10 @@ begin_hold() {
     else
         make_state "$scheme"
     fi
-    if [[ -n $gate && $mode == ssh ]]; then log 'no python3 of 3.6 or later for the gate here; ssh itself listens'; fi
+    if [[ -n $gate && $mode == ssh ]]; then
+        if [[ $3 == ssh ]]; then where='some node of this job'; fi
+        log "no python3 of 3.6 or later for the gate on $where; ssh itself listens"
+    fi
     say "mode $node $mode"
     if [[ -z $4 ]]; then yield_to_older; fi
     [[ -z $ending ]] || return 0
@@ -675,7 +700,7 @@ probe() {
         if [[ -n $identity && ! -r $identity ]]; then
             layer=key reason="the key $identity does not exist or cannot be read"
         else
-            read_reason "$state/ssh.log"
+            read_reason "$state/ssh.log" "open failed: connect failed"
         fi
         printf 'failed %s %s: %s\n' "$layer" "${jump_names[jump]}" "$reason"
     done

@@ -47,7 +47,8 @@ holder_lives() {
 # that the Prolog made (in $run_base) comes first: what an admin gave to every job needs no second one.
 find_state() {
     local directory
-    for directory in "$run_base/$1" "$state_base/hpcproxy-$1-"*; do
+    for directory in "$run_base/$1" "${HPCPROXY_STATE-}" "$state_base/hpcproxy-$1-"*; do
+        [[ ${directory##*/} == "$1" || ${directory##*/} == "hpcproxy-$1-"* ]] || continue
         if [[ -d $directory && ! -L $directory && -O $directory && -O $directory/env ]] && holder_lives "$directory"; then
             state=$directory
             return 0
@@ -96,6 +97,11 @@ start_step() {
         # Its end, early or late, good or bad, is no event for the job.
         --kill-on-bad-exit=0 --wait=0 --quiet --export=ALL --job-name=hpcproxy --chdir=/
     )
+    # What the job script has open is not ours to keep open: a lock, a pipe whose reader waits for the end.
+    for name in /proc/self/fd/*; do
+        name=${name##*/}
+        if [[ $name =~ ^[0-9]+$ ]] && ((name > 2 && name < 255)); then exec {name}>&-; fi
+    done
     exec srun "${options[@]}" /bin/bash -p "$home/tunnel.sh" hold "$job" "$restart" "$2"
 }
 
@@ -133,8 +139,9 @@ explain() {
 end_step() {
     local signal tries
     for signal in USR1 TERM KILL; do
-        kill -"$signal" "$srun_pid" 2>/dev/null || break
         for ((tries = 0; tries < 40; tries++)); do
+            # Again and again: a holder that is just becoming the gate does not hear it.
+            if ((tries % 5 == 0)); then kill -"$signal" "$srun_pid" 2>/dev/null || break 2; fi
             kill -0 "$srun_pid" 2>/dev/null || break 2
             sleep 0.05
         done
@@ -187,9 +194,23 @@ await_prologs() {
     holder_lives "$state"
 }
 
+# The way out that another shell of this job has started: true when it is ready.
+await_others() {
+    local deadline=$((SECONDS + ready_timeout_s)) text
+    while ((SECONDS < deadline)) && holder_lives "$state"; do
+        read_text "$state/status.json"
+        if [[ $text == *'"ready": true'* ]]; then return 0; fi
+        sleep 0.05
+    done
+    complain "the one that is there is not up ($state/log says why)"
+    return 1
+}
+
 start() {
     local count=${SLURM_JOB_NUM_NODES:-${SLURM_NNODES:-1}} outcome=0
-    if ! { find_state "$job.$restart" && { [[ $state != "$run_base"/* ]] || await_prologs; }; }; then
+    if find_state "$job.$restart" && [[ $state != "$run_base"/* ]]; then
+        await_others || return 1
+    elif [[ -z $state ]] || ! await_prologs; then
         command -v srun >/dev/null || { complain 'srun is not on PATH' && return 1; }
         try_step '' || outcome=$?
         # One address has to serve all nodes; where some have a python3 for the gate and some have not, none uses it.
@@ -239,7 +260,7 @@ stop() {
     printf 'hpcproxy: the way out is still up; Slurm ends it with the job\n' >&2
 }
 
-caller=${2-} job=${SLURM_JOB_ID-} restart=${SLURM_RESTART_COUNT:-0}
+state='' caller=${2-} job=${SLURM_JOB_ID-} restart=${SLURM_RESTART_COUNT:-0}
 if ! [[ $job =~ ^[0-9]{1,10}$ && $restart =~ ^[0-9]{1,10}$ ]]; then
     complain 'this is no Slurm job (SLURM_JOB_ID is not set)'
     exit 1

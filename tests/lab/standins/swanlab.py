@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import re
 from collections.abc import Callable
@@ -50,7 +50,7 @@ class _Cloud:
     def log_in(self, request: Request) -> Response:
         if request.headers.get("authorization") != self.world.token:
             return _json({"message": "no such key"}, 401)
-        later = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=30)
+        later = dt.datetime.now(dt.timezone.utc) + dt.timedelta(days=30)
         user = {"username": USER, "name": USER}
         return _json({"sid": "s1", "expiredAt": later.strftime("%Y-%m-%dT%H:%M:%S.000Z"), "userInfo": user})
 
