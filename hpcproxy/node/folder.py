@@ -7,7 +7,7 @@ from typing import List
 PATH_LIMIT = 107  # sun_path holds 108 bytes, its final NUL included
 LONGEST_ENV = 1 << 20
 SSH_SUFFIX = len("/ctl.") + 16  # ssh makes its control socket under a temporary name first
-OURS = ("ctl", "socks", "pid", "log", "status.json", "status.json.tmp", "access.log")
+OURS = ("ctl", "pid", "log", "status.json", "status.json.tmp", "access.log")
 
 
 class BadFolder(Exception):

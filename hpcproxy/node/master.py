@@ -83,7 +83,6 @@ class Master:
     def __init__(self, loop: Loop, argv: Tuple[str, ...], folder: str, tell: Callable[[str], None]) -> None:
         self.loop, self.tell = loop, tell
         self.control = Control(loop, os.path.join(folder, "ctl"))
-        self.socks_path = os.path.join(folder, "socks")
         self.argv = argv
         self.log = SshLog()
         self.talk: List[str] = []
@@ -95,12 +94,12 @@ class Master:
 
     async def start(self, deadline: float) -> None:
         """ssh is logged in and takes requests; MasterLost when it has ended instead, TimedOut."""
-        for path in (self.control.path, self.socks_path):
-            try:
-                os.unlink(path)
-            except FileNotFoundError:
-                pass
-        extra = ["-M", "-S", self.control.path, "-D", self.socks_path]
+        try:
+            os.unlink(self.control.path)
+        except FileNotFoundError:
+            pass
+        # A forward of the user's own ~/.ssh/config would want a port that another ssh of his has already.
+        extra = ["-M", "-S", self.control.path, "-o", "ClearAllForwardings=yes"]
         self.tells_eof = await knows_log_verbose(self.loop, self.argv[0])
         if self.tells_eof:
             extra += ["-o", "LogVerbose=" + LOG_VERBOSE]

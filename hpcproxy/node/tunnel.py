@@ -46,9 +46,8 @@ class Candidate:
         """Not its turn for a while: a permanent failure rarely, another one sooner, with jitter, longer each time."""
         self.verdict = verdict
         self.pause_s = min(self.retry_max_s, max(SHORTEST_S, self.pause_s * 2))
-        self.next_try = time.monotonic() + jitter(
-            max(RARELY_S, self.retry_max_s) if verdict.permanent else self.pause_s
-        )
+        rarely_s = max(RARELY_S, self.retry_max_s)
+        self.next_try = time.monotonic() + jitter(rarely_s if verdict.permanent else self.pause_s)
 
     def lost(self, lived_s: float) -> None:
         """It worked and does so no more: next try almost at once, unless it never works for long."""

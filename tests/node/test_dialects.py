@@ -274,7 +274,7 @@ def test_the_access_log_counts_what_was_moved(gate, far_end, port):
         (b"GET http://::1:3080/ HTTP/1.1\r\n\r\n", 400),
         (b"nonsense\r\n\r\n", 400),
         (b"\x16\x03\x01\x02\x00", 400),
-        (b"\r\nGET http://h/ HTTP/1.1\r\n\r\n", 400),
+        (b"\r\n\r\nGET http://h/ HTTP/1.1\r\n\r\n", 400),
         (b"GET http://h/ HTTP/1.1\nHost: h\n\n", 400),
         (b"GET http://h/ HTTP/1.1\r\nA: b\r\n folded\r\n\r\n", 400),
         (b"GET http://h/ HTTP/1.1\r\nA : b\r\n\r\n", 400),

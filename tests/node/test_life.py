@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from .harness import PORT, Agent, Sshd, clean_environment, until
+from .harness import PORT, Agent, Sshd, clean_environment, echo, until
 
 
 def run(*words, **options):
@@ -154,6 +154,22 @@ def test_one_good_jump_host_is_enough(start_agent, jump_host, tmp_path):
     finally:
         sshd.stop()
     assert agent.lines() == ["failed c1 key bad: the jump host refuses the key", "ready c1 good"]
+
+
+def test_forwards_of_the_users_own_configuration_do_not_collide(start_agent, jump_host, far_end, tmp_path):
+    server, busy = far_end(echo), far_end(echo)
+    config = tmp_path / "config"
+    forwards = "LocalForward 127.0.0.1:{0} h:1\nDynamicForward 127.0.0.1:{0}\n".format(busy.port)
+    config.write_text("Host *\n{}RemoteForward {} h:1\n".format(forwards, busy.port))
+    jump = jump_host.jump()
+    jump["argv"][jump["argv"].index("-F") + 1] = str(config)
+    agent = start_agent([jump])
+    sock, head = agent.tunnel(server.target)
+    with sock:
+        assert b" 200 " in head
+        sock.sendall(b"hello")
+        assert sock.recv(10) == b"hello"
+    assert "in use" not in agent.log()
 
 
 def test_a_passing_failure_is_said_once_and_tried_again(start_agent, tmp_path):
