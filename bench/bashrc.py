@@ -4,7 +4,7 @@
 
 Interactive bash with and without the block, in turn, so that what the machine does meanwhile meets both alike.
 The promise is at most 2 ms, with a tunnel up or not (docs/design.md).
-"""  # noqa: INP001 - a script, no package
+"""
 
 from __future__ import annotations
 

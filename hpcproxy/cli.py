@@ -16,7 +16,7 @@ from invoke.parser.argument import Argument
 from invoke.program import Program
 from invoke.tasks import Task, task
 
-from hpcproxy import __version__, ops, rehearsal
+from hpcproxy import __version__, fleet, ops, rehearsal
 from hpcproxy.errors import UsageError
 from hpcproxy.ops import Account
 from hpcproxy.report import console, number, quiet_pipe, results, say, table, verb
@@ -28,6 +28,7 @@ def _account() -> Account:
 
 
 _CHECK_TIMEOUT_S = 20
+_CONNECT_TIMEOUT_S = 30
 JUMP_HELP = "Jump host, [USER@]HOST[:PORT]; may be given several times, the next is tried when one fails."
 
 
@@ -67,6 +68,8 @@ def init(
             print(f"login         {result.jump}  {result.reason}")
         else:
             say(f"{result.layer}: {result.jump}: {result.reason}")
+    if ops.status(account)[1]:
+        say("now bring the installed files up to date: hpcproxy install-bashrc")
     if not report.works:
         raise Exit("hpcproxy: the settings are written, but the way out does not work yet", code=1)
 
@@ -229,13 +232,13 @@ def check(_context: Context, timeout: int | None = None, json_: bool = False) ->
     help={
         "host": "Host to connect to; its name is resolved at the jump host.",
         "port": "TCP port.",
-        "timeout": "Seconds to wait for the connection.",
+        "timeout": "Seconds to wait for the connection (default 30).",
     },
 )
 @verb
-def nc(_context: Context, host: str, port: str, timeout: int = 30) -> None:
+def nc(_context: Context, host: str, port: str, timeout: str | None = None) -> None:
     """Carry stdin and stdout over a connection through the way out; for ssh's ProxyCommand."""
-    ops.nc(_account(), host, number(port) or 0, number(timeout) or 30)
+    ops.nc(_account(), host, number(port) or 0, number(timeout) or _CONNECT_TIMEOUT_S)
 
 
 def _absolute(path: str | None) -> str | None:
@@ -246,7 +249,7 @@ def _absolute(path: str | None) -> str | None:
 def user_tasks() -> Collection:
     """Return the collection of everything a user types."""
     tasks = (init, install_bashrc, uninstall_bashrc, uninstall, wrap, render, up, down, status, check, nc)
-    collection = Collection(*tasks, rehearsal.demo)
+    collection = Collection(*tasks, *fleet.TASKS, rehearsal.demo)
     collection.add_collection(rehearsal.lab_tasks())
     return collection
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
+from urllib.parse import urlsplit
 
 import pydantic
 import yaml
@@ -136,6 +137,10 @@ def _rule(value: str) -> str:
 def _http_url(value: str) -> str:
     if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[!-~]*)?", value, re.ASCII):
         raise ValueError(f"{value!r} is not an http:// or https:// address")
+    try:
+        urlsplit(value).port  # noqa: B018 - it is the question that raises
+    except ValueError:
+        raise ValueError(f"{value!r}: there is no such port") from None
     return value
 
 
@@ -228,6 +233,8 @@ class Config(pydantic.BaseModel):
     @pydantic.field_validator("no_proxy", "allow", "deny", mode="before")
     @classmethod
     def _lists(cls, value: object) -> object:
+        if isinstance(value, str):
+            return (value,)
         return tuple(value) if isinstance(value, list) else value  # YAML has lists only
 
 
@@ -244,6 +251,11 @@ class Layer:
 
 def parse_layer(source: str, text: str) -> Layer:
     """Return the settings in YAML `text`; raises ConfigError on bad YAML, a non-mapping or an unknown key."""
+    return Layer(source, parse_mapping(source, text, KEYS))
+
+
+def parse_mapping(source: str, text: str, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Return the mapping in YAML `text`, whose keys are among `keys`, each once; raises ConfigError."""
     try:
         values = yaml.safe_load(text)
     # A tag that does not fit its value, a date that is none: PyYAML lets Python's own errors through.
@@ -253,12 +265,12 @@ def parse_layer(source: str, text: str) -> Layer:
         raise ConfigError(source, where, f"not valid YAML: {getattr(error, 'problem', None) or error}") from None
     values = {} if values is None else values
     if not isinstance(values, dict):
-        raise ConfigError(source, "", "expected `key: value` lines", KEYS)
+        raise ConfigError(source, "", "expected `key: value` lines", keys)
     for key in values:
-        if key not in Config.model_fields:
-            raise ConfigError(source, str(key), "unknown key", KEYS)
+        if key not in keys:
+            raise ConfigError(source, str(key), "unknown key", keys)
     _refuse_doubles(source, text)
-    return Layer(source, values)
+    return values
 
 
 def _refuse_doubles(source: str, text: str) -> None:

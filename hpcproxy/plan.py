@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,10 @@ from hpcproxy.errors import ConfigError
 SCRIPT_MODE = 0o700
 SOURCED_MODE = 0o600
 
+# Where the Prolog keeps the state of jobs, on every node. Root's: what lies in it cannot be put there by anybody else.
+RUN = Path("/run/hpcproxy")
+
+PROLOG, EPILOG, TASK_PROLOG = "prolog", "epilog", "taskprolog"
 AGENT_SETTINGS = "agent.json"
 AGENT_PROGRAM = "agent.pyz"
 
@@ -53,7 +57,7 @@ class Home:
 class Artifact:
     """One file to be made: `name` is what the user calls it, `source` where its content comes from.
 
-    A source is a template (`*.j2`), AGENT_SETTINGS or AGENT_PROGRAM.
+    A source is a template (`*.j2`), AGENT_SETTINGS, AGENT_PROGRAM or a key of the plan's `texts`.
     """
 
     name: str
@@ -61,6 +65,7 @@ class Artifact:
     path: Path
     mode: int
     summary: str
+    owner: str = ""  # an account's name; none: whoever installs
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class Plan:
     artifacts: tuple[Artifact, ...]
     values: Mapping[str, Any]
     agent: Mapping[str, Any]
+    texts: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def account_plan(config: Config, home: Home) -> Plan:
@@ -94,14 +100,16 @@ def account_plan(config: Config, home: Home) -> Plan:
                 "the gate: one port, HTTP and SOCKS, for the job's user only",
             ),
         ),
-        values=_values(config, home),
-        agent=_agent(config, home),
+        values=script_values(config, home.directory, home.known_hosts),
+        agent=agent_settings(config, home.known_hosts),
     )
 
 
-def _values(config: Config, home: Home) -> dict[str, Any]:
+def script_values(config: Config, programs: Path, known_hosts: Path) -> dict[str, Any]:
+    """Return what the templates of every installation take; `programs` is where the scripts and the agent lie."""
     return {
-        "home": home.directory,
+        "home": programs,
+        "run": RUN,
         "port": config.port,
         "gate": config.gate,
         "scheme": config.scheme,
@@ -117,7 +125,7 @@ def _values(config: Config, home: Home) -> dict[str, Any]:
         "jump_names": [str(jump) for jump in config.jump],
         "jump_destinations": [jump.destination for jump in config.jump],
         "jump_ports": [jump.port or "" for jump in config.jump],
-        "ssh_options": ssh.options(config, home.known_hosts),
+        "ssh_options": ssh.options(config, known_hosts),
         "cipher_option": ssh.CIPHER_OPTION,
         "probe_target": ssh.PROBE_TARGET,
         "failure_texts": [failure.text for failure in ssh.FAILURES],
@@ -127,9 +135,9 @@ def _values(config: Config, home: Home) -> dict[str, Any]:
     }
 
 
-def _agent(config: Config, home: Home) -> dict[str, Any]:
+def agent_settings(config: Config, known_hosts: Path) -> dict[str, Any]:
     """Return agent.json, version 1 (hpcproxy/node/settings.py reads it)."""
-    options = ssh.options(config, home.known_hosts)
+    options = ssh.options(config, known_hosts)
     return {
         "version": 1,
         "jumps": [{"name": str(jump), "argv": ["ssh", *options, "-N", *ssh.target(jump)]} for jump in config.jump],
@@ -143,4 +151,5 @@ def _agent(config: Config, home: Home) -> dict[str, Any]:
         "connect_timeout_s": config.connect_timeout_s,
         "alive_interval_s": config.alive_interval_s,
         "alive_count": config.alive_count,
+        "retry_max_s": config.retry_max_s,
     }

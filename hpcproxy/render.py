@@ -75,6 +75,8 @@ def _only_shell_text(value: object) -> object:
 def _render_one(environment: jinja2.Environment, artifact: Artifact, plan: Plan) -> bytes:
     if artifact.source == AGENT_PROGRAM:
         return build.build()
+    if artifact.source in plan.texts:
+        return plan.texts[artifact.source]
     if artifact.source == AGENT_SETTINGS:
         return (json.dumps(plan.agent, indent=2) + "\n").encode()
     try:

@@ -46,14 +46,17 @@ def results(done: list[Result]) -> None:
         print(f"{'removed' if gone else result.outcome.value:12}  {result.path}")
 
 
-def number(value: Any) -> int | None:  # noqa: ANN401 - Invoke hands over what was typed
-    """Return a flag's number; raises UsageError for what is none. Invoke guesses a flag's type from its default."""
+def number(value: Any, low: int = 1, high: int = 65535) -> int | None:  # noqa: ANN401 - Invoke hands over what was typed
+    """Return a flag's number, from `low` to `high`; raises UsageError for what is none, None for what was not given."""
     if value is None:
         return None
     try:
-        return int(value)
+        found = int(value)
     except ValueError:
         raise UsageError(f"{value!r} is not a whole number") from None
+    if not low <= found <= high:
+        raise UsageError(f"{value} is not between {low} and {high}")
+    return found
 
 
 @contextlib.contextmanager

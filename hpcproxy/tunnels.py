@@ -1,11 +1,12 @@
 """The ways out of this account on this machine: found by their state directories, started and ended. Runs processes.
 
-A state directory is `hpcproxy-KEY-XXXXXXXX` below `$TMPDIR` or /tmp, KEY being JOB.RESTART or `shell.0`. One that is
-not ours by owner and mode is never read.
+A state directory is `hpcproxy-KEY-XXXXXXXX` below `$TMPDIR` or /tmp, KEY being JOB.RESTART or `shell.0`, or
+`/run/hpcproxy/KEY` where an admin's Prolog made it. One that is not ours by owner and mode is never read.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -20,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from hpcproxy.errors import WayOutError
+from hpcproxy.plan import RUN
 
 _NAME = re.compile(r"hpcproxy-(?P<job>shell|[0-9]+)\.(?P<restart>[0-9]+)-[A-Za-z0-9]{8}")
+_RUN_NAME = re.compile(r"(?P<job>[0-9]+)\.(?P<restart>[0-9]+)")
 _BASE_MAX_CHARS = 48
 # What status.json counts; ssh alone counts its reconnects only.
 COUNTS = ("reconnects", "requests", "active", "bytes_up", "bytes_down", "held", "refused", "denied")
@@ -65,11 +68,14 @@ def base(environ: Mapping[str, str]) -> Path:
     return Path(text if fits else "/tmp")  # noqa: S108
 
 
-def find(environ: Mapping[str, str], job: str | None = None) -> list[Tunnel]:
+def find(environ: Mapping[str, str], job: str | None = None, run: Path = RUN) -> list[Tunnel]:
     """Return our ways out whose holder lives, all of them or those of `job`, oldest first."""
     tunnels = []
-    for directory in sorted(base(environ).glob("hpcproxy-*")):
-        match = _NAME.fullmatch(directory.name)
+    candidates = [(directory, _RUN_NAME.fullmatch(directory.name)) for directory in sorted(run.glob("[0-9]*"))]
+    candidates += [
+        (directory, _NAME.fullmatch(directory.name)) for directory in sorted(base(environ).glob("hpcproxy-*"))
+    ]
+    for directory, match in candidates:
         if match is None or (job is not None and match["job"] != job) or not _ours(directory):
             continue
         tunnel = _read(directory, match["job"], int(match["restart"]))
@@ -93,7 +99,7 @@ def _read(directory: Path, job: str, restart: int) -> Tunnel | None:
         url = (directory / "env").read_text().splitlines()[4]
         if start_time(int(pid_text)) != started:
             return None
-        status = _status(directory / "status.json")
+        status = _status(directory / "status.json") or _said(directory)
     except (OSError, ValueError, IndexError):
         return None
     return Tunnel(
@@ -116,6 +122,18 @@ def _status(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError:
         return {}
     return status if isinstance(status, dict) else {}
+
+
+def _said(directory: Path) -> Mapping[str, Any]:
+    """Return what is known where the state is a service account's: what the holder has said, a line each."""
+    try:
+        lines = (directory.parent / "holders" / f"{directory.name}.said").read_text(errors="replace").splitlines()
+    except OSError:
+        return {}
+    words = [line.split(" ", 2) for line in lines]
+    ready = [word[-1] for word in words if word[0] == "ready"]
+    failed = [word[-1] for word in words if word[0] in ("failed", "gave-up")]
+    return {"ready": bool(ready), "jump": ready[-1] if ready else None, "last_error": failed[-1] if failed else None}
 
 
 def start_time(pid: int) -> str | None:
@@ -194,7 +212,8 @@ def stop(tunnel: Tunnel, timeout_s: float = 10) -> None:
     deadline = time.monotonic() + timeout_s
     if started is None:
         return
-    os.kill(tunnel.pid, signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):  # it may end by itself at this very moment
+        os.kill(tunnel.pid, signal.SIGTERM)
     while start_time(tunnel.pid) == started and _state(tunnel.pid) != "Z":
         if time.monotonic() > deadline:
             raise WayOutError("tunnel", f"process {tunnel.pid} does not end")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import socket
 import ssl
 import subprocess
@@ -86,13 +87,19 @@ def fetch_address(proxy_url: str, check_url: str, timeout_s: float) -> Answer:
         with connect(proxy_url, host, port, timeout_s) as raw:
             stream = ssl.create_default_context().wrap_socket(raw, server_hostname=host) if tls else raw
             with stream:
-                status, body = _get(stream, host, target.path or "/")
+                path = (target.path or "/") + (f"?{target.query}" if target.query else "")
+                status, body = _get(stream, host, None if port == (443 if tls else 80) else port, path)
     except ssl.SSLError as error:
         raise WayOutError("TLS", f"{host}: {error.reason or error}", "is something between here and there?") from None
     except (OSError, http.client.HTTPException) as error:
         raise WayOutError("answer", f"{host} did not answer through the tunnel: {error or 'it hung up'}") from None
     if status != _HTTP_OK:
         raise WayOutError("answer", f"{check_url} answered with status {status}")
+    try:
+        ipaddress.ip_address(body)
+    except ValueError:
+        advice = "is check_url right, or does a portal stand between here and there?"
+        raise WayOutError("answer", f"{check_url} answered with something that is no address", advice) from None
     return Answer(address=body, latency_ms=(time.monotonic() - begin) * 1000)
 
 
@@ -100,7 +107,10 @@ def connect(proxy_url: str, host: str, port: int, timeout_s: float) -> socket.so
     """Return a connection to `host:port` through `proxy_url`; raises WayOutError naming the layer that failed."""
     url = urlsplit(proxy_url)
     kind = python_socks.ProxyType.HTTP if url.scheme == "http" else python_socks.ProxyType.SOCKS5
-    proxy = Proxy(proxy_type=kind, host=url.hostname or "", port=url.port or 0, rdns=url.scheme != "socks5")
+    try:
+        proxy = Proxy(proxy_type=kind, host=url.hostname or "", port=url.port or 0, rdns=url.scheme != "socks5")
+    except ValueError as error:
+        raise WayOutError("tunnel", f"{proxy_url!r} is no address of a way out: {error}") from None
     try:
         return proxy.connect(host, port, timeout=timeout_s)
     except socket.gaierror:
@@ -117,8 +127,8 @@ def connect(proxy_url: str, host: str, port: int, timeout_s: float) -> socket.so
         raise WayOutError("far end", f"{host}:{port} was not reached by the jump host{reason}") from None
 
 
-def _get(stream: socket.socket, host: str, path: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection(host)
+def _get(stream: socket.socket, host: str, port: int | None, path: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection(host, port)
     connection.sock = stream
     connection.request("GET", path, headers={"User-Agent": "hpcproxy", "Accept": "text/plain", "Connection": "close"})
     response = connection.getresponse()

@@ -6,14 +6,18 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 
 from hpcproxy.config import SITE_CONFIG
 from hpcproxy.ops import Account
+from tests import sshd
+from tests.holder import Holder, write_script
+from tests.sshd import Sshd
 
 hypothesis.settings.register_profile("steady", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("steady")
@@ -55,3 +59,31 @@ def account(home: Path) -> Account:
     """The account that `home` belongs to."""
     del home
     return Account.of(os.environ)
+
+
+@pytest.fixture(scope="module")
+def jump_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """A jump host that works; tests leave it as it is."""
+    with sshd.running(tmp_path_factory.mktemp("jump")) as server:
+        yield server
+
+
+@pytest.fixture(params=["gate", "ssh"])
+def mode(request: pytest.FixtureRequest) -> str:
+    """Who listens at the port: both ways are first-class."""
+    return str(request.param)
+
+
+@pytest.fixture
+def hold(tmp_path: Path, mode: str) -> Iterator[Callable[..., Holder]]:
+    """Start a holder with these settings in this mode; it is ended when the test is."""
+    holders: list[Holder] = []
+
+    def start(job: str = "", **settings: Any) -> Holder:
+        script = write_script(tmp_path / f"home {len(holders)}", **{"gate": mode == "gate", **settings})
+        holders.append(Holder(script, job))
+        return holders[-1]
+
+    yield start
+    for holder in holders:
+        holder.end()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import shutil
 import socket
 import subprocess
+import termios
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ from pathlib import Path
 SHELLS = ("bash", "dash")
 PROXY_VARIABLES = (
     "http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY",
-    "ftp_proxy", "grpc_proxy", "no_grpc_proxy", "PIP_PROXY",
+    "ftp_proxy", "grpc_proxy", "no_grpc_proxy", "PIP_PROXY", "NODE_USE_ENV_PROXY",
 )  # fmt: skip
 
 
@@ -33,19 +35,30 @@ def script(shell: str, text: str, environ: Mapping[str, str] = os.environ) -> su
 
 
 def interactive(shell: str, text: str, environ: Mapping[str, str] = os.environ) -> tuple[int, str]:
-    """Run `text` in an interactive shell at a terminal; return its exit code and all that the terminal showed."""
-    argv = _argv(shell, "-i", "-c", text)
-    child, terminal = pty.fork()
-    if child == 0:
-        os.execve(argv[0], argv, dict(environ))  # noqa: S606 - it is a shell
-    shown = b""
+    """Run `text` in an interactive shell with a terminal of its own; return its exit code and all that it printed.
+
+    The terminal is only for input and job control: what is written to one may be lost when its last user goes.
+    """
+    keyboard, terminal = pty.openpty()
     try:
-        while chunk := os.read(terminal, 4096):
-            shown += chunk
-    except OSError:
-        pass  # how Linux says that the last user of the terminal has gone
-    os.close(terminal)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), shown.decode().replace("\r\n", "\n")
+        done = subprocess.run(
+            _argv(shell, "-i", "-c", text),
+            stdin=terminal,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+            env=dict(environ),
+            start_new_session=True,
+            preexec_fn=_take_the_terminal,
+        )
+    finally:
+        os.close(terminal)
+        os.close(keyboard)
+    return done.returncode, done.stdout.decode()
+
+
+def _take_the_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.servers import free_port
 from tests.waiting import until
@@ -64,6 +65,11 @@ class Sshd:
     @property
     def known_hosts(self) -> str:
         return f"[127.0.0.1]:{self.port} {self.host_key}\n"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `write_script` needs to go through it."""
+        return {"jump": self.jump, "identity": str(self.identity), "known_hosts": self.known_hosts}
 
     def start(self) -> None:
         """Listen; returns when it greets."""

@@ -90,6 +90,7 @@ def test_an_interactive_shell_uses_a_way_out_that_is_up(shell: str, source: str)
         "grpc_proxy  ",
         "no_grpc_proxy  ",
         "PIP_PROXY  ",
+        "NODE_USE_ENV_PROXY  ",
         f"hpcproxy: on, {url}",
     ]
     assert code == 0
@@ -108,7 +109,7 @@ def test_programs_get_what_the_shell_shows(shell: str, source: str) -> None:
 @every_shell
 @pytest.mark.parametrize("shift", range(3))
 def test_off_brings_back_what_was_set_empty_or_unset(shell: str, shift: int, source: str) -> None:
-    states = islice(cycle(["unset", "", "http://theirs:1 a'$(touch x)"]), shift, None)
+    states = islice(cycle(["unset", "", "http://127.0.0.1:1 a'$(touch x)"]), shift, None)
     before = {name: state for name, state in zip(PROXY_VARIABLES, states) if state != "unset"}
     environ = {**os.environ, **before}
     expected = [f"{name} {'x' if name in before else ''} {before.get(name, '')}" for name in PROXY_VARIABLES]
@@ -121,6 +122,39 @@ def test_off_brings_back_what_was_set_empty_or_unset(shell: str, shift: int, sou
         inner = shlex.quote(f"{source}proxy_off >/dev/null\n{SHOW}")
         _, shown = interactive(shell, f"{source}proxy_on >/dev/null\n{shell} -c {inner}", environ)
         assert shown.splitlines() == expected
+
+
+@every_shell
+def test_the_gate_is_spelled_for_everybody(shell: str, source: str) -> None:
+    with tunnel_state(url="http://127.64.0.1:2015"):
+        _, shown = interactive(shell, f"{source}{SHOW}")
+    assert "https_proxy x http://127.64.0.1:2015" in shown.splitlines()
+    assert "NODE_USE_ENV_PROXY x 1" in shown.splitlines()
+
+
+@every_shell
+@pytest.mark.parametrize(
+    "theirs", ["http://proxy.site:3128", "http://u:p@10.1.2.3:8080/", "socks5h://[2001:db8::1]:1080"]
+)
+def test_a_proxy_of_the_sites_stays_in_force_and_a_new_shell_is_silent(shell: str, theirs: str, source: str) -> None:
+    show = 'printf "%s\\n" "$https_proxy" "${http_proxy-unset}" "${no_proxy%%,*}"\n'
+    environ = {**os.environ, "https_proxy": theirs}
+    with tunnel_state() as state:
+        assert interactive(shell, f"{source}{show}", environ)[1].splitlines() == [theirs, "unset", "localhost"]
+        said = interactive(shell, f"{source}proxy_on", environ)[1].splitlines()
+        assert said[0].startswith("hpcproxy: the proxy that your environment names stays in force (replace_proxy: true")
+        replaced = f"{source}proxy_off >/dev/null\n__hpcproxy_replace=1\nproxy_on\n{show}"
+        assert interactive(shell, replaced, environ)[1].splitlines()[1:3] == [url_of(state)] * 2
+
+
+@every_shell
+@pytest.mark.parametrize(
+    "recipe", ["socks5://127.0.0.1:2015", "http://localhost:2015", "http://u@localhost", "socks5h://[::1]:1"]
+)
+def test_the_old_recipe_on_loopback_is_replaced(shell: str, recipe: str, source: str) -> None:
+    with tunnel_state() as state:
+        shown = interactive(shell, f'{source}printf "%s" "$https_proxy"', {**os.environ, "https_proxy": recipe})[1]
+    assert shown == url_of(state)
 
 
 @every_shell

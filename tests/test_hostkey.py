@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,6 @@ from tests import servers, sshd
 from tests.sshd import Sshd
 
 KEY = HostKey("[h]:2222", "ssh-ed25519", "AAAA")
-
-
-@pytest.fixture(scope="module")
-def jump_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with sshd.running(tmp_path_factory.mktemp("jump")) as server:
-        yield server
 
 
 # ------------------------------------------------------------------------------------------------ the list

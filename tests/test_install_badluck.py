@@ -73,7 +73,7 @@ def test_kill_at_any_moment_leaves_every_file_old_or_new(home: Path, account: Ac
     old = {path: OLD if path == account.bashrc else b"# old " * 200 + path.name.encode() for path in wanted}
     seen, number, signalled = set(), 0, signal.SIGKILL
     while signalled:
-        number += 7 if number > 60 else 1  # every call of the first file, then every seventh: a prime, so all kinds
+        number += 13 if number > 60 else 1  # every call of the first file, then every 13th: a prime, so all kinds
         for path, content in old.items():
             path.write_bytes(content)
         signalled = _killed_before_call(number, steps)
@@ -141,7 +141,7 @@ def _limited(size_bytes: int) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("limit_bytes", "failing"), [(10, "config.yaml"), (2000, "tunnel.sh"), (100_000, ".bashrc")], ids=str
+    ("limit_bytes", "failing"), [(10, "config.yaml"), (2000, "tunnel.sh"), (100_000, "agent.pyz")], ids=str
 )
 def test_a_file_that_cannot_grow_leaves_the_old_one_and_no_debris(limit_bytes: int, failing: str, home: Path) -> None:
     old = b"# long\n" * 20_000

@@ -20,12 +20,6 @@ from tests.waiting import until
 pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 
 
-@pytest.fixture(scope="module")
-def jump_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with sshd.running(tmp_path_factory.mktemp("jump")) as server:
-        yield server
-
-
 @pytest.fixture
 def set_up(account: Account, jump_host: Sshd) -> Iterator[Account]:
     """An account after `init` and `install-bashrc`, on a port of its own; its tunnel ends with the test."""
@@ -51,7 +45,7 @@ def test_up_status_check_down(set_up: Account, jump_host: Sshd) -> None:
     port = ops.settings_of(set_up).port
     tunnel = ops.up(set_up, _silence)
     assert (tunnel.job, tunnel.ready, tunnel.jump) == ("shell", True, jump_host.jump)
-    assert tunnel.url == f"socks5h://127.0.0.1:{port}"
+    assert tunnel.url == f"http://127.0.0.1:{port}"
     found, drift = ops.status(set_up)
     assert ([(one.pid, one.ready) for one in found], drift) == ([(tunnel.pid, True)], [])
     assert tunnel.as_json()["directory"].startswith(os.environ["TMPDIR"])
@@ -135,7 +129,7 @@ def test_check_and_up_without_a_jump_host_say_what_to_run(account: Account) -> N
 
 def test_up_refuses_files_that_are_not_as_the_settings_say(set_up: Account) -> None:
     with set_up.home.config.open("a") as file:
-        file.write("scheme: socks5\n")
+        file.write("gate: false\nscheme: socks5\n")
     assert [path.name for path in ops.status(set_up)[1]] == ["tunnel.sh"]
     with pytest.raises(WayOutError, match="run: hpcproxy install-bashrc"):
         ops.up(set_up, _silence)

@@ -9,7 +9,7 @@ from pathlib import Path
 from hpcproxy.lab.machine import Machine
 from hpcproxy.lab.spec import USERS
 
-SERVICE_USERS = {"munge": 990, "slurm": 991, "sshd": 992}  # ids for machines whose packages made none
+SERVICE_USERS = {"munge": 990, "slurm": 991, "sshd": 992, "hpcproxy": 989}  # ids for machines whose packages made none
 _FIRST_PERSON = 1000
 _FIRST_SERVICE_AGAIN = 60000  # Debian gives slurm 64030
 KEY = ".ssh/id_ed25519"
@@ -34,6 +34,17 @@ def create(machines: Iterable[Machine]) -> None:
         public = shared.path(f"/home/{user}/{KEY}.pub").read_text()
         for machine in jumps:
             machine.put(f"/home/{user}/.ssh/authorized_keys", public, 0o600, (uid, uid))
+
+
+def admit_root(controller: Machine, nodes: Iterable[Machine]) -> None:
+    """Root on the controller has a key, and it opens the nodes."""
+    controller.directory("/root/.ssh", 0o700)
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "admin", "-f", f"/root/{KEY}"]
+    controller.run(command, check=True)
+    public = controller.path(f"/root/{KEY}.pub").read_text()
+    for node in nodes:
+        node.directory("/root/.ssh", 0o700)
+        node.put("/root/.ssh/authorized_keys", public, 0o600)
 
 
 def ids(machine: Machine, user: str) -> tuple[int, int]:

@@ -82,7 +82,10 @@ def _furnish_and_start(spec: LabSpec, machines: Mapping[str, Machine], on_step: 
         accounts.create(every)
         slurm.configure(cluster, spec)
         on_step("services")
-        outside = [pool.submit(_start_jump, jump) for jump in jumps]
+        with_sshd = [machine for machine in cluster if spec.node_sshd]
+        if with_sshd:
+            accounts.admit_root(machines[CONTROLLER], with_sshd)
+        outside = [pool.submit(_start_jump, host) for host in (*jumps, *with_sshd)]
         outside.append(pool.submit(_start_internet, every, machines[INTERNET]))
         slurm.start(cluster, pool)
         for future in outside:

@@ -58,7 +58,8 @@ class LabSpec:
     """A lab to build. Wrong values raise LabError here and nowhere later.
 
     `slurm_conf` replaces or adds lines of slurm.conf; `expose` are paths of this machine that the lab's hosts see at
-    the same place, read-only, where they would otherwise be hidden or out of reach for alice and bob.
+    the same place, read-only, where they would otherwise be hidden or out of reach for alice and bob. With `node_sshd`
+    root on the controller has a key that opens an sshd on every compute node, as a cluster's admin has.
     """
 
     name: str = "lab"
@@ -69,6 +70,7 @@ class LabSpec:
     cpus: int = 4
     memory_mb: int = 1000
     gpus: int = 2
+    node_sshd: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slurm_conf", {str(key): str(value) for key, value in self.slurm_conf.items()})

@@ -53,6 +53,7 @@ class Clients:
         self.peers = Peers()
         self.allowed = who_may_pass(uid)
         self.strangers: Set[object] = set()
+        self.troubles: Set[object] = set()
         self.talks: Set[Talk] = set()
         listener.setblocking(False)
         gate.record.open_bytes = self.open_bytes
@@ -66,7 +67,7 @@ class Clients:
                     sock, address = self.listener.accept()
                 except BlockingIOError:
                     await watch.wait_readable()
-                    break
+                    continue
                 except OSError as error:
                     if error.errno in EXHAUSTED:  # wait until some connection ends; the port stays ours meanwhile
                         self.gate.record.log("accept: {}".format(os.strerror(error.errno)))
@@ -76,6 +77,17 @@ class Clients:
             await self.loop.sleep(0)
 
     def _admit(self, sock: socket.socket, address: Tuple[str, int]) -> None:
+        """The client is served or closed. What the kernel refuses for it (ENOSPC: no more epoll) ends it alone."""
+        try:
+            self._let_in(sock, address)
+        except OSError as error:
+            sock.close()
+            if error.errno not in self.troubles:
+                self.troubles.add(error.errno)
+                why = os.strerror(error.errno or 0)
+                self.gate.record.log("a client could not be served: {}; more are closed without a line".format(why))
+
+    def _let_in(self, sock: socket.socket, address: Tuple[str, int]) -> None:
         if not self._is_ours(sock, address) or len(self.talks) >= self.max_connections + OVER:
             self.gate.record.refused += 1
             self.gate.record.changed()

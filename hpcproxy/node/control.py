@@ -16,8 +16,10 @@ from .target import Target
 from .way import WayError
 
 BUSY_S = 0.005
-# Connections made in advance: ssh accepts and greets on these while nobody waits for it.
-SPARES = 4
+# Connections made in advance, and not in the moment when ssh is busy with the request that used one up: each costs ssh
+# an accept and a greeting, and us two context switches on a node whose other cores compute.
+SPARES = 8
+REFILL_S = 0.02
 
 
 class MasterLost(Exception):
@@ -109,6 +111,7 @@ class Control:
 
     async def _make_spares(self) -> None:
         try:
+            await self.loop.sleep(REFILL_S)
             while len(self.spares) < SPARES and not self.closed:
                 self.spares.append(await self._dial(time.monotonic() + 1))
         except (MasterLost, WayError):

@@ -5,8 +5,9 @@ import stat
 from typing import List
 
 PATH_LIMIT = 107  # sun_path holds 108 bytes, its final NUL included
+LONGEST_ENV = 1 << 20
 SSH_SUFFIX = len("/ctl.") + 16  # ssh makes its control socket under a temporary name first
-OURS = ("ctl", "socks", "pid", "log", "status.json", "status.json.tmp", "access.log")
+OURS = ("ctl", "pid", "log", "status.json", "status.json.tmp", "access.log")
 
 
 class BadFolder(Exception):
@@ -31,16 +32,47 @@ class Folder:
             raise TooDeep("{}: sockets in it need {} bytes, {} are possible".format(self.path, length, PATH_LIMIT))
         # Somebody's home is 0700 and theirs too. What we find here decides what we may remove at the end.
         self.only_ours = all(plain_file(entry) for entry in os.scandir(self.path))
+        self.environment = self._environment()
 
     def write_pid(self) -> None:
         """`pid` names this process so that nobody can be mistaken for it: PID and start time (proc(5), field 22)."""
+        self._write("pid", "{} {}\n".format(os.getpid(), start_time(os.getpid())).encode())
+
+    def restore(self) -> bool:
+        """The directory is there, with `pid` and tunnel.sh's `env` in it; True if they were not. BadFolder.
+
+        A job may empty its TMPDIR, and what is in it then need not be ours.
+        """
+        if not os.path.lexists(self.path):
+            try:
+                os.mkdir(self.path, 0o700)
+            except OSError as error:
+                raise BadFolder("{}: cannot be made anew: {}".format(self.path, error.strerror))
+        check(self.path)
+        if os.path.lexists(os.path.join(self.path, "pid")):
+            return False
+        self.write_pid()
+        if self.environment:
+            self._write("env", self.environment)
+        return True
+
+    def _environment(self) -> bytes:
+        """What tunnel.sh has written for shells of this job; b"" if it did not."""
+        try:
+            fd = os.open(os.path.join(self.path, "env"), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return b""
+        with open(fd, "rb") as file:
+            return file.read(LONGEST_ENV)
+
+    def _write(self, name: str, data: bytes) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            fd = os.open(os.path.join(self.path, "pid"), flags, 0o600)
+            fd = os.open(os.path.join(self.path, name), flags, 0o600)
         except OSError:
             return  # a full disk: nobody can find us, but the way out serves
         try:
-            os.write(fd, "{} {}\n".format(os.getpid(), start_time(os.getpid())).encode())
+            os.write(fd, data)
         except OSError:
             pass  # the same
         finally:
@@ -58,6 +90,10 @@ class Folder:
 
     def remove(self) -> None:
         """The directory and what is in it are gone. One that held more than files when we came loses only ours."""
+        try:
+            check(self.path)
+        except BadFolder:
+            return  # gone, and perhaps somebody else's in its place
         for name in self._names():
             try:
                 os.unlink(os.path.join(self.path, name))

@@ -7,11 +7,11 @@ On stdout, one line each: `ready NODE JUMP`, `failed NODE LAYER TEXT`, `gave-up 
 `gave-up` and after SIGTERM or SIGUSR1, 2 when the arguments, agent.json or the state directory cannot be used.
 """
 
-import errno
 import os
 import signal
 import socket
 import sys
+import time
 from typing import Dict, List, Optional
 
 from .clients import Clients, bind, raise_fd_limit
@@ -20,7 +20,7 @@ from .gate import Gate
 from .loop import Loop
 from .record import Record
 from .settings import BadSettings, Settings, load
-from .tunnel import GaveUp, Tunnel
+from .tunnel import GaveUp, Tunnel, in_table
 
 USAGE = "usage: agent.pyz hold --config FILE --address ADDRESS --port PORT --state DIR [--node NAME] [--uid UID]"
 USAGE += " [--ssh-option OPTION] [--key-note TEXT]"
@@ -126,14 +126,14 @@ def hold(arguments: Arguments, settings: Settings, folder: Folder) -> int:
     try:
         listener = bind(arguments.address, arguments.port)
     except OSError as error:
-        record.announce("gave-up", "port {}".format(port_trouble(arguments, error)))
+        record.announce("gave-up", port_trouble(settings, arguments, error))
         return 0
-    watch_signals(loop)
+    watch_signals(loop, record)
     max_connections = raise_fd_limit(settings.max_connections)
     if max_connections < settings.max_connections:
         record.log("the limit on descriptors allows {} connections".format(max_connections))
     folder.write_pid()
-    tunnel = Tunnel(loop, settings, folder.path, record)
+    tunnel = Tunnel(loop, settings, folder, record)
     clients = Clients(loop, Gate(loop, settings, tunnel, record), listener, arguments.uid, max_connections)
     loop.spawn(clients.accept())
     loop.spawn(keep(loop, tunnel, record))
@@ -157,22 +157,28 @@ async def keep(loop: Loop, tunnel: Tunnel, record: Record) -> None:
         loop.stopping = True
 
 
-def port_trouble(arguments: Arguments, error: OSError) -> str:
-    """Why the port is not ours."""
-    where = "{}:{}".format(arguments.address, arguments.port)
-    if error.errno == errno.EADDRINUSE:
-        return "{} is in use by another process".format(where)
-    return "{}: {}".format(where, error.strerror)
+def port_trouble(settings: Settings, arguments: Arguments, error: OSError) -> str:
+    """Layer and reason why the port is not ours; those of agent.json's table, so that they are the shell's words."""
+    words = os.strerror(error.errno or 0)
+    known = in_table(settings.failures, words)
+    if known is not None:
+        return "{} {}".format(known.layer, known.reason)
+    return "port {}:{}: {}".format(arguments.address, arguments.port, words)
 
 
-def watch_signals(loop: Loop) -> None:
-    """SIGTERM, SIGUSR1 and SIGINT end the loop; SIGHUP and a reader of stdout that has gone do nothing."""
+def watch_signals(loop: Loop, record: Record) -> None:
+    """SIGTERM, SIGUSR1 and SIGINT end the loop, SIGUSR2 has status.json written; SIGHUP and SIGPIPE do nothing."""
     inner, outer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     loop.watch(inner)  # any wake-up ends the poll; the handler has run by then
 
     def stop(number: int, frame: Optional[object]) -> None:
         loop.stopping = True
 
+    def report(number: int, frame: Optional[object]) -> None:
+        """status.json is written as soon as the loop comes round."""
+        loop.call_at(time.monotonic(), record.write_status)
+
+    signal.signal(signal.SIGUSR2, report)
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, stop)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -11,6 +11,7 @@ import time
 import types
 from typing import Any, Callable, Coroutine, Deque, Dict, Generator, List, Optional, Set, Tuple
 
+STEPS = 256
 EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 WRITABLE = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
@@ -201,8 +202,8 @@ class Loop:
 
     def watch(self, fd: int) -> Watch:
         """The descriptor is watched until `unwatch`, which must come before its close: a copy in ssh keeps it alive."""
-        watch = self.watches[fd] = Watch(self, fd)
         self.epoll.register(fd, EDGES)
+        watch = self.watches[fd] = Watch(self, fd)
         return watch
 
     def unwatch(self, watch: Watch) -> None:
@@ -255,7 +256,9 @@ class Loop:
         self.epoll.close()
 
     def _turn(self) -> None:
-        for _ in range(len(self.ready)):
+        for _ in range(STEPS):  # bounded: tasks that keep each other busy must not keep events out
+            if not self.ready:
+                break
             self.current = task = self.ready.popleft()
             task.step()
         self.current = None

@@ -18,6 +18,7 @@ from .way import explain
 
 POLL_S = 0.02
 LONGEST_LINE = 4096
+PIPE_READ = 65536
 
 
 def nothing() -> None:
@@ -82,7 +83,6 @@ class Master:
     def __init__(self, loop: Loop, argv: Tuple[str, ...], folder: str, tell: Callable[[str], None]) -> None:
         self.loop, self.tell = loop, tell
         self.control = Control(loop, os.path.join(folder, "ctl"))
-        self.socks_path = os.path.join(folder, "socks")
         self.argv = argv
         self.log = SshLog()
         self.talk: List[str] = []
@@ -94,12 +94,12 @@ class Master:
 
     async def start(self, deadline: float) -> None:
         """ssh is logged in and takes requests; MasterLost when it has ended instead, TimedOut."""
-        for path in (self.control.path, self.socks_path):
-            try:
-                os.unlink(path)
-            except FileNotFoundError:
-                pass
-        extra = ["-M", "-S", self.control.path, "-D", self.socks_path]
+        try:
+            os.unlink(self.control.path)
+        except FileNotFoundError:
+            pass
+        # A forward of the user's own ~/.ssh/config would want a port that another ssh of his has already.
+        extra = ["-M", "-S", self.control.path, "-o", "ClearAllForwardings=yes"]
         self.tells_eof = await knows_log_verbose(self.loop, self.argv[0])
         if self.tells_eof:
             extra += ["-o", "LogVerbose=" + LOG_VERBOSE]
@@ -160,7 +160,7 @@ class Master:
         """Take in what ssh has written; False at the end."""
         while self.child is not None and self.child.stderr >= 0:
             try:
-                data = os.read(self.child.stderr, 65536)
+                data = os.read(self.child.stderr, PIPE_READ)
             except BlockingIOError:
                 return True
             if not data:
@@ -169,6 +169,8 @@ class Master:
             self.tail = lines.pop()[-LONGEST_LINE:]
             for line in lines:
                 self._line(line.decode("utf-8", "replace").strip())
+            if len(data) < PIPE_READ:
+                return True  # that was all; more of it is a new event
         return False
 
     def _line(self, line: str) -> None:

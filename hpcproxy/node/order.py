@@ -7,7 +7,7 @@ smtp, ftp, mysql) only a relay keeps the order. Nothing tells the two apart befo
 
 - ports that are client-first by registration, and widely used as such, are handed over at once;
 - all others are relayed the first time, and handed over once a client was seen to open with TLS or HTTP there;
-- a far end that is caught speaking first is relayed from then on (Direct in talk.py checks after the fact, and breaks
+- a far end that is caught speaking first is relayed from then on (Direct in direct.py checks after the fact, and breaks
   the connection off rather than let a client take the far end's bytes for ours);
 - a name that says ssh (ssh.github.com:443) is relayed always.
 """

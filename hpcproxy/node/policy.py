@@ -78,7 +78,7 @@ def pack_address(host: str) -> Optional[bytes]:
     if ":" in host:
         try:
             return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a NUL in it
             return None
     parts = host.split(".")
     if not 1 <= len(parts) <= 4 or not all(NUMBER.match(part) for part in parts):

@@ -29,10 +29,28 @@ class Record:
         self.jump: Optional[str] = None
         self.last_error: Optional[str] = None
         self.open_bytes: Callable[[], Tuple[int, int]] = lambda: (0, 0)
-        self.log_fd = open_append(os.path.join(folder, "log"))
-        self.access_fd = open_append(os.path.join(folder, "access.log")) if access_log else -1
+        self.access_log = access_log
+        self.folder_fd = self.log_fd = self.access_fd = -1
         self.timer: Optional[Timer] = None
         self.written = 0.0
+        self.open()
+
+    def open(self) -> None:
+        """Everything is written into the state directory that is there now; call again when it was made anew.
+
+        Not by its path: once a directory in /tmp is gone, anybody may put something of his in its place.
+        """
+        for fd in (self.folder_fd, self.log_fd, self.access_fd):
+            if fd >= 0:
+                os.close(fd)
+        self.folder_fd = self.log_fd = self.access_fd = -1
+        try:
+            self.folder_fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            print("hpcproxy agent: {}: {}".format(self.folder, error.strerror), file=sys.stderr)
+            return  # gone again; the way out serves
+        self.log_fd = open_append(self.folder_fd, "log")
+        self.access_fd = open_append(self.folder_fd, "access.log") if self.access_log else -1
 
     def announce(self, word: str, text: str) -> None:
         """One line on stdout: WORD NODE TEXT. A reader that has gone or does not read is no concern of ours."""
@@ -87,16 +105,17 @@ class Record:
 
     def write_status(self) -> None:
         """status.json is the present state; readers see the old or the new one, never half of it."""
-        path = os.path.join(self.folder, "status.json")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        here = self.folder_fd
         try:
-            fd = os.open(path + ".tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            fd = os.open("status.json.tmp", flags, 0o600, dir_fd=here)
             try:
                 data = json.dumps(self.status()).encode("ascii") + b"\n"
                 whole = os.write(fd, data) == len(data)
             finally:
                 os.close(fd)
             if whole:
-                os.replace(path + ".tmp", path)
+                os.replace("status.json.tmp", "status.json", src_dir_fd=here, dst_dir_fd=here)
         except OSError:
             pass  # a full disk costs the report, not the way out
 
@@ -125,12 +144,13 @@ class Record:
         }
 
 
-def open_append(path: str) -> int:
-    """A descriptor that appends to `path`, -1 if the file system does not let us."""
+def open_append(folder_fd: int, name: str) -> int:
+    """A descriptor that appends to the file `name` there, -1 if the file system does not let us."""
     try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(name, flags, 0o600, dir_fd=folder_fd)
     except OSError as error:
-        print("hpcproxy agent: {}: {}".format(path, error.strerror), file=sys.stderr)
+        print("hpcproxy agent: {}: {}".format(name, error.strerror), file=sys.stderr)
         return -1
 
 

@@ -1,4 +1,7 @@
-"""HTTP/1.x heads (RFC 9112), parsed strictly: what two readers could read in two ways is refused, not repaired."""
+"""HTTP/1.x heads (RFC 9112): what two readers could read in two ways is refused in requests.
+
+In responses it is mended where the RFC lets a proxy do so: what is written to the client can be read in one way only.
+"""
 
 import re
 from typing import List, NamedTuple, Optional, Tuple
@@ -8,6 +11,7 @@ from .target import BadTarget, Target, parse_authority
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 VERSION = re.compile(r"HTTP/(\d)\.(\d)\Z", re.ASCII)
 STATUS = re.compile(r"HTTP/1\.([01]) ([1-9]\d\d)( .*)?\Z", re.ASCII)
+HEAD_END = re.compile(rb"\r?\n\r?\n")
 DIGITS = re.compile(r"[0-9]{1,18}\Z")
 # Meant for the next hop only (RFC 9110, 7.6.1). Transfer-Encoding stays: bodies are passed on as they are framed.
 HOP_BY_HOP = (
@@ -36,11 +40,15 @@ class BadRequest(Exception):
 
 
 def parse_request(data: bytes) -> Optional[Tuple[int, Request]]:
-    """The request head at the start of `data` and its size; None while it is not whole; BadRequest."""
-    found = split_head(data)
+    """The request head at the start of `data` and its size; None while it is not whole; BadRequest.
+
+    One empty line before it belongs to it: old clients send that after a body (RFC 9112, 2.2).
+    """
+    skipped = 2 if data.startswith(b"\r\n") else 0
+    found = split_head(data[skipped:])
     if found is None:
         return None
-    size, lines = found
+    size, lines = skipped + found[0], found[1]
     parts = lines[0].split(" ")
     if len(parts) != 3:
         raise BadRequest("no request line")
@@ -59,14 +67,15 @@ def parse_request(data: bytes) -> Optional[Tuple[int, Request]]:
 
 def parse_response(data: bytes) -> Optional[Tuple[int, Response]]:
     """The response head at the start of `data` and its size; None while it is not whole; BadRequest."""
-    found = split_head(data)
+    found = split_lenient_head(data)
     if found is None:
         return None
     size, lines = found
     matched = STATUS.match(lines[0])
     if not matched:
         raise BadRequest("no HTTP/1 status line")
-    return size, Response(int(matched.group(1)), int(matched.group(2)), lines[0], parse_headers(lines[1:], True))
+    headers = collapse_lengths(parse_headers(lines[1:], True))
+    return size, Response(int(matched.group(1)), int(matched.group(2)), lines[0], headers)
 
 
 def split_head(data: bytes) -> Optional[Tuple[int, List[str]]]:
@@ -74,7 +83,7 @@ def split_head(data: bytes) -> Optional[Tuple[int, List[str]]]:
     end = data.find(b"\r\n\r\n")
     head = data if end < 0 else data[:end]
     if head.startswith(b"\r\n"):
-        raise BadRequest("an empty line before the request")
+        raise BadRequest("empty lines before the request")
     bare = head.replace(b"\r\n", b"")
     if b"\n" in bare or b"\r" in bare.rstrip(b"\r") or b"\0" in bare:
         raise BadRequest("a bare CR, LF or NUL in the head")
@@ -83,14 +92,27 @@ def split_head(data: bytes) -> Optional[Tuple[int, List[str]]]:
     return end + 4, head.decode("latin-1").split("\r\n")
 
 
+def split_lenient_head(data: bytes) -> Optional[Tuple[int, List[str]]]:
+    """As split_head, but a line may end with LF alone (RFC 9112, 2.2)."""
+    end = HEAD_END.search(data)
+    head = data[: end.start()] if end else data
+    bare = head.replace(b"\r\n", b"\n")
+    if b"\r" in bare.rstrip(b"\r") or b"\0" in bare or (end and b"\r" in bare):
+        raise BadRequest("a bare CR or NUL in the head")
+    return (end.end(), bare.decode("latin-1").split("\n")) if end else None
+
+
 def parse_headers(lines: List[str], lenient: bool = False) -> List[Header]:
     """Names and values. Folded lines, spaces before the colon and control characters are refused.
 
-    A response is allowed odd names (`lenient`): they are passed on, nothing is decided by them.
+    A response (`lenient`) is allowed odd names: they are passed on, nothing is decided by them. Spaces before its
+    colons are removed (RFC 9112, 5.1).
     """
     headers = []
     for line in lines:
         name, colon, value = line.partition(":")
+        if lenient:
+            name = name.rstrip(" \t")
         if not colon or not (TOKEN.match(name) or (lenient and name == name.strip() and name.isprintable() and name)):
             raise BadRequest("a header line that is none")
         value = value.strip(" \t")
@@ -98,6 +120,15 @@ def parse_headers(lines: List[str], lenient: bool = False) -> List[Header]:
             raise BadRequest("control characters in header {}".format(name))
         headers.append((name, value))
     return headers
+
+
+def collapse_lengths(headers: List[Header]) -> List[Header]:
+    """One Content-Length instead of several that are the same (RFC 9110, 8.6); others stay, and are refused later."""
+    found = [word.strip(" \t") for value in values(headers, "content-length") for word in value.split(",")]
+    if len(found) < 2 or len(set(found)) > 1:
+        return headers
+    others = [header for header in headers if header[0].lower() != "content-length"]
+    return [*others, ("Content-Length", found[0])]
 
 
 def values(headers: List[Header], name: str) -> List[str]:

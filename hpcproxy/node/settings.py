@@ -22,6 +22,7 @@ Settings = NamedTuple(
         ("connect_timeout_s", float),
         ("alive_interval_s", float),
         ("alive_count", int),
+        ("retry_max_s", float),
     ],
 )
 DEFAULTS: Dict[str, Any] = {
@@ -35,6 +36,7 @@ DEFAULTS: Dict[str, Any] = {
     "connect_timeout_s": 10,
     "alive_interval_s": 5,
     "alive_count": 3,
+    "retry_max_s": 30,
 }
 KEYS = ["version", "jumps"] + sorted(DEFAULTS)
 
@@ -92,6 +94,7 @@ def read(value: Any) -> Settings:
         connect_timeout_s=number("connect_timeout_s", whole["connect_timeout_s"], 0.1, 3600),
         alive_interval_s=number("alive_interval_s", whole["alive_interval_s"], 0.1, 3600),
         alive_count=int(number("alive_count", whole["alive_count"], 1, 1000, whole_only=True)),
+        retry_max_s=number("retry_max_s", whole["retry_max_s"], 1, 3600),
     )
 
 

@@ -125,10 +125,11 @@ class Stream:
         if self.sock.fileno() < 0:
             return
         self.loop.unwatch(self.watch)
-        try:
-            self.sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # not connected any more
+        if self.sock.family == socket.AF_INET:  # only a client's socket has copies
+            try:
+                self.sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # not connected any more
         self.sock.close()
 
     def abort(self) -> None:

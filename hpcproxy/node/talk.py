@@ -38,7 +38,7 @@ class Talk:
     async def run(self) -> None:
         """The client has been served."""
         try:
-            first = await self.client.peek(1, time.monotonic() + (HEAD_S if not self.busy else 1.0))
+            first = await self.client.peek(1, time.monotonic() + (PART_S if self.busy else HEAD_S))
             if first[:1] == b"\5":
                 await self._socks5()
             elif first[:1] == b"\4":

@@ -8,7 +8,6 @@ from typing import Tuple
 
 TCP_INFO = 11
 SIZE = 136  # up to tcpi_bytes_received; Linux 4.1 and later
-ESTABLISHED = 1
 # The client's FIN has come in (and takes one number of the sequence) in these states of linux/tcp_states.h.
 FIN_RECEIVED = frozenset([6, 7, 8, 9, 11])  # TIME_WAIT, CLOSE, CLOSE_WAIT, LAST_ACK, CLOSING
 
@@ -35,10 +34,6 @@ class Counters:
             return int(struct.unpack("=i", fcntl.ioctl(self.sock.fileno(), request, b"\0" * 4))[0])
         except (OSError, ValueError):  # closed
             return 0
-
-    def open_both_ways(self) -> bool:
-        """The client has not ended its sending."""
-        return self._read()[0] == ESTABLISHED
 
     def received(self) -> int:
         """Bytes that the client has sent and that arrived here."""

@@ -7,6 +7,7 @@ import time
 from typing import List, NamedTuple, Optional, Set, Tuple
 
 from .control import MasterLost
+from .folder import BadFolder, Folder
 from .loop import Loop, Signal, TimedOut
 from .master import Master, Session
 from .record import Record
@@ -15,8 +16,8 @@ from .target import Target
 from .way import WayError, tidy
 
 LOGIN_S = 15.0  # for authentication, after ssh's own ConnectTimeout
-SHORTEST_S, LONGEST_S = 0.5, 30.0  # between attempts that may succeed the next time
-RARELY_S = 120.0  # between attempts that need somebody to mend something
+SHORTEST_S = 0.5  # between attempts that may succeed the next time; retry_max_s is the longest
+RARELY_S = 120.0  # between attempts that need somebody to mend something, or retry_max_s if that is more
 STABLE_S = 10.0  # a way out that lived that long was good: begin at the shortest pause again
 # sshd tried to connect and could not: login, permission to forward and the way back are proved.
 PROOF = ("refused", "host", "network", "name")
@@ -33,10 +34,10 @@ class GaveUp(Exception):
 
 
 class Candidate:
-    """A jump host and when it is its turn again."""
+    """A jump host and when it is its turn again; `retry_max_s` bounds the pause after a passing failure."""
 
-    def __init__(self, jump: Jump) -> None:
-        self.jump = jump
+    def __init__(self, jump: Jump, retry_max_s: float) -> None:
+        self.jump, self.retry_max_s = jump, retry_max_s
         self.verdict: Optional[Verdict] = None
         self.pause_s = 0.0
         self.next_try = 0.0
@@ -44,13 +45,14 @@ class Candidate:
     def failed(self, verdict: Verdict) -> None:
         """Not its turn for a while: a permanent failure rarely, another one sooner, with jitter, longer each time."""
         self.verdict = verdict
-        self.pause_s = min(LONGEST_S, max(SHORTEST_S, self.pause_s * 2))
-        self.next_try = time.monotonic() + jitter(RARELY_S if verdict.permanent else self.pause_s)
+        self.pause_s = min(self.retry_max_s, max(SHORTEST_S, self.pause_s * 2))
+        rarely_s = max(RARELY_S, self.retry_max_s)
+        self.next_try = time.monotonic() + jitter(rarely_s if verdict.permanent else self.pause_s)
 
     def lost(self, lived_s: float) -> None:
         """It worked and does so no more: next try almost at once, unless it never works for long."""
         self.verdict = None
-        self.pause_s = 0.0 if lived_s >= STABLE_S else min(LONGEST_S, max(SHORTEST_S / 2, self.pause_s * 2))
+        self.pause_s = 0.0 if lived_s >= STABLE_S else min(self.retry_max_s, max(SHORTEST_S / 2, self.pause_s * 2))
         # With jitter even then: all nodes of the cluster lose the same jump host in the same moment.
         self.next_try = time.monotonic() + jitter(max(self.pause_s, SHORTEST_S / 2))
 
@@ -58,9 +60,9 @@ class Candidate:
 class Tunnel:
     """The way out. `open` serves requests; `keep` runs for ever."""
 
-    def __init__(self, loop: Loop, settings: Settings, folder: str, record: Record) -> None:
+    def __init__(self, loop: Loop, settings: Settings, folder: Folder, record: Record) -> None:
         self.loop, self.settings, self.folder, self.record = loop, settings, folder, record
-        self.candidates = [Candidate(jump) for jump in settings.jumps]
+        self.candidates = [Candidate(jump, settings.retry_max_s) for jump in settings.jumps]
         self.master: Optional[Master] = None
         self.starting: Optional[Master] = None
         self.changed = Signal(loop)
@@ -88,7 +90,8 @@ class Tunnel:
 
     async def _attempt(self, jump: Jump) -> Master:
         """A proved ssh through `jump`; Unusable."""
-        master = self.starting = Master(self.loop, jump.argv, self.folder, self.record.log)
+        self._restore_folder()
+        master = self.starting = Master(self.loop, jump.argv, self.folder.path, self.record.log)
         self.record.log("connecting through {}".format(jump.name))
         try:
             await master.start(time.monotonic() + self.settings.connect_timeout_s + LOGIN_S)
@@ -100,6 +103,16 @@ class Tunnel:
         finally:
             self.starting = None
         return master
+
+    def _restore_folder(self) -> None:
+        """There is a state directory for ssh's control socket; Unusable."""
+        try:
+            if self.folder.restore():
+                self.record.open()
+                self.record.log("the state directory had been removed; it was made anew")
+                self.record.write_status()
+        except BadFolder as error:
+            raise Unusable(Verdict("state", str(error), False))
 
     async def _end(self, master: Master) -> None:
         """`master` is reaped: by SIGTERM, or by force if that takes long."""
@@ -122,22 +135,18 @@ class Tunnel:
         except WayError as error:
             if error.kind == "prohibited":
                 plain = Verdict("forwarding", "the jump host does not allow forwarding", True)
-                raise Unusable(self._in_table("administratively prohibited") or plain)
+                raise Unusable(in_table(self.settings.failures, "administratively prohibited") or plain)
             if error.kind not in PROOF:
                 raise Unusable(Verdict("probe", error.reason, False))
         finally:
             ours.close()
             theirs.close()
 
-    def _in_table(self, words: str) -> Optional[Verdict]:
-        """What the first row of agent.json's table says of ssh's `words`; None if none knows them."""
-        return next((verdict_of(row) for row in self.settings.failures if row.text in words), None)
-
     def _judge(self, master: Master, error: Exception) -> Verdict:
         """What ssh's last words mean, by the table of agent.json; the first row that matches any line wins."""
         if master.missing:
             return Verdict("ssh", tidy(master.talk[-1] if master.talk else "cannot be started"), True)
-        known = self._in_table("\n".join(master.talk))
+        known = in_table(self.settings.failures, "\n".join(master.talk))
         if known is not None:
             return known
         if isinstance(error, TimedOut):
@@ -231,9 +240,9 @@ def end_now(masters: List[Master]) -> None:
             time.sleep(0.005)
 
 
-def verdict_of(row: Failure) -> Verdict:
-    """The row's answer without its question."""
-    return Verdict(row.layer, row.reason, row.permanent)
+def in_table(failures: Tuple[Failure, ...], words: str) -> Optional[Verdict]:
+    """What the first row of agent.json's table says of `words`, ssh's or the kernel's; None if none knows them."""
+    return next((Verdict(row.layer, row.reason, row.permanent) for row in failures if row.text in words), None)
 
 
 def jitter(seconds: float) -> float:

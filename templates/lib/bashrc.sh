@@ -18,10 +18,10 @@ proxy_on() {
             return 1
         fi
         if ! state=$(/bin/bash -p "$__hpcproxy_home/job.sh" start shell </dev/null); then return 1; fi
-        __hpcproxy_read "$state"
+        if ! __hpcproxy_read "$state" || ! __hpcproxy_listening; then return 1; fi
     fi
     __hpcproxy_export
-    __hpcproxy_tell
+    if __hpcproxy_tell; then return 1; fi
     printf 'hpcproxy: on, %s\n' "$HPCPROXY_URL"
 }
 
@@ -40,12 +40,15 @@ proxy_status() {
     if [ -z "${HPCPROXY_URL-}" ]; then
         if __hpcproxy_find "$__hpcproxy_want"; then
             printf 'hpcproxy: off in this shell; a way out is up at %s (proxy_on uses it)\n' "$__hpcproxy_url"
+        elif [ -n "${HPCPROXY_ERROR-}" ]; then
+            printf 'hpcproxy: off, no way out: %s\n' "$HPCPROXY_ERROR"
         else
             printf 'hpcproxy: off\n'
         fi
         return 1
     fi
     if __hpcproxy_find "$__hpcproxy_want"; then
+        if __hpcproxy_tell 2>&1; then return 1; fi
         printf 'hpcproxy: on, %s\n' "$HPCPROXY_URL"
         return 0
     fi

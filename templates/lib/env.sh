@@ -28,15 +28,19 @@ __hpcproxy_read() {
         read -r __hpcproxy_url
         read -r __hpcproxy_no_proxy
     } <"$1/env"
+    __hpcproxy_state=$1
 }
 
 # True if the caller's environment names a proxy that is not on loopback: one of the site's, and the site's rule. (One
 # on loopback is the old recipe by hand, or another tunnel that leads nowhere from here.)
 __hpcproxy_site_proxy() {
     local value
-    for value in "${http_proxy-}" "${HTTP_PROXY-}" "${https_proxy-}" "${HTTPS_PROXY-}"; do
+    for value in "${http_proxy-}" "${HTTP_PROXY-}" "${https_proxy-}" "${HTTPS_PROXY-}" "${all_proxy-}" "${ALL_PROXY-}"; do
+        value=${value#*://}
+        value=${value##*@}
         case $value in
-            '' | *://localhost | *://localhost[:/]* | *://127.* | *@localhost[:/]* | *@127.* | *'://[::1]'*) ;;
+            '' | 127.* | '[::1]'*) ;;
+            [Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt] | [Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt][:/]*) ;;
             *) return 0 ;;
         esac
     done
@@ -52,6 +56,7 @@ __hpcproxy_export() {
     direct=$__hpcproxy_no_proxy${direct:+,$direct}
     export no_proxy="$direct" NO_PROXY="$direct"
     export HPCPROXY_URL="$__hpcproxy_url" HPCPROXY_KEY="$__hpcproxy_key" HPCPROXY_STEP="$__hpcproxy_step"
+    export HPCPROXY_STATE="$__hpcproxy_state"
     if [ -z "$__hpcproxy_replace" ] && __hpcproxy_site_proxy; then return 0; fi
     export http_proxy="$__hpcproxy_url" HTTP_PROXY="$__hpcproxy_url"
     export https_proxy="$__hpcproxy_url" HTTPS_PROXY="$__hpcproxy_url"
@@ -62,11 +67,4 @@ __hpcproxy_export() {
         http:*) export NODE_USE_ENV_PROXY=1 ;;
         *) unset NODE_USE_ENV_PROXY ;;
     esac
-}
-
-# After __hpcproxy_export: say so if it left a proxy of the site's in force.
-__hpcproxy_tell() {
-    if __hpcproxy_site_proxy; then
-        printf 'hpcproxy: the proxy that your environment names stays in force (replace_proxy: true changes that)\n' >&2
-    fi
 }

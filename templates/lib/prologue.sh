@@ -5,9 +5,10 @@
 # False only if the job is to be stopped.
 __hpcproxy_begin() {
     local state
-    if state=$(/bin/bash -p "$__hpcproxy_home/job.sh" start </dev/null) && __hpcproxy_read "$state"; then
+    if state=$(/bin/bash -p "$__hpcproxy_home/job.sh" start </dev/null) && __hpcproxy_read "$state" &&
+        __hpcproxy_listening; then
         __hpcproxy_export
-        __hpcproxy_tell
+        __hpcproxy_tell || :
         return 0
     fi
     # What a login shell exported for its own tunnel leads nowhere here.

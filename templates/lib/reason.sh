@@ -1,13 +1,13 @@
 # shellcheck shell=bash
 # What ssh's words mean. The tables failure_texts, _layers, _reasons, _permanent stand at the top of the script.
 
-# Set layer, reason and permanent from the file $1 that holds ssh's stderr.
+# Set layer, reason and permanent from the file $1 that holds ssh's stderr. Lines that hold $2 tell of a channel that was
+# not opened, our own probe's or a program's, and nothing of the connection.
 read_reason() {
     local text words='' line last='' i
     read_text "$1"
     while read -r line; do
-        # A channel that was not opened, our own probe's for one, says nothing about the connection, unless by rule.
-        [[ -n $line && $line != *'open failed: connect failed'* ]] || continue
+        [[ -n $line && $line != *"$2"* ]] || continue
         words+=$line$'\n' last=${line//[[:cntrl:]]/}
     done <<<"$text"
     for i in "${!failure_texts[@]}"; do
@@ -22,19 +22,25 @@ read_reason() {
 
 # A refused key has causes on this side too; say the one that holds.
 look_at_key() {
-    local candidates=("$HOME"/.ssh/id_ed25519 "$HOME"/.ssh/id_ecdsa "$HOME"/.ssh/id_rsa "$HOME"/.ssh/id_*_sk) key readable=0
-    [[ -n $identity ]] && candidates=("$identity")
-    for key in "${candidates[@]}"; do
-        [[ -r $key ]] || continue
-        readable=1
-        # ssh-keygen tells a key that needs a passphrase from one that is merely refused, and asks nobody.
-        if ! ssh-keygen -y -P '' -f "$key" >/dev/null 2>&1 </dev/null && ! ssh-add -l >/dev/null 2>&1 </dev/null; then
-            reason="the key $key has a passphrase and no agent is there to unlock it; use a key without one, or an agent"
-            return 0
-        fi
-    done
-    if ((!readable)) && ! ssh-add -l >/dev/null 2>&1 </dev/null; then
-        reason="no key to log in with: ${identity:-$HOME/.ssh/id_*} does not exist or cannot be read"
+    local candidates=() key line readable='' locked=''
+    if ssh-add -l >/dev/null 2>&1 </dev/null; then return 0; fi
+    if [[ -n $identity ]]; then
+        candidates=("$identity")
+    else
+        while read -r line key; do
+            if [[ $line == identityfile ]]; then candidates+=("${key/#\~\//$HOME/}"); fi
+        done < <(ssh -G -- "${jump_destinations[0]}" 2>/dev/null </dev/null)
     fi
-    return 0
+    for key in ${candidates[@]+"${candidates[@]}"}; do
+        [[ -r $key ]] || continue
+        readable=$key
+        # ssh-keygen tells a key that needs a passphrase from one that is merely refused, and asks nobody.
+        if ssh-keygen -y -P '' -f "$key" >/dev/null 2>&1 </dev/null; then return 0; fi
+        locked=${locked:-$key}
+    done
+    if [[ -z $readable ]]; then
+        reason="no key to log in with: ${identity:-${candidates[*]}} does not exist or cannot be read"
+    else
+        reason="the key $locked has a passphrase and no agent is there to unlock it; use a key without one, or an agent"
+    fi
 }

@@ -8,15 +8,6 @@ find_state_base() {
     [[ -d $state_base && -w $state_base && ${#state_base} -le 48 ]] || state_base=/tmp
 }
 
-# Set `started` to the start time of process $1 in ticks since boot (proc(5), stat, field 22); 1 if there is none.
-# A pid with the same start time is the same process; a pid alone may be somebody else's by now.
-start_time() {
-    local line fields
-    read -r line 2>/dev/null <"/proc/$1/stat" || return 1
-    read -r -a fields <<<"${line##*) }"
-    started=${fields[19]}
-}
-
 # Set `text` to what the file $1 holds, to nothing if it cannot be read. (`$(<file)` would end the script there.)
 read_text() {
     local line
@@ -31,10 +22,12 @@ holder_lives() {
     [[ $pid =~ ^[0-9]+$ ]] && start_time "$pid" && [[ $started == "$since" ]]
 }
 
-# Set `state` to the directory of the way out $1 (JOB.RESTART) if it is ours and its holder lives, else return 1.
+# Set `state` to the directory of the way out $1 (JOB.RESTART) if it is ours and its holder lives, else return 1. The one
+# that the Prolog made (in $run_base) comes first: what an admin gave to every job needs no second one.
 find_state() {
     local directory
-    for directory in "$state_base/hpcproxy-$1-"*; do
+    for directory in "$run_base/$1" "${HPCPROXY_STATE-}" "$state_base/hpcproxy-$1-"*; do
+        [[ ${directory##*/} == "$1" || ${directory##*/} == "hpcproxy-$1-"* ]] || continue
         if [[ -d $directory && ! -L $directory && -O $directory && -O $directory/env ]] && holder_lives "$directory"; then
             state=$directory
             return 0

@@ -13,6 +13,7 @@ import pytest
 from hpcproxy.errors import LabError
 from hpcproxy.lab import Lab, LabSpec, packages
 
+from .admin import Admin
 from .researcher import Researcher, until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -50,7 +51,7 @@ def clients_place(tmp_path_factory: pytest.TempPathFactory) -> ClientsPlace:
 
 
 @pytest.fixture(scope="session")
-def lab(lab_host: None, clients_place: ClientsPlace) -> Iterator[Lab]:  # noqa: ARG001  asked for its skip
+def lab(lab_host: None, clients_place: ClientsPlace) -> Iterator[Lab]:
     """A lab of three nodes that sees this repository; tests may break it only if they mend it again."""
     name = lab_name()
     try:
@@ -77,3 +78,25 @@ def either(request: pytest.FixtureRequest, alice: Researcher) -> Researcher:
     if not alice.gate:
         alice.set(gate=False)
     return alice
+
+
+@pytest.fixture(scope="session")
+def site(lab_host: None) -> Iterator[Lab]:
+    """A lab of four nodes whose root on the controller may log in to every one."""
+    name = lab_name("deploy")
+    try:
+        yield Lab.up(LabSpec(name=name, nodes=4, node_sshd=True, expose=(REPOSITORY,)))
+    finally:
+        Lab.remove(name)
+
+
+@pytest.fixture
+def admin(site: Lab) -> Iterator[Admin]:
+    """The admin of a cluster on which nothing is deployed; afterwards nothing is left, and no node is drained."""
+    found = Admin(site)
+    found.describe()
+    yield found
+    assert site.drained() == []
+    until(lambda: not found.traces(), f"nothing of a job is left: {found.traces()}")
+    found.describe()
+    assert found.words("undeploy") <= {"changed", "unchanged"}

@@ -134,7 +134,7 @@ def ssh_set_up(lab: Lab, internet: Services) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def runs(lab: Lab, internet: Services, path: str, ssh_set_up: None) -> Runs:  # noqa: ARG001  set up for the jobs
+def runs(lab: Lab, internet: Services, path: str, ssh_set_up: None) -> Runs:
     alice = Researcher(lab)
     alice.set_up()
     options = "#SBATCH -n1 --cpus-per-task=2 --time=2"

@@ -35,7 +35,7 @@ def test_the_wrap_command_puts_the_hook_where_it_works(alice: Researcher, lab: L
 
 
 def test_a_job_script_for_dash_works_the_same(either: Researcher) -> None:
-    result = either.job(f"set -eu\nsrun {FETCH}\n", shell="/bin/sh")  # noqa: S604  its interpreter, no shell of ours
+    result = either.job(f"set -eu\nsrun {FETCH}\n", shell="/bin/sh")
     assert result.output.split() == [OUTER1] * 3
 
 

@@ -54,7 +54,7 @@ def far_end():
     """far_end(serve, port) gives a server that is closed after the test."""
     servers = []
 
-    def start(serve, port=0, host="127.0.0.1"):
+    def start(serve, port=0, host=None):
         servers.append(FarEnd(serve, port, host))
         return servers[-1]
 

@@ -20,6 +20,7 @@ from hpcproxy.node.build import build
 PORT = 2015
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 FAILURES = [
+    {"text": "Address already in use", "layer": "port", "reason": "the port is somebody else's", "permanent": True},
     {"text": "Permission denied", "layer": "key", "reason": "the jump host refuses the key", "permanent": True},
     {"text": "Host key verification failed", "layer": "hostkey", "reason": "the host key changed", "permanent": True},
     {"text": "Connection refused", "layer": "tcp", "reason": "nobody listens at the jump host", "permanent": False},
@@ -59,6 +60,11 @@ def read_rest(sock, seconds=10):
         if not part:
             return data
         data += part
+
+
+def random_loopback(low, high):
+    """127.x.y.z with x from `low` to `high`."""
+    return "127.{}.{}.{}".format(random.randint(low, high), random.randint(0, 255), random.randint(1, 254))
 
 
 class Sshd:
@@ -144,7 +150,7 @@ class Agent:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.state = self.folder / "st"
         self.state.mkdir(mode=0o700)
-        self.address = "127.{}.{}.{}".format(*(random.randint(64, 127), random.randint(0, 255), random.randint(1, 254)))
+        self.address = random_loopback(64, 127)
         self.config = self.folder / "agent.json"
         self.settings = dict({"version": 1, "jumps": jumps, "failures": FAILURES}, **settings)
         self.config.write_text(json.dumps(self.settings))
@@ -246,8 +252,11 @@ def read_head(sock):
 class FarEnd:
     """A TCP server on loopback whose `serve(sock)` runs in a thread per connection."""
 
-    def __init__(self, serve, port=0, host="127.0.0.1"):
+    def __init__(self, serve, port=0, host=None):
         far = self
+        # A given port is one that the gate has an opinion on. An address of its own keeps it from other processes and
+        # from what the gate has learned in other tests.
+        host = host or (random_loopback(1, 63) if port else "127.0.0.1")
 
         class Handler(socketserver.BaseRequestHandler):
             def handle(self):

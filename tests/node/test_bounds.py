@@ -1,5 +1,6 @@
 """What one client can cost: a slot for a while, and nothing else."""
 
+import errno
 import os
 import random
 import socket
@@ -8,6 +9,12 @@ import sys
 import time
 
 import pytest
+
+from hpcproxy.node.clients import Clients, bind
+from hpcproxy.node.gate import Gate
+from hpcproxy.node.loop import Loop
+from hpcproxy.node.record import Record
+from hpcproxy.node.stream import Stream
 
 from .harness import echo, read_head, read_rest, until
 
@@ -82,6 +89,52 @@ def test_few_descriptors(start_agent, far_end):
         sock.close()
 
 
+class FullOnce:
+    """An epoll that has no room for the second descriptor: the listener's is the first, then the first client's."""
+
+    def __init__(self, epoll):
+        self.epoll, self.calls = epoll, 0
+
+    def __getattr__(self, name):
+        return getattr(self.epoll, name)
+
+    def register(self, fd, events):
+        self.calls += 1
+        if self.calls == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.epoll.register(fd, events)
+
+
+def test_a_client_that_cannot_be_watched_is_closed_alone(tmp_path):
+    errors = []
+    loop = Loop(errors.append)
+    record = Record(loop, str(tmp_path), "c1", "127.0.0.1", 1, False)
+    listener = bind("127.0.0.1", 0)
+    clients = Clients(loop, Gate(loop, None, None, record), listener, os.getuid(), 10)
+    answers = []
+
+    async def ask():
+        streams = [Stream(loop, socket.create_connection(listener.getsockname())) for _ in range(3)]
+        loop.epoll = FullOnce(loop.epoll)
+        loop.spawn(clients.accept())
+        for stream in streams:
+            stream.sock.send(b"nonsense\r\n\r\n")
+            try:
+                answers.append(await stream.recv(12, time.monotonic() + 10))
+            except ConnectionResetError:
+                answers.append(b"")
+            stream.close()
+        loop.stopping = True
+
+    task = loop.spawn(ask())
+    loop.run()
+    loop.close()
+    clients.close()
+    assert (task.error, errors) == (None, [])
+    assert answers == [b"", b"HTTP/1.1 400", b"HTTP/1.1 400"]
+    assert (tmp_path / "log").read_text().count("a client could not be served: No space left on device") == 1
+
+
 def test_a_full_disk(start_agent, far_end):
     server = far_end(echo)
     agent = start_agent(access_log=True, **limited("ulimit -f 1"))
@@ -114,7 +167,7 @@ def use(agent, kind, server):
     elif kind == "gone":
         agent.connect().close()
     elif kind == "http":
-        answer = agent.ask("GET http://127.0.0.1:{}/ HTTP/1.0\r\n\r\n".format(server.port).encode())
+        answer = agent.ask("GET http://{}:{}/ HTTP/1.0\r\n\r\n".format(*server.target).encode())
         assert answer.startswith(b"HTTP/1.1 200 ")
     else:
         sock, head = agent.tunnel(server.target)

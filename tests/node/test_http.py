@@ -213,6 +213,28 @@ def test_a_far_end_that_speaks_no_http(gate, far_end, answer):
 
 
 @pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length : 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5, 5\r\n\r\nhello",
+    ],
+)
+def test_a_sloppy_response_reaches_the_client_mended(gate, far_end, answer):
+    def serve(sock):
+        while read_head(sock):
+            sock.sendall(answer)
+
+    server = far_end(serve)
+    with gate.connect() as sock:
+        for _ in range(2):
+            sock.sendall(b"\r\n" + get(server))
+            assert read_head(sock) == b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
+            assert sock.recv(5) == b"hello"
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize(
     "answer", [ok(b"x" * 10)[:-5], b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel"]
 )
 def test_a_response_cut_short_is_no_clean_end(gate, far_end, answer):

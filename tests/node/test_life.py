@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from .harness import PORT, Agent, Sshd, clean_environment, until
+from .harness import PORT, Agent, Sshd, clean_environment, echo, until
 
 
 def run(*words, **options):
@@ -94,7 +94,9 @@ def test_ssh_ends_with_an_agent_that_is_killed(start_agent):
 def test_the_port_is_taken(start_agent, gate, monkeypatch):
     monkeypatch.setattr(Agent, "start", start_at(gate.address))
     agent = start_agent(wait=False)
-    assert ended(agent) == ["gave-up c1 port {}:{} is in use by another process".format(gate.address, PORT)]
+    assert ended(agent) == ["gave-up c1 port the port is somebody else's"]
+    agent = start_agent(wait=False, failures=[])
+    assert ended(agent) == ["gave-up c1 port {}:{}: Address already in use".format(gate.address, PORT)]
 
 
 def start_at(address):
@@ -114,7 +116,10 @@ def test_the_key_is_refused(start_agent, tmp_path):
         lines = ended(start_agent([sshd.jump("j")], wait=False))
     finally:
         sshd.stop()
-    assert lines == ["failed c1 key the jump host refuses the key", "gave-up c1 key the jump host refuses the key"]
+    assert lines == [
+        "failed c1 key j: the jump host refuses the key",
+        "gave-up c1 key j: the jump host refuses the key",
+    ]
 
 
 def test_the_host_key_changed(start_agent, tmp_path):
@@ -124,7 +129,7 @@ def test_the_host_key_changed(start_agent, tmp_path):
         lines = ended(start_agent([sshd.jump("j")], wait=False))
     finally:
         sshd.stop()
-    assert lines[-1] == "gave-up c1 hostkey the host key changed"
+    assert lines[-1] == "gave-up c1 hostkey j: the host key changed"
 
 
 def test_forwarding_is_prohibited(start_agent, tmp_path):
@@ -133,12 +138,12 @@ def test_forwarding_is_prohibited(start_agent, tmp_path):
         lines = ended(start_agent([sshd.jump("j")], wait=False))
     finally:
         sshd.stop()
-    assert lines[-1] == "gave-up c1 forwarding the jump host does not allow forwarding"
+    assert lines[-1] == "gave-up c1 forwarding j: the jump host does not allow forwarding"
 
 
 def test_there_is_no_ssh(start_agent):
     lines = ended(start_agent([{"name": "j", "argv": ["/nonexistent/ssh", "-N", "--", "x"]}], wait=False))
-    assert lines[-1].startswith("gave-up c1 ssh cannot start /nonexistent/ssh: ")
+    assert lines[-1].startswith("gave-up c1 ssh j: cannot start /nonexistent/ssh: ")
 
 
 def test_one_good_jump_host_is_enough(start_agent, jump_host, tmp_path):
@@ -151,11 +156,27 @@ def test_one_good_jump_host_is_enough(start_agent, jump_host, tmp_path):
     assert agent.lines() == ["failed c1 key bad: the jump host refuses the key", "ready c1 good"]
 
 
+def test_forwards_of_the_users_own_configuration_do_not_collide(start_agent, jump_host, far_end, tmp_path):
+    server, busy = far_end(echo), far_end(echo)
+    config = tmp_path / "config"
+    forwards = "LocalForward 127.0.0.1:{0} h:1\nDynamicForward 127.0.0.1:{0}\n".format(busy.port)
+    config.write_text("Host *\n{}RemoteForward {} h:1\n".format(forwards, busy.port))
+    jump = jump_host.jump()
+    jump["argv"][jump["argv"].index("-F") + 1] = str(config)
+    agent = start_agent([jump])
+    sock, head = agent.tunnel(server.target)
+    with sock:
+        assert b" 200 " in head
+        sock.sendall(b"hello")
+        assert sock.recv(10) == b"hello"
+    assert "in use" not in agent.log()
+
+
 def test_a_passing_failure_is_said_once_and_tried_again(start_agent, tmp_path):
     sshd = Sshd(tmp_path / "j")
     agent = start_agent([sshd.jump("j")], wait=False)
     until(lambda: agent.log().count("connecting through") >= 3, "it tries again")
-    assert agent.lines() == ["failed c1 tcp nobody listens at the jump host"]
+    assert agent.lines() == ["failed c1 tcp j: nobody listens at the jump host"]
     sshd.start()
     agent.ready()
     sshd.stop()

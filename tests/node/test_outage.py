@@ -1,6 +1,7 @@
 """ssh goes away and comes back: the port stays, requests wait, answers stay true."""
 
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -8,6 +9,10 @@ import threading
 import time
 
 import pytest
+
+from hpcproxy.node import folder
+from hpcproxy.node.settings import Jump
+from hpcproxy.node.tunnel import Candidate, Verdict
 
 from .harness import PORT, Sshd, echo, read_head, read_rest, until
 
@@ -131,3 +136,114 @@ def test_the_second_jump_host_takes_over(start_agent, own_jump, jump_host):
     own_jump.stop()
     kill_ssh(agent)
     until(lambda: agent.status().get("jump") == "second", "the second is used")
+
+
+def test_a_state_directory_that_the_job_removed(start_agent, far_end):
+    server = far_end(echo)
+    agent = start_agent(access_log=True)
+    for _ in range(2):
+        shutil.rmtree(str(agent.state))
+        kill_ssh(agent)
+        sock, head = agent.tunnel(server.target)
+        sock.close()
+        assert head.startswith(b"HTTP/1.1 200 ")
+        until(lambda: agent.status().get("ready"), "status.json is there")
+        assert agent.status()["pid"] == agent.process.pid == int((agent.state / "pid").read_text().split()[0])
+        assert os.stat(str(agent.state)).st_mode & 0o777 == 0o700
+        assert "had been removed" in agent.log()
+        agent.access()
+    assert agent.stop() == 0
+    assert not agent.state.exists()
+
+
+def test_a_removed_state_directory_without_a_killed_ssh(start_agent, far_end):
+    server = far_end(echo)
+    agent = start_agent(alive_interval_s=0.2, alive_count=2)
+    shutil.rmtree(str(agent.state))
+    until(lambda: agent.status().get("ready"), "ssh was replaced")
+    sock, head = agent.tunnel(server.target)
+    sock.close()
+    assert head.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("other", ["open", "link", "file", "foreign"])
+def test_something_else_in_the_place_of_the_state_directory(start_agent, far_end, tmp_path, other):
+    if other == "foreign" and os.getuid() != 0:
+        pytest.skip("only root can be somebody else")
+    server = far_end(echo)
+    agent = start_agent(hold_s=0.2, retry_max_s=1)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    shutil.rmtree(str(agent.state))
+    if other == "link":
+        agent.state.symlink_to(elsewhere)
+    elif other == "file":
+        agent.state.write_text("")
+    else:
+        agent.state.mkdir(mode=0o755 if other == "open" else 0o700)
+    if other == "foreign":
+        os.chown(str(agent.state), 12345, 12345)
+    kill_ssh(agent)
+    request = "CONNECT {}:{} HTTP/1.1\r\n\r\n".format(*server.target).encode()
+    until(lambda: str(agent.state).encode() in agent.ask(request), "the answer says why")
+    assert os.listdir(str(elsewhere)) == []
+    assert other == "file" or os.listdir(str(agent.state)) == []
+    if agent.state.is_dir() and not agent.state.is_symlink():
+        agent.state.rmdir()
+    else:
+        agent.state.unlink()
+    until(lambda: agent.status().get("ready"), "it comes back by itself")
+
+
+def test_what_took_the_place_of_the_state_directory_is_not_removed(start_agent):
+    agent = start_agent()
+    shutil.rmtree(str(agent.state))
+    agent.state.mkdir(mode=0o755)
+    (agent.state / "pid").write_text("mine")
+    assert agent.stop() == 0
+    assert os.listdir(str(agent.state)) == ["pid"]
+
+
+def test_the_environment_for_shells_comes_back_too(tmp_path):
+    path = tmp_path / "st"
+    path.mkdir(mode=0o700)
+    (path / "env").write_text("a\nb\n")
+    held = folder.Folder(str(path))
+    held.write_pid()
+    assert not held.restore()
+    shutil.rmtree(str(path))
+    assert held.restore()
+    assert (path / "env").read_text() == "a\nb\n"
+    shutil.rmtree(str(path))
+    tmp_path.rmdir()
+    with pytest.raises(folder.BadFolder, match="cannot be made anew: No such file"):
+        held.restore()
+    tmp_path.mkdir()
+
+
+def pauses(candidate, permanent, count):
+    """Seconds until it is the candidate's turn, after each of `count` failures."""
+    found = []
+    for _ in range(count):
+        candidate.failed(Verdict("layer", "reason", permanent))
+        found.append(candidate.next_try - time.monotonic())
+    return found
+
+
+@pytest.mark.parametrize("longest", [1, 4, 600])
+def test_retry_max_s_bounds_the_pauses(longest):
+    passing = pauses(Candidate(Jump("j", ("ssh",)), longest), False, 15)
+    assert passing[0] <= 0.5
+    assert 0.49 * longest < passing[-1] <= longest
+    permanent = pauses(Candidate(Jump("j", ("ssh",)), longest), True, 1)
+    assert 0.49 * max(120, longest) < permanent[0] <= max(120, longest)
+    flapping = Candidate(Jump("j", ("ssh",)), longest)
+    for _ in range(15):
+        flapping.lost(1.0)
+    assert 0.49 * longest < flapping.next_try - time.monotonic() <= longest
+
+
+def test_retry_max_s_is_heeded(start_agent, tmp_path):
+    agent = start_agent([Sshd(tmp_path / "j").jump("j")], wait=False, retry_max_s=1)
+    # At half a second, and then a second at most, not 2, 4, 8; and as many starts of ssh.
+    until(lambda: agent.log().count("connecting through") >= 8, "it tries again often", 12)

@@ -56,6 +56,91 @@ def test_what_is_read_cannot_be_read_otherwise(data):
         assert again.count(b"\n") == again.count(b"\r\n") == len(found[1].headers) + 2
 
 
+def test_one_empty_line_before_a_request_is_ignored():
+    data = b"GET http://h/ HTTP/1.1\r\nA: b\r\n\r\n"
+    size, found = request.parse_request(b"\r\n" + data + b"rest")
+    assert (size, found) == (len(data) + 2, request.parse_request(data)[1])
+    for cut in range(len(data) + 2):
+        assert request.parse_request((b"\r\n" + data)[:cut]) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\r\n\r\nGET http://h/ HTTP/1.1\r\n\r\n",
+        b"\nGET http://h/ HTTP/1.1\r\n\r\n",
+        b"\r\rGET http://h/ HTTP/1.1\r\n\r\n",
+        b"GET http://h/ HTTP/1.1\n\n",
+        b"GET http://h/ HTTP/1.1\nA: b\r\n\r\n",
+        b"GET http://h/ HTTP/1.1\r\nA : b\r\n\r\n",
+    ],
+)
+def test_nothing_else_is_mended_in_a_request(data):
+    with pytest.raises(request.BadRequest):
+        request.parse_request(data)
+
+
+OK = "HTTP/1.1 200 OK"
+
+
+@pytest.mark.parametrize(
+    "head, headers",
+    [
+        (b"HTTP/1.1 200 OK\n\n", []),
+        (b"HTTP/1.1 200 OK\nA: b\n\n", [("A", "b")]),
+        (b"HTTP/1.1 200 OK\r\nA: b\nC: d\r\n\n", [("A", "b"), ("C", "d")]),
+        (b"HTTP/1.1 200 OK\nA: b\n\r\n", [("A", "b")]),
+        (b"HTTP/1.1 200 OK\r\nA \t: b\r\n\r\n", [("A", "b")]),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding : chunked\r\n\r\n", [("Transfer-Encoding", "chunked")]),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\n", [("Content-Length", "5")]),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\ncontent-length: 5\r\n\r\n", [("Content-Length", "5")]),
+    ],
+)
+def test_what_is_mended_in_a_response(head, headers):
+    size, found = request.parse_response(head + b"\nrest")
+    assert (size, found.line, found.headers) == (len(head), OK, headers)
+    for cut in range(len(head)):
+        assert request.parse_response(head[:cut]) is None
+    assert request.body_length(found.headers, 1) in (None, 5, -1)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\nA: b\rC: d\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\r\nA: b\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nA: b\r\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nA: \0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n A: b\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n : b\r\n\r\n",
+        b"\r\nHTTP/1.1 200 OK\r\n\r\n",
+    ],
+)
+def test_what_is_not_mended_in_a_response(head):
+    with pytest.raises(request.BadRequest):
+        request.parse_response(head)
+
+
+@pytest.mark.parametrize("value", ["5, 6", "5,", "5, x", "x, x", "5 5"])
+def test_content_lengths_that_differ_are_refused_in_a_response(value):
+    _, found = request.parse_response("{}\r\nContent-Length: {}\r\n\r\n".format(OK, value).encode())
+    with pytest.raises(request.BadRequest):
+        request.body_length(found.headers, 1)
+
+
+@given(st.binary(max_size=200).map(lambda b: b"HTTP/1.1 200 OK\n" + b))
+def test_what_is_passed_on_of_a_response_cannot_be_read_otherwise(data):
+    try:
+        found = request.parse_response(data)
+    except request.BadRequest:
+        return
+    if found is not None:
+        again = request.write_head(found[1].line, found[1].headers)
+        assert again.count(b"\n") == again.count(b"\r") == again.count(b"\r\n") == len(found[1].headers) + 2
+        assert request.split_head(again) is not None
+
+
 def chunked(parts, trailer=b""):
     sizes = b"".join(b"%x;a=b\r\n" % len(part) + part + b"\r\n" for part in parts if part)
     return sizes + b"0\r\n" + trailer + b"\r\n"

@@ -15,14 +15,20 @@ from .harness import PORT, clean_environment, read_rest, until
 
 NOBODY = 65534
 SPY = """
-import encodings.idna, os, socket, sys  # all now: the other user may not read this Python's files
-uid, address, port, data, quick = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), bytes.fromhex(sys.argv[4]), sys.argv[5]
+import encodings.idna, os, socket, sys  # now: the other user may not read this Python's files
+uid, address, port, data, how = sys.argv[1:]
+uid, port, data = int(uid), int(port), bytes.fromhex(data)
 if uid >= 0:
     os.setgid(uid)
     os.setuid(uid)
-sock = socket.create_connection((address, port), 5)
+if how == "mapped":  # as Java does
+    sock = socket.socket(socket.AF_INET6)
+    sock.settimeout(5)
+    sock.connect(("::ffff:" + address, port))
+else:
+    sock = socket.create_connection((address, port), 5)
 sock.sendall(data)
-if quick == "quick":
+if how == "quick":
     os._exit(0)
 try:
     sys.stdout.write(sock.recv(100).hex())
@@ -36,11 +42,13 @@ DIALECTS = {
     "socks4": b"\4\1\0\1\x7f\0\0\1\0",
     "silence": b"",
 }
+HAS_IPV6 = os.path.exists("/proc/net/tcp6")
+with_ipv6 = pytest.mark.skipif(not HAS_IPV6, reason="no IPv6 in this kernel")
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
 
 
-def spy(agent, data, uid=-1, quick="", before=()):
-    words = [*before, sys.executable, "-I", "-c", SPY, str(uid), agent.address, str(PORT), data.hex(), quick]
+def spy(agent, data, uid=-1, how="", before=()):
+    words = [*before, sys.executable, "-I", "-c", SPY, str(uid), agent.address, str(PORT), data.hex(), how]
     done = subprocess.run(words, stdout=subprocess.PIPE, env=clean_environment("/"), timeout=30, check=True)
     return bytes.fromhex(done.stdout.decode())
 
@@ -67,7 +75,7 @@ def test_another_user_who_is_gone_before_the_kernel_is_asked(start_agent, far_en
     os.kill(agent.process.pid, 19)
     try:
         for _ in range(3):
-            spy(agent, data, uid=NOBODY, quick="quick")
+            spy(agent, data, uid=NOBODY, how="quick")
     finally:
         os.kill(agent.process.pid, 18)
     until(lambda: agent.status().get("refused") == 3, "they are refused")
@@ -83,6 +91,15 @@ def test_a_service_for_another_uid(start_agent):
     assert spy(agent, b"\5\1\0", uid=NOBODY) == b""
 
 
+@with_ipv6
+def test_a_socket_of_ipv6_that_is_mapped(start_agent):
+    agent = start_agent()
+    assert spy(agent, b"\5\1\0", how="mapped") == b"\5\0"
+    if os.getuid() == 0:
+        assert spy(agent, b"\5\1\0", uid=NOBODY, how="mapped") == b""
+        assert "refused uid {}".format(NOBODY) in agent.log()
+
+
 def test_the_user_inside_a_user_namespace(start_agent):
     unshare = shutil.which("unshare")
     probe = [unshare or "unshare", "--user", "--map-root-user", "true"]
@@ -95,17 +112,21 @@ def test_the_user_inside_a_user_namespace(start_agent):
 
 @contextlib.contextmanager
 def pair(family=socket.AF_INET):
-    with socket.socket() as listener, socket.socket(family) as client:
+    with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(5)
-        client.connect((("" if family == socket.AF_INET else "::ffff:") + "127.0.0.1", listener.getsockname()[1]))
+        host, port = listener.getsockname()
+        client = socket.socket(family)
+        client.connect(("::ffff:" + host if family == socket.AF_INET6 else host, port))
         server, address = listener.accept()
-        with server:
+        with client, server:
             yield client, server, address
 
 
-# The JVM for one has IPv6 sockets only, and connects to ::ffff:127.0.0.1.
-@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["IPv4", "dual stack"])
+FAMILIES = [socket.AF_INET, pytest.param(socket.AF_INET6, marks=with_ipv6)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_both_ways_of_asking_agree(family):
     peers = peer.Peers()
     with pair(family) as (client, server, address):
@@ -114,7 +135,33 @@ def test_both_ways_of_asking_agree(family):
         client.close()
         assert peers.owner(address, server.getsockname()) is None
         assert peer.owner_in_proc(address, server.getsockname()) is None
+    assert peers.netlink is not None
     peers.close()
+
+
+@as_root
+@pytest.mark.parametrize("family", FAMILIES)
+def test_both_ways_of_asking_name_another_user(family):
+    peers = peer.Peers()
+    os.seteuid(NOBODY)  # a socket belongs to who made it
+    try:
+        with pair(family) as (_, server, address):
+            os.seteuid(0)
+            assert peers.owner(address, server.getsockname()) == NOBODY
+            assert peer.owner_in_proc(address, server.getsockname()) == NOBODY
+    finally:
+        os.seteuid(0)
+    assert peers.netlink is not None
+    peers.close()
+
+
+def test_only_a_mapped_address_is_an_ipv4_address():
+    plain, mapped = b"\x7f\0\0\1", b"\0" * 10 + b"\xff\xff\x7f\0\0\1"
+    assert peer.ipv4_in(socket.AF_INET, plain + b"\0" * 12) == plain
+    assert peer.ipv4_in(socket.AF_INET6, mapped) == plain
+    assert peer.ipv4_in(socket.AF_INET6, b"\0" * 12 + plain) is None
+    assert peer.ipv4_in(socket.AF_INET6, plain + b"\0" * 12) is None
+    assert peer.ipv4_in(socket.AF_UNIX, mapped) is None
 
 
 def test_a_listener_at_the_clients_address_is_not_the_client():
@@ -141,15 +188,11 @@ def test_a_reply_that_is_none_names_nobody(reply):
 
 
 def test_a_table_that_cannot_be_read_names_nobody(tmp_path):
-    assert peer.owner_in_proc(("127.0.0.1", 1), ("127.0.0.1", 2), str(tmp_path / "none")) is None
-    (tmp_path / "tcp").write_text("0: 0100007F:0001 0100007F:0002 x\n")
-    assert peer.owner_in_proc(("127.0.0.1", 1), ("127.0.0.1", 2), str(tmp_path)) is None
-
-
-def test_an_address_of_its_own_is_no_ipv4_address():
-    assert peer.ipv4(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, "::ffff:127.0.0.1")) == b"\x7f\0\0\1"
-    for other in ("::1", "::127.0.0.1", "2001:db8::7f00:1"):
-        assert peer.ipv4(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, other)) is None
+    none, broken, empty = (str(tmp_path / name) for name in ("none", "broken", "empty"))
+    (tmp_path / "broken").write_text("0: 0100007F:0001 0100007F:0002 x\n")
+    (tmp_path / "empty").write_text("")
+    for tables in [(none, none), (broken, empty), (empty, none)]:
+        assert peer.owner_in_proc(("127.0.0.1", 1), ("127.0.0.1", 2), tables) is None
 
 
 def test_the_overflow_uid_is_nobody_in_a_namespace(monkeypatch):
@@ -160,9 +203,9 @@ def test_the_overflow_uid_is_nobody_in_a_namespace(monkeypatch):
     assert peer.who_may_pass(NOBODY) == {0, NOBODY}
 
 
-def test_the_sockets_in_the_state_directory_are_the_users_alone(gate):
-    for name in ("ctl", "socks"):
-        assert os.stat(str(gate.state / name)).st_mode & 0o077 == 0
+def test_the_socket_in_the_state_directory_is_the_users_alone(gate):
+    assert sorted(os.listdir(str(gate.state))) == ["access.log", "ctl", "log", "pid", "status.json"]
+    assert os.stat(str(gate.state / "ctl")).st_mode & 0o077 == 0
     assert os.stat(str(gate.state)).st_mode & 0o777 == 0o700
     with gate.connect() as sock:
         sock.sendall(b"\5\1\xff")

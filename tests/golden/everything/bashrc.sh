@@ -1,6 +1,7 @@
 # shellcheck shell=dash
 # hpcproxy bashrc.sh: rendered from the configuration; a change belongs there, not here.
 __hpcproxy_home='/home/größe/my files/.hpcproxy'
+__hpcproxy_run=/run/hpcproxy
 __hpcproxy_replace=1
 __hpcproxy_autostart=1
 
@@ -31,7 +32,7 @@ __hpcproxy_restore() {
     unset HPCPROXY_SAVED_all_proxy HPCPROXY_SAVED_ALL_PROXY HPCPROXY_SAVED_no_proxy HPCPROXY_SAVED_NO_PROXY
     unset HPCPROXY_SAVED_ftp_proxy HPCPROXY_SAVED_grpc_proxy HPCPROXY_SAVED_no_grpc_proxy HPCPROXY_SAVED_PIP_PROXY
     unset HPCPROXY_SAVED_NODE_USE_ENV_PROXY
-    unset HPCPROXY_URL HPCPROXY_KEY HPCPROXY_STEP
+    unset HPCPROXY_URL HPCPROXY_KEY HPCPROXY_STEP HPCPROXY_STATE
 }
 
 # shellcheck shell=dash
@@ -64,15 +65,19 @@ __hpcproxy_read() {
         read -r __hpcproxy_url
         read -r __hpcproxy_no_proxy
     } <"$1/env"
+    __hpcproxy_state=$1
 }
 
 # True if the caller's environment names a proxy that is not on loopback: one of the site's, and the site's rule. (One
 # on loopback is the old recipe by hand, or another tunnel that leads nowhere from here.)
 __hpcproxy_site_proxy() {
     local value
-    for value in "${http_proxy-}" "${HTTP_PROXY-}" "${https_proxy-}" "${HTTPS_PROXY-}"; do
+    for value in "${http_proxy-}" "${HTTP_PROXY-}" "${https_proxy-}" "${HTTPS_PROXY-}" "${all_proxy-}" "${ALL_PROXY-}"; do
+        value=${value#*://}
+        value=${value##*@}
         case $value in
-            '' | *://localhost | *://localhost[:/]* | *://127.* | *@localhost[:/]* | *@127.* | *'://[::1]'*) ;;
+            '' | 127.* | '[::1]'*) ;;
+            [Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt] | [Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt][:/]*) ;;
             *) return 0 ;;
         esac
     done
@@ -88,6 +93,7 @@ __hpcproxy_export() {
     direct=$__hpcproxy_no_proxy${direct:+,$direct}
     export no_proxy="$direct" NO_PROXY="$direct"
     export HPCPROXY_URL="$__hpcproxy_url" HPCPROXY_KEY="$__hpcproxy_key" HPCPROXY_STEP="$__hpcproxy_step"
+    export HPCPROXY_STATE="$__hpcproxy_state"
     if [ -z "$__hpcproxy_replace" ] && __hpcproxy_site_proxy; then return 0; fi
     export http_proxy="$__hpcproxy_url" HTTP_PROXY="$__hpcproxy_url"
     export https_proxy="$__hpcproxy_url" HTTPS_PROXY="$__hpcproxy_url"
@@ -100,41 +106,59 @@ __hpcproxy_export() {
     esac
 }
 
-# After __hpcproxy_export: say so if it left a proxy of the site's in force.
-__hpcproxy_tell() {
-    if __hpcproxy_site_proxy; then
-        printf 'hpcproxy: the proxy that your environment names stays in force (replace_proxy: true changes that)\n' >&2
-    fi
-}
-
 # shellcheck shell=dash
-# Find the state of a way out that is ours and up on this node, without a fork. Sourced; valid in bash and dash.
+# Ask the kernel who listens at the way out, without a fork. Sourced; valid in bash and dash.
 
-# True if the kernel says that user $2 listens at $1 (HEXADDRESS:HEXPORT as /proc/net/tcp writes it). Listening sockets
-# come first in that table, so the first one that is not listening ends the search. In doubt: not ours.
+# True if the user of the state last read (__hpcproxy_uid) listens where it says (__hpcproxy_listen, HEXADDRESS:HEXPORT
+# as /proc/net/tcp writes it). Listening sockets come first in that table, so the first one that is not listening ends
+# the search. In doubt: not ours.
 __hpcproxy_listening() {
     local IFS=' ' where state uid
     while read -r _ where _ state _ _ _ uid _; do
         case $state in
             st) ;;
-            0A) if [ "$where" = "$1" ] && [ "$uid" = "$2" ]; then return 0; fi ;;
+            0A) if [ "$where" = "$__hpcproxy_listen" ] && [ "$uid" = "$__hpcproxy_uid" ]; then return 0; fi ;;
             *) return 1 ;;
         esac
     done 2>/dev/null </proc/net/tcp
     return 1
 }
 
-# Set __hpcproxy_* from the state of $1 (a job id, or `shell` outside of jobs); false if there is none that is up.
-# Only a directory of our own is read: in a shared /tmp anybody could have made one by that name.
+# shellcheck shell=dash
+# Say what a person should know of the environment just exported. Sourced; valid in bash and dash.
+
+# After __hpcproxy_export: if it left a proxy of the site's in force, say so; false if there is none.
+__hpcproxy_tell() {
+    if __hpcproxy_site_proxy; then
+        printf 'hpcproxy: the proxy that your environment names stays in force (replace_proxy: true changes that)\n' >&2
+        return 0
+    fi
+    return 1
+}
+
+# shellcheck shell=dash
+# Find the state of a way out that is ours and up on this node, without a fork. Sourced; valid in bash and dash.
+
+# True if $2 is the state of $1 (a job id, or `shell` outside of jobs) and up; sets __hpcproxy_* from it then. Only a
+# directory of our own is read: in a shared /tmp anybody could have made one by that name.
+__hpcproxy_try() {
+    case ${2##*/} in "$1."* | "hpcproxy-$1."*) ;; *) return 1 ;; esac
+    [ -d "$2" ] && ! [ -L "$2" ] && [ -O "$2" ] && [ -O "$2/env" ] && __hpcproxy_read "$2" && __hpcproxy_listening
+}
+
+# Set __hpcproxy_* from the state of $1; false if there is none that is up.
 __hpcproxy_find() {
     local base directory
+    # The one that this shell has from its parents: TMPDIR may be another by now than the holder's.
+    if __hpcproxy_try "$1" "${HPCPROXY_STATE-}"; then return 0; fi
+    # With bash's failglob a glob that matches nothing is an error and ends the caller's script.
+    # shellcheck disable=SC3028
+    case :${BASHOPTS-}: in *:failglob:*) return 1 ;; esac
     # The holder's own rule (find_state_base).
     base=${TMPDIR:-/tmp}
     if ! [ -d "$base" ] || ! [ -w "$base" ] || [ "${#base}" -gt 48 ]; then base=/tmp; fi
-    for directory in "$base/hpcproxy-$1."*; do
-        if [ -d "$directory" ] && ! [ -L "$directory" ] && [ -O "$directory" ] && [ -O "$directory/env" ]; then
-            if __hpcproxy_read "$directory" && __hpcproxy_listening "$__hpcproxy_listen" "$__hpcproxy_uid"; then return 0; fi
-        fi
+    for directory in "$__hpcproxy_run/$1."* "$base/hpcproxy-$1."*; do
+        if __hpcproxy_try "$1" "$directory"; then return 0; fi
     done
     return 1
 }
@@ -159,10 +183,10 @@ proxy_on() {
             return 1
         fi
         if ! state=$(/bin/bash -p "$__hpcproxy_home/job.sh" start shell </dev/null); then return 1; fi
-        __hpcproxy_read "$state"
+        if ! __hpcproxy_read "$state" || ! __hpcproxy_listening; then return 1; fi
     fi
     __hpcproxy_export
-    __hpcproxy_tell
+    if __hpcproxy_tell; then return 1; fi
     printf 'hpcproxy: on, %s\n' "$HPCPROXY_URL"
 }
 
@@ -181,12 +205,15 @@ proxy_status() {
     if [ -z "${HPCPROXY_URL-}" ]; then
         if __hpcproxy_find "$__hpcproxy_want"; then
             printf 'hpcproxy: off in this shell; a way out is up at %s (proxy_on uses it)\n' "$__hpcproxy_url"
+        elif [ -n "${HPCPROXY_ERROR-}" ]; then
+            printf 'hpcproxy: off, no way out: %s\n' "$HPCPROXY_ERROR"
         else
             printf 'hpcproxy: off\n'
         fi
         return 1
     fi
     if __hpcproxy_find "$__hpcproxy_want"; then
+        if __hpcproxy_tell 2>&1; then return 1; fi
         printf 'hpcproxy: on, %s\n' "$HPCPROXY_URL"
         return 0
     fi

@@ -3,8 +3,21 @@
 set -euo pipefail
 
 home='/home/größe/my files/.hpcproxy'
+run_base=/run/hpcproxy
 required=1
 ready_timeout_s=60
+
+# shellcheck shell=bash
+# One process and no other.
+
+# Set `started` to the start time of process $1 in ticks since boot (proc(5), stat, field 22); 1 if there is none.
+# A pid with the same start time is the same process; a pid alone may be somebody else's by now.
+start_time() {
+    local line fields
+    read -r line 2>/dev/null <"/proc/$1/stat" || return 1
+    read -r -a fields <<<"${line##*) }"
+    started=${fields[19]}
+}
 
 # shellcheck shell=bash
 # The state directory of one way out on one node: who made it, where it is, what it says.
@@ -14,15 +27,6 @@ ready_timeout_s=60
 find_state_base() {
     state_base=${TMPDIR:-/tmp}
     [[ -d $state_base && -w $state_base && ${#state_base} -le 48 ]] || state_base=/tmp
-}
-
-# Set `started` to the start time of process $1 in ticks since boot (proc(5), stat, field 22); 1 if there is none.
-# A pid with the same start time is the same process; a pid alone may be somebody else's by now.
-start_time() {
-    local line fields
-    read -r line 2>/dev/null <"/proc/$1/stat" || return 1
-    read -r -a fields <<<"${line##*) }"
-    started=${fields[19]}
 }
 
 # Set `text` to what the file $1 holds, to nothing if it cannot be read. (`$(<file)` would end the script there.)
@@ -39,10 +43,12 @@ holder_lives() {
     [[ $pid =~ ^[0-9]+$ ]] && start_time "$pid" && [[ $started == "$since" ]]
 }
 
-# Set `state` to the directory of the way out $1 (JOB.RESTART) if it is ours and its holder lives, else return 1.
+# Set `state` to the directory of the way out $1 (JOB.RESTART) if it is ours and its holder lives, else return 1. The one
+# that the Prolog made (in $run_base) comes first: what an admin gave to every job needs no second one.
 find_state() {
     local directory
-    for directory in "$state_base/hpcproxy-$1-"*; do
+    for directory in "$run_base/$1" "${HPCPROXY_STATE-}" "$state_base/hpcproxy-$1-"*; do
+        [[ ${directory##*/} == "$1" || ${directory##*/} == "hpcproxy-$1-"* ]] || continue
         if [[ -d $directory && ! -L $directory && -O $directory && -O $directory/env ]] && holder_lives "$directory"; then
             state=$directory
             return 0
@@ -91,6 +97,11 @@ start_step() {
         # Its end, early or late, good or bad, is no event for the job.
         --kill-on-bad-exit=0 --wait=0 --quiet --export=ALL --job-name=hpcproxy --chdir=/
     )
+    # What the job script has open is not ours to keep open: a lock, a pipe whose reader waits for the end.
+    for name in /proc/self/fd/*; do
+        name=${name##*/}
+        if [[ $name =~ ^[0-9]+$ ]] && ((name > 2 && name < 255)); then exec {name}>&-; fi
+    done
     exec srun "${options[@]}" /bin/bash -p "$home/tunnel.sh" hold "$job" "$restart" "$2"
 }
 
@@ -171,9 +182,35 @@ try_step() {
     return 1
 }
 
+# The way out that the Prolog started on this node: true when it is ready, false when it has given up. One that needs
+# longer than the bound is used all the same: the gate holds requests until ssh is up.
+await_prologs() {
+    local deadline=$((SECONDS + ready_timeout_s))
+    while ((SECONDS < deadline)) && holder_lives "$state"; do
+        read_text "$run_base/holders/$job.$restart.said"
+        case $'\n'$text in *$'\n'ready\ *) return 0 ;; esac
+        sleep 0.05
+    done
+    holder_lives "$state"
+}
+
+# The way out that another shell of this job has started: true when it is ready.
+await_others() {
+    local deadline=$((SECONDS + ready_timeout_s)) text
+    while ((SECONDS < deadline)) && holder_lives "$state"; do
+        read_text "$state/status.json"
+        if [[ $text == *'"ready": true'* ]]; then return 0; fi
+        sleep 0.05
+    done
+    complain "the one that is there is not up ($state/log says why)"
+    return 1
+}
+
 start() {
     local count=${SLURM_JOB_NUM_NODES:-${SLURM_NNODES:-1}} outcome=0
-    if ! find_state "$job.$restart"; then
+    if find_state "$job.$restart" && [[ $state != "$run_base"/* ]]; then
+        await_others || return 1
+    elif [[ -z $state ]] || ! await_prologs; then
         command -v srun >/dev/null || { complain 'srun is not on PATH' && return 1; }
         try_step '' || outcome=$?
         # One address has to serve all nodes; where some have a python3 for the gate and some have not, none uses it.
@@ -189,7 +226,17 @@ start() {
 # One line of what went through on this node, where the gate has counted it.
 sum_up() {
     local -A n=()
-    local word text
+    local word text tries pid
+    read_text "$state/status.json"
+    [[ $text == *'"mode": "gate"'* ]] || return 0
+    # The file may be a second old. SIGUSR2 asks for a new one, which is there when the name means another file.
+    ln -- "$state/status.json" "$state/status.old" || return 0
+    read -r pid _ <"$state/pid"
+    kill -USR2 "$pid" || return 0
+    for ((tries = 0; tries < 50; tries++)); do
+        [[ ! $state/status.json -ef $state/status.old ]] && break
+        sleep 0.02
+    done
     read_text "$state/status.json"
     for word in requests bytes_up bytes_down reconnects; do
         [[ $text =~ \"$word\":\ ([0-9]+) ]] || return 0
@@ -203,6 +250,8 @@ stop() {
     local tries
     find_state "$job.$restart" || return 0
     sum_up
+    # The Prolog's ends with the job, by the Epilog.
+    if [[ $state == "$run_base"/* ]]; then return 0; fi
     if [[ ${HPCPROXY_STEP-} =~ ^[0-9]+\.[0-9]+$ ]]; then scancel --quiet --signal=USR1 "$HPCPROXY_STEP" 2>/dev/null || :; fi
     for ((tries = 0; tries < 100; tries++)); do
         holder_lives "$state" || return 0
@@ -211,7 +260,7 @@ stop() {
     printf 'hpcproxy: the way out is still up; Slurm ends it with the job\n' >&2
 }
 
-caller=${2-} job=${SLURM_JOB_ID-} restart=${SLURM_RESTART_COUNT:-0}
+state='' caller=${2-} job=${SLURM_JOB_ID-} restart=${SLURM_RESTART_COUNT:-0}
 if ! [[ $job =~ ^[0-9]{1,10}$ && $restart =~ ^[0-9]{1,10}$ ]]; then
     complain 'this is no Slurm job (SLURM_JOB_ID is not set)'
     exit 1

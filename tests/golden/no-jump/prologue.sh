@@ -31,7 +31,7 @@ __hpcproxy_restore() {
     unset HPCPROXY_SAVED_all_proxy HPCPROXY_SAVED_ALL_PROXY HPCPROXY_SAVED_no_proxy HPCPROXY_SAVED_NO_PROXY
     unset HPCPROXY_SAVED_ftp_proxy HPCPROXY_SAVED_grpc_proxy HPCPROXY_SAVED_no_grpc_proxy HPCPROXY_SAVED_PIP_PROXY
     unset HPCPROXY_SAVED_NODE_USE_ENV_PROXY
-    unset HPCPROXY_URL HPCPROXY_KEY HPCPROXY_STEP
+    unset HPCPROXY_URL HPCPROXY_KEY HPCPROXY_STEP HPCPROXY_STATE
 }
 
 # shellcheck shell=dash
@@ -64,15 +64,19 @@ __hpcproxy_read() {
         read -r __hpcproxy_url
         read -r __hpcproxy_no_proxy
     } <"$1/env"
+    __hpcproxy_state=$1
 }
 
 # True if the caller's environment names a proxy that is not on loopback: one of the site's, and the site's rule. (One
 # on loopback is the old recipe by hand, or another tunnel that leads nowhere from here.)
 __hpcproxy_site_proxy() {
     local value
-    for value in "${http_proxy-}" "${HTTP_PROXY-}" "${https_proxy-}" "${HTTPS_PROXY-}"; do
+    for value in "${http_proxy-}" "${HTTP_PROXY-}" "${https_proxy-}" "${HTTPS_PROXY-}" "${all_proxy-}" "${ALL_PROXY-}"; do
+        value=${value#*://}
+        value=${value##*@}
         case $value in
-            '' | *://localhost | *://localhost[:/]* | *://127.* | *@localhost[:/]* | *@127.* | *'://[::1]'*) ;;
+            '' | 127.* | '[::1]'*) ;;
+            [Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt] | [Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt][:/]*) ;;
             *) return 0 ;;
         esac
     done
@@ -88,6 +92,7 @@ __hpcproxy_export() {
     direct=$__hpcproxy_no_proxy${direct:+,$direct}
     export no_proxy="$direct" NO_PROXY="$direct"
     export HPCPROXY_URL="$__hpcproxy_url" HPCPROXY_KEY="$__hpcproxy_key" HPCPROXY_STEP="$__hpcproxy_step"
+    export HPCPROXY_STATE="$__hpcproxy_state"
     if [ -z "$__hpcproxy_replace" ] && __hpcproxy_site_proxy; then return 0; fi
     export http_proxy="$__hpcproxy_url" HTTP_PROXY="$__hpcproxy_url"
     export https_proxy="$__hpcproxy_url" HTTPS_PROXY="$__hpcproxy_url"
@@ -100,11 +105,34 @@ __hpcproxy_export() {
     esac
 }
 
-# After __hpcproxy_export: say so if it left a proxy of the site's in force.
+# shellcheck shell=dash
+# Ask the kernel who listens at the way out, without a fork. Sourced; valid in bash and dash.
+
+# True if the user of the state last read (__hpcproxy_uid) listens where it says (__hpcproxy_listen, HEXADDRESS:HEXPORT
+# as /proc/net/tcp writes it). Listening sockets come first in that table, so the first one that is not listening ends
+# the search. In doubt: not ours.
+__hpcproxy_listening() {
+    local IFS=' ' where state uid
+    while read -r _ where _ state _ _ _ uid _; do
+        case $state in
+            st) ;;
+            0A) if [ "$where" = "$__hpcproxy_listen" ] && [ "$uid" = "$__hpcproxy_uid" ]; then return 0; fi ;;
+            *) return 1 ;;
+        esac
+    done 2>/dev/null </proc/net/tcp
+    return 1
+}
+
+# shellcheck shell=dash
+# Say what a person should know of the environment just exported. Sourced; valid in bash and dash.
+
+# After __hpcproxy_export: if it left a proxy of the site's in force, say so; false if there is none.
 __hpcproxy_tell() {
     if __hpcproxy_site_proxy; then
         printf 'hpcproxy: the proxy that your environment names stays in force (replace_proxy: true changes that)\n' >&2
+        return 0
     fi
+    return 1
 }
 
 # shellcheck shell=dash
@@ -114,9 +142,10 @@ __hpcproxy_tell() {
 # False only if the job is to be stopped.
 __hpcproxy_begin() {
     local state
-    if state=$(/bin/bash -p "$__hpcproxy_home/job.sh" start </dev/null) && __hpcproxy_read "$state"; then
+    if state=$(/bin/bash -p "$__hpcproxy_home/job.sh" start </dev/null) && __hpcproxy_read "$state" &&
+        __hpcproxy_listening; then
         __hpcproxy_export
-        __hpcproxy_tell
+        __hpcproxy_tell || :
         return 0
     fi
     # What a login shell exported for its own tunnel leads nowhere here.

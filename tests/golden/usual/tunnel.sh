@@ -3,6 +3,7 @@
 set -euo pipefail
 
 home=/home/alice/.hpcproxy
+run_base=/run/hpcproxy
 port=2015
 gate=1
 scheme=socks5h
@@ -145,14 +146,7 @@ failure_permanent=(
 )
 
 # shellcheck shell=bash
-# The state directory of one way out on one node: who made it, where it is, what it says.
-
-# Set `state_base` to where state directories are made: on a local disk, and short enough for a Unix socket's name
-# (107 bytes, of which ssh wants 17 for a temporary name of its own).
-find_state_base() {
-    state_base=${TMPDIR:-/tmp}
-    [[ -d $state_base && -w $state_base && ${#state_base} -le 48 ]] || state_base=/tmp
-}
+# One process and no other.
 
 # Set `started` to the start time of process $1 in ticks since boot (proc(5), stat, field 22); 1 if there is none.
 # A pid with the same start time is the same process; a pid alone may be somebody else's by now.
@@ -161,6 +155,16 @@ start_time() {
     read -r line 2>/dev/null <"/proc/$1/stat" || return 1
     read -r -a fields <<<"${line##*) }"
     started=${fields[19]}
+}
+
+# shellcheck shell=bash
+# The state directory of one way out on one node: who made it, where it is, what it says.
+
+# Set `state_base` to where state directories are made: on a local disk, and short enough for a Unix socket's name
+# (107 bytes, of which ssh wants 17 for a temporary name of its own).
+find_state_base() {
+    state_base=${TMPDIR:-/tmp}
+    [[ -d $state_base && -w $state_base && ${#state_base} -le 48 ]] || state_base=/tmp
 }
 
 # Set `text` to what the file $1 holds, to nothing if it cannot be read. (`$(<file)` would end the script there.)
@@ -177,10 +181,12 @@ holder_lives() {
     [[ $pid =~ ^[0-9]+$ ]] && start_time "$pid" && [[ $started == "$since" ]]
 }
 
-# Set `state` to the directory of the way out $1 (JOB.RESTART) if it is ours and its holder lives, else return 1.
+# Set `state` to the directory of the way out $1 (JOB.RESTART) if it is ours and its holder lives, else return 1. The one
+# that the Prolog made (in $run_base) comes first: what an admin gave to every job needs no second one.
 find_state() {
     local directory
-    for directory in "$state_base/hpcproxy-$1-"*; do
+    for directory in "$run_base/$1" "${HPCPROXY_STATE-}" "$state_base/hpcproxy-$1-"*; do
+        [[ ${directory##*/} == "$1" || ${directory##*/} == "hpcproxy-$1-"* ]] || continue
         if [[ -d $directory && ! -L $directory && -O $directory && -O $directory/env ]] && holder_lives "$directory"; then
             state=$directory
             return 0
@@ -302,13 +308,13 @@ no_proxy_list() {
 # shellcheck shell=bash
 # What ssh's words mean. The tables failure_texts, _layers, _reasons, _permanent stand at the top of the script.
 
-# Set layer, reason and permanent from the file $1 that holds ssh's stderr.
+# Set layer, reason and permanent from the file $1 that holds ssh's stderr. Lines that hold $2 tell of a channel that was
+# not opened, our own probe's or a program's, and nothing of the connection.
 read_reason() {
     local text words='' line last='' i
     read_text "$1"
     while read -r line; do
-        # A channel that was not opened, our own probe's for one, says nothing about the connection, unless by rule.
-        [[ -n $line && $line != *'open failed: connect failed'* ]] || continue
+        [[ -n $line && $line != *"$2"* ]] || continue
         words+=$line$'\n' last=${line//[[:cntrl:]]/}
     done <<<"$text"
     for i in "${!failure_texts[@]}"; do
@@ -323,27 +329,69 @@ read_reason() {
 
 # A refused key has causes on this side too; say the one that holds.
 look_at_key() {
-    local candidates=("$HOME"/.ssh/id_ed25519 "$HOME"/.ssh/id_ecdsa "$HOME"/.ssh/id_rsa "$HOME"/.ssh/id_*_sk) key readable=0
-    [[ -n $identity ]] && candidates=("$identity")
-    for key in "${candidates[@]}"; do
-        [[ -r $key ]] || continue
-        readable=1
-        # ssh-keygen tells a key that needs a passphrase from one that is merely refused, and asks nobody.
-        if ! ssh-keygen -y -P '' -f "$key" >/dev/null 2>&1 </dev/null && ! ssh-add -l >/dev/null 2>&1 </dev/null; then
-            reason="the key $key has a passphrase and no agent is there to unlock it; use a key without one, or an agent"
-            return 0
-        fi
-    done
-    if ((!readable)) && ! ssh-add -l >/dev/null 2>&1 </dev/null; then
-        reason="no key to log in with: ${identity:-$HOME/.ssh/id_*} does not exist or cannot be read"
+    local candidates=() key line readable='' locked=''
+    if ssh-add -l >/dev/null 2>&1 </dev/null; then return 0; fi
+    if [[ -n $identity ]]; then
+        candidates=("$identity")
+    else
+        while read -r line key; do
+            if [[ $line == identityfile ]]; then candidates+=("${key/#\~\//$HOME/}"); fi
+        done < <(ssh -G -- "${jump_destinations[0]}" 2>/dev/null </dev/null)
     fi
-    return 0
+    for key in ${candidates[@]+"${candidates[@]}"}; do
+        [[ -r $key ]] || continue
+        readable=$key
+        # ssh-keygen tells a key that needs a passphrase from one that is merely refused, and asks nobody.
+        if ssh-keygen -y -P '' -f "$key" >/dev/null 2>&1 </dev/null; then return 0; fi
+        locked=${locked:-$key}
+    done
+    if [[ -z $readable ]]; then
+        reason="no key to log in with: ${identity:-${candidates[*]}} does not exist or cannot be read"
+    else
+        reason="the key $locked has a passphrase and no agent is there to unlock it; use a key without one, or an agent"
+    fi
+}
+
+# shellcheck shell=bash
+# Where a job's way out listens, what serves it there, and the environment that points to it.
+
+# Set `address` for job $1: 127.64.0.0/10 with the low 22 bits of the job id, the same on every node of the job.
+job_address() {
+    if [[ $1 == shell ]]; then
+        address=127.0.0.1
+    else
+        address=127.$((64 + ($1 >> 16 & 63))).$(($1 >> 8 & 255)).$(($1 & 255))
+    fi
+}
+
+# Set `python` to one that can run the gate: the system's first, for one from a user's environment may be slow to load.
+find_python() {
+    for python in /usr/bin/python3 /usr/libexec/platform-python python3; do
+        if "$python" -I -c 'import sys; sys.exit(sys.version_info < (3, 6))' >/dev/null 2>&1 </dev/null; then return 0; fi
+    done
+    return 1
+}
+
+# Write the environment for shells of this job, with URLs of scheme $1, served by user $2, into directory $3. Values are
+# made of checked sets of characters.
+write_env() {
+    local step=${SLURM_STEP_ID-} octets listen
+    IFS=. read -r -a octets <<<"$address"
+    # /proc/net/tcp writes the address as the machine's own number: reversed where bytes are little-endian first.
+    printf -v listen '%02X%02X%02X%02X:%04X' "${octets[3]}" "${octets[2]}" "${octets[1]}" "${octets[0]}" "$port"
+    if [[ $step =~ ^[0-9]+$ ]]; then step=$job.$step; else step=''; fi
+    no_proxy_list "$bypass_private" ${no_proxy_more[@]+"${no_proxy_more[@]}"}
+    # In the order in which __hpcproxy_read takes them.
+    printf '%s\n' "$key" "$step" "$2" "$listen" "$1://$address:$port" "$direct" >"$3/env.new"
+    mv -f -- "$3/env.new" "$3/env"
 }
 
 # shellcheck shell=bash
 # Holds the way out of one job on one node, or probes the jump hosts.
 #
 #   tunnel.sh hold JOB RESTART [ssh]   as a background step of the job, one on each node; `ssh`: without the gate
+#   tunnel.sh hold JOB RESTART MODE STATE UID   for the Prolog (holder.sh): MODE gate or ssh, in the directory STATE that
+#                                      is there already, for user UID, who need not be the one this runs as
 #   tunnel.sh hold shell 0             for a shell without Slurm, at 127.0.0.1
 #   tunnel.sh probe                    one login to each jump host; `ok JUMP` or `failed LAYER JUMP: REASON` for each
 #
@@ -372,7 +420,8 @@ clean_up() {
     if (($1)) && [[ -z $ending ]]; then say "gave-up ${node-} holder it ended by an error of its own, code $1"; fi
     end
     if [[ -n $ssh_pid ]]; then wait "$ssh_pid" 2>/dev/null || :; fi
-    if [[ -n $state ]]; then rm -rf -- "$state"; fi
+    # The Prolog's directory stands in one of root's, whose Epilog removes what stays.
+    if [[ -n $state ]]; then rm -rf -- "$state" 2>/dev/null || :; fi
     exit 0
 }
 
@@ -395,15 +444,6 @@ pause() {
     pause_pid=''
 }
 
-# Set `address` for job $1: 127.64.0.0/10 with the low 22 bits of the job id, the same on every node of the job.
-job_address() {
-    if [[ $1 == shell ]]; then
-        address=127.0.0.1
-    else
-        address=127.$((64 + ($1 >> 16 & 63))).$(($1 >> 8 & 255)).$(($1 & 255))
-    fi
-}
-
 # Write status.json: what `hpcproxy status` reads. By rename, so that no reader sees half of it.
 write_status() {
     local jump=null error=null up=false
@@ -415,19 +455,6 @@ write_status() {
         "$((reconnects > 0 ? reconnects : 0))" "$error" "$$" 2>/dev/null >"$state/status.new"; then
         mv -f -- "$state/status.new" "$state/status.json" || :
     fi
-}
-
-# Write the environment for shells of this job, with URLs of scheme $1. Values are made of checked sets of characters.
-write_env() {
-    local step=${SLURM_STEP_ID-} octets listen
-    IFS=. read -r -a octets <<<"$address"
-    # /proc/net/tcp writes the address as the machine's own number: reversed where bytes are little-endian first.
-    printf -v listen '%02X%02X%02X%02X:%04X' "${octets[3]}" "${octets[2]}" "${octets[1]}" "${octets[0]}" "$port"
-    if [[ $step =~ ^[0-9]+$ ]]; then step=$job.$step; else step=''; fi
-    no_proxy_list "$bypass_private" ${no_proxy_more[@]+"${no_proxy_more[@]}"}
-    # In the order in which __hpcproxy_read takes them.
-    printf '%s\n' "$key" "$step" "$UID" "$listen" "$1://$address:$port" "$direct" >"$state/env.new"
-    mv -f -- "$state/env.new" "$state/env"
 }
 
 # `command -v` also finds what may not be run.
@@ -504,7 +531,7 @@ came_up() {
 
 went_down() {
     [[ -n $ending ]] && return 0
-    read_reason "$state/ssh.log"
+    read_reason "$state/ssh.log" "open failed: "
     last_error="$current_jump: $layer: $reason" current_jump=''
     log "down: $last_error"
     write_status
@@ -515,7 +542,7 @@ failed() {
     if [[ -n $identity && ! -r $identity ]]; then
         layer=key reason="the key $identity does not exist or cannot be read" permanent=1
     else
-        read_reason "$state/ssh.log"
+        read_reason "$state/ssh.log" "open failed: connect failed"
     fi
     last_error="${jump_names[$1]}: $layer: $reason"
     [[ $said == *"$last_error"* ]] || say "failed $node $layer ${jump_names[$1]}: $reason"
@@ -548,14 +575,6 @@ hold() {
         ((up)) || pause "$wait_s"
         wait_s=$((wait_s * 2 < retry_max_s ? wait_s * 2 : retry_max_s))
     done
-}
-
-# Set `python` to one that can run the gate: the system's first, for one from a user's environment may be slow to load.
-find_python() {
-    for python in /usr/bin/python3 /usr/libexec/platform-python python3; do
-        if "$python" -I -c 'import sys; sys.exit(sys.version_info < (3, 6))' >/dev/null 2>&1 </dev/null; then return 0; fi
-    done
-    return 1
 }
 
 # Two shells of a job may ask for its way out at the same moment. The holder that was there first serves both: the later
@@ -597,15 +616,15 @@ make_state() {
     find_state_base
     state=$(mktemp -d -- "$state_base/hpcproxy-$key-XXXXXXXX") || give_up "state no directory can be made in $state_base"
     start_time "$$"
-    if ! { printf '%d %s\n' "$$" "$started" >"$state/pid" && write_env "$1"; }; then
+    if ! { printf '%d %s\n' "$$" "$started" >"$state/pid" && write_env "$1" "$UID" "$state"; }; then
         give_up "state nothing can be written in $state_base"
     fi
 }
 
-# Become the gate: same pid, same state directory, which it removes at its end.
+# Become the gate, for user $1: same pid, same state directory, which it removes at its end.
 hand_over() {
     local words=(
-        hold --config "$home/agent.json" --address "$address" --port "$port" --state "$state" --node "$node"
+        hold --config "$home/agent.json" --address "$address" --port "$port" --state "$state" --node "$node" --uid "$1"
     )
     cipher_words
     if ((${#cipher[@]})); then words+=(--ssh-option "${cipher[1]}"); fi
@@ -630,18 +649,24 @@ begin_hold() {
     has_ssh || give_up 'ssh there is no ssh on this node; ask for the OpenSSH client'
     job_address "$job"
     if [[ -z $gate || $3 == ssh ]] || ! find_python; then mode=ssh; fi
-    if [[ $mode == gate ]]; then make_state http; else make_state "$scheme"; fi
+    if [[ -n $4 ]]; then
+        state=$4
+    elif [[ $mode == gate ]]; then
+        make_state http
+    else
+        make_state "$scheme"
+    fi
     if [[ -n $gate && $mode == ssh ]]; then
         if [[ $3 == ssh ]]; then where='some node of this job'; fi
         log "no python3 of 3.6 or later for the gate on $where; ssh itself listens"
     fi
     say "mode $node $mode"
-    yield_to_older
+    if [[ -z $4 ]]; then yield_to_older; fi
     [[ -z $ending ]] || return 0
     if [[ $mode == ssh ]]; then
         hold
     else
-        hand_over
+        hand_over "${5:-$UID}"
     fi
 }
 
@@ -664,17 +689,17 @@ probe() {
         if [[ -n $identity && ! -r $identity ]]; then
             layer=key reason="the key $identity does not exist or cannot be read"
         else
-            read_reason "$state/ssh.log"
+            read_reason "$state/ssh.log" "open failed: connect failed"
         fi
         printf 'failed %s %s: %s\n' "$layer" "${jump_names[jump]}" "$reason"
     done
 }
 
 case ${1-} in
-    hold) begin_hold "${2-}" "${3-}" "${4-}" ;;
+    hold) begin_hold "${2-}" "${3-}" "${4-}" "${5-}" "${6-}" ;;
     probe) probe ;;
     *)
-        printf 'usage: tunnel.sh hold JOB RESTART [ssh] | probe\n' >&2
+        printf 'usage: tunnel.sh hold JOB RESTART [ssh | MODE STATE UID] | probe\n' >&2
         exit 2
         ;;
 esac

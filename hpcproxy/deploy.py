@@ -1,0 +1,225 @@
+"""Talk to many hosts at once: bounded fan-out, one answer for each, every wait bounded. Connects.
+
+One exec for each host: what `wire.message` made goes in on stdin, the answer comes out. The transport's raw channel is
+used, for Fabric's `run(in_stream=…)` feeds a character at a time. Host keys and the private key are read once.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fabric
+import paramiko
+
+from hpcproxy import wire
+from hpcproxy.config import Jump
+from hpcproxy.errors import FileError, HpcproxyError
+
+_CHUNK_BYTES = 65536
+_POLL_S = 0.2
+_CIPHERS = ("aes128-gcm@openssh.com", "aes128-ctr", "aes256-ctr")
+
+
+@dataclass(frozen=True)
+class Login:
+    """How hosts are reached. `timeout_s` bounds each of connect, banner, login and silence."""
+
+    user: str
+    port: int
+    identity: Path | None
+    gateway: Jump | None
+    known_hosts: Path
+    timeout_s: float
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What became of one host: an answer, or why there is none in `trouble`."""
+
+    host: str
+    answer: wire.Answer | None
+    trouble: str = ""
+    seconds: float = 0.0
+
+
+OnReply = Callable[[Reply], None]
+
+
+class Fleet:
+    """Who can be spoken to, and how. Made once: keys are parsed before the first thread starts."""
+
+    def __init__(self, login: Login) -> None:
+        # Paramiko logs what it also raises; without a handler that would reach the admin's screen.
+        logging.getLogger("paramiko").addHandler(logging.NullHandler())
+        logging.getLogger("paramiko").propagate = False
+        self.login = login
+        # The inventory says all there is to say; an admin's ~/.ssh/config could say something else on each machine. One
+        # for all: making one costs more than a handshake.
+        self._config = fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig())
+        self._keys = _read_known_hosts(login.known_hosts)
+        self._kwargs = _connect_kwargs(login)
+        # Fabric reads and copies the shared Config when it makes a connection, which threads must not do together.
+        self._making = threading.Lock()
+
+    def ask(self, messages: Mapping[str, bytes], token: str, fanout: int, on_reply: OnReply) -> list[Reply]:
+        """Send every host its message, at most `fanout` at once, and return a reply for each, in order."""
+        replies: dict[str, Reply] = {}
+        with ThreadPoolExecutor(max_workers=max(1, min(fanout, len(messages)))) as pool:
+            futures = {pool.submit(self._one, host, message, token): host for host, message in messages.items()}
+            for future in _completed(futures):
+                reply = future.result()
+                replies[reply.host] = reply
+                on_reply(reply)
+        return [replies[host] for host in messages]
+
+    def _one(self, host: str, message: bytes, token: str) -> Reply:
+        began = time.monotonic()
+        with self._making:
+            connection = self._connection(host)
+        try:
+            output, errors = self._talk(connection, message)
+            return Reply(host, _answer(output, errors, token), "", time.monotonic() - began)
+        except (HpcproxyError, OSError, EOFError, paramiko.SSHException) as error:
+            return Reply(host, None, _explain(error, self.login), time.monotonic() - began)
+        finally:
+            connection.close()
+
+    def _talk(self, connection: fabric.Connection, message: bytes) -> tuple[bytes, bytes]:
+        if connection.gateway is None:
+            # Paramiko leaves Nagle's algorithm on, which costs 40 ms at several steps of every login.
+            sock = socket.create_connection((connection.host, connection.port), timeout=self.login.timeout_s)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.connect_kwargs["sock"] = sock
+        connection.open()
+        channel = connection.transport.open_session(timeout=self.login.timeout_s)
+        try:
+            channel.settimeout(self.login.timeout_s)
+            channel.exec_command(wire.COMMAND)
+            return _converse(channel, message)
+        finally:
+            channel.close()
+
+    def _connection(self, host: str) -> fabric.Connection:
+        login = self.login
+        connection = fabric.Connection(
+            host,
+            user=login.user,
+            port=login.port,
+            config=self._config,
+            gateway=self._gateway(),
+            connect_timeout=login.timeout_s,
+            connect_kwargs=dict(self._kwargs),
+        )
+        self._guard(connection)
+        return connection
+
+    def _gateway(self) -> fabric.Connection | None:
+        gateway = self.login.gateway
+        if gateway is None:
+            return None
+        connection = fabric.Connection(
+            gateway.host,
+            user=gateway.user or self.login.user,
+            port=gateway.port or 22,
+            config=self._config,
+            connect_timeout=self.login.timeout_s,
+            connect_kwargs=dict(self._kwargs),
+        )
+        self._guard(connection)
+        return connection
+
+    def _guard(self, connection: fabric.Connection) -> None:
+        """Fabric alone would take any host key; here only those in our file count."""
+        connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        connection.client._host_keys = self._keys  # noqa: SLF001 - one parsed table for all, instead of a copy for each
+
+
+def _completed(futures: Mapping[Future[Reply], str]) -> Iterator[Future[Reply]]:
+    try:
+        yield from as_completed(futures)
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        raise
+
+
+def _connect_kwargs(login: Login) -> dict[str, Any]:
+    bounds = {"banner_timeout": login.timeout_s, "auth_timeout": login.timeout_s, "channel_timeout": login.timeout_s}
+    if login.identity is None:
+        return bounds
+    try:
+        key = paramiko.PKey.from_path(login.identity)
+    except (OSError, paramiko.SSHException, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise FileError(login.identity, f"cannot be used as a private key: {reason}") from None
+    return {**bounds, "pkey": key, "allow_agent": False, "look_for_keys": False}
+
+
+def _read_known_hosts(path: Path) -> paramiko.HostKeys:
+    try:
+        return paramiko.HostKeys(str(path))
+    except OSError as error:
+        raise FileError(path, f"cannot be read: {error.strerror}", "make it with: hpcproxy trust") from None
+
+
+def _converse(channel: paramiko.Channel, message: bytes) -> tuple[bytes, bytes]:
+    """Send `message` and return stdout and stderr, both to their end; TimeoutError if the host falls silent."""
+    channel.sendall(message)
+    channel.shutdown_write()
+    output, errors = bytearray(), bytearray()
+    while chunk := channel.recv(_CHUNK_BYTES):
+        output += chunk
+    while channel.recv_stderr_ready():
+        errors += channel.recv_stderr(_CHUNK_BYTES)
+    return bytes(output), bytes(errors)
+
+
+def _answer(output: bytes, errors: bytes, token: str) -> wire.Answer:
+    try:
+        return wire.parse(output, token)
+    except wire.NoAnswerError as error:
+        said = (errors or output).decode(errors="replace").strip().splitlines()
+        raise wire.NoAnswerError(f"{error}: {_printable(said[-1])}" if said else str(error)) from None
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)[:200]
+
+
+def _explain(error: Exception, login: Login) -> str:  # noqa: PLR0911 - one line for each thing that can be wrong
+    """Return why there is no answer, in words that say what to do."""
+    if isinstance(error, HpcproxyError):
+        return str(error)
+    if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError):  # one error for each address of the name
+        error = next(iter(error.errors.values()))
+    if isinstance(error, socket.gaierror):
+        return "its name does not resolve here"
+    if isinstance(error, paramiko.BadHostKeyException):
+        return "shows another host key than the one in known_hosts; look into it, then: hpcproxy trust --replace-key"
+    if isinstance(error, paramiko.AuthenticationException):
+        return f"refuses the login of {login.user}"
+    if isinstance(error, (TimeoutError, socket.timeout)):
+        return f"does not answer within {login.timeout_s:g} s"
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens at its ssh port"
+    if isinstance(error, paramiko.SSHException):
+        return _explain_ssh(str(error), login)
+    if isinstance(error, OSError):
+        return f"cannot be reached: {error.strerror or error}"
+    return "hung up"
+
+
+def _explain_ssh(text: str, login: Login) -> str:
+    if "not found in known_hosts" in text:
+        return "its host key is not known; look at it with: hpcproxy trust"
+    if "banner" in text or "No existing session" in text:
+        return f"accepts connections and stays silent for {login.timeout_s:g} s"
+    return f"ssh failed: {_printable(text) or 'it hung up'}"

@@ -1,0 +1,283 @@
+"""The admin's Invoke tasks: arguments, one `rollout` call, a table, an exit code."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.tasks import task
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from hpcproxy.errors import UsageError
+from hpcproxy.report import console, number, results, say, table, verb
+
+if TYPE_CHECKING:
+    from hpcproxy.outcome import HostOutcome, Outcomes
+    from hpcproxy.rollout import Request, Run
+
+INVENTORY_HELP = "The inventory, a YAML file (docs/admin.md)."
+LIMIT_HELP = "Only these of its hosts, a node set; @failed: those that failed in the last run."
+FANOUT_HELP = "How many hosts at once (default 32)."
+TIMEOUT_HELP = "Seconds a host may be silent: at connect, at login, at work (default 30)."
+AS_USER_HELP = "The files of the account logged in to, and the block in its .bashrc, instead of root's."
+REPORT_HELP = "Write the outcome of every host to this file, as JSON."
+COMMON = {
+    "inventory": INVENTORY_HELP,
+    "limit": LIMIT_HELP,
+    "fanout": FANOUT_HELP,
+    "timeout": TIMEOUT_HELP,
+    "report": REPORT_HELP,
+    "as-user": AS_USER_HELP,
+}
+_COLOURS = {"unchanged": "green", "changed": "yellow", "would": "yellow"}
+_WORDS = {"would": "would change"}
+
+
+def _request(inventory: str | None, limit: str | None, fanout: Any, timeout: Any) -> Request:  # noqa: ANN401 - as typed
+    from hpcproxy.rollout import Request  # noqa: PLC0415 - Fabric takes 0.3 s to load; only these tasks pay for it
+
+    if not inventory:
+        raise UsageError("say which hosts: --inventory FILE")
+    bounds = (number(fanout if fanout is not None else 32) or 0, number(timeout if timeout is not None else 30) or 0)
+    if min(bounds) < 1:
+        raise UsageError("--fanout and --timeout must be 1 or more")
+    return Request(Path(inventory), limit, bounds[0], float(bounds[1]))
+
+
+def _with_progress(run: Run, title: str, body: Callable[[Callable[[HostOutcome], None]], Outcomes]) -> Outcomes:
+    """Run `body` under a live display on stderr that counts hosts; a failure is said when it happens."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task(title, total=len(run.site.hosts))
+
+        def hear(outcome: HostOutcome) -> None:
+            progress.advance(bar)
+            if outcome.word in ("failed", "unreached"):
+                progress.console.print(f"{outcome.host}: {outcome.cause}", style="red", markup=False, highlight=False)
+
+        return body(hear)
+
+
+def _finish(run: Run, title: str, outcomes: Outcomes, report: str | None, *, good: bool) -> None:
+    """Print the table, write the report, keep the failed hosts on record, and set the exit code."""
+    from hpcproxy import rollout  # noqa: PLC0415
+
+    shown = table("outcome", "hosts", "", "cause")
+    for row in outcomes.rows():
+        style = _COLOURS.get(row.word, "red")
+        shown.add_row(f"[{style}]{_WORDS.get(row.word, row.word)}[/]", str(row.count), row.hosts, row.cause)
+    console().print(shown)
+    rollout.keep_record(run.request, outcomes)
+    if report:
+        rollout.write_report(Path(report), title, outcomes)
+    if not good:
+        raise Exit(code=1)
+
+
+def _show_differences(outcomes: Outcomes, run: Run) -> None:
+    out = console()
+    for difference in outcomes.differences(run.site.bundle):
+        out.print(f"{difference.action} {difference.path} on {difference.hosts}", style="bold", markup=False)
+        for line in difference.lines:
+            style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
+            out.print(line, style=style, markup=False, soft_wrap=True)
+
+
+@task(
+    help={
+        **COMMON,
+        "dry-run": "Say what would change and change nothing.",
+        "diff": "Show every distinct change with its hosts; changes nothing with --dry-run.",
+        "enable": "Once all hosts are right, let slurm.conf include our lines, and reconfigure Slurm.",
+        "canary": "Begin with so many hosts, check them, and go on only if they are right.",
+    }
+)
+@verb
+def deploy(  # noqa: PLR0913, PLR0917 - the flags an admin has
+    _context: Context,
+    inventory: str | None = None,
+    limit: str | None = None,
+    fanout: str | None = None,
+    timeout: str | None = None,
+    dry_run: bool = False,
+    diff: bool = False,
+    canary: str | None = None,
+    enable: bool = False,
+    report: str | None = None,
+    as_user: bool = False,
+) -> None:
+    """Bring the hosts of an inventory to the present version; what is right already is left alone."""
+    request = _request(inventory, limit, fanout, timeout)
+    from hpcproxy import rollout  # noqa: PLC0415
+
+    run = rollout.start(request, as_user=as_user)
+    if dry_run or diff:
+        seen = _with_progress(run, "look", lambda hear: rollout.look(run, hear, want_content=diff))
+        if diff:
+            _show_differences(seen, run)
+        if dry_run:
+            _finish(run, "deploy --dry-run", seen, report, good=not seen.failed)
+            return
+    first = number(canary) or 0
+    outcomes = _with_progress(run, "deploy", lambda hear: rollout.roll_out(run, hear, canary=first))
+    if enable and as_user:
+        raise UsageError("--enable changes slurm.conf, which is root's; leave --as-user out")
+    if enable and outcomes.good:
+        outcomes = outcomes.merged(rollout.enable(run))
+    elif outcomes.good and not outcomes.as_wanted and not as_user:
+        for line in rollout.slurm_lines(run):
+            say(line)
+    _finish(run, "deploy", outcomes, report, good=outcomes.good)
+
+
+@task(
+    help={
+        **COMMON,
+        "contract": "Run the installed scripts on every host as slurmd would, and name what it would not bear.",
+    }
+)
+@verb
+def verify(  # noqa: PLR0913, PLR0917 - the flags an admin has
+    _context: Context,
+    inventory: str | None = None,
+    limit: str | None = None,
+    fanout: str | None = None,
+    timeout: str | None = None,
+    contract: bool = False,
+    report: str | None = None,
+    as_user: bool = False,
+) -> None:
+    """Say which hosts are as the inventory says and how the others differ; changes nothing."""
+    request = _request(inventory, limit, fanout, timeout)
+    from hpcproxy import rollout  # noqa: PLC0415
+    from hpcproxy.outcome import Outcomes  # noqa: PLC0415
+
+    run = rollout.start(request, as_user=as_user)
+    outcomes = _with_progress(run, "verify", lambda hear: rollout.look(run, hear))
+    for difference in outcomes.differences(run.site.bundle):
+        say(f"{difference.path}: {difference.action} needed on {difference.hosts}")
+    for line in outcomes.cautions(time.time()):
+        say(line)
+    checks = [outcomes]
+    if contract and not as_user:
+        checks.append(_with_progress(run, "contract", lambda hear: rollout.check_contract(run, outcomes, hear)))
+        _show_findings(checks[-1], run)
+    if outcomes.as_wanted and not as_user:
+        proved = rollout.prove_key(run, lambda _outcome: None)
+        if proved is not None:
+            _show_findings(proved, run)
+            checks.append(proved)
+    merged = functools.reduce(Outcomes.merged, checks)
+    _finish(run, "verify", merged, report, good=merged.as_wanted)
+
+
+def _show_findings(outcomes: Outcomes, run: Run) -> None:
+    for difference in outcomes.differences(run.site.bundle):
+        say(f"{difference.action}: {difference.path} ({difference.hosts})")
+
+
+@task(help=COMMON)
+@verb
+def rollback(
+    _context: Context,
+    inventory: str | None = None,
+    limit: str | None = None,
+    fanout: str | None = None,
+    timeout: str | None = None,
+    report: str | None = None,
+    as_user: bool = False,
+) -> None:
+    """Bring the hosts back to the version before the present one; a second time undoes that."""
+    request = _request(inventory, limit, fanout, timeout)
+    from hpcproxy import rollout  # noqa: PLC0415
+
+    run = rollout.start(request, as_user=as_user)
+    outcomes = _with_progress(run, "rollback", lambda hear: rollout.roll_back(run, hear))
+    _finish(run, "rollback", outcomes, report, good=outcomes.good)
+
+
+@task(help=COMMON)
+@verb
+def undeploy(
+    _context: Context,
+    inventory: str | None = None,
+    limit: str | None = None,
+    fanout: str | None = None,
+    timeout: str | None = None,
+    report: str | None = None,
+    as_user: bool = False,
+) -> None:
+    """Remove everything of ours from the hosts; files that somebody has changed are kept and named."""
+    request = _request(inventory, limit, fanout, timeout)
+    from hpcproxy import rollout  # noqa: PLC0415
+
+    run = rollout.start(request, as_user=as_user)
+    outcomes = _with_progress(run, "undeploy", lambda hear: rollout.undeploy(run, hear))
+    _finish(run, "undeploy", outcomes, report, good=outcomes.good)
+
+
+@task(
+    help={
+        "inventory": INVENTORY_HELP,
+        "limit": LIMIT_HELP,
+        "fanout": FANOUT_HELP,
+        "timeout": TIMEOUT_HELP,
+        "replace-key": "Keep the key that a host shows now even if it is not the one kept before.",
+    }
+)
+@verb
+def trust(
+    _context: Context,
+    inventory: str | None = None,
+    limit: str | None = None,
+    fanout: str | None = None,
+    timeout: str | None = None,
+    replace_key: bool = False,
+) -> None:
+    """Fetch the host keys of an inventory's hosts and jump hosts, show them, and keep those that are new."""
+    request = _request(inventory, limit, fanout, timeout)
+    from hpcproxy import rollout  # noqa: PLC0415
+    from hpcproxy.rollout import Trusted  # noqa: PLC0415
+
+    def show(key: Trusted) -> None:
+        if key.error is None:
+            print(f"{key.host}  {key.fingerprint}  ({key.news})")
+        else:
+            say(str(key.error))
+
+    shown = rollout.trust(request, replace=replace_key, on_key=show)
+    if any(key.error or (key.news == "changed" and not replace_key) for key in shown):
+        raise Exit("hpcproxy: not every host's key is trusted; a changed one is kept with --replace-key", code=1)
+
+
+@task(
+    help={
+        "inventory": INVENTORY_HELP,
+        "directory": "Where the files go; the key must stay with the admin and the nodes.",
+    }
+)
+@verb
+def jump_kit(_context: Context, inventory: str | None = None, directory: str = "jump-kit") -> None:
+    """Write what service mode needs: a forward-only key, its authorized_keys line, sshd's Match block."""
+    from hpcproxy import rollout  # noqa: PLC0415
+    from hpcproxy.jumpkit import KEY_FILE, KEYS_ON_JUMP, LINE_FILE, MATCH_FILE  # noqa: PLC0415
+
+    if not inventory:
+        raise UsageError("say which inventory: --inventory FILE")
+    where = Path(directory).absolute()
+    kit = rollout.jump_kit(Path(inventory), where)
+    results(kit.results)
+    say(f"inventory:  mode: service, service_key: {where / KEY_FILE}")
+    say(f"jump host:  an account without a login shell; {LINE_FILE} as {KEYS_ON_JUMP}; {MATCH_FILE} into sshd_config")
+    if kit.beyond_sshd:
+        rules = ", ".join(kit.beyond_sshd)
+        say(f"sshd cannot hold {rules}: it would let the key forward anywhere, and only the gate on the node limits it")
+
+
+TASKS = (trust, deploy, verify, rollback, undeploy, jump_kit)

@@ -1,0 +1,208 @@
+"""The admin's inventory: one YAML file becomes one frozen, validated `Inventory`, before any connection.
+
+Reads the file it is given, and asks `sinfo` for node names where the file says `nodes: slurm`; writes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional
+
+import pydantic
+import yaml
+from ClusterShell.NodeSet import NodeSet, NodeSetException
+
+from hpcproxy.config import Config, Jump, Layer, Seconds, parse_mapping, resolve, safe_path
+from hpcproxy.errors import ConfigError, FileError
+
+SLURM = "slurm"
+_NODE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?", re.ASCII)
+_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*", re.ASCII)  # Slurm's names of partitions and accounts
+_SINFO_TIMEOUT_S = 30
+
+
+def _words(value: object) -> object:
+    value = [value] if isinstance(value, str) else value
+    if not isinstance(value, (list, tuple)) or not all(
+        isinstance(word, str) and _WORD.fullmatch(word) for word in value
+    ):
+        raise ValueError("expected a name or a list of names of letters, digits and _ . @ + -")
+    return tuple(value)
+
+
+def _account(value: str) -> str:
+    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", value):
+        raise ValueError(f"{value!r} is not the name of an account")
+    return value
+
+
+def _jump(value: object) -> object:
+    return Jump.parse(value) if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], pydantic.BeforeValidator(_words)]
+AccountName = Annotated[str, pydantic.AfterValidator(_account)]
+LocalPath = Annotated[Path, pydantic.Field(strict=False), pydantic.AfterValidator(safe_path)]
+_MODEL = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Policy(pydantic.BaseModel):
+    """Which jobs get a way out: those that meet one of these; with none given, every job."""
+
+    model_config = _MODEL
+
+    comment: bool = pydantic.Field(default=False, description="Jobs submitted with `--comment=hpcproxy`.")
+    partitions: Words = pydantic.Field(default=(), description="Jobs in these partitions.")
+    accounts: Words = pydantic.Field(default=(), description="Jobs of these accounts; needs `SLURM_JOB_ACCOUNT`.")
+
+
+class Inventory(pydantic.BaseModel):
+    """Which hosts, how they are reached and what they get. Field descriptions are the text of docs/configuration.md."""
+
+    model_config = _MODEL
+
+    nodes: str = pydantic.Field(
+        description="Hosts in ClusterShell's syntax, `c[1-128]`, `@group`; `slurm` asks `sinfo`."
+    )
+    user: AccountName = pydantic.Field(default="root", description="As whom the hosts are logged in to.")
+    port: Annotated[int, pydantic.Field(ge=1, le=65535)] = pydantic.Field(default=22, description="Their ssh port.")
+    identity: Optional[LocalPath] = pydantic.Field(
+        default=None, description="Private key for the hosts; without it the agent's keys and `~/.ssh/id_*` are tried."
+    )
+    gateway: Annotated[Optional[Jump], pydantic.BeforeValidator(_jump)] = pydantic.Field(
+        default=None, description="Host through which the hosts are reached, `[USER@]HOST[:PORT]`."
+    )
+    known_hosts: Optional[LocalPath] = pydantic.Field(
+        default=None, description="Host keys of the hosts and jump hosts, made by `trust`; by default beside this file."
+    )
+    mode: Literal["user", "service"] = pydantic.Field(
+        default="user", description="Whose ssh it is: the job's user with a key of his own, or one service account."
+    )
+    service_account: AccountName = pydantic.Field(
+        default="hpcproxy", description="The unprivileged account of service mode, present on every host."
+    )
+    service_key: Optional[LocalPath] = pydantic.Field(
+        default=None, description="The service account's private key, made by `jump-kit`."
+    )
+    policy: Policy = pydantic.Field(default=Policy(), description="Who gets it: `comment`, `partitions`, `accounts`.")
+    slurm_directory: LocalPath = pydantic.Field(
+        default=Path("/etc/slurm"), description="Where `prolog.d` and `epilog.d` lie on the hosts."
+    )
+    controllers: str = pydantic.Field(
+        default="", description="Hosts of slurmctld, first the main one: where `--enable` changes slurm.conf too."
+    )
+    site_task_prolog: Optional[LocalPath] = pydantic.Field(
+        default=None, description="The site's own TaskProlog on the hosts, which ours runs first."
+    )
+    task_wait_s: Seconds = pydantic.Field(
+        default=5, description="Seconds a task waits for the way out before it starts without."
+    )
+    settings: dict[str, Any] = pydantic.Field(default={}, description="The site's configuration: the keys above.")
+
+    @pydantic.field_validator("nodes", "controllers")
+    @classmethod
+    def _nodes(cls, value: str, info: pydantic.ValidationInfo) -> str:
+        if value != SLURM and not (info.field_name == "controllers" and not value):
+            expand(value)
+        return value
+
+
+KEYS = tuple(Inventory.model_fields)
+
+
+def expand(nodes: str) -> tuple[str, ...]:
+    """Return the names that `nodes` stands for; raises ValueError."""
+    # ClusterShell matches wildcards against groups it knows and drops what matches nothing; only whole groups are safe.
+    if any(character in nodes.replace("@*", "") for character in "*?"):
+        raise ValueError(f"{nodes!r} holds a wildcard; name hosts or a @group")
+    try:
+        names = tuple(NodeSet(nodes))
+    except NodeSetException as error:
+        raise ValueError(f"{nodes!r} is no node set: {error}") from None
+    if not names:
+        raise ValueError(f"{nodes!r} names no host")
+    for name in names:
+        if not _NODE.fullmatch(name):
+            raise ValueError(f"{name!r} is no host name")
+    return names
+
+
+def fold(names: object) -> str:
+    """Return `names` as one node set, `c[1-3,7]`."""
+    return str(NodeSet.fromlist(list(names)))  # type: ignore[call-overload]
+
+
+def read(path: Path, *, key_needed: bool = True) -> tuple[Inventory, Config]:
+    """Return the inventory in the file at `path` and the site's configuration in it; raises ConfigError, FileError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(str(path), "", "is not UTF-8 text") from None
+    except OSError as error:
+        raise FileError(path, f"cannot be read: {error.strerror}") from None
+    inventory = parse(str(path), text)
+    if inventory.known_hosts is None:
+        inventory = inventory.model_copy(update={"known_hosts": path.absolute().parent / "known_hosts"})
+    config = resolve(Layer(f"{path}: settings", inventory.settings))
+    if inventory.mode == "service":
+        if inventory.service_key is None and key_needed:
+            raise ConfigError(str(path), "service_key", "is missing; make one with: hpcproxy jump-kit")
+        if not config.gate:
+            raise ConfigError(str(path), "settings", "gate: false would open the service key to every user of a node")
+    if not config.jump:
+        raise ConfigError(str(path), "settings", "names no jump host; add `jump: USER@HOST`")
+    return inventory, config
+
+
+def parse(source: str, text: str) -> Inventory:
+    """Return the inventory in YAML `text`; an unknown key is an error that lists the valid ones. Raises ConfigError."""
+    values = parse_mapping(source, text, KEYS)
+    try:
+        return Inventory.model_validate(values)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        reason = first["msg"].removeprefix("Value error, ")
+        shown = reason if first["type"] in ("value_error", "missing") else f"{reason} (got {first['input']!r})"
+        valid = tuple(Policy.model_fields) if key.startswith("policy.") else KEYS
+        raise ConfigError(source, key, shown, valid if first["type"] == "extra_forbidden" else ()) from None
+
+
+def site_yaml(inventory: Inventory) -> bytes:
+    """Return the text of the site's config.yaml: `settings` as they stand."""
+    body = yaml.safe_dump(inventory.settings, sort_keys=False, allow_unicode=True) if inventory.settings else ""
+    return f"# hpcproxy, the site's settings: written by deploy; a change belongs in the inventory\n{body}".encode()
+
+
+def hosts(inventory: Inventory) -> tuple[str, ...]:
+    """Return the hosts to work on; raises ConfigError if Slurm was to name them and did not."""
+    if inventory.nodes != SLURM:
+        return expand(inventory.nodes)
+    try:
+        done = subprocess.run(
+            ["sinfo", "--noheader", "--Node", "--format=%N"],
+            capture_output=True,
+            text=True,
+            timeout=_SINFO_TIMEOUT_S,
+            check=False,
+        )
+        said = done.stdout if done.returncode == 0 else ""
+        return expand(",".join(dict.fromkeys(said.split())))
+    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+        raise ConfigError("sinfo", "nodes", f"names no nodes here: {error}; list them in the inventory") from None
+
+
+def limit(names: tuple[str, ...], wanted: str | None) -> tuple[str, ...]:
+    """Return those of `names` that `wanted`, a node set, holds; raises ConfigError for one that is not among them."""
+    if wanted is None:
+        return names
+    try:
+        chosen = expand(wanted)
+    except ValueError as error:
+        raise ConfigError("--limit", "", str(error)) from None
+    strangers = [name for name in chosen if name not in names]
+    if strangers:
+        raise ConfigError("--limit", "", f"{fold(strangers)} is not in the inventory", (fold(names),))
+    return tuple(name for name in names if name in chosen)

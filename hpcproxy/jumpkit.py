@@ -1,0 +1,68 @@
+"""What the jump host's admin gets for service mode: the public key's line and a `Match` block for sshd. Pure.
+
+authorized_keys: sshd(8), "AUTHORIZED_KEYS FILE FORMAT". `restrict` alone does not stop commands, so one is forced;
+permitopen takes literal names and addresses only, and matches the target as it was sent.
+"""
+
+from __future__ import annotations
+
+import re
+
+from hpcproxy.config import Config
+from hpcproxy.inventory import Inventory
+from hpcproxy.ssh import PROBE_TARGET
+
+KEY_FILE = "hpcproxy_service_key"
+LINE_FILE = "authorized_keys"
+MATCH_FILE = "sshd_match.conf"
+KEYS_ON_JUMP = "/etc/ssh/hpcproxy_authorized_keys"
+_NOLOGIN = "/usr/sbin/nologin"
+# What a rule of `allow` must look like for sshd to be able to hold it too: one host and at most one port.
+_LITERAL = re.compile(r"(?P<host>[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?", re.ASCII)
+
+
+def targets(config: Config) -> tuple[str, ...]:
+    """Return the `allow` rules as permitopen takes them; none if sshd cannot hold them all."""
+    found = []
+    for rule in config.allow:
+        match = _LITERAL.fullmatch(rule)
+        if match is None:
+            return ()
+        found.append(f"{match['host']}:{match['port'] or '*'}")
+    return (*found, PROBE_TARGET) if found else ()
+
+
+def beyond_sshd(config: Config) -> tuple[str, ...]:
+    """Return the `allow` rules that only the gate can hold."""
+    return tuple(rule for rule in config.allow if not _LITERAL.fullmatch(rule))
+
+
+def authorized_keys_line(public_key: str, config: Config) -> str:
+    """Return the line of authorized_keys: this key forwards, to the policy's targets, and does nothing else."""
+    opens = [f'permitopen="{target}"' for target in targets(config)]
+    options = ",".join(["restrict", "port-forwarding", f'command="{_NOLOGIN}"', *opens])
+    return f"{options} {public_key.strip()}\n"
+
+
+def match_block(inventory: Inventory, config: Config) -> str:
+    """Return the lines for the jump host's sshd_config, which hold whatever the key's own line says."""
+    account = next((jump.user for jump in config.jump if jump.user), inventory.service_account)
+    opens = " ".join(targets(config)) or "any"
+    lines = (
+        "# hpcproxy: the service account forwards, and does nothing else. Put this at the end of sshd_config.",
+        f"Match User {account}",
+        f"    AuthorizedKeysFile {KEYS_ON_JUMP}",
+        "    AuthenticationMethods publickey",
+        "    AllowTcpForwarding local",
+        f"    PermitOpen {opens}",
+        "    PermitListen none",
+        "    AllowStreamLocalForwarding no",
+        "    AllowAgentForwarding no",
+        "    X11Forwarding no",
+        "    PermitTunnel no",
+        "    PermitTTY no",
+        "    PermitUserRC no",
+        f"    ForceCommand {_NOLOGIN}",
+        "    ClientAliveInterval 30",
+    )
+    return "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,65 @@
+"""Checks that run on the hosts: Slurm's contract with our scripts, and what the service key can do. Connects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hpcproxy.config import Config
+from hpcproxy.deploy import Fleet, Reply
+from hpcproxy.inventory import Inventory
+from hpcproxy.jumpkit import targets
+from hpcproxy.outcome import HostOutcome, Outcomes, judge
+from hpcproxy.plan import EPILOG, PROLOG, RUN, TASK_PROLOG, Artifact, Plan
+from hpcproxy.render import Bundle, render
+from hpcproxy.ssh import PROBE_TARGET
+
+_SSHD_ITSELF = "127.0.0.1:22"
+
+
+def contract_message(bundle: Bundle, token: str) -> bytes:
+    """Return the message that runs the installed scripts as slurmd would."""
+    paths = {file.artifact.name: str(file.artifact.path) for file in bundle.files}
+    values = {"token": token, "run": RUN, "prolog": paths[PROLOG], "epilog": paths[EPILOG]}
+    return _script("contract.sh", "deploy/contract.sh.j2", {**values, "task_prolog": paths[TASK_PROLOG]})
+
+
+def key_message(inventory: Inventory, config: Config, values: Mapping[str, Any], token: str) -> bytes:
+    """Return the message that proves what the service key can do; `values` are those of the site's scripts."""
+    return _script(
+        "prove.sh",
+        "jump/prove.sh.j2",
+        {
+            **{name: values[name] for name in ("jump_names", "jump_destinations", "jump_ports", "ssh_options")},
+            "token": token,
+            "account": inventory.service_account,
+            "connect_timeout_s": config.connect_timeout_s,
+            "allowed": PROBE_TARGET,
+            # Only where sshd holds the policy is there anything for it to refuse.
+            "forbidden": [_SSHD_ITSELF] if targets(config) else [],
+        },
+    )
+
+
+def _script(name: str, template: str, values: Mapping[str, Any]) -> bytes:
+    return render(Plan((Artifact(name, template, Path(name), 0o700, ""),), values, {})).files[0].content
+
+
+def ask(
+    fleet: Fleet,
+    hosts: tuple[str, ...],
+    message: bytes,
+    token: str,
+    fanout: int,
+    on_host: Callable[[HostOutcome], None],
+) -> Outcomes:
+    """Send `message` to `hosts` and return every host's outcome; a breach is a change called `breach`."""
+    outcomes: dict[str, HostOutcome] = {}
+
+    def hear(reply: Reply) -> None:
+        outcomes[reply.host] = judge(reply.host, reply.answer, reply.trouble, reply.seconds)
+        on_host(outcomes[reply.host])
+
+    fleet.ask(dict.fromkeys(hosts, message), token, fanout, hear)
+    return Outcomes(tuple(outcomes[host] for host in hosts))

@@ -1,0 +1,99 @@
+"""An `Inventory` becomes a `Plan`: which file goes to which absolute path of a compute node, owner, mode. Pure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hpcproxy.config import Config
+from hpcproxy.inventory import Inventory, site_yaml
+from hpcproxy.plan import (
+    AGENT_PROGRAM,
+    AGENT_SETTINGS,
+    EPILOG,
+    PROLOG,
+    TASK_PROLOG,
+    Artifact,
+    Plan,
+    agent_settings,
+    script_values,
+)
+
+PROGRAMS = Path("/usr/libexec/hpcproxy")
+SETTINGS = Path("/etc/hpcproxy")
+PROFILE = Path("/etc/profile.d/hpcproxy.sh")
+DROP_IN = "50-hpcproxy"
+COMMENT = "hpcproxy"  # what `--comment` must hold where the policy asks for it
+
+_PROGRAM_MODE = 0o755
+_TEXT_MODE = 0o644
+_SECRET_MODE = 0o600
+_KNOWN_HOSTS, _CONFIG, _KEY = "known_hosts", "config.yaml", "service_key"
+
+
+def site_plan(inventory: Inventory, config: Config, known_hosts: str, service_key: bytes | None) -> Plan:
+    """Return what every compute node gets. Drop-ins come last: what they start must be there before they are."""
+    service = inventory.mode == "service"
+    if service:
+        config = config.model_copy(update={"identity": SETTINGS / _KEY})
+    texts = {_KNOWN_HOSTS: known_hosts.encode(), _CONFIG: site_yaml(inventory)}
+    keys: tuple[Artifact, ...] = ()
+    if service and service_key is not None:
+        texts[_KEY] = service_key
+        where = SETTINGS / _KEY
+        keys = (Artifact(_KEY, _KEY, where, _SECRET_MODE, "the service account's key", inventory.service_account),)
+    values = script_values(config, PROGRAMS, SETTINGS / _KNOWN_HOSTS)
+    return Plan(
+        artifacts=(*_programs(), *_settings(), *keys, *_hooks(inventory.slurm_directory)),
+        values={**values, **_site_values(inventory)},
+        agent=agent_settings(config, SETTINGS / _KNOWN_HOSTS),
+        texts=texts,
+    )
+
+
+def _programs() -> tuple[Artifact, ...]:
+    def program(name: str, source: str, summary: str) -> Artifact:
+        return Artifact(name, source, PROGRAMS / name, _PROGRAM_MODE, summary, "root")
+
+    return (
+        program("agent.pyz", AGENT_PROGRAM, "the gate: one port, HTTP and SOCKS, for the job's user only"),
+        Artifact("agent.json", AGENT_SETTINGS, PROGRAMS / "agent.json", _TEXT_MODE, "the gate's settings", "root"),
+        program("tunnel.sh", "node/tunnel.sh.j2", "holds the forward on one node; probes the jump hosts"),
+        program("job.sh", "sbatch/job.sh.j2", "starts and ends the holders of a job that was given none"),
+        program("holder.sh", "slurmd/holder.sh.j2", "makes a job's state and becomes its holder"),
+        program(TASK_PROLOG, "slurmd/taskprolog.sh.j2", "TaskProlog: the variables for every task"),
+    )
+
+
+def _settings() -> tuple[Artifact, ...]:
+    def text(name: str, source: str, summary: str) -> Artifact:
+        return Artifact(name, source, SETTINGS / name, _TEXT_MODE, summary, "root")
+
+    return (
+        text(_CONFIG, _CONFIG, "the site's settings, below every user's own"),
+        text(_KNOWN_HOSTS, _KNOWN_HOSTS, "the jump hosts' pinned keys"),
+        text("prologue.sh", "sbatch/prologue.sh.j2", "for job scripts to source"),
+        text("epilogue.sh", "sbatch/epilogue.sh.j2", "for job scripts to source"),
+        Artifact(
+            "hpcproxy.sh", "bashrc/bashrc.sh.j2", PROFILE, _TEXT_MODE, "proxy_on and its kin for everybody", "root"
+        ),
+    )
+
+
+def _hooks(directory: Path) -> tuple[Artifact, ...]:
+    epilog = directory / "epilog.d" / DROP_IN
+    prolog = directory / "prolog.d" / DROP_IN
+    return (
+        Artifact(EPILOG, "slurmd/epilog.sh.j2", epilog, _PROGRAM_MODE, "Epilog: ends the way out", "root"),
+        Artifact(PROLOG, "slurmd/prolog.sh.j2", prolog, _PROGRAM_MODE, "Prolog: starts the way out", "root"),
+    )
+
+
+def _site_values(inventory: Inventory) -> dict[str, object]:
+    return {
+        "service_account": inventory.service_account if inventory.mode == "service" else "",
+        "policy_comment": COMMENT if inventory.policy.comment else "",
+        "policy_partitions": inventory.policy.partitions,
+        "policy_accounts": inventory.policy.accounts,
+        "site_task_prolog": inventory.site_task_prolog or "",
+        "task_wait_s": inventory.task_wait_s,
+    }

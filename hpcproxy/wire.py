@@ -1,0 +1,169 @@
+"""What goes to one host, and what comes back: a script with an archive behind it, and lines with a token. Pure.
+
+The host's side is templates/lib/receive.sh.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import gzip
+import hashlib
+import io
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hpcproxy.errors import HpcproxyError
+from hpcproxy.plan import EPILOG, PROLOG, RUN, TASK_PROLOG, Artifact, Plan
+from hpcproxy.render import Bundle, File, render
+
+STORE = Path("/var/lib/hpcproxy")
+LOCK_FILE = Path("/run/hpcproxy-deploy.lock")
+ACTIONS = ("look", "apply", "rollback", "remove")
+
+# Does not depend on the login shell's language, and reads nobody's rc file; the shell in between may, and may print.
+COMMAND = "exec /bin/bash -p -s"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One file of a host: `action` is create, change, remove or foreign."""
+
+    action: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one host said: `word` is unchanged, changed, would or failed; `text` is the reason of a failure."""
+
+    word: str
+    text: str = ""
+    changes: tuple[Change, ...] = ()
+    contents: Mapping[str, bytes] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a host keeps versions and the lock, and the mode of directories that are made there."""
+
+    store: Path
+    lock_file: Path
+    directory_mode: str = "0755"
+
+
+class NoAnswerError(HpcproxyError):
+    """A host ended the conversation without its last line."""
+
+
+def message(
+    bundle: Bundle, action: str, token: str, *, want_content: bool = False, place: Place | None = None
+) -> bytes:
+    """Return what a host reads on stdin for `action`; `place` is root's if not given."""
+    files = bundle.files
+    place = place or Place(STORE, LOCK_FILE)
+    values = {
+        "token": token,
+        "action": action,
+        "store": place.store,
+        "lock_file": place.lock_file,
+        "directory_mode": place.directory_mode,
+        "run": RUN,
+        "want_content": want_content,
+        "task_prolog": next((str(f.artifact.path) for f in files if f.artifact.name == TASK_PROLOG), ""),
+        "drop_ins": [str(f.artifact.path) for f in files if f.artifact.name in (PROLOG, EPILOG)],
+        "paths": [str(file.artifact.path) for file in files],
+        "digests": [file.digest for file in files],
+        "modes": [f"{file.artifact.mode:04o}" for file in files],
+        "owners": [file.artifact.owner or "root" for file in files],
+    }
+    artifact = Artifact("receive.sh", "deploy/receive.sh.j2", Path("receive.sh"), 0o700, "")
+    script = render(Plan((artifact,), values, {})).files[0].content
+    return script + (archive(files) if action == "apply" else b"")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A file of somebody's that shall change from `before` to `after`; None: it is not there, or shall go."""
+
+    path: str
+    before: bytes | None
+    after: bytes | None
+
+
+def reading(paths: Sequence[str], token: str, command: Sequence[str] = ()) -> bytes:
+    """Return the message that asks for the bytes of `paths` and the output of `command`, which reads only."""
+    return _edit_script(token, paths, ["look"] * len(paths), ["look"] * len(paths), command)
+
+
+def editing(edits: Sequence[Edit], token: str, command: Sequence[str] = ()) -> bytes:
+    """Return the message that carries `edits` out, each only if the file is as it was; then `command` runs."""
+    paths = [edit.path for edit in edits]
+    script = _edit_script(
+        token, paths, [_digest(edit.after) for edit in edits], [_digest(edit.before) for edit in edits], command
+    )
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for number, edit in enumerate(edits):
+            info = tarfile.TarInfo(str(number))
+            info.size, info.mode = len(edit.after or b""), 0o600
+            tar.addfile(info, io.BytesIO(edit.after or b""))
+    return script + gzip.compress(buffer.getvalue(), mtime=0)
+
+
+def _edit_script(
+    token: str, paths: Sequence[str], digests: Sequence[str], befores: Sequence[str], command: Sequence[str]
+) -> bytes:
+    values = {"token": token, "paths": paths, "digests": digests, "befores": befores, "command": command}
+    artifact = Artifact("edit.sh", "deploy/edit.sh.j2", Path("edit.sh"), 0o700, "")
+    return render(Plan((artifact,), values, {})).files[0].content
+
+
+def _digest(content: bytes | None) -> str:
+    return "none" if content is None else hashlib.sha256(content).hexdigest()
+
+
+def archive(files: Sequence[File]) -> bytes:
+    """Return `files` as DIRECTORY-NUMBER/NAME in a compressed tar archive; the same bytes for the same files."""
+    directories = list(dict.fromkeys(file.artifact.path.parent for file in files))
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for file in files:
+            number = directories.index(file.artifact.path.parent)
+            info = tarfile.TarInfo(f"{number}/{file.artifact.path.name}")
+            info.size, info.mode, info.uname = len(file.content), file.artifact.mode, file.artifact.owner or "root"
+            info.gname = "root"
+            tar.addfile(info, io.BytesIO(file.content))
+    return gzip.compress(buffer.getvalue(), compresslevel=6, mtime=0)
+
+
+def parse(output: bytes, token: str) -> Answer:
+    """Return what the host said; lines without the token are somebody else's. Raises NoAnswerError."""
+    changes, contents, facts = [], {}, {}
+    for line in output.decode("utf-8", "surrogateescape").splitlines():
+        # A .bashrc may have printed without a final newline.
+        _, found, rest = line.partition(f"{token} ")
+        verb, _, rest = rest.partition(" ")
+        if not found:
+            continue
+        first, _, second = rest.partition(" ")
+        if verb == "file":
+            changes.append(Change(first, second))
+        elif verb == "fact":
+            facts[first] = second
+        elif verb == "content":
+            path, _, text = rest.rpartition(" ")
+            contents[path] = _decode(text)
+        elif verb == "done":
+            return Answer(first, second, tuple(changes), contents, facts)
+    raise NoAnswerError("it ended without an answer")
+
+
+def _decode(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        return b""

@@ -1,0 +1,121 @@
+# shellcheck shell=bash
+# Runs our Prolog, Epilog and TaskProlog as slurmd does and names every breach of what Slurm demands of them: an empty
+# environment, both outputs on one pipe that is read to its end, a process group that is killed at the exit. For a job
+# that does not exist, of a user who does not exist, so that no jump host hears of it. Other files beside ours are looked
+# at, never run: one without its run bit, or an editor's backup, drains the node as well.
+#
+# Answers on stdout, each line with the token: file breach TEXT · done unchanged|failed TEXT
+
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+LC_ALL=C
+export PATH LC_ALL
+
+limit_s=10 slow_ms=1000 pipe_ms=300
+job=999999999 uid=4000000000
+
+answer() {
+    printf '%s %s\n' "$token" "$*" 2>/dev/null || :
+}
+
+breach() {
+    breaches=$((breaches + 1))
+    answer "file breach ${1//[[:cntrl:]]/ }"
+}
+
+now_ms() {
+    local now
+    now=$(date +%s%N)
+    ms=$((now / 1000000))
+}
+
+# Run $1 as slurmd would; sets `output`, names what is wrong with how it ends.
+run() {
+    local ms began ended group reader code=0 tries
+    rm -f -- "$work/pipe" "$work/group"
+    mkfifo -- "$work/pipe"
+    timeout "$((limit_s + 5))" cat "$work/pipe" >"$work/output" &
+    reader=$!
+    now_ms && began=$ms
+    # shellcheck disable=SC2016 # its own process says who it is; the comment is to stay as it is
+    timeout -s KILL "$limit_s" setsid -w /bin/bash -c 'printf "%s\n" $$ >"$0" && exec env -i "$@"' "$work/group" \
+        SLURM_JOB_ID="$job" SLURM_JOB_UID="$uid" SLURM_JOB_USER=nobody SLURM_JOB_PARTITION=none \
+        SLURM_JOB_COMMENT='hpcproxy $(false) `false`' SLURM_NODELIST=localhost "$1" >"$work/pipe" 2>&1 </dev/null || code=$?
+    now_ms && ended=$ms
+    if read -r group <"$work/group" && [[ $group =~ ^[0-9]+$ ]]; then kill -KILL -- "-$group" 2>/dev/null; fi
+    for ((tries = 0; tries < pipe_ms / 10; tries++)); do
+        kill -0 "$reader" 2>/dev/null || break
+        sleep 0.01
+    done
+    if kill "$reader" 2>/dev/null; then
+        breach "$1 leaves its output open after its end; slurmd reads on, and the job does not start"
+    fi
+    wait "$reader" 2>/dev/null
+    output=$(<"$work/output")
+    [[ $code == 0 ]] || breach "$1 ends with code $code; anything but 0 drains the node"
+    ((ended - began <= slow_ms)) || breach "$1 takes $((ended - began)) ms; slurmd may give it $slow_ms"
+}
+
+# What slurmd would trip over in the directory of $1: it runs every file there, the last name first.
+look_beside() {
+    local file
+    for file in "${1%/*}"/*; do
+        [[ -e $file ]] || continue
+        [[ -f $file ]] || breach "$file is no file; Slurm takes everything there for a script"
+        [[ -x $file ]] || breach "$file has no run bit"
+        case $file in *'~' | *.bak | *.orig | *.rpm* | *.dpkg-* | *.swp) breach "$file looks like a backup, and is run" ;; esac
+    done
+}
+
+check_one() {
+    if [[ ! -e $1 ]]; then
+        breach "$1 is missing"
+        return 1
+    fi
+    [[ -x $1 ]] || breach "$1 has no run bit"
+    [[ $(stat -c '%u %A' -- "$1") == "0 -rwxr-xr-x" ]] || breach "$1 must be root's, mode 0755"
+}
+
+check_task_prolog() {
+    local line
+    check_one "$task_prolog" && run "$task_prolog" || return 0
+    while read -r line; do
+        case $line in
+            '' | 'export '*=* | 'unset '* | 'hpcproxy: '*) ;;
+            *) breach "$task_prolog prints what Slurm does not know: $line" ;;
+        esac
+    done <<<"$output"
+}
+
+main() {
+    local breaches=0 output work tries
+    trap '' HUP PIPE
+    work=$(mktemp -d) || { answer 'done failed no temporary directory can be made' && return; }
+    look_beside "$prolog"
+    look_beside "$epilog"
+    if check_one "$prolog"; then
+        run "$prolog"
+        # The holder writes this; it was killed with the group otherwise.
+        for ((tries = 0; tries < 100; tries++)); do
+            grep -q gave-up "$run_base/holders/$job.0.said" 2>/dev/null && break
+            sleep 0.02
+        done
+    fi
+    check_task_prolog
+    if check_one "$epilog"; then
+        run "$epilog"
+        run "$epilog"
+        [[ ! -e $run_base/holders/$job.0 ]] || breach "$epilog leaves the job's state behind"
+    fi
+    rm -rf -- "$work"
+    if ((breaches)); then
+        answer "done failed $breaches breaches of Slurm's contract"
+    else
+        answer 'done unchanged'
+    fi
+}
+
+{
+    (main)
+    cat >/dev/null
+    exit
+}

@@ -1,0 +1,105 @@
+# shellcheck shell=bash
+# Reads or changes files that are somebody's, for whoever decides elsewhere what their bytes shall be.
+#
+#   digests[i] is `look` to read paths[i], `none` to remove it, else the SHA-256 of its new bytes, which come on stdin as a
+#   tar archive (NUMBER for each). befores[i] is the SHA-256 it must have now, `none` if it must not be there: a file that
+#   somebody has changed meanwhile is left alone. Then `command`, if there is one, is run.
+#
+# Answers on stdout, each line with the token: content PATH BASE64 · fact NAME VALUE · done changed|unchanged|failed TEXT
+
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+LC_ALL=C
+export PATH LC_ALL
+umask 077
+
+answer() {
+    printf '%s %s\n' "$token" "$*" 2>/dev/null || :
+}
+
+finish() {
+    rm -rf -- "$work"
+    answer "done $1"
+    exit 0
+}
+
+# What a program says is wrong, of what it printed: the end of its first line.
+last_words() {
+    local line=${1%%$'\n'*}
+    case $1 in *'No space left'* | *'Wrote only'*) line='No space left on device' ;; esac
+    printf '%s' "${line##*: }"
+}
+
+fail() {
+    finish "failed ${1//[[:cntrl:]]/ }"
+}
+
+# Set `digest` to what the file $1 has now, or `none`.
+digest_of() {
+    digest=none
+    [[ -e $1 ]] || return 0
+    [[ -f $1 ]] || fail "$1 is no regular file"
+    read -r digest _ < <(sha256sum <"$1") || fail "$1 cannot be read"
+}
+
+# Replace the file behind $1, which may be a link, by the file $2, with its old mode and owner, by rename.
+replace() {
+    local target new why
+    target=$(readlink -f -- "$1") || fail "$1 leads nowhere"
+    new=$target.hpcproxy-new
+    why=$(cp -- "$2" "$new" 2>&1) || fail "$1 cannot be written: $(last_words "$why")"
+    if [[ -e $target ]]; then
+        why=$(chmod --reference="$target" -- "$new" 2>&1 && chown --reference="$target" -- "$new" 2>&1) ||
+            { rm -f -- "$new" && fail "$1 cannot be written: $(last_words "$why")"; }
+    else
+        chmod 0644 -- "$new"
+    fi
+    why=$(sync -- "$new" 2>&1 && mv -f -T -- "$new" "$target" 2>&1) || { rm -f -- "$new" && fail "$1: $(last_words "$why")"; }
+}
+
+change_all() {
+    local i digest
+    for i in "${!paths[@]}"; do
+        digest_of "${paths[i]}"
+        [[ $digest != "${digests[i]}" ]] || continue
+        [[ $digest == "${befores[i]}" ]] || fail "${paths[i]} was changed by somebody else meanwhile and is left as it is"
+        if [[ ${digests[i]} == none ]]; then
+            rm -f -- "${paths[i]}" || fail "${paths[i]} cannot be removed"
+        else
+            [[ $(sha256sum <"$work/$i") == "${digests[i]} "* ]] || fail 'the archive did not arrive whole'
+            replace "${paths[i]}" "$work/$i"
+        fi
+        word=changed
+    done
+}
+
+main() {
+    local i digest word=unchanged said work=''
+    trap '' HUP PIPE INT TERM
+    paths=("${paths[@]/#\~\//$HOME/}")
+    for i in "${!paths[@]}"; do
+        [[ ${digests[i]} == look ]] || continue
+        digest_of "${paths[i]}"
+        if [[ $digest != none ]]; then answer "content ${paths[i]} $(base64 -w 0 <"${paths[i]}")"; fi
+    done
+    answer "fact home $HOME"
+    if [[ ${digests[0]-look} != look ]]; then
+        work=$(mktemp -d) || fail 'no temporary directory can be made'
+        tar -xzf - -C "$work" 2>/dev/null || fail "$work cannot take the files"
+        change_all
+    fi
+    if ((${#command[@]})); then
+        if said=$("${command[@]}" 2>&1 </dev/null); then
+            answer "content output $(base64 -w 0 <<<"$said")"
+        else
+            said=${said##*$'\n'}
+            fail "${command[*]}: ${said:0:200}"
+        fi
+    fi
+    finish "$word"
+}
+
+{
+    (main)
+    cat >/dev/null
+    exit
+}

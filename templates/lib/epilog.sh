@@ -1,0 +1,57 @@
+# shellcheck shell=bash
+# Ends the way out of this job on this node and removes its state. Root runs it, at the end of every job, also of one
+# that never had a Prolog here. Exits 0 whatever happens: anything else drains the node.
+#
+# Only what a file of root's names is ended, and only while the pid is still the process that was meant: its start time
+# is on record too. What the user could have written is removed, never believed.
+
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+
+# True if process $1 that started at $2 is there.
+lives() {
+    start_time "$1" && [[ $started == "$2" ]]
+}
+
+# End the process $1 that started at $2: by TERM, and if it is still there after two seconds by KILL, with its children.
+end_process() {
+    local tries child children=()
+    lives "$1" "$2" || return 0
+    kill -TERM "$1"
+    for ((tries = 0; tries < 100; tries++)); do
+        lives "$1" "$2" || return 0
+        sleep 0.02
+    done
+    kill -STOP "$1"
+    read -r -a children <"/proc/$1/task/$1/children"
+    for child in ${children[@]+"${children[@]}"}; do kill -TERM "$child"; done
+    lives "$1" "$2" && kill -KILL "$1"
+}
+
+# One line to the system's log if there never was a way out, with the reason.
+report_failure() {
+    local line last=''
+    while read -r line; do
+        case $line in
+            ready\ *) return 0 ;;
+            failed\ * | gave-up\ *) last=$line ;;
+        esac
+    done <"$1.said"
+    if [[ -n $last ]]; then timeout 1 logger -t hpcproxy -- "job ${1##*/}: no way out: ${last//[[:cntrl:]]/}"; fi
+}
+
+main() {
+    local record key pid since job=${SLURM_JOB_ID-} restart=${SLURM_JOB_RESTART_COUNT:-${SLURM_RESTART_COUNT-}}
+    [[ $job =~ ^[0-9]{1,10}$ ]] || return 0
+    for record in "$run_base/holders/$job".*[0-9]; do
+        key=${record##*/}
+        if ! [[ $key =~ ^[0-9]+\.[0-9]+$ && -f $record ]]; then continue; fi
+        # An Epilog that comes late must not end what the Prolog of the job's next run has started.
+        if [[ $restart =~ ^[0-9]{1,9}$ ]] && ((10#${key#*.} > 10#$restart)); then continue; fi
+        if read -r pid since <"$record" && [[ $pid =~ ^[0-9]+$ ]]; then end_process "$pid" "$since"; fi
+        report_failure "$record"
+        rm -rf -- "$record" "$record.said" "${run_base:?}/$key" "$run_base/service/$key"
+    done
+}
+
+(main) </dev/null >/dev/null 2>&1
+exit 0

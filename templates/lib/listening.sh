@@ -1,0 +1,17 @@
+# shellcheck shell=dash
+# Ask the kernel who listens at the way out, without a fork. Sourced; valid in bash and dash.
+
+# True if the user of the state last read (__hpcproxy_uid) listens where it says (__hpcproxy_listen, HEXADDRESS:HEXPORT
+# as /proc/net/tcp writes it). Listening sockets come first in that table, so the first one that is not listening ends
+# the search. In doubt: not ours.
+__hpcproxy_listening() {
+    local IFS=' ' where state uid
+    while read -r _ where _ state _ _ _ uid _; do
+        case $state in
+            st) ;;
+            0A) if [ "$where" = "$__hpcproxy_listen" ] && [ "$uid" = "$__hpcproxy_uid" ]; then return 0; fi ;;
+            *) return 1 ;;
+        esac
+    done 2>/dev/null </proc/net/tcp
+    return 1
+}

@@ -1,0 +1,72 @@
+# shellcheck shell=bash
+# Proves, from a node and as the service account, what the service key can do at each jump host: forward to what it may,
+# and nothing else. No command, no terminal, no other target.
+#
+# Answers on stdout, each line with the token: file proved|breach TEXT · done unchanged|failed TEXT
+
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+cd /
+
+answer() {
+    printf '%s %s\n' "$token" "$*" 2>/dev/null || :
+}
+
+# Set `said` to what ssh to jump host number $1 with "$@" prints, both outputs.
+ask() {
+    local number=$1 port=()
+    shift
+    [[ -z ${jump_ports[number]} ]] || port=(-p "${jump_ports[number]}")
+    said=$(setpriv --reuid="$account" --regid="$account" --clear-groups -- env -i PATH="$PATH" HOME=/nonexistent \
+        timeout "$((connect_timeout_s + 15))" ssh -F /dev/null "${ssh_options[@]}" "${port[@]}" "${arguments[@]}" -- \
+        "${jump_destinations[number]}" "$@" 2>&1 </dev/null)
+}
+
+proved() {
+    answer "file proved ${jump_names[jump]}: $1"
+}
+
+breach() {
+    breaches=$((breaches + 1))
+    answer "file breach ${jump_names[jump]}: $1"
+}
+
+main() {
+    local jump said target breaches=0 arguments
+    for jump in "${!jump_names[@]}"; do
+        arguments=(-W "$allowed")
+        ask "$jump"
+        case $said in
+            *'open failed: connect failed'*) proved "forwards to $allowed" ;;
+            *) breach "does not forward: ${said##*$'\n'}" && continue ;;
+        esac
+        for target in ${forbidden[@]+"${forbidden[@]}"}; do
+            arguments=(-W "$target")
+            ask "$jump"
+            case $said in
+                *'administratively prohibited'*) proved "refuses $target" ;;
+                *) breach "does not refuse $target" ;;
+            esac
+        done
+        arguments=()
+        ask "$jump" printf 'ran-%s' "$token"
+        case $said in *"ran-$token"*) breach 'runs commands' ;; *) proved 'runs no command' ;; esac
+        arguments=(-tt)
+        ask "$jump" printf 'ran-%s' "$token"
+        case $said in
+            *"ran-$token"*) breach 'runs commands on a terminal' ;;
+            *'PTY allocation request failed'*) proved 'gives no terminal' ;;
+            *) breach 'gives a terminal' ;;
+        esac
+    done
+    if ((breaches)); then
+        answer 'done failed the service key can do more, or less, than it should'
+    else
+        answer 'done unchanged'
+    fi
+}
+
+{
+    (main)
+    cat >/dev/null
+    exit
+}

@@ -1,0 +1,69 @@
+# shellcheck shell=bash
+# Gives every task of a job that has a way out the variables that lead there. The user runs it, before each task; its
+# stdout is a protocol of Slurm's: `export NAME=value` to the end of the line, `unset NAME`. Anything but exit code 0
+# cancels the task, so nothing of ours ends with another; the site's own TaskProlog keeps its say.
+
+PATH=/usr/bin:/bin:/usr/sbin:/sbin
+
+names=(
+    http_proxy HTTP_PROXY https_proxy HTTPS_PROXY no_proxy NO_PROXY all_proxy ALL_PROXY ftp_proxy
+    grpc_proxy no_grpc_proxy PIP_PROXY NODE_USE_ENV_PROXY
+)
+
+# Set `word` to the holder's last word: `ready`, `gave-up` with the reason, or nothing yet.
+holders_word() {
+    local line
+    word=''
+    while read -r line; do
+        case $line in
+            ready\ *) word=ready ;;
+            gave-up\ *) word=$line ;;
+        esac
+    done 2>/dev/null <"$__hpcproxy_run/holders/$1.said"
+}
+
+# Wait until the holder of $1 (JOB.RESTART) is ready or has given up, at most task_wait_s seconds. True if there is one.
+await_holder() {
+    local word deadline=$((SECONDS + task_wait_s))
+    [[ -r $__hpcproxy_run/holders/$1.said ]] || return 1
+    while holders_word "$1"; do
+        case $word in
+            ready) return 0 ;;
+            gave-up\ *)
+                # slurmstepd closes stderr, and stdout is not ours to talk on: proxy_status and the system's log say it.
+                printf 'export HPCPROXY_ERROR=%s\n' "${word#gave-up }"
+                return 1
+                ;;
+        esac
+        # The gate holds what comes before ssh is up; where ssh itself listens nothing would be there yet.
+        if ((SECONDS >= deadline)); then return 0; fi
+        sleep 0.05
+    done
+}
+
+# Print what __hpcproxy_export has set and unset. A value with a newline would end its line and begin another.
+print_exports() {
+    local name
+    for name in "${names[@]}" "${names[@]/#/HPCPROXY_SAVED_}" HPCPROXY_URL HPCPROXY_KEY; do
+        if [[ ! -v $name ]]; then
+            printf 'unset %s\n' "$name"
+        elif [[ ${!name} != *$'\n'* ]]; then
+            printf 'export %s=%s\n' "$name" "${!name}"
+        fi
+    done
+}
+
+main() {
+    local job=${SLURM_JOB_ID-} restart=${SLURM_RESTART_COUNT:-0}
+    [[ $job =~ ^[0-9]{1,10}$ && $restart =~ ^[0-9]{1,10}$ ]] || return 0
+    await_holder "$job.$restart" || return 0
+    __hpcproxy_find "$job" || return 0
+    __hpcproxy_export
+    print_exports
+}
+
+if [[ -n $site_task_prolog ]]; then
+    "$site_task_prolog" || exit
+fi
+(main) </dev/null 2>/dev/null
+exit 0

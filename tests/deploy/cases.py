@@ -1,0 +1,43 @@
+"""Inventories whose rendered files are looked at: every combination of what an admin can set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import yaml
+
+from hpcproxy import inventory
+from hpcproxy.config import Layer, resolve
+from hpcproxy.plan import Plan
+from hpcproxy.siteplan import site_plan
+
+
+def plan(**told: Any) -> Plan:
+    """Return the plan for an inventory that says `told` on top of the least."""
+    values = {"nodes": "c[1-4]", "settings": {"jump": "hello@192.168.31.10"}, **told}
+    found = inventory.parse("case", yaml.safe_dump(values, allow_unicode=True))
+    config = resolve(Layer("case", found.settings))
+    return site_plan(found, config, "192.168.31.10 ssh-ed25519 AAAA\n", b"key" if found.mode == "service" else None)
+
+
+def combinations() -> Iterator[Plan]:
+    """Every combination of policy, mode and the settings that the scripts of a node take."""
+    policies = ({}, {"comment": True}, {"partitions": ["gpu", "a-b.c"], "accounts": "phys"})
+    settings = (
+        {"jump": "hello@192.168.31.10"},
+        {
+            "jump": ["u@[2001:db8::1]:2222", "j2"],
+            "no_proxy": ["a.example", ".b"],
+            "bypass_private": False,
+            "port": 3128,
+        },
+        {"jump": "j", "gate": False, "replace_proxy": True, "autostart": True, "required": True},
+    )
+    more = (
+        {},
+        {"site_task_prolog": "/etc/slurm/it's ours/größe", "slurm_directory": "/opt/slurm etc", "task_wait_s": 30},
+    )
+    for policy, setting, mode, extra in product(policies, settings, ("user", "service"), more):
+        yield plan(policy=policy, settings=setting, mode=mode, service_key="/root/key", **extra)

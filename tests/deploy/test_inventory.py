@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hpcproxy import inventory, jumpkit, slurmconf
+from hpcproxy.config import Layer, resolve
+from hpcproxy.errors import ConfigError
+from hpcproxy.inventory import Inventory
+from hpcproxy.outcome import HostOutcome, Outcomes
+from hpcproxy.render import Bundle
+from hpcproxy.wire import Answer, Change
+from tests.hostile import HOSTILE
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def told(**values: object) -> Inventory:
+    return inventory.parse("i", yaml.safe_dump({"nodes": "c[1-4]", **values}, allow_unicode=True))
+
+
+def test_the_least_inventory() -> None:
+    found = told()
+    assert inventory.hosts(found) == ("c1", "c2", "c3", "c4")
+    assert (found.user, found.port, found.mode) == ("root", 22, "user")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"polcy": {}}, "polcy: unknown key; valid: nodes, user, port, identity, gateway"),
+        ({"policy": {"comments": True}}, "policy.comments: .*; valid: comment, partitions, accounts"),
+        ({"policy": {"partitions": ["a b"]}}, "policy.partitions: expected a name or a list of names"),
+        ({"nodes": "c[1-"}, "nodes: 'c\\[1-' is no node set"),
+        ({"nodes": ""}, "nodes: '' names no host"),
+        ({"nodes": "c1;reboot"}, "nodes: 'c1;reboot' is no host name"),
+        ({"mode": "other"}, "mode: .*'user' or 'service'"),
+        ({"port": 0}, "port: "),
+        ({"user": "root; id"}, "user: 'root; id' is not the name of an account"),
+        ({"gateway": "a@b@c"}, "gateway: .* is not"),
+        ({"identity": "keys/id"}, "identity: 'keys/id' must be an absolute path"),
+    ],
+)
+def test_what_is_wrong_is_said_with_what_is_valid(values: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        told(**values)
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_hostile_names_are_refused(value: str) -> None:
+    for values in (
+        {"nodes": f"c1,{value}x" if value.strip() else "c1 c2;x"},
+        {"user": value},
+        {"service_account": value},
+        {"policy": {"accounts": [value]}},
+    ):
+        with pytest.raises(ConfigError):
+            told(**values)
+
+
+def test_a_limit_names_hosts_of_the_inventory() -> None:
+    names = inventory.hosts(told())
+    assert inventory.limit(names, "c[2-3]") == ("c2", "c3")
+    with pytest.raises(ConfigError, match=r"c9 is not in the inventory; valid: c\[1-4\]"):
+        inventory.limit(names, "c[2,9]")
+
+
+def test_reading_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text("nodes: c1\n")
+    with pytest.raises(ConfigError, match="settings: names no jump host"):
+        inventory.read(path)
+    path.write_text("nodes: c1\nmode: service\nsettings: {jump: j}\n")
+    with pytest.raises(ConfigError, match="service_key: is missing; make one with"):
+        inventory.read(path)
+    path.write_text("nodes: c1\nsettings: {jmp: j}\n")
+    with pytest.raises(ConfigError, match="settings"):
+        inventory.read(path)
+    path.write_text("nodes: c1\nsettings: {jump: j}\n")
+    assert inventory.read(path)[0].known_hosts == tmp_path / "known_hosts"
+
+
+def test_the_manual_names_every_key_of_the_inventory() -> None:
+    text = (REPOSITORY / "docs" / "configuration.md").read_text()
+    assert [key for key in inventory.KEYS if f"`{key}`" not in text] == []
+
+
+# ---- slurm.conf
+
+RUNNING = """Configuration data as of 2026-11-22T13:41:49
+Prolog                  = (null)
+Epilog                  = (null)
+TaskProlog              = (null)
+PrologFlags             = (null)
+"""
+
+
+def test_lines_that_are_missing() -> None:
+    running = slurmconf.parse(RUNNING)
+    assert slurmconf.missing(running, told()) == list(slurmconf.lines(told()))
+    assert slurmconf.in_the_way(running, told()) == []
+    ours = slurmconf.parse("".join(f"{line.replace('=', ' = ', 1)}\n" for line in slurmconf.lines(told())))
+    assert slurmconf.missing(ours, told()) == []
+    assert slurmconf.in_the_way(ours, told()) == []
+    newer = slurmconf.parse("Prolog[0] = /a\nProlog[1] = /etc/slurm/prolog.d/*\n")
+    assert newer == {"Prolog": ("/a", "/etc/slurm/prolog.d/*")}
+    assert "Prolog=/etc/slurm/prolog.d/*" not in slurmconf.missing(newer, told())
+
+
+def test_what_is_in_the_way() -> None:
+    running = slurmconf.parse("Prolog = /site/prolog\nTaskProlog = /site/task\nPrologFlags = Contain\n")
+    first, second = slurmconf.in_the_way(running, told())
+    assert "Prolog is /site/prolog already" in first
+    assert "site_task_prolog: /site/task" in second
+
+
+@pytest.mark.parametrize("text", [b"", b"a=1\n", b"a=1", b"a=1\r\n# \xff\r\n"])
+def test_enable_and_disable_are_inverse(text: bytes) -> None:
+    enabled = slurmconf.enable(text, told())
+    assert b"Include /etc/slurm/hpcproxy.conf\n" in enabled
+    assert slurmconf.enable(enabled, told()) == enabled
+    assert slurmconf.disable(enabled, told()) == text
+
+
+# ---- jump-kit
+
+
+def test_a_forward_only_key() -> None:
+    config = resolve(Layer("c", {"jump": "svc@j", "allow": ["api.example.org:443", "10.1.2.3", "[2001:db8::1]:443"]}))
+    line = jumpkit.authorized_keys_line("ssh-ed25519 AAAA c\n", config)
+    assert line == (
+        'restrict,port-forwarding,command="/usr/sbin/nologin",permitopen="api.example.org:443",'
+        'permitopen="10.1.2.3:*",permitopen="[2001:db8::1]:443",permitopen="127.0.0.1:1" ssh-ed25519 AAAA c\n'
+    )
+    block = jumpkit.match_block(told(), config)
+    assert "Match User svc\n" in block
+    assert "    PermitOpen api.example.org:443 10.1.2.3:* [2001:db8::1]:443 127.0.0.1:1\n" in block
+
+
+def test_rules_that_sshd_cannot_hold_are_named() -> None:
+    config = resolve(Layer("c", {"jump": "j", "allow": [".example.org:443", "api.example.org"]}))
+    assert jumpkit.targets(config) == ()
+    assert jumpkit.beyond_sshd(config) == (".example.org:443",)
+    assert "permitopen" not in jumpkit.authorized_keys_line("k", config)
+    assert "    PermitOpen any\n" in jumpkit.match_block(told(), config)
+
+
+# ---- outcomes
+
+
+def test_outcomes_are_folded_by_cause() -> None:
+    hosts = [HostOutcome(f"c{n}", "changed") for n in (1, 2, 4)] + [HostOutcome("c3", "unreached", "gone")]
+    outcomes = Outcomes(tuple(hosts))
+    assert [(row.word, row.count, row.hosts, row.cause) for row in outcomes.rows()] == [
+        ("changed", 3, "c[1-2,4]", ""),
+        ("unreached", 1, "c3", "gone"),
+    ]
+    assert not outcomes.good
+    assert outcomes.failed == ("c3",)
+
+
+def test_merging_keeps_the_worst_word_of_each_host() -> None:
+    first = Outcomes((HostOutcome("a", "unchanged"), HostOutcome("b", "changed"), HostOutcome("c", "failed", "x")))
+    later = Outcomes((HostOutcome("a", "changed"), HostOutcome("b", "unchanged"), HostOutcome("c", "changed")))
+    assert [(host.host, host.word) for host in first.merged(later).hosts] == [
+        ("a", "changed"),
+        ("b", "changed"),
+        ("c", "failed"),
+    ]
+
+
+def test_differences_are_folded_by_content() -> None:
+    def host(name: str, content: bytes) -> HostOutcome:
+        return HostOutcome(name, "would", "", Answer("would", "", (Change("change", "/f"),), {"/f": content}))
+
+    found = Outcomes((host("a1", b"x\n"), host("a2", b"x\n"), host("a3", b"y\n"))).differences(Bundle(()))
+    assert [(difference.hosts, difference.lines[3:]) for difference in found] == [("a[1-2]", ("-x",)), ("a3", ("-y",))]
+
+
+def test_what_hosts_lack_is_said_once_with_its_hosts() -> None:
+    def host(name: str, **facts: str) -> HostOutcome:
+        return HostOutcome(name, "unchanged", "", Answer("unchanged", facts=facts))
+
+    outcomes = Outcomes((host("a1", ssh="missing", clock="1000"), host("a2", ssh="missing"), host("a3", clock="2000")))
+    assert outcomes.cautions(1000.5) == [
+        "a[1-2]: ssh is missing: jobs get no way out there",
+        "a3: the clock is wrong by more than a minute: TLS may fail in jobs",
+    ]

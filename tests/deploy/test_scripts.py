@@ -1,0 +1,217 @@
+"""The scripts for nodes: every combination passes the checkers in silence, and they do what slurmd demands."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hpcproxy import proof, wire
+from hpcproxy.render import Bundle, File, render
+from tests.deploy.cases import combinations, plan
+from tests.hostile import HOSTILE
+from tests.waiting import until
+
+SCRIPTS = ("prolog", "epilog", "taskprolog", "holder.sh", "tunnel.sh", "job.sh")
+SOURCED = ("prologue.sh", "epilogue.sh", "hpcproxy.sh")
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Every different script, on disk."""
+    directory = tmp_path_factory.mktemp("site")
+    files: dict[str, File] = {}
+    for case in combinations():
+        bundle = render(case)
+        files |= {file.digest: file for file in bundle.files if file.artifact.name in (*SCRIPTS, *SOURCED)}
+    paths = []
+    for digest, file in files.items():
+        paths.append(directory / f"{digest[:12]}-{file.artifact.name}")
+        paths[-1].write_bytes(file.content)
+    messages = {
+        "receive.sh": wire.message(bundle, "look", "t"),
+        "edit.sh": wire.reading(("/a b",), "t", ("true",)),
+        "contract.sh": proof.contract_message(bundle, "t"),
+    }
+    for name, content in messages.items():
+        paths.append(directory / name)
+        paths[-1].write_bytes(content)
+    return paths
+
+
+def _silent(argv: Sequence[str], paths: Sequence[Path]) -> None:
+    done = subprocess.run([*argv, *map(str, paths)], capture_output=True, text=True, check=False)
+    assert done.stdout + done.stderr == ""
+
+
+def test_every_combination_parses_and_is_laid_out_as_the_house_does(rendered: list[Path]) -> None:
+    assert len(rendered) >= 30
+    _silent(["shfmt", "-i", "4", "-ci", "-d"], rendered)
+    _silent(["bash", "-c", 'for file; do bash -n "$file" || exit; done', "bash"], rendered)
+    sourced = [path for path in rendered if path.name.endswith(SOURCED)]
+    _silent(["sh", "-c", 'for file; do dash -n "$file" || exit; done', "sh"], sourced)
+
+
+def test_every_combination_passes_shellcheck(rendered: list[Path]) -> None:
+    for start in range(0, len(rendered), 8):
+        _silent(["shellcheck"], rendered[start : start + 8])
+
+
+# ---- the Prolog, without root: as far as it goes before it would start something
+
+
+def _site(tmp_path: Path, **told: object) -> dict[str, Path]:
+    """Prolog, Epilog and TaskProlog whose state is below `tmp_path`; the holder only says that it was started."""
+    whole = plan(**told)
+    values = {**whole.values, "run": tmp_path / "run", "home": tmp_path}
+    bundle = render(replace(whole, values=values))
+    found = {}
+    for file in bundle.files:
+        found[file.artifact.name] = tmp_path / file.artifact.name
+        found[file.artifact.name].write_bytes(file.content)
+        found[file.artifact.name].chmod(0o755)
+    (tmp_path / "holder.sh").write_text(_HOLDER.format(run=tmp_path / "run"))
+    return found
+
+
+_HOLDER = """#!/bin/bash
+mkdir -p {run}/holders
+read -r -a stat </proc/$$/stat
+printf '%s %s\\n' "$$" "${{stat[21]}}" >{run}/holders/$1.$2
+printf '%s\\n' "$*" >>{run}/started
+exec sleep 60
+"""
+
+
+def _as_slurmd(script: Path, environ: dict[str, str], timeout_s: float = 10) -> tuple[int, str]:
+    """Run `script` with nothing but `environ`, read its one pipe to the end, then kill its process group."""
+    process = subprocess.Popen(
+        [str(script)], env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    output, _ = process.communicate(timeout=timeout_s)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, output.decode()
+
+
+def _job(**more: str) -> dict[str, str]:
+    return {"SLURM_JOB_ID": "77", "SLURM_JOB_UID": "1234", **more}
+
+
+def _started(tmp_path: Path) -> list[str]:
+    path = tmp_path / "run" / "started"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_prolog_starts_a_holder_that_survives_it_and_the_epilog_ends_that_one(tmp_path: Path) -> None:
+    site = _site(tmp_path)
+    assert _as_slurmd(site["prolog"], _job(SLURM_JOB_RESTART_COUNT="2")) == (0, "")  # Slurm 22.05
+    assert _started(tmp_path) == ["77 2 1234"]
+    pid = int((tmp_path / "run/holders/77.2").read_text().split()[0])
+    os.kill(pid, 0)
+    assert _as_slurmd(site["epilog"], _job(SLURM_JOB_ID="78")) == (0, "")
+    os.kill(pid, 0)
+    assert _as_slurmd(site["epilog"], _job()) == (0, "")
+    until(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text(), "it has ended")
+    assert not (tmp_path / "run/holders/77.2").exists()
+    assert _as_slurmd(site["epilog"], _job()) == (0, ""), "a second time finds nothing"
+
+
+def test_epilog_never_ends_a_process_that_only_has_the_pid(tmp_path: Path) -> None:
+    site = _site(tmp_path)
+    bystander = subprocess.Popen(["sleep", "60"])
+    (tmp_path / "run/holders").mkdir(parents=True)
+    (tmp_path / "run/holders/77.0").write_text(f"{bystander.pid} 1\n")
+    assert _as_slurmd(site["epilog"], _job()) == (0, "")
+    assert bystander.poll() is None
+    bystander.kill()
+    bystander.wait()
+
+
+@pytest.mark.parametrize("missing", ["holder.sh", "run"])
+def test_prolog_ends_with_zero_whatever_is_missing(tmp_path: Path, missing: str) -> None:
+    site = _site(tmp_path)
+    if missing == "run":
+        (tmp_path / "run").write_text("taken")
+    else:
+        (tmp_path / "holder.sh").unlink()
+    for name in ("prolog", "epilog"):
+        assert _as_slurmd(site[name], _job())[0] == 0
+    assert _as_slurmd(site["prolog"], {}) == (0, "")
+
+
+@pytest.mark.parametrize("value", [*HOSTILE, "77; touch x", "-1", "0", "99999999999"])
+def test_hostile_numbers_start_nothing(tmp_path: Path, value: str) -> None:
+    site = _site(tmp_path)
+    for name in ("SLURM_JOB_ID", "SLURM_JOB_UID", "SLURM_JOB_RESTART_COUNT"):
+        if (name, value) in {("SLURM_JOB_RESTART_COUNT", ""), ("SLURM_JOB_RESTART_COUNT", "0"), ("SLURM_JOB_ID", "0")}:
+            continue
+        assert _as_slurmd(site["prolog"], _job(**{name: value})) == (0, "")
+    assert _started(tmp_path) == []
+    assert not Path("x").exists()
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_hostile_text_of_the_user_is_compared_and_never_run(tmp_path: Path, value: str) -> None:
+    told = {"policy": {"comment": True, "partitions": ["p"], "accounts": ["a"]}}
+    site = _site(tmp_path, **told)
+    texts = dict.fromkeys(("SLURM_JOB_COMMENT", "SLURM_JOB_PARTITION", "SLURM_JOB_ACCOUNT", "SLURM_JOB_USER"), value)
+    done = subprocess.run([site["prolog"]], env=_job(**texts), cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert _started(tmp_path) == []
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_policy(tmp_path: Path) -> None:
+    site = _site(tmp_path, policy={"comment": True, "partitions": ["gpu"], "accounts": ["phys"]})
+    yes = [
+        {"SLURM_JOB_COMMENT": "hpcproxy"},
+        {"SLURM_JOB_COMMENT": "x, hpcproxy;y"},
+        {"SLURM_JOB_PARTITION": "gpu"},
+        {"SLURM_JOB_ACCOUNT": "phys"},
+    ]
+    no = [{}, {"SLURM_JOB_COMMENT": "nohpcproxy"}, {"SLURM_JOB_PARTITION": "gpu2"}, {"SLURM_JOB_ACCOUNT": "*"}]
+    for number, texts in enumerate(yes + no):
+        assert _as_slurmd(site["prolog"], _job(SLURM_JOB_ID=str(number + 1), **texts)) == (0, "")
+    assert [line.split()[0] for line in _started(tmp_path)] == ["1", "2", "3", "4"]
+    for number in range(4):
+        _as_slurmd(site["epilog"], _job(SLURM_JOB_ID=str(number + 1)))
+
+
+# ---- the TaskProlog
+
+
+def test_taskprolog_without_a_way_out_prints_nothing(tmp_path: Path) -> None:
+    site = _site(tmp_path)
+    assert _as_slurmd(site["taskprolog"], _job()) == (0, "")
+    assert _as_slurmd(site["taskprolog"], {}) == (0, "")
+
+
+def test_taskprolog_tells_the_reason_when_the_holder_gave_up(tmp_path: Path) -> None:
+    site = _site(tmp_path)
+    (tmp_path / "run/holders").mkdir(parents=True)
+    (tmp_path / "run/holders/77.0.said").write_text("mode c1 gate\ngave-up c1 key no key to log in with\n")
+    assert _as_slurmd(site["taskprolog"], _job()) == (0, "export HPCPROXY_ERROR=c1 key no key to log in with\n")
+
+
+def test_the_sites_own_taskprolog_runs_first_and_keeps_its_say(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.write_text("#!/bin/sh\necho export SITE=1\nexit ${CODE:-0}\n")
+    own.chmod(0o755)
+    site = _site(tmp_path, site_task_prolog=str(own))
+    assert _as_slurmd(site["taskprolog"], _job()) == (0, "export SITE=1\n")
+    assert _as_slurmd(site["taskprolog"], _job(CODE="3")) == (3, "export SITE=1\n")
+
+
+def test_bundle_names_every_file_once() -> None:
+    bundle: Bundle = render(plan())
+    paths = [file.artifact.path for file in bundle.files]
+    assert len(set(paths)) == len(paths)
+    assert all(path.is_absolute() for path in paths)
+    assert paths[-2:] == [Path("/etc/slurm/epilog.d/50-hpcproxy"), Path("/etc/slurm/prolog.d/50-hpcproxy")]

@@ -1,0 +1,200 @@
+"""What goes over the wire, with a real bash at the other end that works on a directory of its own."""
+
+from __future__ import annotations
+
+import getpass
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcproxy import wire
+from hpcproxy.plan import Artifact
+from hpcproxy.render import Bundle, File
+from tests import modest
+from tests.snapshot import tree
+
+ME = getpass.getuser()
+TOKEN = "hpcproxy-token"  # noqa: S105 - no secret: it marks lines
+
+
+class Host:
+    """A directory that stands for a host's file system."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root = root
+        monkeypatch.setattr(wire, "STORE", root / "store")
+        monkeypatch.setattr(wire, "LOCK_FILE", root / "lock")
+        monkeypatch.setattr(wire, "RUN", root / "run")
+        (root / "etc").mkdir()
+
+    def bundle(self, **contents: str) -> Bundle:
+        """Files in two directories: `a_` in etc/a.d, others in lib, which is not there yet."""
+        files = []
+        for name, text in contents.items():
+            folder = self.root / ("etc/a.d" if name.startswith("a_") else "lib/ours")
+            files.append(File(Artifact(name, "t", folder / name, 0o644, "", ME), text.encode()))
+        return Bundle(tuple(files))
+
+    def talk(self, message: bytes) -> wire.Answer:
+        done = subprocess.run(
+            modest.argv("/bin/bash", "-p", "-s"), input=message, capture_output=True, check=True, timeout=20
+        )
+        assert done.stderr == b""
+        return wire.parse(done.stdout, TOKEN)
+
+    def do(self, action: str, bundle: Bundle, *, want_content: bool = False) -> wire.Answer:
+        return self.talk(wire.message(bundle, action, TOKEN, want_content=want_content))
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    return Host(tmp_path, monkeypatch)
+
+
+def test_apply_is_idempotent_and_remove_leaves_nothing(host: Host) -> None:
+    before = tree(host.root)
+    bundle = host.bundle(a_hook="one\n", program="two\n")
+    assert host.do("look", bundle).word == "would"
+    assert tree(host.root) == before
+    assert host.do("apply", bundle).word == "changed"
+    assert (host.root / "lib/ours/program").read_text() == "two\n"
+    once = tree(host.root, times=True)
+    answer = host.do("apply", bundle)
+    assert (answer.word, answer.changes) == ("unchanged", ())
+    assert {k: v for k, v in tree(host.root, times=True).items() if k != "."} == {
+        k: v for k, v in once.items() if k != "."
+    }
+    assert host.do("remove", bundle).word == "changed"
+    assert tree(host.root) == before
+
+
+def test_rollback_brings_the_earlier_version_back_and_forth(host: Host) -> None:
+    old, new = host.bundle(a_hook="1", gone="x"), host.bundle(a_hook="2", program="y")
+    host.do("apply", old)
+    assert host.do("rollback", old).text == "no earlier version is kept here"
+    answer = host.do("apply", new)
+    assert [(change.action, Path(change.path).name) for change in answer.changes] == [
+        ("change", "a_hook"),
+        ("create", "program"),
+        ("remove", "gone"),
+    ]
+    assert not (host.root / "lib/ours/gone").exists()
+    assert host.do("rollback", new).word == "changed"
+    assert (host.root / "etc/a.d/a_hook").read_text() == "1"
+    assert (host.root / "lib/ours/gone").read_text() == "x"
+    assert not (host.root / "lib/ours/program").exists()
+    assert host.do("rollback", new).word == "changed"
+    assert host.do("look", new).word == "unchanged"
+
+
+def test_an_archive_that_is_cut_short_changes_nothing(host: Host) -> None:
+    host.do("apply", host.bundle(a_hook="1", program="x" * 100_000))
+    message = wire.message(host.bundle(a_hook="2", program="y" * 100_000), "apply", TOKEN)
+    before = tree(host.root)
+    for cut in (1, 20, 200):
+        assert host.talk(message[:-cut]).word == "failed"
+        assert tree(host.root) == before
+
+
+def test_a_wrong_byte_in_the_archive_changes_nothing(host: Host) -> None:
+    bundle = host.bundle(a_hook="1")
+    other = Bundle(tuple(replace(file, content=b"evil") for file in bundle.files))
+    script = wire.message(bundle, "look", TOKEN).replace(b"action=look", b"action=apply")
+    answer = host.talk(script + wire.archive(other.files))
+    assert (answer.word, answer.text) == ("failed", "the archive did not arrive whole")
+    assert not (host.root / "etc/a.d/a_hook").exists()
+
+
+def test_somebody_elses_file_is_kept_unless_it_is_the_same(host: Host) -> None:
+    (host.root / "etc/a.d").mkdir()
+    path = host.root / "etc/a.d/a_hook"
+    path.write_text("theirs")
+    before = tree(host.root)
+    answer = host.do("apply", host.bundle(a_hook="ours"))
+    assert answer.text == f"somebody else's file is in the way, kept as it is: {path}"
+    assert tree(host.root) == before
+    path.write_text("ours")
+    assert host.do("apply", host.bundle(a_hook="ours")).word == "changed"
+
+
+def test_a_link_or_directory_in_the_way_is_somebody_elses(host: Host) -> None:
+    (host.root / "etc/a.d").mkdir()
+    (host.root / "etc/a.d/a_hook").symlink_to("/nowhere")
+    assert host.do("apply", host.bundle(a_hook="ours")).word == "failed"
+    assert (host.root / "etc/a.d/a_hook").is_symlink()
+
+
+def test_no_file_is_ever_staged_where_others_read_whole_directories(host: Host) -> None:
+    host.do("apply", host.bundle(a_hook="1"))
+    assert [path.name for path in (host.root / "etc/a.d").iterdir()] == ["a_hook"]
+    assert sorted(path.name for path in (host.root / "etc").iterdir()) == ["a.d"]
+
+
+def test_a_directory_that_cannot_be_written(host: Host) -> None:
+    (host.root / "etc").chmod(0o555)
+    answer = host.do("apply", host.bundle(a_hook="1"))
+    (host.root / "etc").chmod(0o755)
+    assert answer.word == "failed"
+    assert "Permission denied" in answer.text
+
+
+def test_content_comes_back_for_a_diff(host: Host) -> None:
+    host.do("apply", host.bundle(a_hook="größe\n"))
+    answer = host.do("look", host.bundle(a_hook="new\n"), want_content=True)
+    assert answer.contents == {str(host.root / "etc/a.d/a_hook"): "größe\n".encode()}
+    assert answer.facts["bash"]
+
+
+# ---- files of somebody's
+
+
+def test_an_edit_needs_the_file_as_it_was(host: Host) -> None:
+    path = host.root / "etc" / "slurm.conf"
+    path.write_bytes(b"a=1\n\xff")
+    path.chmod(0o640)
+    answer = host.talk(wire.reading((str(path), f"{path}.none"), TOKEN, ("printf", "said")))
+    assert answer.contents == {str(path): b"a=1\n\xff", "output": b"said\n"}
+    edit = wire.Edit(str(path), b"a=1\n\xff", b"a=2\n\xff")
+    assert host.talk(wire.editing((edit,), TOKEN)).word == "changed"
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"a=2\n\xff", 0o640)
+    assert host.talk(wire.editing((edit,), TOKEN)).word == "unchanged"
+    late = wire.Edit(str(path), b"a=1\n\xff", b"a=3\n")
+    assert "changed by somebody else meanwhile" in host.talk(wire.editing((late,), TOKEN)).text
+    assert path.read_bytes() == b"a=2\n\xff"
+    assert host.talk(wire.editing((wire.Edit(str(path), b"a=2\n\xff", None),), TOKEN)).word == "changed"
+    assert not path.exists()
+    assert host.talk(wire.editing((wire.Edit(str(path), None, b"new"),), TOKEN)).word == "changed"
+    assert path.read_bytes() == b"new"
+
+
+def test_an_edit_goes_through_a_link(host: Host) -> None:
+    real, link = host.root / "etc" / "real", host.root / "etc" / "link"
+    real.write_text("1")
+    link.symlink_to("real")
+    assert host.talk(wire.editing((wire.Edit(str(link), b"1", b"2"),), TOKEN)).word == "changed"
+    assert link.is_symlink()
+    assert real.read_text() == "2"
+
+
+# ---- answers
+
+
+def test_lines_of_others_are_not_taken_for_ours() -> None:
+    output = f"welcome\ndone failed x\nno newline{TOKEN} file create /a b\n{TOKEN} fact ssh 9\n{TOKEN} done changed\n"
+    answer = wire.parse(output.encode(), TOKEN)
+    assert (answer.word, answer.changes, answer.facts) == ("changed", (wire.Change("create", "/a b"),), {"ssh": "9"})
+
+
+@given(st.binary(max_size=200))
+def test_any_noise_is_no_answer(noise: bytes) -> None:
+    with pytest.raises(wire.NoAnswerError):
+        wire.parse(noise, TOKEN)
+
+
+def test_the_same_files_make_the_same_archive(host: Host) -> None:
+    bundle = host.bundle(a_hook="1", program="2")
+    assert wire.archive(bundle.files) == wire.archive(bundle.files)

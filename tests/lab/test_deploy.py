@@ -1,0 +1,134 @@
+"""The admin's story on a real cluster, every node with its own /etc: out, changed, back, away, and jobs run on."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from hpcproxy.lab import Lab
+
+from .admin import FETCH, INVENTORY, OUTER1, Admin
+from .researcher import Researcher, until
+
+pytestmark = pytest.mark.lab
+
+
+def test_deploy_a_job_without_any_hook_and_undeploy(admin: Admin, site: Lab) -> None:
+    before = {node: admin.files(node) for node in ("ctl", *site.nodes)}
+    assert admin.words("deploy") == {"changed"}
+    assert admin.words("deploy", "--enable") == {"changed"}
+    result = admin.job()
+    assert (result.state, result.output.split()) == ("COMPLETED", [OUTER1] * 4)
+    assert site.drained() == []
+    until(lambda: not admin.traces(), "nothing is left of the job")
+
+    assert admin.words("deploy", "--enable") == {"unchanged"}
+    assert admin.words("verify") == {"unchanged"}
+
+    running = site.submit("#!/bin/bash\n#SBATCH -N4\nuntil [ -e ~/go ]; do sleep 0.1; done\nrm ~/go; echo ran on\n")
+    until(lambda: site.job_fields(running)["JobState"] == "RUNNING", "the job runs")
+    assert admin.words("undeploy") <= {"changed", "unchanged"}
+    site.run("login", ["touch", "go"], "alice", check=True)
+    ended = site.wait_job(running)
+    assert (ended.state, ended.output) == ("COMPLETED", "ran on\n")
+    assert site.drained() == []
+    after = {node: admin.files(node) for node in ("ctl", *site.nodes)}
+    assert before == after
+    assert admin.job("echo plain\n").output == "plain\n"
+
+
+def test_a_changed_setting_reaches_the_nodes_and_goes_back(admin: Admin) -> None:
+    admin.words("deploy", "--enable")
+    admin.set(port=2016)
+    seen = admin.run("deploy", "--dry-run", "--diff", check=True).stdout
+    assert "change /usr/libexec/hpcproxy/tunnel.sh on c[1-4]" in seen
+    assert "-port=2015" in seen
+    assert "+port=2016" in seen
+    assert admin.words("verify") == {"would"}
+    assert admin.words("deploy", "--canary", "1") == {"changed"}
+    body = 'echo "$http_proxy" | cut -d: -f3; ' + f"srun {FETCH}\n"
+    assert admin.job(body).output.split() == ["2016", *[OUTER1] * 4]
+    assert admin.words("rollback") == {"changed"}
+    assert admin.job(body).output.split() == ["2015", *[OUTER1] * 4]
+    assert admin.words("rollback") == {"changed"}
+    assert admin.words("verify") == {"unchanged"}
+
+
+def test_a_limit_and_those_that_failed(admin: Admin, site: Lab) -> None:
+    site.sshd_stop("c3")
+    try:
+        outcomes = admin.outcomes("deploy")
+    finally:
+        site.sshd("c3")
+    assert outcomes == {
+        **dict.fromkeys(("c1", "c2", "c4"), ("changed", "")),
+        "c3": ("unreached", "nothing listens at its ssh port"),
+    }
+    assert admin.outcomes("deploy", "--limit", "@failed") == {"c3": ("changed", "")}
+    assert admin.outcomes("deploy", "--limit", "c[2-3]") == dict.fromkeys(("c2", "c3"), ("unchanged", ""))
+    done = admin.run("deploy", "--limit", "c9", check=False)
+    assert done.returncode == 2
+    assert "c9 is not in the inventory; valid: c[1-4]" in done.stderr
+
+
+def test_an_undeploy_that_would_drain_nodes_is_refused(admin: Admin) -> None:
+    admin.words("deploy", "--enable")
+    outcomes = admin.outcomes("undeploy", "--limit", "c[1-2]")
+    assert {word for word, _ in outcomes.values()} == {"failed"}
+    assert "slurm.conf still says" in outcomes["c1"][1]
+    assert admin.job().output.split() == [OUTER1] * 4
+
+
+def test_who_gets_it(admin: Admin, site: Lab) -> None:
+    admin.describe(policy={"comment": True})
+    admin.words("deploy", "--enable")
+    body = 'echo "${http_proxy-none}"\n'
+    assert admin.job(body).output == "none\n"
+    assert admin.job(body, "#SBATCH --comment=hpcproxy").output.startswith("http://127.64.")
+    assert admin.job(body, "#SBATCH --comment='x,hpcproxy $(touch /tmp/x)'").output.startswith("http://127.64.")
+    assert admin.job(body, "#SBATCH --comment='$(touch /tmp/x)`touch /tmp/x`;touch /tmp/x'").output == "none\n"
+    assert admin.job(body, "#SBATCH --comment=nohpcproxy").output == "none\n"
+    for node in site.nodes:
+        assert not site.path_on(node, "/tmp/x").exists()
+    admin.describe(policy={"partitions": ["main"]})
+    assert admin.words("deploy") == {"changed"}
+    assert admin.job(body).output.startswith("http://127.64.")
+    admin.describe(policy={"partitions": ["gpu"]})
+    assert admin.words("deploy") == {"changed"}
+    assert admin.job(body).output == "none\n"
+
+
+def test_salloc_srun_and_shells_have_it_too(admin: Admin, site: Lab) -> None:
+    admin.words("deploy", "--enable")
+    done = site.run("login", ["srun", "-N4", "bash", "-c", FETCH], "alice")
+    assert done.stdout.split() == [OUTER1] * 4, done.stderr
+    shell = f"proxy_status; {FETCH}; proxy_off; echo ${{http_proxy-none}}; proxy_on"
+    done = site.run("login", ["srun", "-N1", "bash", "-lic", shell], "alice")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("hpcproxy: on, http://127.64."), done.stderr
+    assert lines[1:4] == [OUTER1, "hpcproxy: off; your own proxy settings are back", "none"]
+    assert lines[4] == lines[0]
+
+
+def test_a_hook_line_in_an_admins_cluster_uses_the_prologs_way_out(admin: Admin, site: Lab) -> None:
+    admin.words("deploy", "--enable")
+    alice = Researcher(site)
+    alice.set_up()
+    try:
+        job = f"""echo "${{HPCPROXY_STEP:-no step}}"; srun {FETCH}; squeue -h -s -j $SLURM_JOB_ID -o %j
+{sys.executable} -m hpcproxy status --json | grep -c '"ready": true'
+. ~/.hpcproxy/epilogue.sh; echo "${{http_proxy-none}}"
+"""
+        result = alice.job(job, "#SBATCH -N4 --ntasks-per-node=1")
+        lines = [line for line in result.output.splitlines() if "requests from" not in line]
+        assert lines == ["no step", *[OUTER1] * 4, "batch", "1", "none"], result.output
+    finally:
+        site.run("login", ["rm", "-rf", ".hpcproxy", ".bashrc"], "alice", check=True)
+
+
+def test_an_inventory_with_a_typo_is_answered_before_any_connection(admin: Admin, site: Lab) -> None:
+    site.path_on("ctl", INVENTORY).write_text("nodes: c[1-4]\npolcy: {}\n")
+    done = admin.run("deploy", check=False)
+    assert done.returncode == 2
+    assert "polcy: unknown key; valid: nodes, user, port" in done.stderr
