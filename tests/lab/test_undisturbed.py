@@ -64,7 +64,7 @@ curl -sS https://internet.test/ip
     assert result.output == f"{OUTER1}\n", result.output
 
 
-_OWN_PROXY = """export no_proxy=.mine.example all_proxy=socks5://old:1 https_proxy=%s
+_OWN_PROXY = """export no_proxy=.mine.example all_proxy=socks5://127.0.0.1:1 https_proxy=%s
 . ~/.hpcproxy/prologue.sh
 echo "${no_proxy##*,} ${all_proxy-unset} $https_proxy ${http_proxy-unset}"
 . ~/.hpcproxy/epilogue.sh 2>/dev/null
@@ -88,8 +88,8 @@ def test_the_users_own_variables_are_merged_and_come_back(
     alice.set(replace_proxy=replace)
     result = alice.lab.wait_job(alice.lab.submit(f"#!/bin/bash\n#SBATCH -N1\n{_OWN_PROXY % proxy}"))
     url = alice.url(result.job_id)
-    during = f".mine.example socks5://old:1 {proxy} unset" if kept else f".mine.example unset {url} {url}"
-    after = f".mine.example socks5://old:1 {proxy} unset"
+    during = f".mine.example socks5://127.0.0.1:1 {proxy} unset" if kept else f".mine.example unset {url} {url}"
+    after = f".mine.example socks5://127.0.0.1:1 {proxy} unset"
     assert result.output.splitlines() == [*([_KEPT] if kept else []), during, after]
 
 
