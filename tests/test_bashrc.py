@@ -149,12 +149,30 @@ def test_a_proxy_of_the_sites_stays_in_force_and_a_new_shell_is_silent(shell: st
 
 @every_shell
 @pytest.mark.parametrize(
-    "recipe", ["socks5://127.0.0.1:2015", "http://localhost:2015", "http://u@localhost", "socks5h://[::1]:1"]
+    "recipe",
+    [
+        "socks5://127.0.0.1:2015",
+        "http://localhost:2015",
+        "http://u@localhost",
+        "socks5h://[::1]:1",
+        "127.0.0.1:7890",
+        "localhost:7890",
+        "http://LOCALHOST:1",
+    ],
 )
 def test_the_old_recipe_on_loopback_is_replaced(shell: str, recipe: str, source: str) -> None:
     with tunnel_state() as state:
         shown = interactive(shell, f'{source}printf "%s" "$https_proxy"', {**os.environ, "https_proxy": recipe})[1]
     assert shown == url_of(state)
+
+
+@every_shell
+@pytest.mark.parametrize("name", ["all_proxy", "ALL_PROXY", "HTTP_PROXY"])
+def test_a_proxy_of_the_sites_is_seen_under_any_name(shell: str, name: str, source: str) -> None:
+    environ = {**os.environ, name: "http://proxy.site:3128"}
+    with tunnel_state():
+        shown = interactive(shell, f'{source}printf "%s %s" "${{{name}}}" "${{https_proxy-unset}}"', environ)[1]
+    assert shown == "http://proxy.site:3128 unset"
 
 
 @every_shell
