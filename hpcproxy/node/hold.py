@@ -54,7 +54,7 @@ class Arguments:
 
 def parse_number(name: str, text: str, low: int, high: int) -> int:
     """`text` as a number in bounds; BadArguments."""
-    if not (text.isdigit() and low <= int(text) <= high):
+    if not (text.isdecimal() and len(text) < 12 and low <= int(text) <= high):
         raise BadArguments("--{}: must be a number from {} to {}, not {!r}".format(name, low, high, text))
     return int(text)
 

@@ -20,9 +20,10 @@ Rule = NamedTuple(
 Policy = NamedTuple("Policy", [("allow", Tuple[Rule, ...]), ("deny", Tuple[Rule, ...])])
 
 MAPPED = b"\0" * 10 + b"\xff\xff"
-RULE = re.compile(r"(\[[^\]]+\](?:/\d+)?|[^\[\]:]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:/\d+)?)(?::(\d+)(?:-(\d+))?)?\Z")
+RULE = re.compile(r"(\[[^\]]+\](?:/\d+)?|[^\[\]:]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:/\d+)?)(?::(\d{1,5})(?:-(\d{1,5}))?)?\Z", re.ASCII)
 NAME = re.compile(r"\*\Z|\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*\Z")
-NUMBER = re.compile(r"(0[xX][0-9a-fA-F]*|\d+)\Z")
+NUMBER = re.compile(r"(0[xX][0-9a-fA-F]*|\d+)\Z", re.ASCII)
+LENGTH = re.compile(r"\d{1,3}\Z", re.ASCII)
 
 
 class BadRule(Exception):
@@ -60,7 +61,7 @@ def parse_network(host: str, text: str) -> Optional[Tuple[bytes, int]]:
             raise BadRule("{!r}: {!r} is no address".format(text, address))
         return None
     bits = 128 if ":" in address else 32
-    if slash and not (length.isdigit() and int(length) <= bits):
+    if slash and not (LENGTH.match(length) and int(length) <= bits):
         raise BadRule("{!r}: prefix length from 0 to {}".format(text, bits))
     prefix = 128 - bits + (int(length) if slash else bits)
     if masked(packed, prefix) != packed:

@@ -193,6 +193,6 @@ def rules(where: str, value: Any) -> Tuple[Rule, ...]:
 def probe(value: Any) -> Tuple[str, int]:
     """`value` is HOST:PORT."""
     host, _, port = text("probe", value).rpartition(":")
-    if not host or not host.isprintable() or not (port.isdigit() and 0 < int(port) < 65536):
+    if not host or not host.isprintable() or not (port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536):
         raise BadSettings("probe: must be HOST:PORT, not {!r}".format(value))
     return host.strip("[]"), int(port)
