@@ -20,7 +20,10 @@ Rule = NamedTuple(
 Policy = NamedTuple("Policy", [("allow", Tuple[Rule, ...]), ("deny", Tuple[Rule, ...])])
 
 MAPPED = b"\0" * 10 + b"\xff\xff"
-RULE = re.compile(r"(\[[^\]]+\](?:/\d+)?|[^\[\]:]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:/\d+)?)(?::(\d{1,5})(?:-(\d{1,5}))?)?\Z", re.ASCII)
+RULE = re.compile(
+    r"(\[[^\]]+\](?:/\d+)?|[^\[\]:]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:/\d+)?)(?::(\d{1,5})(?:-(\d{1,5}))?)?\Z",
+    re.ASCII,
+)
 NAME = re.compile(r"\*\Z|\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*\Z")
 NUMBER = re.compile(r"(0[xX][0-9a-fA-F]*|\d+)\Z", re.ASCII)
 LENGTH = re.compile(r"\d{1,3}\Z", re.ASCII)
