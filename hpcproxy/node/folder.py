@@ -7,7 +7,7 @@ from typing import List
 PATH_LIMIT = 107  # sun_path holds 108 bytes, its final NUL included
 LONGEST_ENV = 1 << 20
 SSH_SUFFIX = len("/ctl.") + 16  # ssh makes its control socket under a temporary name first
-OURS = ("ctl", "pid", "log", "status.json", "status.json.tmp", "access.log")
+OURS = ("turn", "ctl", "pid", "log", "status.json", "status.json.tmp", "access.log")
 
 
 class BadFolder(Exception):
@@ -32,11 +32,14 @@ class Folder:
             raise TooDeep("{}: sockets in it need {} bytes, {} are possible".format(self.path, length, PATH_LIMIT))
         # Somebody's home is 0700 and theirs too. What we find here decides what we may remove at the end.
         self.only_ours = all(plain_file(entry) for entry in os.scandir(self.path))
-        self.environment = self._environment()
+        self.environment = self._read("env")
 
     def write_pid(self) -> None:
         """`pid` names this process so that nobody can be mistaken for it: PID and start time (proc(5), field 22)."""
-        self._write("pid", "{} {}\n".format(os.getpid(), start_time(os.getpid())).encode())
+        words = "{} {}\n".format(os.getpid(), start_time(os.getpid())).encode()
+        # tunnel.sh has written the same: to whoever looks while it is written anew, nobody would be here.
+        if self._read("pid") != words:
+            self._write("pid", words)
 
     def restore(self) -> bool:
         """The directory is there, with `pid` and tunnel.sh's `env` in it; True if they were not. BadFolder.
@@ -54,12 +57,13 @@ class Folder:
         self.write_pid()
         if self.environment:
             self._write("env", self.environment)
+            self._write("turn", b"")
         return True
 
-    def _environment(self) -> bytes:
-        """What tunnel.sh has written for shells of this job; b"" if it did not."""
+    def _read(self, name: str) -> bytes:
+        """What tunnel.sh or we have written there; b"" if there is none."""
         try:
-            fd = os.open(os.path.join(self.path, "env"), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = os.open(os.path.join(self.path, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return b""
         with open(fd, "rb") as file:

@@ -102,7 +102,7 @@ try_step() {
         # One node for which waiting is no use is enough; the others get a moment to say the same.
         if ((hopeless && deadline > SECONDS + 1)); then deadline=$((SECONDS + 1)); fi
         if ((ready >= count)); then
-            if find_state "$job.$restart"; then return 0; fi
+            if find_state "$job.$restart" ready || find_state "$job.$restart"; then return 0; fi
             end_step
             complain "this shell is on no node of job $job; open one there with: srun --overlap --pty bash"
             return 1
@@ -130,10 +130,9 @@ await_prologs() {
 
 # The way out that another shell of this job has started: true when it is ready.
 await_others() {
-    local deadline=$((SECONDS + ready_timeout_s)) text
-    while ((SECONDS < deadline)) && holder_lives "$state"; do
-        read_text "$state/status.json"
-        if [[ $text == *'"ready": true'* ]]; then return 0; fi
+    local deadline=$((SECONDS + ready_timeout_s))
+    while ((SECONDS < deadline)) && find_state "$job.$restart"; do
+        if find_state "$job.$restart" ready; then return 0; fi
         sleep 0.05
     done
     complain "the one that is there is not up ($state/log says why)"

@@ -203,8 +203,7 @@ yield_to_older() {
             if [[ $directory == "$state" || ! -O $directory/turn ]] || ! holder_lives "$directory"; then continue; fi
             before_us "$directory" || continue
             older=1
-            read_text "$directory/status.json"
-            if [[ $text == *'"ready": true'* ]]; then
+            if says_ready "$directory"; then
                 # First gone, then said: whoever hears it must find the state of the other, not ours in its last moment.
                 rm -rf -- "$state"
                 state=''

@@ -44,17 +44,26 @@ holder_lives() {
 }
 
 # Set `state` to the directory of the way out $1 (JOB.RESTART) if it is ours and its holder lives, else return 1. The one
-# that the Prolog made (in $run_base) comes first: what an admin gave to every job needs no second one.
+# that the Prolog made (in $run_base) comes first: what an admin gave to every job needs no second one. With `ready` as $2
+# one that is up: of two that shells started at the same moment, the other is about to make way for it.
 find_state() {
     local directory
     for directory in "$run_base/$1" "${HPCPROXY_STATE-}" "$state_base/hpcproxy-$1-"*; do
         [[ ${directory##*/} == "$1" || ${directory##*/} == "hpcproxy-$1-"* ]] || continue
         if [[ -d $directory && ! -L $directory && -O $directory && -O $directory/env ]] && holder_lives "$directory"; then
+            if [[ ${2-} == ready ]] && ! says_ready "$directory"; then continue; fi
             state=$directory
             return 0
         fi
     done
     return 1
+}
+
+# True if the status in the state directory $1 says that the way out is up.
+says_ready() {
+    local text
+    read_text "$1/status.json"
+    [[ $text == *'"ready": true'* ]]
 }
 
 # Set `quoted` to $1 as a JSON string.
@@ -168,7 +177,7 @@ try_step() {
         # One node for which waiting is no use is enough; the others get a moment to say the same.
         if ((hopeless && deadline > SECONDS + 1)); then deadline=$((SECONDS + 1)); fi
         if ((ready >= count)); then
-            if find_state "$job.$restart"; then return 0; fi
+            if find_state "$job.$restart" ready || find_state "$job.$restart"; then return 0; fi
             end_step
             complain "this shell is on no node of job $job; open one there with: srun --overlap --pty bash"
             return 1
@@ -196,10 +205,9 @@ await_prologs() {
 
 # The way out that another shell of this job has started: true when it is ready.
 await_others() {
-    local deadline=$((SECONDS + ready_timeout_s)) text
-    while ((SECONDS < deadline)) && holder_lives "$state"; do
-        read_text "$state/status.json"
-        if [[ $text == *'"ready": true'* ]]; then return 0; fi
+    local deadline=$((SECONDS + ready_timeout_s))
+    while ((SECONDS < deadline)) && find_state "$job.$restart"; do
+        if find_state "$job.$restart" ready; then return 0; fi
         sleep 0.05
     done
     complain "the one that is there is not up ($state/log says why)"

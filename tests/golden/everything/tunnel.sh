@@ -193,17 +193,26 @@ holder_lives() {
 }
 
 # Set `state` to the directory of the way out $1 (JOB.RESTART) if it is ours and its holder lives, else return 1. The one
-# that the Prolog made (in $run_base) comes first: what an admin gave to every job needs no second one.
+# that the Prolog made (in $run_base) comes first: what an admin gave to every job needs no second one. With `ready` as $2
+# one that is up: of two that shells started at the same moment, the other is about to make way for it.
 find_state() {
     local directory
     for directory in "$run_base/$1" "${HPCPROXY_STATE-}" "$state_base/hpcproxy-$1-"*; do
         [[ ${directory##*/} == "$1" || ${directory##*/} == "hpcproxy-$1-"* ]] || continue
         if [[ -d $directory && ! -L $directory && -O $directory && -O $directory/env ]] && holder_lives "$directory"; then
+            if [[ ${2-} == ready ]] && ! says_ready "$directory"; then continue; fi
             state=$directory
             return 0
         fi
     done
     return 1
+}
+
+# True if the status in the state directory $1 says that the way out is up.
+says_ready() {
+    local text
+    read_text "$1/status.json"
+    [[ $text == *'"ready": true'* ]]
 }
 
 # Set `quoted` to $1 as a JSON string.
@@ -602,8 +611,7 @@ yield_to_older() {
             if [[ $directory == "$state" || ! -O $directory/turn ]] || ! holder_lives "$directory"; then continue; fi
             before_us "$directory" || continue
             older=1
-            read_text "$directory/status.json"
-            if [[ $text == *'"ready": true'* ]]; then
+            if says_ready "$directory"; then
                 # First gone, then said: whoever hears it must find the state of the other, not ours in its last moment.
                 rm -rf -- "$state"
                 state=''
