@@ -150,11 +150,14 @@ def _start_cradle(spec: LabSpec, errors: IO[str]) -> subprocess.Popen[str]:
 
 
 def _plan(spec: LabSpec) -> dict[str, Any]:
-    """Return what the cradle must know. The python that runs us and this package are always visible in the lab."""
+    """Return what the cradle must know. The python that runs us and this package are always visible in the lab.
+
+    Paths without a symbolic link come first: what is shown earlier is there when a link that leads to it is shown.
+    """
     needed = {Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable), _PACKAGE}
     exposed = {path for wanted in (*spec.expose, *needed) for path in (wanted, wanted.resolve())}
     return {
-        "exposed": sorted(str(path) for path in exposed),
+        "exposed": [str(path) for path in sorted(exposed, key=lambda path: (path != path.resolve(), path))],
         "hosts": [
             {
                 "name": host.name,

@@ -64,10 +64,13 @@ _FLAGS = {"nosuid": MS_NOSUID, "nodev": MS_NODEV, "noexec": MS_NOEXEC}
 
 
 def build(exposed: Iterable[Path], own_home: bool, gpus: int) -> None:
-    """Put the calling process, alone in its mount and PID namespace, on a host's own file system."""
+    """Put the calling process, alone in its mount and PID namespace, on a host's own file system.
+
+    The `exposed` paths are shown in the order in which they are given: a link after what it leads to.
+    """
     os.umask(0o022)
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
-    kept = {path: os.open(path, os.O_PATH) for path in sorted(exposed)}
+    kept = {path: os.open(path, os.O_PATH) for path in exposed}
     own = _own_directories(kept, own_home)
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     etc = os.open("/etc", os.O_PATH)

@@ -155,6 +155,16 @@ def test_a_failed_start_says_why_and_leaves_nothing(name: str) -> None:
     assert not record.record_path(name).exists()
 
 
+def test_an_exposed_link_may_sort_before_what_it_leads_to(name: str, tmp_path: Path) -> None:
+    first, last = tmp_path / "a", tmp_path / "z"
+    first.mkdir()
+    last.mkdir()
+    (last / "file").write_text("there")
+    (first / "link").symlink_to(last / "file")
+    lab = Lab.up(LabSpec(name=name, nodes=1, expose=(first, first / "link")))
+    assert lab.run("c1", ["cat", str(first / "link")]).stdout == "there"
+
+
 def test_a_record_of_a_process_that_is_somebody_elses_harms_nobody(name: str) -> None:
     with subprocess.Popen(["sleep", "600"]) as stranger:
         process = record.Process.of(stranger.pid)
