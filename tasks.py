@@ -11,7 +11,7 @@ from hpcproxy.cli import user_tasks
 ROOT = Path(__file__).parent
 BIN = Path(sys.executable).parent  # the tools of this environment, whatever PATH says
 SHELL_FILES = "templates/lib/*.sh .ci/run"
-# Tests on a lab mostly wait for Slurm, so a third of them fits beside two on two cores; tests/conftest.py names the groups.
+# Tests on a lab mostly wait for Slurm, so three workers suit two cores; tests/conftest.py names the groups.
 SIDE_BY_SIDE = "-n 3 --dist loadgroup"
 
 

@@ -26,7 +26,7 @@ _FOREIGN = re.compile(r"(?i:.*_proxy)|SLURM.*|SRUN.*|SBATCH.*|HPCPROXY_.*|SSH_.*
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests may run side by side: those that use this machine's loopback follow each other, labs have their own."""
+    """Say which tests may run side by side: labs have networks of their own, what uses our loopback goes one by one."""
     for item in items:
         group = item.path.stem if item.get_closest_marker("lab") else "loopback"
         item.add_marker(pytest.mark.xdist_group(group))
