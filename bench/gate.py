@@ -60,8 +60,8 @@ def measure(folder, stack, options):
     stack.callback(agent.stop)
     plain = start_plain(sshd)
     stack.callback(plain.stop)
-    gate = Way(lambda target: via_connect(agent, target), agent.process.pid)
-    figures = {"agent memory, idle (MB)": {"gate": agent.rss_kb() / 1024.0}}
+    gate = Way(lambda target: via_connect(agent, target), agent.worker_pid())
+    figures = {"agent memory, idle (MB)": {"gate": agent.memory_kb() / 1024.0}}
     for streams in (1, 32):
         throughput(figures, streams, gate, plain, options)
     latency(figures, gate, plain, options.requests)
@@ -221,13 +221,13 @@ def memory(figures, agent, gate):
     with contextlib.ExitStack() as stack:
         for _ in range(500):
             stack.enter_context(gate.connect(DATA))
-        figures["agent memory, 500 connections handed over (MB)"] = {"gate": agent.rss_kb() / 1024.0}
+        figures["agent memory, 500 connections handed over (MB)"] = {"gate": agent.memory_kb() / 1024.0}
     harness.until(lambda: agent.status().get("active") == 0, "all are closed", 30)
     slow = harness.FarEnd(harness.echo)
     with contextlib.ExitStack() as stack:
         for _ in range(500):
             stack.enter_context(gate.connect(slow.target))
-        figures["agent memory, 500 connections relayed (MB)"] = {"gate": agent.rss_kb() / 1024.0}
+        figures["agent memory, 500 connections relayed (MB)"] = {"gate": agent.memory_kb() / 1024.0}
     slow.close()
 
 

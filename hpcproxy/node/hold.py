@@ -1,4 +1,4 @@
-"""The command `hold`: holds the way out and the port until it is told to end.
+"""The command `hold`: holds the way out and the port until it is told to end, whatever kills it meanwhile.
 
     python3 -I agent.pyz hold --config AGENT_JSON --address A --port P --state DIR [--node NAME] [--uid N]
         [--job N] [--ssh-option OPTION] [--key-note TEXT]
@@ -19,6 +19,7 @@ from .clients import Clients, bind, raise_fd_limit
 from .ending import HEEDED, Ending
 from .folder import BadFolder, Folder, TooDeep
 from .gate import Gate
+from .guardian import ORDERS, Life, guard
 from .loop import Loop
 from .record import Record
 from .settings import BadSettings, Settings, load
@@ -96,7 +97,7 @@ def main(words: List[str]) -> int:
         print("gave-up {} path {}".format(arguments.node, error), flush=True)
         return 0
     try:
-        return hold(arguments, settings, folder)
+        return occupy(arguments, settings, folder)
     finally:
         folder.remove()
 
@@ -122,23 +123,35 @@ def occupy_standard_descriptors() -> None:
             return
 
 
-def hold(arguments: Arguments, settings: Settings, folder: Folder) -> int:
-    """Hold the port and the way out until a signal comes or there is no hope."""
-    loop = Loop(lambda error: record.log("error {!r}".format(error)))
-    record = Record(loop, folder.path, arguments.node, arguments.address, arguments.port, settings.access_log)
+def occupy(arguments: Arguments, settings: Settings, folder: Folder) -> int:
+    """Take the port, which stays ours until the end, and have the work done; the exit code."""
     try:
         listener = bind(arguments.address, arguments.port)
     except OSError as error:
+        loop = Loop(lambda error: None)  # runs nothing
+        record = Record(loop, folder.path, arguments.node, arguments.address, arguments.port, False)
         record.announce("gave-up", port_trouble(settings, arguments, error))
         return 0
+    folder.write_pid()
+    with listener:
+        return guard(lambda life: hold(arguments, settings, folder, listener, life))
+
+
+def hold(arguments: Arguments, settings: Settings, folder: Folder, listener: socket.socket, life: Life) -> int:
+    """Hold the way out until a signal comes or there is no hope."""
+    loop = Loop(lambda error: record.log("error {!r}".format(error)))
+    record = Record(loop, folder.path, arguments.node, arguments.address, arguments.port, settings.access_log)
+    record.pid, record.restarts = folder.pid, life.restarts
+    if life.restarts:
+        record.log("the agent was ended by {}; another takes its place".format(life.cause))
     watch_signals(loop, record, Ending(loop, record, arguments.job, settings.linger_s))
     max_connections = raise_fd_limit(settings.max_connections)
     if max_connections < settings.max_connections:
         record.log("the limit on descriptors allows {} connections".format(max_connections))
-    folder.write_pid()
     tunnel = Tunnel(loop, settings, folder, record)
     clients = Clients(loop, Gate(loop, settings, tunnel, record), listener, arguments.uid, max_connections)
     loop.spawn(clients.accept())
+    loop.spawn(end_with(loop, life.lifeline, record))
     loop.spawn(keep(loop, tunnel, record))
     record.write_status()
     try:
@@ -147,6 +160,8 @@ def hold(arguments: Arguments, settings: Settings, folder: Folder) -> int:
         tunnel.stop()
         loop.close()
         clients.close()
+        if os.getppid() != folder.pid:
+            folder.remove()  # whose part that was has been killed
     return 0
 
 
@@ -160,6 +175,13 @@ async def keep(loop: Loop, tunnel: Tunnel, record: Record) -> None:
         loop.stopping = True
 
 
+async def end_with(loop: Loop, lifeline: int, record: Record) -> None:
+    """Without the guardian the agent ends: what holds the job's step is gone, and Slurm counts it as over."""
+    await loop.watch(lifeline).wait_readable()
+    record.log("its guardian was killed")
+    loop.stopping = True
+
+
 def port_trouble(settings: Settings, arguments: Arguments, error: OSError) -> str:
     """Layer and reason why the port is not ours; those of agent.json's table, so that they are the shell's words."""
     words = os.strerror(error.errno or 0)
@@ -170,7 +192,7 @@ def port_trouble(settings: Settings, arguments: Arguments, error: OSError) -> st
 
 
 def watch_signals(loop: Loop, record: Record, ending: Ending) -> None:
-    """`ending` hears of its signals, SIGUSR2 has status.json written; SIGHUP and SIGPIPE do nothing."""
+    """`ending` hears of its signals, SIGUSR2 has status.json written; the guardian has had others ignored."""
     inner, outer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     loop.watch(inner)  # any wake-up ends the poll; the handler has run by then
 
@@ -189,7 +211,5 @@ def watch_signals(loop: Loop, record: Record, ending: Ending) -> None:
     signal.signal(signal.SIGUSR2, report)
     for number in HEEDED:
         signal.signal(number, told)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.set_wakeup_fd(outer)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)

@@ -23,7 +23,8 @@ class Record:
         self.loop, self.folder = loop, folder
         self.node, self.address, self.port = node, address, port
         self.requests = self.active = self.bytes_up = self.bytes_down = 0
-        self.held = self.refused = self.denied = self.reconnects = 0
+        self.held = self.refused = self.denied = self.reconnects = self.restarts = 0
+        self.pid = os.getpid()
         self.ready = False
         self.since = time.time()
         self.jump: Optional[str] = None
@@ -132,6 +133,7 @@ class Record:
             "since": self.since,
             "jump": self.jump,
             "reconnects": self.reconnects,
+            "restarts": self.restarts,
             "last_error": self.last_error,
             "requests": self.requests,
             "active": self.active,
@@ -140,7 +142,7 @@ class Record:
             "held": self.held,
             "refused": self.refused,
             "denied": self.denied,
-            "pid": os.getpid(),
+            "pid": self.pid,
         }
 
 
