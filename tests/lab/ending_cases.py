@@ -11,9 +11,9 @@ from .endings import GATE, REQUESTS, SITE, SSH, TWO_NODES, UP, WAIT, Case, Run, 
 from .researcher import FETCH, OUTER1, Researcher
 
 EVERY = (GATE, SSH, SITE)
-SLEEP = f"srun {FETCH}\n{UP}srun sleep 600\n"
+SLEEP = f"srun {FETCH}\nsrun sh -c 'echo up; exec sleep 600'\n"
 # A rank that has something to say when a signal comes; the batch shell waits for it.
-ON_USR1 = f"srun bash -c 'trap \"echo signal; {FETCH}; kill %1; exit\" USR1; {FETCH}; echo up; sleep 600 & wait'\n"
+ON_USR1 = f"srun bash -c 'trap \"echo signal; {FETCH}; kill %1 2>/dev/null; exit 0\" USR1; {FETCH}; sleep 600 & echo up; wait'\n"
 # Twice, for the file that a job writes begins anew with its second run, which then sees what the first has left.
 AGAIN = f"""srun {FETCH}
 if [ -n "$SLURM_RESTART_COUNT" ]; then
@@ -196,11 +196,11 @@ def _read_all(terminal: int) -> str:
 
 OUT = (OUTER1, OUTER1)
 CASES = (
-    Case("time limit", "all", SLEEP, act=time_limit, state="TIMEOUT", output=(*OUT, "up"), ways=EVERY),
+    Case("time limit", "all", SLEEP, act=time_limit, state="TIMEOUT", exit_code=None, output=(*OUT, "up"), ways=EVERY),
     Case(
         "--signal=B:USR1@10",
         "the batch shell has its signal and gets out after it",
-        f"trap 'echo signal; {FETCH}; kill %1; exit' USR1\n{FETCH}\n{UP}sleep 600 &\nwait\n",
+        f"trap 'echo signal; {FETCH}; kill %1 2>/dev/null; exit 0' USR1\n{FETCH}\nsleep 600 &\n{UP}wait\n",
         f"{TWO_NODES} --signal=B:USR1@10 --time=5",
         act=near_time_limit,
         output=(OUTER1, "up", "signal", OUTER1),
@@ -244,13 +244,14 @@ CASES = (
         output=(*OUT, "up"),
         ways=EVERY,
     ),
-    Case("scancel", "all", SLEEP, act=Run.scancel, state="CANCELLED", output=(*OUT, "up"), ways=EVERY),
+    Case("scancel", "all", SLEEP, act=Run.scancel, state="CANCELLED", exit_code=None, output=(*OUT, "up"), ways=EVERY),
     Case(
         "scancel --full",
         "all",
         SLEEP,
         act=lambda run: run.scancel("--full"),
         state="CANCELLED",
+        exit_code=None,
         output=(*OUT, "up"),
         ways=EVERY,
     ),

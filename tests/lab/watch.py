@@ -19,7 +19,7 @@ DEADLINE_S = 150.0
 PLACES = ("/tmp", "/dev/shm", "/var/tmp", "/run", "/run/hpcproxy", "/run/hpcproxy/holders", "/run/hpcproxy/service")
 _OUR_FILE = re.compile(r"(?:hpcproxy-)?(\d+)\.(\d+)(?:-\w+|\.said|\.new)?")
 _OUR_COMMAND = re.compile(
-    r"/tunnel\.sh hold|/agent\.pyz |/holder\.sh |/job\.sh |/(pro|epi)log\.d/|--job-name=hpcproxy|ssh .*/hpcproxy\S*/ctl "
+    r"/tunnel\.sh hold|/agent\.pyz |/holder\.sh |/job\.sh |/(pro|epi)log\.d/|=hpcproxy |ssh .*/hpcproxy\S*/ctl "
 )
 _STEP_DAEMON = re.compile(r"slurmstepd: \[(\d+)\.")
 _JOB = re.compile(r"JobId=(\d+) .*?JobState=(\w+) .*?Restarts=(\d+)")
