@@ -92,16 +92,36 @@ complain() {
     printf 'hpcproxy: no way out: %s%s\n' "$1" "$consequence" >&2
 }
 
-# Run tunnel.sh on all $1 nodes of the job, as a step of its own that takes nothing from the others; $2 is its mode.
+# Set `sizes` to the number of nodes of each component of the job (one, unless it is a heterogeneous job) and `count` to
+# their sum.
+count_nodes() {
+    local component=0 name size
+    sizes=() count=0
+    while name=SLURM_JOB_NUM_NODES_HET_GROUP_$component && [[ -n ${!name-} ]]; do
+        sizes+=("${!name}")
+        component=$((component + 1))
+    done
+    if ((component == 0)); then sizes=("${SLURM_JOB_NUM_NODES:-${SLURM_NNODES:-1}}"); fi
+    for size in "${sizes[@]}"; do
+        [[ $size =~ ^[1-9][0-9]{0,5}$ ]] || return 1
+        count=$((count + size))
+    done
+}
+
+# Run tunnel.sh on all nodes of the job, as a step of its own that takes nothing from the others; $1 is its mode.
 start_step() {
-    local name
+    local name component
     # What sbatch or the user set as options for the job's own steps is none of this step's business.
     for name in ${!SLURM_*} ${!SRUN_*}; do
-        case $name in SLURM_CONF | SLURM_JOB_ID | SLURM_JOBID | SLURM_CLUSTER_NAME) ;; *) unset "$name" ;; esac
+        case $name in
+            SLURM_CONF | SLURM_JOB_ID | SLURM_JOBID | SLURM_CLUSTER_NAME) ;;
+            SLURM_HET_SIZE | SLURM_JOB_ID_HET_GROUP_* | SLURM_JOB_NODELIST_HET_GROUP_*) ;;
+            *) unset "$name" ;;
+        esac
     done
-    local options=(
+    local words=() options=(
         # One process on each node, beside whatever else runs there, with no memory, core or GPU of its own.
-        --nodes="$1" --ntasks="$1" --ntasks-per-node=1 --cpus-per-task=1
+        --ntasks-per-node=1 --cpus-per-task=1
         --overlap --mem=0 --gres=none --cpu-bind=none --mpi=none
         # Its end, early or late, good or bad, is no event for the job.
         --kill-on-bad-exit=0 --wait=0 --quiet --export=ALL --job-name=hpcproxy --chdir=/
@@ -113,7 +133,15 @@ start_step() {
     done
     # The processes of ours in the job; the rest are those that the way out is for (company.py).
     export HPCPROXY_HOLDER=1
-    exec srun "${options[@]}" /bin/bash -p "$home/tunnel.sh" hold "$job" "$restart" "$2"
+    for component in "${!sizes[@]}"; do
+        words+=("${options[@]}" --nodes="${sizes[component]}" --ntasks="${sizes[component]}")
+        if ((${#sizes[@]} > 1)); then words+=("--het-group=$component"); fi
+        words+=(/bin/bash -p "$home/tunnel.sh" hold "$job" "$restart" "$1")
+        if ((component + 1 < ${#sizes[@]})); then words+=(:); fi
+    done
+    # In a session of its own: when the terminal of an interactive job closes, srun would hear of it and kill the step.
+    if command -v setsid >/dev/null; then exec setsid srun "${words[@]}"; fi
+    exec srun "${words[@]}"
 }
 
 # Read what the holders have said so far into `ready` (a count), `why` (by node), `hopeless`, `modes` and `step`.
@@ -185,7 +213,7 @@ try_step() {
     # What the step says is read while it is written; without a name the files are gone with their last reader.
     exec 3<>"$work/said" 4<>"$work/errors"
     rm -rf -- "$work"
-    start_step "$count" "$1" </dev/null >&3 2>&4 3>&- 4>&- &
+    start_step "$1" </dev/null >&3 2>&4 3>&- 4>&- &
     srun_pid=$!
     while ((SECONDS < deadline)); do
         read_said
@@ -234,7 +262,8 @@ await_others() {
 }
 
 start() {
-    local count=${SLURM_JOB_NUM_NODES:-${SLURM_NNODES:-1}} outcome=0
+    local count sizes outcome=0
+    count_nodes || { complain "Slurm's number of nodes of this job is none: ${sizes[*]}" && return 1; }
     if find_state "$job.$restart" && [[ $state != "$run_base"/* ]]; then
         await_others || return 1
     elif [[ -z $state ]] || ! await_prologs; then
