@@ -80,6 +80,8 @@ json_string() {
 #   job.sh stop            ends them and waits until this node's is gone
 #
 # A process of its own (`bash -p`), so that the job script's options, traps and functions are neither seen nor touched.
+# HPCPROXY_HOLDER in its environment marks it and what it leaves behind as ours; all other processes of the job are those
+# that the way out is for (company.py).
 
 PATH=$PATH:/usr/local/bin:/usr/bin:/bin
 umask 077
@@ -108,8 +110,9 @@ count_nodes() {
     done
 }
 
-# Run tunnel.sh on all nodes of the job, as a step of its own that takes nothing from the others; $1 is its mode.
-start_step() {
+# Set `command` to what runs tunnel.sh in mode $1 on all nodes of the job, as a step of its own that takes nothing from the
+# others. The environment and the descriptors are then those that the step is to have.
+prepare_step() {
     local name component
     # What sbatch or the user set as options for the job's own steps is none of this step's business.
     for name in ${!SLURM_*} ${!SRUN_*}; do
@@ -131,8 +134,6 @@ start_step() {
         name=${name##*/}
         if [[ $name =~ ^[0-9]+$ ]] && ((name > 2 && name < 255)); then exec {name}>&-; fi
     done
-    # The processes of ours in the job; the rest are those that the way out is for (company.py).
-    export HPCPROXY_HOLDER=1
     for component in "${!sizes[@]}"; do
         words+=("${options[@]}" --nodes="${sizes[component]}" --ntasks="${sizes[component]}")
         if ((${#sizes[@]} > 1)); then words+=("--het-group=$component"); fi
@@ -140,12 +141,39 @@ start_step() {
         if ((component + 1 < ${#sizes[@]})); then words+=(:); fi
     done
     # In a session of its own: when the terminal of an interactive job closes, srun would hear of it and kill the step.
-    if command -v setsid >/dev/null; then exec setsid srun "${words[@]}"; fi
-    exec srun "${words[@]}"
+    command=(srun "${words[@]}")
+    if command -v setsid >/dev/null; then command=(setsid "${command[@]}"); fi
 }
 
-# Read what the holders have said so far into `ready` (a count), `why` (by node), `hopeless`, `modes` and `step`.
+# Run the step in mode $1 until it ends by itself. One that is killed after it was ready, by whomever, is started anew; at
+# the job's end Slurm kills this process too. SIGURG ends it all: each further one asks srun in a ruder way. Other signals
+# are for the job's programs (`scancel --full` sends them to every process of a batch job).
+keep_step() {
+    local command=() orders=(USR1 TERM KILL) told=0 heard='' srun_pid='' ready=0 wait_s=1 code
+    prepare_step "$1"
+    trap 'heard=1' HUP INT QUIT TERM USR1 USR2
+    trap 'heard=1; pass_on' URG
+    while ((told == 0)); do
+        "${command[@]}" &
+        srun_pid=$!
+        while heard='' code=0 && { wait "$srun_pid" || code=$?; } && [[ -n $heard ]]; do :; done
+        srun_pid=''
+        read_said 1
+        ((code && ready)) || break
+        pause "$wait_s"
+        wait_s=$((wait_s < 32 ? wait_s * 2 : 60))
+    done
+}
+
+pass_on() {
+    if [[ -n $srun_pid ]]; then kill "-${orders[told]}" "$srun_pid" 2>/dev/null || :; fi
+    if ((told < 2)); then told=$((told + 1)); fi
+}
+
+# Read what the holders have said so far, which descriptor $1 holds, into `ready` (a count), `why` (by node), `hopeless`,
+# `modes` and `step`.
 read_said() {
+    local -A ready_nodes=()
     local verb name layer text
     ready=0 hopeless=0 modes=
     while read -r verb name layer text; do
@@ -155,11 +183,12 @@ read_said() {
                 [[ $modes == *"$layer"* ]] || modes+=$layer
                 if [[ $text =~ ^[0-9]+\.[0-9]+$ ]]; then step=$text; fi
                 ;;
-            ready) ready=$((ready + 1)) && unset "why[$name]" ;;
+            ready) ready_nodes[$name]=1 && unset "why[$name]" ;;
             failed) why[$name]="$layer: $text" ;;
             gave-up) why[$name]="$layer: $text" hopeless=1 ;;
         esac
-    done </proc/self/fd/3
+    done <"/proc/self/fd/$1"
+    ready=${#ready_nodes[@]}
 }
 
 # One sentence: each reason with its nodes. Nodes that said nothing are named last.
@@ -181,20 +210,20 @@ explain() {
 end_step() {
     local tries
     for ((tries = 0; tries < 80; tries++)); do
-        kill -0 "$srun_pid" 2>/dev/null || return 0
-        read_said
+        kill -0 "$keeper_pid" 2>/dev/null || return 0
+        read_said 3
         # Again and again: a holder that has only begun does not hear it.
         if [[ -n $step ]]; then
             if ((tries == 40)); then scancel --quiet "$step" 2>/dev/null || :; fi
             if ((tries % 10 == 0)); then scancel --quiet --signal=URG "$step" 2>/dev/null || :; fi
         elif ((tries == 0)); then
             # Not one has said a word. srun hears USR1 for its step, and what only begins ends of it.
-            kill -USR1 "$srun_pid" 2>/dev/null || :
+            kill -URG "$keeper_pid" 2>/dev/null || :
         fi
-        if ((tries == 40)); then kill -TERM "$srun_pid" 2>/dev/null || :; fi
+        if ((tries == 40 || tries == 60)); then kill -URG "$keeper_pid" 2>/dev/null || :; fi
         sleep 0.05
     done
-    kill -KILL "$srun_pid" 2>/dev/null || :
+    kill -URG "$keeper_pid" 2>/dev/null || :
 }
 
 # A pause of $1 seconds without a process for it, which would cost a busy node as much as the pause is meant to save it:
@@ -208,15 +237,15 @@ pause() {
 # ready, 2 if they chose differently, 1 if there is no way out, which has then been said.
 try_step() {
     local -A why=()
-    local ready=0 hopeless=0 modes='' step='' work srun_pid deadline=$((SECONDS + ready_timeout_s))
+    local ready=0 hopeless=0 modes='' step='' work keeper_pid deadline=$((SECONDS + ready_timeout_s))
     work=$(mktemp -d -- "$state_base/hpcproxy-start-XXXXXXXX") || { complain "no directory can be made in $state_base" && return 1; }
     # What the step says is read while it is written; without a name the files are gone with their last reader.
     exec 3<>"$work/said" 4<>"$work/errors"
     rm -rf -- "$work"
-    start_step "$1" </dev/null >&3 2>&4 3>&- 4>&- &
-    srun_pid=$!
+    keep_step "$1" </dev/null >&3 2>&4 3>&- 4>&- &
+    keeper_pid=$!
     while ((SECONDS < deadline)); do
-        read_said
+        read_said 3
         if [[ $modes == *gate* && $modes == *ssh* ]]; then
             end_step
             return 2
@@ -229,10 +258,10 @@ try_step() {
             complain "this shell is on no node of job $job; open one there with: srun --overlap --pty bash"
             return 1
         fi
-        kill -0 "$srun_pid" 2>/dev/null || break
+        kill -0 "$keeper_pid" 2>/dev/null || break
         pause 0.01
     done
-    read_said
+    read_said 3
     end_step
     explain
     return 1
@@ -303,12 +332,14 @@ sum_up() {
 }
 
 stop() {
-    local tries
+    local tries step
     find_state "$job.$restart" || return 0
     sum_up
     # The Prolog's ends with the job, by the Epilog.
     if [[ $state == "$run_base"/* ]]; then return 0; fi
-    if [[ ${HPCPROXY_STEP-} =~ ^[0-9]+\.[0-9]+$ ]]; then scancel --quiet --signal=URG "$HPCPROXY_STEP" 2>/dev/null || :; fi
+    # Not the step that the job's shell knows: that one may have been killed, and this is the one that came after it.
+    { read -r && read -r step; } <"$state/env" || step=''
+    if [[ $step =~ ^[0-9]+\.[0-9]+$ ]]; then scancel --quiet --signal=URG "$step" 2>/dev/null || :; fi
     for ((tries = 0; tries < 100; tries++)); do
         holder_lives "$state" || return 0
         sleep 0.05
