@@ -110,8 +110,8 @@ count_nodes() {
     done
 }
 
-# Set `command` to what runs tunnel.sh in mode $1 on all nodes of the job, as a step of its own that takes nothing from the
-# others. The environment and the descriptors are then those that the step is to have.
+# Set `command` to what runs tunnel.sh in mode $1 on all nodes of the job, or on the $3 of host list $2, as a step of its own
+# that takes nothing from the others. The environment and the descriptors are then those that the step is to have.
 prepare_step() {
     local name component
     # What sbatch or the user set as options for the job's own steps is none of this step's business.
@@ -134,6 +134,10 @@ prepare_step() {
         name=${name##*/}
         if [[ $name =~ ^[0-9]+$ ]] && ((name > 2 && name < 255)); then exec {name}>&-; fi
     done
+    if [[ -n $2 ]]; then
+        sizes=("$3")
+        options+=(--nodelist="$2")
+    fi
     for component in "${!sizes[@]}"; do
         words+=("${options[@]}" --nodes="${sizes[component]}" --ntasks="${sizes[component]}")
         if ((${#sizes[@]} > 1)); then words+=("--het-group=$component"); fi
@@ -145,24 +149,41 @@ prepare_step() {
     if command -v setsid >/dev/null; then command=(setsid "${command[@]}"); fi
 }
 
-# Run the step in mode $1 until it ends by itself. One that is killed after it was ready, by whomever, is started anew; at
-# the job's end Slurm kills this process too. SIGURG ends it all: each further one asks srun in a ruder way. Other signals
-# are for the job's programs (`scancel --full` sends them to every process of a batch job).
+# Run the step in mode $1 until it ends by itself; on the nodes where it is killed, by whomever, after one was ready, it is
+# started anew. At the job's end Slurm kills this process too. $2 and $3 as above; $4 is the pause before.
+# SIGURG ends it all: each further one asks srun in a ruder way. Other signals are for the job's programs (`scancel --full`
+# sends them to every process of a batch job).
 keep_step() {
-    local command=() orders=(USR1 TERM KILL) told=0 heard='' srun_pid='' ready=0 wait_s=1 code
-    prepare_step "$1"
-    trap 'heard=1' HUP INT QUIT TERM USR1 USR2
-    trap 'heard=1; pass_on' URG
-    while ((told == 0)); do
-        "${command[@]}" &
-        srun_pid=$!
-        while heard='' code=0 && { wait "$srun_pid" || code=$?; } && [[ -n $heard ]]; do :; done
-        srun_pid=''
-        read_said 1
-        ((code && ready)) || break
-        pause "$wait_s"
-        wait_s=$((wait_s < 32 ? wait_s * 2 : 60))
+    local command=() orders=(USR1 TERM KILL) told=0 srun_pid='' quiet='' line said errors ready code
+    trap : HUP INT QUIT TERM USR1 USR2
+    trap pass_on URG
+    if (($4)); then
+        pause "$4"
+        ((told == 0)) || return 0
+    fi
+    prepare_step "$1" "$2" "$3"
+    exec {said}>&1
+    exec {errors}< <(exec "${command[@]}" 2>&1 >&"$said" {said}>&-)
+    srun_pid=$!
+    while read -r line <&"$errors" || (($? > 128)); do
+        printf '%s\n' "$line" >&2
+        if killed_on "$line"; then
+            read_said 1
+            if ((ready && told == 0 && ${#sizes[@]} == 1)); then
+                keep_step "$1" "$dead" "$dead_count" "$(($4 < 32 ? $4 * 2 + 1 : 60))" {errors}<&- &
+            fi
+        fi
     done
+    srun_pid=''
+}
+
+# True if $1 is srun's line on tasks that were killed: `dead` is then the list of their nodes, `dead_count` their number.
+killed_on() {
+    local range
+    [[ $1 =~ ^srun:\ error:\ ([][A-Za-z0-9._,-]+):\ tasks?\ ([0-9,-]+):\  ]] || return 1
+    dead=${BASH_REMATCH[1]} dead_count=0
+    local IFS=,
+    for range in ${BASH_REMATCH[2]}; do dead_count=$((dead_count + 10#${range#*-} - 10#${range%-*} + 1)); done
 }
 
 pass_on() {
@@ -242,7 +263,7 @@ try_step() {
     # What the step says is read while it is written; without a name the files are gone with their last reader.
     exec 3<>"$work/said" 4<>"$work/errors"
     rm -rf -- "$work"
-    keep_step "$1" </dev/null >&3 2>&4 3>&- 4>&- &
+    keep_step "$1" '' '' 0 </dev/null >&3 2>&4 3>&- 4>&- &
     keeper_pid=$!
     while ((SECONDS < deadline)); do
         read_said 3
