@@ -7,12 +7,14 @@ witness in it, does a fault to it and returns what the witness saw.
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hpcproxy.lab import JobResult, Lab
@@ -20,6 +22,8 @@ from tests.waiting import until
 
 from .researcher import OUTER1, OUTER2, Researcher
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "outages.md"
+WRITE = bool(os.environ.get("OUTAGES_TABLE"))  # set by `invoke outages-table`; read before a test is alone with its own
 JUMP_OF = {"192.168.31.10": "jump1", "192.168.31.11": "jump2"}
 OUTER = {OUTER1, OUTER2}
 PATIENCE_S = 150.0  # a failure's deadline, nothing that is measured
@@ -268,9 +272,28 @@ def play(witnessed: Witnessed, fault: Fault, seconds: float | None) -> Story:
     return Story(begun, undone, tuple(witnessed.asks()), tuple(witnessed.ready()), result)
 
 
+def in_the_manual(table: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether docs/outages.md has such a table with the same first column; with `invoke outages-table` it has then.
+
+    Its seconds are of the day when that was run: no two runs have the same.
+    """
+    begin, end = f"<!-- {table}: begin -->\n", f"<!-- {table}: end -->"
+    before, found, rest = PAGE.read_text().partition(begin)
+    old, found_too, after = rest.partition(end)
+    assert found, f"{PAGE} has no line {begin}"
+    assert found_too, f"{PAGE} has no line {end}"
+    if WRITE:
+        lines = [head, ["---"] * len(head), *rows]
+        PAGE.write_text(f"{before}{begin}" + "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"{end}{after}")
+        return True
+    return [line.strip("| ").split(" | ")[0] for line in old.splitlines()[2:]] == [row[0] for row in rows]
+
+
 def left_behind(lab: Lab, node: str) -> list[str]:
     """What alice has on a node; nothing once her jobs there have ended."""
     found = [f"process {line}" for _, user, line in lab.processes(node) if user == "alice"]
     found += [f"listener {address}:{port}" for address, port, uid in lab.listeners(node) if uid == 2001]
-    listed = lab.run(node, ["find", "/tmp", "/dev/shm", "/run", "/var/tmp", "-user", "alice"], check=True).stdout.split()
+    listed = lab.run(
+        node, ["find", "/tmp", "/dev/shm", "/run", "/var/tmp", "-user", "alice"], check=True
+    ).stdout.split()
     return found + [f"file {path}" for path in listed if not re.fullmatch(r"/tmp/small", path)]

@@ -6,7 +6,6 @@ concerns a whole jump host comes first, on the second one. The table of docs/out
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,13 +18,10 @@ from hpcproxy.lab import Lab, LabSpec
 from tests.waiting import until
 
 from .conftest import REPOSITORY, lab_name
-from .outages import CUT, FILL_STATE, KILL_SSH, STOP_SSH, Fault, Story, Witnessed, left_behind, play
+from .outages import CUT, FILL_STATE, KILL_SSH, STOP_SSH, Fault, Story, Witnessed, in_the_manual, left_behind, play
 from .researcher import FETCH, JUMP1, JUMP2, OUTER1, OUTER2, Researcher
 
 pytestmark = pytest.mark.lab
-PAGE = REPOSITORY / "docs" / "outages.md"
-WRITE = bool(os.environ.get("OUTAGES_TABLE"))  # set by `invoke outages-table`; read before a test is alone with its own
-BEGIN, END = "<!-- outages: begin -->", "<!-- outages: end -->"
 FOUND_S = 15.0  # the promise for a connection that hangs, with the defaults
 GIGABYTE = 1 << 30
 
@@ -267,9 +263,7 @@ def upload_while_the_jump_host_changes(alice: Researcher) -> tuple[Story, list[s
     return story, [line for line in story.result.output.splitlines() if line]
 
 
-def test_an_upload_while_the_jump_host_changes(
-    plays: Plays, stage: Lab, rows: dict[str, tuple[str, ...]]
-) -> None:
+def test_an_upload_while_the_jump_host_changes(plays: Plays, stage: Lab, rows: dict[str, tuple[str, ...]]) -> None:
     story, said = plays.upload.result()
     assert said[-2:] == [str(GIGABYTE), "exit 0"], story.result.output
     first = "it was served" if said[:2] == [str(GIGABYTE), "exit 0"] else f"curl {said[-3]}"
@@ -278,17 +272,5 @@ def test_an_upload_while_the_jump_host_changes(
 
 
 def test_the_manual_has_the_table(rows: dict[str, tuple[str, ...]], plays: Plays) -> None:
-    """The same cases; the seconds are of the day when `invoke outages-table` was run."""
-    before, begin, rest = PAGE.read_text().partition(BEGIN)
-    table, end, after = rest.partition(END)
-    assert begin
-    assert end
-    if WRITE:
-        lines = ["| what broke | what the job's processes saw | found after | worked again after |", "|---|---|---|---|"]
-        lines += [f"| {' | '.join((name, *cells))} |" for name, cells in rows.items()]
-        PAGE.write_text(f"{before}{BEGIN}\n" + "".join(f"{line}\n" for line in lines) + f"{END}{after}")
-        return
-    shown = [line.strip("|").split("|")[0].strip() for line in table.strip().splitlines()[2:]]
-    assert shown == list(rows)
-
-
+    head = ("what broke", "what the job's processes saw", "found after", "worked again after")
+    assert in_the_manual("outages", head, [(name, *cells) for name, cells in rows.items()])
