@@ -15,6 +15,7 @@ holders of the last two herds no gate (ssh itself listens), for machines with li
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import resource
@@ -26,7 +27,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,14 +71,13 @@ class Server:
         Path("/run/sshd").mkdir(exist_ok=True)
         self.process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Server:
+    def start(self) -> None:
         argv = ["/usr/sbin/sshd", "-D", "-E", str(self.log), "-f", str(self.work / "sshd_config")]
         self.log.write_text("")
         self.process = subprocess.Popen(argv)
         _until(lambda: "listening" in self.log.read_text(), "sshd listens", 20)
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
         assert self.process is not None
         self.process.terminate()
         self.process.wait()
@@ -115,8 +114,8 @@ def main() -> None:
             ("one job", lambda work, options: _holders(work, options, options.count)),
             ("jobs", lambda work, options: _holders(work, options, 1)),
         ]
-        for name, herd in herds:
-            rows.append(_run(name, work / name.replace(" ", "-"), herd, options))
+        for herd_name, herd in herds:
+            rows.append(_run(herd_name, work / herd_name.replace(" ", "-"), herd, options))
             _print(rows[-1], rows, options.count)
     sys.exit(0 if all(row.up == options.count for row in rows[2:]) else 1)
 
@@ -140,17 +139,19 @@ def _run(
 ) -> Row:
     """Let the herd run: it yields how many are up, again and again, until it has nothing more to hope for."""
     work.mkdir()
-    with Server(work) as server:
-        begun = time.monotonic()
-        up, last = 0, begun
-        for now in herd(work, options):
-            if now > up:
-                up, last = now, time.monotonic()
-            if up == options.count or time.monotonic() - begun > options.wait:
-                break
-        memory = _memory()
-        seen, refused = server.counts()
-        _end_all(except_for=(os.getpid(), server.process.pid if server.process else 0))
+    server = Server(work)
+    server.start()
+    begun = time.monotonic()
+    up, last = 0, begun
+    for now in herd(work, options):
+        if now > up:
+            up, last = now, time.monotonic()
+        if up == options.count or time.monotonic() - begun > options.wait:
+            break
+    memory = _memory()
+    seen, refused = server.counts()
+    server.stop()
+    _end_all()
     return Row(name, up, last - begun, seen, refused, memory)
 
 
@@ -234,16 +235,15 @@ def _start(argv: list[str], work: Path, **options: object) -> subprocess.Popen[b
         return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=errors, start_new_session=True, **options)  # type: ignore[call-overload]
 
 
-def _others(except_for: tuple[int, ...]) -> list[int]:
-    """The processes of this PID namespace, which the bench has made, but for its first."""
-    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-    return [pid for pid in pids if pid not in (1, *except_for)]
+def _others() -> list[int]:
+    """The processes of this PID namespace, all of which the bench has made: it is the first itself."""
+    return [int(path.name) for path in Path("/proc").glob("[0-9]*") if path.name != "1"]
 
 
 def _memory() -> float:
     """Proportional set size of all processes here but this one, sshd's included; megabytes."""
     total = 0
-    for pid in _others((os.getpid(),)):
+    for pid in _others():
         try:
             text = Path(f"/proc/{pid}/smaps_rollup").read_text()
         except OSError:
@@ -253,20 +253,16 @@ def _memory() -> float:
     return total / 1024
 
 
-def _end_all(except_for: tuple[int, ...]) -> None:
+def _end_all() -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
-        for pid in _others(except_for):
-            try:
+        for pid in _others():
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-            except ProcessLookupError:
-                pass
         deadline = time.monotonic() + 20
-        while _others(except_for) and time.monotonic() < deadline:
-            try:
+        while _others() and time.monotonic() < deadline:
+            with contextlib.suppress(ChildProcessError):
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
-            except ChildProcessError:
-                pass
             time.sleep(0.05)
 
 

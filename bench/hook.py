@@ -2,10 +2,10 @@
 
     python bench/hook.py [--rounds 7] [--nodes 1,8] [--parts]
 
-In a lab (hpcproxy/lab), for each number of nodes N one job that does in turn, some rounds: N times `ssh jump true` at once
-from one node, by hand; and the hook on N nodes, from its first command to the job's next. The hook's median may be at
-most 1.3 times that of the logins, plus 150 ms. `--parts` adds where the time goes: an empty step of N nodes, the
-same with a login in it, and what each holder's log says of its own start. Exit code 1 if a bound is missed.
+In a lab (hpcproxy/lab), for each number of nodes N one job that does in turn, some rounds: N times `ssh jump true` at
+once from one node, by hand; and the hook on N nodes, from its first command to the job's next. The hook's median may be
+at most 1.3 times that of the logins, plus 150 ms. `--parts` adds where the time goes: an empty step of N nodes, and the
+same with a login in it. Exit code 1 if a bound is missed.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ logins() {
     for ((n = 0; n < nodes; n++)); do $login & done
     wait
 }
-step() { srun --overlap --mem=0 --gres=none --mpi=none --cpu-bind=none --ntasks-per-node=1 -n "$nodes" -N "$nodes" "$@" </dev/null; }
+options="--overlap --mem=0 --gres=none --mpi=none --cpu-bind=none --ntasks-per-node=1"
+step() { srun $options -n "$nodes" -N "$nodes" "$@" </dev/null; }
 for ((round = 0; round < rounds; round++)); do
     now; logins; took logins
     now; . ~/.hpcproxy/prologue.sh; took hook
     if [[ -z ${http_proxy-} ]]; then exit 1; fi
-    if ((parts)); then srun --overlap --mem=0 sh -c 'cat /tmp/hpcproxy-"$SLURM_JOB_ID".*/log' >>"$HOME/holders"; fi
     . ~/.hpcproxy/epilogue.sh 2>/dev/null
     if ((parts)); then
         now; step true; took step
@@ -63,9 +63,8 @@ def main() -> None:
     with _lab(max(counts)) as lab:
         alice = Researcher(lab)
         alice.set_up()
-        print(
-            f"{'nodes':>5} {'logins ms':>10} {'hook ms':>10} {'ratio':>6} {'bound ms':>9}  (medians of {options.rounds})"
-        )
+        print(f"medians of {options.rounds} rounds")
+        print(f"{'nodes':>5} {'logins ms':>10} {'hook ms':>10} {'ratio':>6} {'bound ms':>9}")
         for count in counts:
             times = _measure(alice, count, options.rounds, options.parts)
             logins, hook = (statistics.median(times[name]) for name in ("logins", "hook"))
@@ -102,8 +101,6 @@ def _measure(alice: Researcher, count: int, rounds: int, parts: bool) -> dict[st
         name, _, micro = line.partition(" ")
         if micro.isdecimal():
             times.setdefault(name, []).append(int(micro) / 1000)
-    if parts:
-        print(alice.lab.path_on("login", "/home/alice/holders").read_text(), file=sys.stderr)
     return {name: values[1:] for name, values in times.items()}  # the first warms up
 
 

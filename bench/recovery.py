@@ -2,10 +2,10 @@
 
     python bench/recovery.py [--rounds 15] [--holes 3]
 
-In a lab (hpcproxy/lab), one job on one node. Some rounds of two things in turn: `ssh jump true` by hand, and `kill -9` of
-the way out's ssh, from that moment to the answer of a request made at once; four more programs ask all the while. The
-median of the second may be 1.5 times that of the first, and not one request may be refused. Then, some times: the jump
-host in use vanishes without a word while a second one is there; the first answer through that may take 20 s.
+In a lab (hpcproxy/lab), one job on one node. Some rounds of two things in turn: `ssh jump true` by hand, and `kill -9`
+of the way out's ssh, from that moment to the answer of a request made at once; four more programs ask all the while.
+The median of the second may be 1.5 times that of the first, and not one request may be refused. Then, some times: the
+jump host in use vanishes without a word while a second one is there; the first answer through that may take 20 s.
 Exit code 1 if a bound is missed.
 """
 
@@ -27,7 +27,8 @@ from hpcproxy.lab import Lab, LabSpec  # noqa: E402  not installed where a check
 from tests.lab.researcher import JUMP1, JUMP2, OUTER1, OUTER2, Researcher, until  # noqa: E402
 
 FACTOR, HOLE_S = 1.5, 20.0
-# Runs in the job. Prints `login S`, `killed S`, `others GOOD BAD`; then, whenever ~/hole is there, `hole BEGUN ENDED WHO`.
+# Runs in the job. Prints `login S`, `killed S`, `others GOOD BAD`; then for each black hole `through N ADDRESS` and,
+# once the answers come from another address, `hole N WHEN`.
 CLIENT = r"""
 import glob, os, pathlib, signal, subprocess, sys, threading, time, urllib.request
 
@@ -85,7 +86,7 @@ for each in others:
 print("others", counts["good"], counts["bad"], flush=True)
 for number in range(holes):
     before = ask()
-    print("through", number, before, time.monotonic(), flush=True)
+    print("through", number, before, flush=True)
     while not os.path.exists(f"hole{number}"):
         time.sleep(0.05)
     while True:
@@ -123,9 +124,8 @@ def main() -> None:
     print(f"{'':60} {'s':>7} {'bound':>7}")
     for name, value, bound in rows:
         print(f"{name:60} {value:7.2f} " + (f"{bound:7.2f}  {'ok' if value <= bound else 'missed'}" if bound else ""))
-    print(
-        f"ratio of the two medians {killed / login:.2f}; {options.rounds} kills, black holes {' '.join(f'{h:.1f}' for h in holes)} s"
-    )
+    all_holes = " ".join(f"{hole:.1f}" for hole in holes)
+    print(f"ratio of the two medians {killed / login:.2f}; {options.rounds} kills, black holes {all_holes} s")
     print(f"requests of other programs meanwhile: {good} answered, {bad} refused  {'ok' if bad == '0' else 'missed'}")
     kept = bad == "0" and all(bound is None or value <= bound for _, value, bound in rows)
     sys.exit(0 if kept else 1)

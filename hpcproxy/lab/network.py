@@ -41,11 +41,11 @@ def set_wire(one: Host, other: Host, pids: Mapping[str, int], up: bool) -> None:
     for here, there in ((one, other), (other, one)):
         devices = {link.network: link.device for link in here.links}
         # To an address that nobody has: the bridge takes the frame, and every host that sees it lets it drop.
-        lines = [
-            f"neigh replace {link.address} lladdr {link.mac if up else _NOBODY} dev {devices[link.network]} nud permanent"
-            for link in there.links
-            if link.network in devices
-        ]
+        lines = []
+        for link in there.links:
+            if link.network in devices:
+                known = f"{link.address} lladdr {link.mac if up else _NOBODY} nud permanent"
+                lines.append(f"neigh replace {known} dev {devices[link.network]}")
         if not lines:
             raise LabError(f"lab: {one.name} and {other.name} have no network in common")
         _ip(pids[here.name], lines)
