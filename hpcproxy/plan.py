@@ -119,6 +119,9 @@ def script_values(config: Config, programs: Path, known_hosts: Path) -> dict[str
         "ready_timeout_s": config.ready_timeout_s,
         "connect_timeout_s": config.connect_timeout_s,
         "retry_max_s": config.retry_max_s,
+        "logins_per_s": config.logins_per_s,
+        "alive_interval_s": config.alive_interval_s,
+        "alive_count": config.alive_count,
         "linger_s": "" if config.linger_s is None else config.linger_s,
         "no_proxy": config.no_proxy,
         "bypass_private": config.bypass_private,
@@ -154,4 +157,5 @@ def agent_settings(config: Config, known_hosts: Path) -> dict[str, Any]:
         "alive_count": config.alive_count,
         "retry_max_s": config.retry_max_s,
         "linger_s": config.linger_s,
+        "logins_per_s": config.logins_per_s,
     }
