@@ -25,6 +25,13 @@ hypothesis.settings.load_profile("steady")
 _FOREIGN = re.compile(r"(?i:.*_proxy)|SLURM.*|SRUN.*|SBATCH.*|HPCPROXY_.*|SSH_.*|XDG_.*|BASH_ENV|ENV|GIT_.*|INVOKE_.*")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests may run side by side: labs have networks of their own, what uses our loopback goes one by one."""
+    for item in items:
+        group = item.path.stem if item.get_closest_marker("lab") else "loopback"
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def own_ssh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with an `ssh` that reads nobody's ~/.ssh/config: ssh finds that by the account, not by HOME."""

@@ -169,6 +169,13 @@ end_step() {
     kill -KILL "$srun_pid" 2>/dev/null || :
 }
 
+# A pause of $1 seconds without a process for it, which would cost a busy node as much as the pause is meant to save it:
+# nobody ever writes to that pipe. Elsewhere than in a waiting loop nothing depends on it.
+pause() {
+    if [[ -z $quiet ]]; then exec {quiet}<> <(:); fi
+    read -r -t "$1" -u "$quiet" || :
+}
+
 # Start the step in mode $1 (`ssh`, or nothing to let each node choose) and wait for it. Returns 0 when all nodes are
 # ready, 2 if they chose differently, 1 if there is no way out, which has then been said.
 try_step() {
@@ -195,7 +202,7 @@ try_step() {
             return 1
         fi
         kill -0 "$srun_pid" 2>/dev/null || break
-        sleep 0.05
+        pause 0.01
     done
     read_said
     end_step
@@ -210,7 +217,7 @@ await_prologs() {
     while ((SECONDS < deadline)) && holder_lives "$state"; do
         read_text "$run_base/holders/$job.$restart.said"
         case $'\n'$text in *$'\n'ready\ *) return 0 ;; esac
-        sleep 0.05
+        pause 0.02
     done
     holder_lives "$state"
 }
@@ -280,7 +287,7 @@ stop() {
     printf 'hpcproxy: the way out is still up; Slurm ends it with the job\n' >&2
 }
 
-state='' caller=${2-} job=${SLURM_JOB_ID-} restart=${SLURM_RESTART_COUNT:-0}
+state='' quiet='' caller=${2-} job=${SLURM_JOB_ID-} restart=${SLURM_RESTART_COUNT:-0}
 if ! [[ $job =~ ^[0-9]{1,10}$ && $restart =~ ^[0-9]{1,10}$ ]]; then
     complain 'this is no Slurm job (SLURM_JOB_ID is not set)'
     exit 1
