@@ -154,8 +154,9 @@ class Config(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
 
     jump: Annotated[tuple[Jump, ...], pydantic.BeforeValidator(_jumps)] = pydantic.Field(
-        default=(), description="Jump hosts, `[USER@]HOST[:PORT]`, one or a list. Nodes share them out, and each other is tried "
-        "when one fails."
+        default=(),
+        description="Jump hosts, `[USER@]HOST[:PORT]`, one or a list. Nodes share them out, and each other is tried "
+        "when one fails.",
     )
     port: int = pydantic.Field(
         default=2015, ge=1024, le=65535, description="TCP port of the way out, the same on every node."
@@ -194,7 +195,9 @@ class Config(pydantic.BaseModel):
         default=5, description="Seconds of silence after which ssh asks the jump host whether it is there."
     )
     alive_count: Annotated[int, pydantic.Field(ge=1, le=100)] = pydantic.Field(
-        default=3, description="Unanswered questions after which the connection counts as dead and is made anew."
+        default=3,
+        description="So many times `alive_interval_s` without an answer and the connection counts as dead and is made "
+        "anew, 2 at least.",
     )
     retry_max_s: Seconds = pydantic.Field(
         default=30, description="Longest pause, in seconds, between two attempts to bring the way out back."

@@ -126,6 +126,7 @@ def script_values(config: Config, programs: Path, known_hosts: Path) -> dict[str
         "no_proxy": config.no_proxy,
         "bypass_private": config.bypass_private,
         "identity": config.identity or "",
+        "jump_count": len(config.jump),
         "jump_names": [str(jump) for jump in config.jump],
         "jump_destinations": [jump.destination for jump in config.jump],
         "jump_ports": [jump.port or "" for jump in config.jump],

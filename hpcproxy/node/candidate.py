@@ -1,4 +1,4 @@
-"""Which jump host is tried when: in turn, with pauses that grow, and not by all nodes of a cluster in the same moment."""
+"""Which jump host is tried when: in turn, with pauses that grow, and not by all nodes of a cluster at once."""
 
 import binascii
 import os
