@@ -62,6 +62,17 @@ def clients_table(context: Context) -> None:
         context.run(f"{BIN}/python -m pytest tests/lab/test_clients.py", env={"CLIENTS_TABLE": "1"})
 
 
+@task
+def outages_table(context: Context) -> None:
+    """Break the way out in all ways in the lab (as root) and write the tables of docs/outages.md."""
+    from hpcproxy.lab import packages  # noqa: PLC0415 - only this task needs it
+
+    packages.ensure(packages.TEST_TOOLS)
+    with context.cd(ROOT):
+        files = "tests/lab/test_outages.py tests/lab/test_outages_clients.py"
+        context.run(f"{BIN}/python -m pytest {files}", env={"OUTAGES_TABLE": "1"})
+
+
 namespace = user_tasks()
-for developer_task in (lint, docs, golden, clients_table, test):
+for developer_task in (lint, docs, golden, clients_table, outages_table, test):
     namespace.add_task(developer_task)

@@ -106,10 +106,10 @@ class Holder:
     def left_behind(self) -> list[str]:
         """Return what is still there of it: state directories and processes of its session."""
         states = [str(path) for path in self._base.glob("hpcproxy-*")]
-        return states + [str(pid) for pid in _session(self.process.pid)]
+        return states + [str(pid) for pid in session(self.process.pid)]
 
 
-def _session(leader: int) -> list[int]:
+def session(leader: int) -> list[int]:
     """Return the living processes of the session that `leader` began."""
     members = []
     for path in Path("/proc").glob("[0-9]*/stat"):

@@ -1,7 +1,7 @@
 """The command `hold`: holds the way out and the port until it is told to end, whatever kills it meanwhile.
 
     python3 -I agent.pyz hold --config AGENT_JSON --address A --port P --state DIR [--node NAME] [--uid N]
-        [--job N] [--ssh-option OPTION] [--key-note TEXT]
+        [--job N] [--nodes N] [--ssh-option OPTION] [--key-note TEXT]
 
 On stdout, one line each: `ready NODE JUMP`, `failed NODE LAYER TEXT`, `gave-up NODE LAYER TEXT`. With `--job` SIGURG
 ends it, and SIGTERM as soon as no other process of that job is on this node; without, SIGINT and SIGUSR1 end it too,
@@ -15,6 +15,7 @@ import socket
 import sys
 from typing import Dict, List, Optional
 
+from .candidate import Turn
 from .clients import Clients, bind, raise_fd_limit
 from .ending import HEEDED, Ending
 from .folder import BadFolder, Folder, TooDeep
@@ -26,8 +27,8 @@ from .settings import BadSettings, Settings, load
 from .tunnel import GaveUp, Tunnel, in_table
 
 USAGE = "usage: agent.pyz hold --config FILE --address ADDRESS --port PORT --state DIR [--node NAME] [--uid UID]"
-USAGE += " [--job N] [--ssh-option OPTION] [--key-note TEXT]"
-OPTIONS = ("config", "address", "port", "state", "node", "uid", "job", "ssh-option", "key-note")
+USAGE += " [--job N] [--nodes N] [--ssh-option OPTION] [--key-note TEXT]"
+OPTIONS = ("config", "address", "port", "state", "node", "uid", "job", "nodes", "ssh-option", "key-note")
 
 
 class BadArguments(Exception):
@@ -48,6 +49,7 @@ class Arguments:
         self.port = parse_number("port", given["port"], 1, 65535)
         self.uid = parse_number("uid", given["uid"], 0, 2**32 - 2) if "uid" in given else os.getuid()
         self.job = str(parse_number("job", given["job"], 1, 2**32 - 1)) if "job" in given else ""
+        self.nodes = parse_number("nodes", given["nodes"], 1, 10**6) if "nodes" in given else 1
         try:
             socket.inet_pton(socket.AF_INET, self.address)
         except OSError:
@@ -148,7 +150,8 @@ def hold(arguments: Arguments, settings: Settings, folder: Folder, listener: soc
     max_connections = raise_fd_limit(settings.max_connections)
     if max_connections < settings.max_connections:
         record.log("the limit on descriptors allows {} connections".format(max_connections))
-    tunnel = Tunnel(loop, settings, folder, record)
+    turn = Turn(arguments.job, arguments.node, arguments.nodes, len(settings.jumps), settings.logins_per_s)
+    tunnel = Tunnel(loop, settings, folder, record, turn)
     clients = Clients(loop, Gate(loop, settings, tunnel, record), listener, arguments.uid, max_connections)
     loop.spawn(clients.accept())
     loop.spawn(end_with(loop, life.lifeline, record))

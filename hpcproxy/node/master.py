@@ -123,16 +123,6 @@ class Master:
         control.close()
         raise explain(self.log.reason(target) or reply.text)
 
-    async def check(self, interval_s: float, misses: int) -> None:
-        """Ask again and again whether ssh still turns; return when it has not answered `misses` times.
-
-        The network is ssh's own ServerAliveInterval's business; this is for an ssh that hangs or was stopped.
-        """
-        missed = 0
-        while missed < misses and not self.dead:
-            await self.loop.sleep(interval_s)
-            missed = 0 if await self.control.answers(time.monotonic() + interval_s) else missed + 1
-
     async def _listen(self, child: Child) -> None:
         """Read ssh's stderr to its end, which is ssh's end."""
         watch = self.loop.watch(child.stderr)

@@ -24,6 +24,7 @@ Settings = NamedTuple(
         ("alive_count", int),
         ("retry_max_s", float),
         ("linger_s", Optional[float]),
+        ("logins_per_s", float),
     ],
 )
 DEFAULTS: Dict[str, Any] = {
@@ -39,6 +40,7 @@ DEFAULTS: Dict[str, Any] = {
     "alive_count": 3,
     "retry_max_s": 30,
     "linger_s": None,
+    "logins_per_s": 32,
 }
 KEYS = ["version", "jumps"] + sorted(DEFAULTS)
 
@@ -97,6 +99,7 @@ def read(value: Any) -> Settings:
         alive_interval_s=number("alive_interval_s", whole["alive_interval_s"], 0.1, 3600),
         alive_count=int(number("alive_count", whole["alive_count"], 1, 1000, whole_only=True)),
         retry_max_s=number("retry_max_s", whole["retry_max_s"], 1, 3600),
+        logins_per_s=number("logins_per_s", whole["logins_per_s"], 1, 10000),
         linger_s=None if whole["linger_s"] is None else number("linger_s", whole["linger_s"], 0, 3600),
     )
 

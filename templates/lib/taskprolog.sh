@@ -22,9 +22,13 @@ holders_word() {
     done 2>/dev/null <"$__hpcproxy_run/holders/$1.said"
 }
 
-# Wait until the holder of $1 (JOB.RESTART) is ready or has given up, at most task_wait_s seconds. True if there is one.
+# Wait until the holder of $1 (JOB.RESTART) is ready or has given up, at most task_wait_s seconds and the time over which
+# the job's nodes spread. True if there is one.
 await_holder() {
-    local word deadline=$((SECONDS + task_wait_s))
+    local word now deadline
+    clock
+    spread "${SLURM_JOB_NUM_NODES:-${SLURM_NNODES:-1}}" "$jump_count"
+    deadline=$((now + task_wait_s + (spread_ms + 999) / 1000))
     [[ -r $__hpcproxy_run/holders/$1.said ]] || return 1
     while holders_word "$1"; do
         case $word in
@@ -36,7 +40,7 @@ await_holder() {
                 ;;
         esac
         # The gate holds what comes before ssh is up; where ssh itself listens nothing would be there yet.
-        if ((SECONDS >= deadline)); then return 0; fi
+        if clock && ((now >= deadline)); then return 0; fi
         sleep 0.05
     done
 }

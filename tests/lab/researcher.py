@@ -32,10 +32,12 @@ def until(true: Callable[[], Any], what: str) -> Any:
 class Researcher:
     """What Alice does on the login node; or somebody else, called `user`."""
 
-    def __init__(self, lab: Lab, user: str = "alice") -> None:
+    def __init__(self, lab: Lab, user: str = "alice", home: str = ".hpcproxy") -> None:
         self.lab = lab
         self.user = user
         self.gate = True
+        self.home = f"/home/{user}/{home}"
+        self.environment = {} if home == ".hpcproxy" else {"HPCPROXY_HOME": self.home}
 
     def address(self, job: int) -> str:
         """Where the way out of `job` is, on each of its nodes."""
@@ -47,18 +49,19 @@ class Researcher:
 
     def hpcproxy(self, *arguments: str, node: str = "login", check: bool = True) -> subprocess.CompletedProcess[str]:
         """The program has run in her account."""
-        return self.lab.run(node, [sys.executable, "-m", "hpcproxy", *arguments], self.user, check=check)
+        words = [sys.executable, "-m", "hpcproxy", *arguments]
+        return self.lab.run(node, words, self.user, check=check, env=self.environment)
 
     def set_up(self, *jumps: str, **settings: Any) -> None:
         """Her account is as after `init` and `install-bashrc`, with `settings` in her config.yaml and nothing else."""
-        self.lab.run("login", ["rm", "-rf", ".hpcproxy", ".bashrc"], self.user, check=True)
+        self.lab.run("login", ["rm", "-rf", self.home, ".bashrc"], self.user, check=True)
         flags = [word for jump in jumps or (JUMP1.replace("alice", self.user),) for word in ("--jump", jump)]
         self.hpcproxy("init", "--no-probe", *flags)
         self.set(check_url="https://internet.test/ip", gate=self.gate, **settings)
 
     def set(self, **settings: Any) -> None:
         """Her config.yaml has `settings` on top of what is in it, and is installed."""
-        path = self.lab.path_on("login", f"/home/{self.user}/.hpcproxy/config.yaml")
+        path = self.lab.path_on("login", f"{self.home}/config.yaml")
         path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **settings}))
         self.hpcproxy("install-bashrc", "--port", "2015")
 

@@ -167,6 +167,7 @@ class Agent:
         self.state.mkdir(mode=0o700)
         self.address = random_loopback(64, 127)
         self.config = self.folder / "agent.json"
+        self.words = settings.pop("words", ())  # more arguments
         self.settings = dict({"version": 1, "jumps": jumps, "failures": FAILURES}, **settings)
         self.config.write_text(json.dumps(self.settings))
         self.pyz = self.folder / "agent.pyz"
@@ -180,6 +181,7 @@ class Agent:
         argv += ["--port", str(PORT), "--state", str(self.state), "--node", "c1"]
         if self.uid is not None:
             argv += ["--uid", str(self.uid)]
+        argv += self.words
         self.out = self.folder / "out"
         self.err = self.folder / "err"
         with open(str(self.out), "wb") as out, open(str(self.err), "wb") as err:

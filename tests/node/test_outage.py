@@ -11,8 +11,8 @@ import time
 import pytest
 
 from hpcproxy.node import folder
+from hpcproxy.node.candidate import Candidate, Verdict
 from hpcproxy.node.settings import Jump
-from hpcproxy.node.tunnel import Candidate, Verdict
 
 from .harness import PORT, Sshd, echo, read_head, read_rest, until
 

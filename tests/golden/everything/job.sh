@@ -6,6 +6,8 @@ home='/home/größe/my files/.hpcproxy'
 run_base=/run/hpcproxy
 required=1
 ready_timeout_s=60
+logins_per_s=32
+jump_count=2
 
 # shellcheck shell=bash
 # One process and no other.
@@ -17,6 +19,23 @@ start_time() {
     read -r line 2>/dev/null <"/proc/$1/stat" || return 1
     read -r -a fields <<<"${line##*) }"
     started=${fields[19]}
+}
+
+# shellcheck shell=bash
+# Time that nobody sets, and whose turn it is.
+
+# Set `now` to the whole seconds since boot. (bash's SECONDS goes by the clock of the day, which may be put right.)
+clock() {
+    read -r now _ </proc/uptime
+    now=${now%%.*}
+}
+
+# Set `spread_ms` to the time over which $1 nodes spread their first logins to $2 jump hosts, logins_per_s to each; none
+# for few nodes. The agent reckons the same (candidate.py).
+spread() {
+    spread_ms=0
+    if (($1 > 8)); then spread_ms=$(($1 * 1000 / (logins_per_s * ($2 > 1 ? $2 : 1)))); fi
+    if ((spread_ms > 120000)); then spread_ms=120000; fi
 }
 
 # shellcheck shell=bash
@@ -222,7 +241,7 @@ explain() {
     done
     if [[ -z $sentence ]]; then
         while read -r line; do [[ -n $line ]] && sentence=$line; done </proc/self/fd/4
-        sentence="$ready of $count nodes ready after $SECONDS s${sentence:+ ($sentence)}"
+        sentence="$ready of $count nodes ready after $((now - begun)) s${sentence:+ ($sentence)}"
     fi
     complain "$sentence"
 }
@@ -254,25 +273,35 @@ pause() {
     read -r -t "$1" -u "$quiet" || :
 }
 
+# Set `patience_s` to the seconds that all nodes of the job get: what one gets, and the time over which they spread.
+patience() {
+    spread "${SLURM_JOB_NUM_NODES:-${SLURM_NNODES:-1}}" "$jump_count"
+    patience_s=$((ready_timeout_s + (spread_ms + 999) / 1000))
+}
+
 # Start the step in mode $1 (`ssh`, or nothing to let each node choose) and wait for it. Returns 0 when all nodes are
 # ready, 2 if they chose differently, 1 if there is no way out, which has then been said.
 try_step() {
     local -A why=()
-    local ready=0 hopeless=0 modes='' step='' work keeper_pid deadline=$((SECONDS + ready_timeout_s))
+    local ready=0 hopeless=0 modes='' step='' work keeper_pid now begun deadline
+    clock
+    begun=$now
+    patience
+    deadline=$((now + patience_s))
     work=$(mktemp -d -- "$state_base/hpcproxy-start-XXXXXXXX") || { complain "no directory can be made in $state_base" && return 1; }
     # What the step says is read while it is written; without a name the files are gone with their last reader.
     exec 3<>"$work/said" 4<>"$work/errors"
     rm -rf -- "$work"
     keep_step "$1" '' '' 0 </dev/null >&3 2>&4 3>&- 4>&- &
     keeper_pid=$!
-    while ((SECONDS < deadline)); do
+    while clock && ((now < deadline)); do
         read_said 3
         if [[ $modes == *gate* && $modes == *ssh* ]]; then
             end_step
             return 2
         fi
         # One node for which waiting is no use is enough; the others get a moment to say the same.
-        if ((hopeless && deadline > SECONDS + 1)); then deadline=$((SECONDS + 1)); fi
+        if ((hopeless && deadline > now + 1)); then deadline=$((now + 1)); fi
         if ((ready >= count)); then
             if find_state "$job.$restart" ready || find_state "$job.$restart"; then return 0; fi
             end_step
@@ -291,8 +320,11 @@ try_step() {
 # The way out that the Prolog started on this node: true when it is ready, false when it has given up. One that needs
 # longer than the bound is used all the same: the gate holds requests until ssh is up.
 await_prologs() {
-    local deadline=$((SECONDS + ready_timeout_s))
-    while ((SECONDS < deadline)) && holder_lives "$state"; do
+    local now deadline
+    clock
+    patience
+    deadline=$((now + patience_s))
+    while clock && ((now < deadline)) && holder_lives "$state"; do
         read_text "$run_base/holders/$job.$restart.said"
         case $'\n'$text in *$'\n'ready\ *) return 0 ;; esac
         pause 0.02
@@ -302,8 +334,11 @@ await_prologs() {
 
 # The way out that another shell of this job has started: true when it is ready.
 await_others() {
-    local deadline=$((SECONDS + ready_timeout_s))
-    while ((SECONDS < deadline)) && find_state "$job.$restart"; do
+    local now deadline
+    clock
+    patience
+    deadline=$((now + patience_s))
+    while clock && ((now < deadline)) && find_state "$job.$restart"; do
         if find_state "$job.$restart" ready; then return 0; fi
         sleep 0.05
     done

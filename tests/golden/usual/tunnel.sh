@@ -10,6 +10,9 @@ scheme=socks5h
 identity=''
 connect_timeout_s=10
 retry_max_s=30
+alive_interval_s=5
+alive_count=3
+logins_per_s=32
 linger_s=''
 bypass_private=1
 cipher_option='Ciphers=^aes128-gcm@openssh.com'
@@ -53,7 +56,7 @@ ssh_options=(
     -o
     ServerAliveInterval=5
     -o
-    ServerAliveCountMax=3
+    ServerAliveCountMax=2
     -o
     TCPKeepAlive=yes
     -o
@@ -78,7 +81,7 @@ failure_texts=(
     'Permission denied ('
     'Bad configuration option'
     'Bad owner or permissions'
-    kex_exchange_identification
+    exchange_identification
     'Connection closed by'
     'Connection reset by'
 )
@@ -99,7 +102,7 @@ failure_layers=(
     key
     ssh
     ssh
-    ssh
+    busy
     ssh
     ssh
 )
@@ -120,7 +123,7 @@ failure_reasons=(
     'it refused the key; is the public half in its authorized_keys?'
     'ssh does not know an option in ~/.ssh/config'
     'the permissions of ~/.ssh/config are too wide'
-    'it hung up before the login; it may be busy'
+    'it hung up before the login: it has too many logins at once, or shuts this cluster'"'"'s address out for a while'
     'it hung up'
     'it hung up'
 )
@@ -156,6 +159,23 @@ start_time() {
     read -r line 2>/dev/null <"/proc/$1/stat" || return 1
     read -r -a fields <<<"${line##*) }"
     started=${fields[19]}
+}
+
+# shellcheck shell=bash
+# Time that nobody sets, and whose turn it is.
+
+# Set `now` to the whole seconds since boot. (bash's SECONDS goes by the clock of the day, which may be put right.)
+clock() {
+    read -r now _ </proc/uptime
+    now=${now%%.*}
+}
+
+# Set `spread_ms` to the time over which $1 nodes spread their first logins to $2 jump hosts, logins_per_s to each; none
+# for few nodes. The agent reckons the same (candidate.py).
+spread() {
+    spread_ms=0
+    if (($1 > 8)); then spread_ms=$(($1 * 1000 / (logins_per_s * ($2 > 1 ? $2 : 1)))); fi
+    if ((spread_ms > 120000)); then spread_ms=120000; fi
 }
 
 # shellcheck shell=bash
@@ -381,7 +401,15 @@ job_address() {
 
 # Set `python` to one that can run the gate: the system's first, for one from a user's environment may be slow to load.
 find_python() {
+    local minor
     for python in /usr/bin/python3 /usr/libexec/platform-python python3; do
+        # A system's own tells its version by another name of the same file, python3.N or platform-python3.N. To start it
+        # only to ask would take as long as all the rest here.
+        if [[ $python == /* && -x $python ]]; then
+            for ((minor = 6; minor < 40; minor++)); do
+                if [[ $python -ef ${python%3}3.$minor ]]; then return 0; fi
+            done
+        fi
         if "$python" -I -c 'import sys; sys.exit(sys.version_info < (3, 6))' >/dev/null 2>&1 </dev/null; then return 0; fi
     done
     return 1
@@ -445,20 +473,23 @@ linger_seconds() {
 # Wait until no other process of the job is here, at most `linger` seconds, then end the holder by SIGURG; return without
 # that if the job goes on after all, for SIGTERM is also sent as a warning (preemption with a grace time).
 outstay_nobody() {
-    local others linger end pid=$BASHPID
+    local others linger now end quiet
     trap - EXIT URG HUP
     trap '' TERM INT USR1 USR2
     linger_seconds
-    end=$((SECONDS + linger))
+    exec {quiet}<> <(:)
+    clock
+    end=$((now + linger))
     while count_others && ((others)); do
-        if ((SECONDS >= end - (linger > 7 ? 2 : linger / 4))); then
+        if clock && ((now >= end - (linger > 7 ? 2 : linger / 4))); then
             if ((linger)) && job_goes_on; then
                 log 'the job goes on, and so does its way out'
                 return 0
             fi
             break
         fi
-        sleep 0.2
+        # Not `sleep`, which would live on a while after us.
+        read -r -t 0.2 -u "$quiet" || :
     done
     kill -URG "$$"
 }
@@ -470,6 +501,130 @@ job_goes_on() {
         if [[ $id == "$job" ]]; then case $status in RUNNING | SUSPENDED) return 0 ;; esac fi
     done < <(timeout 2 squeue --noheader --jobs="$job" --format='%A %T' 2>/dev/null)
     return 1
+}
+
+# shellcheck shell=bash
+# One ssh: its command line, its start, whether it serves, its end. The rest of tunnel.sh decides when.
+
+# `command -v` also finds what may not be run.
+has_ssh() {
+    [[ -x $(command -v ssh) ]]
+}
+
+# Set `follow` to the words that end ssh when this process is gone, killed or not, where there is such a program.
+find_follow() {
+    follow=()
+    if setpriv --pdeathsig HUP true 2>/dev/null; then follow=(setpriv --pdeathsig HUP); fi
+}
+
+# Set `cipher` to the words that put AES-GCM first, or to nothing. Asked of ssh itself: an older one does not know the
+# `^`, and one built without AES-GCM refuses its name.
+cipher_words() {
+    cipher=()
+    if ssh -G -o "$cipher_option" localhost >/dev/null 2>&1 </dev/null; then cipher=(-o "$cipher_option"); fi
+}
+
+# Set `command` to ssh with our options and what "$@" adds, to jump host number $1.
+ssh_command() {
+    local jump=$1
+    shift
+    cipher_words
+    command=(ssh "${ssh_options[@]}" ${cipher[@]+"${cipher[@]}"})
+    if [[ -n ${jump_ports[jump]} ]]; then command+=(-p "${jump_ports[jump]}"); fi
+    command+=("$@" -- "${jump_destinations[jump]}")
+}
+
+# True once the master's control socket is there: login done and the port ours (ExitOnForwardFailure).
+await_master() {
+    local now deadline
+    clock
+    deadline=$((now + connect_timeout_s + 5))
+    until [[ -S $state/ctl ]]; do
+        [[ -z $ending ]] && kill -0 "$ssh_pid" 2>/dev/null && clock && ((now < deadline)) || return 1
+        sleep 0.05
+    done
+}
+
+# True if a channel through the master comes back from the jump host's closed port within $1 seconds. Touches no service.
+probe_master() {
+    local text before
+    read_text "$state/ssh.log"
+    before=${#text}
+    if timeout "$1" ssh -F /dev/null -S "$state/ctl" -W "$probe_target" -- probe >/dev/null 2>&1 </dev/null; then
+        return 0
+    fi
+    read_text "$state/ssh.log"
+    [[ ${text:before} == *'open failed: connect failed'* ]]
+}
+
+# ssh writes a line for each connection that fails: what is in its log is dropped when it is too much.
+bound_log() {
+    ((looks++ % 12 == 0)) || return 0
+    if [[ -n $(find "$state/ssh.log" -size +256k 2>/dev/null) ]]; then : >"$state/ssh.log"; fi
+}
+
+# An ssh that no longer serves is ended, so that the next one comes. The network is ssh's own ServerAliveInterval's
+# business; this is for one that was stopped, and for what may have happened while we were (a suspended job).
+watch_ssh() {
+    local now before stopped=0 looks=0 line quiet
+    trap - EXIT URG HUP
+    trap '' TERM INT USR1 USR2
+    clock
+    exec {quiet}<> <(:)
+    while before=$now; do
+        # Not `sleep`, which would live on a while after us.
+        read -r -t "$alive_interval_s" -u "$quiet" || :
+        clock
+        bound_log
+        read -r line 2>/dev/null <"/proc/$ssh_pid/stat" || return 0
+        case ${line##*) } in T* | t*) stopped=$((stopped + 1)) ;; *) stopped=0 ;; esac
+        if ((stopped >= (alive_count > 1 ? alive_count - 1 : 1))); then
+            log 'ssh was stopped; ended'
+        elif ((now - before > 2 * alive_interval_s + 1)); then
+            log "this node or job stood still for $((now - before - alive_interval_s)) s"
+            if ((!stopped)) && probe_master "$alive_interval_s"; then continue; fi
+        else
+            continue
+        fi
+        kill -KILL "$ssh_pid" 2>/dev/null || :
+        return 0
+    done
+}
+
+# Start `command` with its stderr in ssh.log. Slurm sends SIGTERM to all processes of a job that ends, and users send
+# other signals to them: ssh serves on. It goes with the holder, where the system knows how.
+start_ssh() {
+    launching=1
+    (
+        trap '' TERM INT QUIT USR1 USR2
+        : >"$state/ssh.log"
+        exec ${follow[@]+"${follow[@]}"} "${command[@]}" </dev/null >/dev/null 2>>"$state/ssh.log"
+    ) &
+    ssh_pid=$! launching=''
+    heed
+}
+
+# Wait for the end of ssh. A trap ends every `wait`, whatever it waits for.
+await_ssh() {
+    while [[ -z $ending ]]; do
+        woken=''
+        wait "$ssh_pid" 2>/dev/null || :
+        [[ -n $woken ]] || break
+    done
+}
+
+# ssh is gone: told to end, or after a second by force.
+end_ssh() {
+    local tries
+    [[ -n $ssh_pid ]] || return 0
+    kill -HUP "$ssh_pid" 2>/dev/null || :
+    for ((tries = 0; tries < 50; tries++)); do
+        kill -0 "$ssh_pid" 2>/dev/null || break
+        sleep 0.02
+    done
+    if ((tries == 50)); then kill -KILL "$ssh_pid" 2>/dev/null || :; fi
+    wait "$ssh_pid" 2>/dev/null || :
+    ssh_pid=''
 }
 
 # shellcheck shell=bash
@@ -496,13 +651,14 @@ unset LD_LIBRARY_PATH LD_PRELOAD
 export HPCPROXY_HOLDER=1
 umask 077
 
-ending='' told='' woken='' launching='' company_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 reconnects=-1 since=0 last_error='' current_jump=''
+ending='' told='' woken='' launching='' company_pid='' watch_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 reconnects=-1 since=0 last_error='' current_jump=''
 
 end() {
     ending=1 woken=1
     # By HUP: what Slurm sends to all processes of a job, ssh does not heed (start_ssh).
     if [[ -n $ssh_pid ]]; then kill -HUP "$ssh_pid" 2>/dev/null || :; fi
     if [[ -n $pause_pid ]]; then kill "$pause_pid" 2>/dev/null || :; fi
+    if [[ -n $watch_pid ]]; then kill -KILL "$watch_pid" 2>/dev/null || :; fi
     if [[ -n $company_pid ]]; then kill -HUP "$company_pid" 2>/dev/null || :; fi
 }
 
@@ -555,41 +711,6 @@ heed() {
     company_pid=$!
 }
 
-# Start `command` with its stderr in ssh.log. Slurm sends SIGTERM to all processes of a job that ends, and users send
-# other signals to them: ssh serves on. It goes with the holder, where the system knows how.
-start_ssh() {
-    launching=1
-    (
-        trap '' TERM INT QUIT USR1 USR2
-        exec ${follow[@]+"${follow[@]}"} "${command[@]}" </dev/null >/dev/null 2>"$state/ssh.log"
-    ) &
-    ssh_pid=$! launching=''
-    heed
-}
-
-# Wait for the end of ssh. A trap ends every `wait`, whatever it waits for.
-await_ssh() {
-    while [[ -z $ending ]]; do
-        woken=''
-        wait "$ssh_pid" 2>/dev/null || :
-        [[ -n $woken ]] || break
-    done
-}
-
-# ssh is gone: told to end, or after a second by force.
-end_ssh() {
-    local tries
-    [[ -n $ssh_pid ]] || return 0
-    kill -HUP "$ssh_pid" 2>/dev/null || :
-    for ((tries = 0; tries < 50; tries++)); do
-        kill -0 "$ssh_pid" 2>/dev/null || break
-        sleep 0.02
-    done
-    if ((tries == 50)); then kill -KILL "$ssh_pid" 2>/dev/null || :; fi
-    wait "$ssh_pid" 2>/dev/null || :
-    ssh_pid=''
-}
-
 # Write status.json: what `hpcproxy status` reads. By rename, so that no reader sees half of it.
 write_status() {
     local jump=null error=null up=false
@@ -603,62 +724,24 @@ write_status() {
     fi
 }
 
-# `command -v` also finds what may not be run.
-has_ssh() {
-    [[ -x $(command -v ssh) ]]
-}
-
-# Set `follow` to the words that end ssh when this process is gone, killed or not, where there is such a program.
-find_follow() {
-    follow=()
-    if setpriv --pdeathsig HUP true 2>/dev/null; then follow=(setpriv --pdeathsig HUP); fi
-}
-
-# Set `cipher` to the words that put AES-GCM first, or to nothing. Asked of ssh itself: an older one does not know the
-# `^`, and one built without AES-GCM refuses its name.
-cipher_words() {
-    cipher=()
-    if ssh -G -o "$cipher_option" localhost >/dev/null 2>&1 </dev/null; then cipher=(-o "$cipher_option"); fi
-}
-
-# Set `command` to ssh with our options and what "$@" adds, to jump host number $1.
-ssh_command() {
-    local jump=$1
-    shift
-    cipher_words
-    command=(ssh "${ssh_options[@]}" ${cipher[@]+"${cipher[@]}"})
-    if [[ -n ${jump_ports[jump]} ]]; then command+=(-p "${jump_ports[jump]}"); fi
-    command+=("$@" -- "${jump_destinations[jump]}")
-}
-
-# True once the master's control socket is there: login done and the port ours (ExitOnForwardFailure).
-await_master() {
-    local deadline=$((SECONDS + connect_timeout_s + 5))
-    until [[ -S $state/ctl ]]; do
-        [[ -z $ending ]] && kill -0 "$ssh_pid" 2>/dev/null && ((SECONDS < deadline)) || return 1
-        sleep 0.05
-    done
-}
-
-# True if a channel through the master comes back from the jump host's closed port. Touches no service.
-probe_master() {
-    if timeout "$connect_timeout_s" ssh -F /dev/null -S "$state/ctl" -W "$probe_target" -- probe >/dev/null 2>&1 </dev/null; then
-        return 0
-    fi
-    read_text "$state/ssh.log"
-    [[ $text == *'open failed: connect failed'* ]]
-}
-
 # Hold a forward through jump host number $1 until it ends; true if it was ever up.
 hold_through() {
     local jump=$1 up=1
     rm -f -- "$state/ctl"
     ssh_command "$jump" -N -M -S "$state/ctl" -D "$address:$port"
     start_ssh
-    if await_master && probe_master; then
+    if await_master && probe_master "$connect_timeout_s"; then
         up=0
         came_up "$jump"
+        clock
+        up_at=$now
+        launching=1
+        watch_ssh "$jump" &
+        watch_pid=$! launching=''
+        heed
         await_ssh
+        kill -KILL "$watch_pid" 2>/dev/null || :
+        clock
         went_down
     fi
     end_ssh
@@ -704,24 +787,68 @@ give_up() {
     exit 0
 }
 
-# Try the jump hosts in turn for as long as the job lives, with growing pauses between rounds.
+# Set `place` to this node's place among those of its job, from 0 to 65535, the same whoever works it out, and `order` to
+# the jump hosts as it tries them: each node has another first one, and the rest to fall back on.
+take_turn() {
+    local number i
+    place=0 order=("${!jump_names[@]}")
+    [[ $job != shell ]] || return 0
+    read -r number _ < <(printf '%s %s' "$job" "$node" | cksum)
+    place=$((number >> 16))
+    for i in "${!order[@]}"; do order[i]=$(((i + (number & 65535)) % ${#jump_names[@]})); done
+}
+
+# A pause of $1 milliseconds, or of a random part of it, at least $2 percent.
+pause_ms() {
+    local ms=$(($1 * ($2 + (100 - $2) * RANDOM / 32768) / 100)) seconds
+    printf -v seconds '%d.%03d' "$((ms / 1000))" "$((ms % 1000))"
+    pause "$seconds"
+}
+
+# Try the jump hosts in turn for as long as the job lives, with growing pauses between rounds; one that somebody has to
+# mend first only rarely.
 hold() {
-    local wait_s=1 jump hopeless up
+    local wait_s=1 flap_ms=125 jump hopeless up busy now place order not_before=()
+    take_turn
+    if ((spread_ms)); then
+        log "its turn comes in $((spread_ms * place / 65536)) ms: many nodes begin at this moment"
+        pause_ms "$((spread_ms * place / 65536))" 100
+    fi
     while [[ -z $ending ]]; do
-        hopeless=0 up=0
-        for jump in "${!jump_names[@]}"; do
+        hopeless=0 up=0 busy=0
+        for jump in "${order[@]}"; do
+            clock
+            if ((${not_before[jump]-0} > now)); then
+                hopeless=$((hopeless + 1))
+                continue
+            fi
             if hold_through "$jump"; then
                 up=1 wait_s=1
+                # The others first: who was cut off here would wait here for its answer.
+                while [[ ${order[-1]} != "$jump" ]]; do order=("${order[@]:1}" "${order[0]}"); done
                 break
             fi
             [[ -z $ending ]] || return 0
             failed "$jump"
             hopeless=$((hopeless + permanent))
+            if ((permanent)) && [[ $layer != port ]]; then not_before[jump]=$((now + (retry_max_s > 120 ? retry_max_s : 120))); fi
+            if [[ $layer == busy ]]; then busy=1; fi
             if ((!ready)) && [[ $layer == port ]]; then give_up "$layer $reason"; fi
         done
         if ((!ready && hopeless == ${#jump_names[@]})); then give_up "$layer ${jump_names[jump]}: $reason"; fi
         [[ -n $ending ]] && return 0
-        ((up)) || pause "$wait_s"
+        if ((up)); then
+            # Almost at once, unless it never lives for long; with jitter, for all nodes lose a jump host together.
+            flap_ms=$((now - up_at >= 10 ? 250 : flap_ms * 2 < retry_max_s * 1000 ? flap_ms * 2 : retry_max_s * 1000))
+            pause_ms "$flap_ms" 50
+        elif ((busy)); then
+            # It has too many logins at once, or shuts our address out for a while: patience, widely spread.
+            if ((wait_s < 4)); then wait_s=4; fi
+            if ((wait_s * 1000 < spread_ms)); then wait_s=$((spread_ms < 30000 ? spread_ms / 1000 : 30)); fi
+            pause_ms "$((wait_s * 1000))" 10
+        else
+            pause_ms "$((wait_s * 1000))" 50
+        fi
         wait_s=$((wait_s * 2 < retry_max_s ? wait_s * 2 : retry_max_s))
     done
 }
@@ -779,7 +906,7 @@ hand_over() {
     reason=''
     look_at_key
     if [[ -n $reason ]]; then words+=(--key-note "$reason"); fi
-    if [[ $job != shell ]]; then words+=(--job "$job"); fi
+    if [[ $job != shell ]]; then words+=(--job "$job" --nodes "$node_count"); fi
     # A signal that comes before the gate has its handlers must not end it with its state left behind. Where `env` cannot
     # hold them back (before coreutils 8.31) the gate does so as soon as it runs.
     if env --block-signal='TERM,URG,INT,USR1' true 2>/dev/null; then
@@ -787,7 +914,7 @@ hand_over() {
     fi
     trap '' USR1
     [[ -z $ending ]] || return 0
-    exec ${held_back[@]+"${held_back[@]}"} "$python" -I "$home/agent.pyz" "${words[@]}"
+    exec ${held_back[@]+"${held_back[@]}"} "$python" -I -S "$home/agent.pyz" "${words[@]}"
 }
 
 begin_hold() {
@@ -796,6 +923,9 @@ begin_hold() {
     [[ $1 == shell || $1 =~ ^[0-9]{1,10}$ ]] && [[ $2 =~ ^[0-9]{1,10}$ ]] || exit 2
     node=${SLURMD_NODENAME:-${HOSTNAME%%.*}}
     [[ $node =~ ^[A-Za-z0-9._-]+$ ]] || node=unnamed
+    node_count=${SLURM_JOB_NUM_NODES:-${SLURM_NNODES:-1}}
+    [[ $node_count =~ ^[1-9][0-9]{0,5}$ ]] || node_count=1
+    spread "$node_count" "${#jump_names[@]}"
     trap end TERM URG
     if [[ $job == shell ]]; then trap end USR1 INT; else trap 'woken=1' USR1 INT; fi
     # Not '', which ssh would inherit and never end.
