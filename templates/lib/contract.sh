@@ -116,6 +116,5 @@ main() {
 
 {
     (main)
-    cat >/dev/null
-    exit
+    exec cat >/dev/null
 }
