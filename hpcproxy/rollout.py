@@ -208,7 +208,7 @@ def look(run: Run, on_host: OnHost, *, want_content: bool = False) -> Outcomes:
 def check_contract(run: Run, seen: Outcomes, on_host: OnHost) -> Outcomes:
     """Run the installed scripts as slurmd would on every host that was `seen` to have ours; a breach is a failure."""
     hosts = tuple(host.host for host in seen.hosts if host.word in ("unchanged", "would"))
-    message = proof.contract_message(run.site.bundle, run.token)
+    message = proof.contract_message(run.site.bundle, run.site.inventory.policy, run.token)
     return proof.ask(run.fleet, hosts, message, run.token, run.request.fanout, on_host)
 
 
