@@ -5,10 +5,10 @@
 All hosts are addresses of one sshd in a network namespace; each gives its sessions a file system of its own (an overlay
 on `/`, by `ForceCommand unshare`), so that every host is written to for real. The loop runs `tar -x` there.
 
-Runs of both are interleaved. A ratio is the median over the rounds of one round's ratio; CPU and memory are the client's,
-children included, the median; round trips a host are counted as direction changes of TCP payload. The bounds are the
-project's own; the exit code is 0 only if all hold. `--others` adds what admins use today, installed from PyPI into a
-directory that goes afterwards, and takes some minutes.
+Runs of both are interleaved. A ratio is the median over the rounds of one round's ratio; CPU and memory are the
+client's, children included, the median; round trips a host are counted as direction changes of TCP payload. The bounds
+are the project's own; the exit code is 0 only if all hold. `--others` adds what admins use today, installed from PyPI
+into a directory that goes afterwards, and takes some minutes.
 """
 
 from __future__ import annotations
@@ -224,9 +224,8 @@ class Bench:
                 self.reset()
                 for which in (FIRST, AGAIN):
                     runs.setdefault((tool, which), []).append(_run(tools[tool]))
-        print(
-            f"\n{len(self.hosts)} hosts, {self.fanout} at once, median of {self.rounds}, {os.cpu_count()} cores, both ends"
-        )
+        cores = f"{os.cpu_count()} cores for both ends"
+        print(f"\n{len(self.hosts)} hosts, {self.fanout} at once, median of {self.rounds}, {cores}")
         print(f"{'':26} {'wall s':>8} {'CPU s':>8} {'peak MB':>8}")
         for (tool, which), found in sorted(runs.items()):
             _show(f"{tool}, {which}", found)

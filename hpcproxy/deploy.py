@@ -33,6 +33,7 @@ _CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "a
 _KEX = ("curve25519-sha256@libssh.org", "ecdh-sha2-nistp256", "ecdh-sha2-nistp384", "diffie-hellman-group16-sha512")
 _MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512")
 _COLLECT_EVERY = 16  # connections
+_SSH_PORT = 22
 _M_ARENA_MAX = -8  # mallopt(3)
 
 
@@ -61,6 +62,23 @@ class Reply:
 OnReply = Callable[[Reply], None]
 
 
+class NoGatewayError(HpcproxyError):
+    """The gateway before the hosts cannot be used."""
+
+
+class _Patience(threading.Event):
+    """An event that is waited for so long at most; Paramiko would wait for the answer to `exec` without an end."""
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__()
+        self._timeout_s = timeout_s
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if not super().wait(self._timeout_s if timeout is None else timeout):
+            raise TimeoutError
+        return True
+
+
 class Fleet:
     """Who can be spoken to, and how. Made once: keys are parsed before the first thread starts."""
 
@@ -76,6 +94,7 @@ class Fleet:
         self._kwargs = _connect_kwargs(login)
         # Fabric reads and copies the shared Config when it makes a connection, which threads must not do together.
         self._making = threading.Lock()
+        self._way: fabric.Connection | Exception | None = None  # the gateway, open; or why it is not
         _be_frugal()
 
     def ask(self, messages: Mapping[str, bytes], token: str, fanout: int, on_reply: OnReply) -> list[Reply]:
@@ -93,58 +112,83 @@ class Fleet:
 
     def _one(self, host: str, message: bytes, token: str) -> Reply:
         began = time.monotonic()
-        with self._making:
-            connection = self._connection(host)
+        connection = None
         try:
+            gateway = self.gateway()
+            with self._making:
+                connection = self._connection(host, gateway)
             output, errors = self._talk(connection, message)
             return Reply(host, _answer(output, errors, token), "", time.monotonic() - began)
         except (HpcproxyError, OSError, EOFError, paramiko.SSHException) as error:
             return Reply(host, None, _explain(error, self.login), time.monotonic() - began)
         finally:
-            connection.close()
+            if connection is not None:
+                connection.client.close()  # Fabric's own close leaves alone what failed before the login's end
 
     def _talk(self, connection: fabric.Connection, message: bytes) -> tuple[bytes, bytes]:
         if connection.gateway is None:
-            # Paramiko leaves Nagle's algorithm on, which costs 40 ms at several steps of every login.
-            sock = socket.create_connection((connection.host, connection.port), timeout=self.login.timeout_s)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.connect_kwargs["sock"] = sock
+            self._dial(connection)
         connection.open()
         channel = connection.transport.open_session(timeout=self.login.timeout_s)
         try:
             channel.settimeout(self.login.timeout_s)
+            channel.event = _Patience(self.login.timeout_s)
             channel.exec_command(wire.COMMAND)
             return _converse(channel, message)
         finally:
             channel.close()
 
-    def _connection(self, host: str) -> fabric.Connection:
+    def _dial(self, connection: fabric.Connection) -> None:
+        # Paramiko leaves Nagle's algorithm on, which costs 40 ms at several steps of every login.
+        sock = socket.create_connection((connection.host, connection.port), timeout=self.login.timeout_s)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.connect_kwargs["sock"] = sock
+
+    def _connection(self, host: str, gateway: fabric.Connection | None) -> fabric.Connection:
         login = self.login
         connection = fabric.Connection(
             host,
             user=login.user,
             port=login.port,
             config=self._config,
-            gateway=self._gateway(),
+            gateway=gateway,
             connect_timeout=login.timeout_s,
             connect_kwargs=dict(self._kwargs),
         )
         self._guard(connection)
         return connection
 
-    def _gateway(self) -> fabric.Connection | None:
-        gateway = self.login.gateway
-        if gateway is None:
+    def gateway(self) -> fabric.Connection | None:
+        """Return the way to the hosts, one login for all of them; none if they are reached directly.
+
+        Raises NoGatewayError, the same for every host: one that is down is not waited for again and again.
+        """
+        told = self.login.gateway
+        if told is None:
             return None
+        with self._making:
+            if self._way is None:
+                self._way = self._open_gateway(told)
+            if isinstance(self._way, Exception):
+                raise NoGatewayError(f"behind the gateway {told}, which {_explain(self._way, self.login)}")
+            return self._way
+
+    def _open_gateway(self, told: Jump) -> fabric.Connection | Exception:
         connection = fabric.Connection(
-            gateway.host,
-            user=gateway.user or self.login.user,
-            port=gateway.port or 22,
+            told.host,
+            user=told.user or self.login.user,
+            port=told.port or _SSH_PORT,
             config=self._config,
             connect_timeout=self.login.timeout_s,
             connect_kwargs=dict(self._kwargs),
         )
         self._guard(connection)
+        try:
+            self._dial(connection)
+            connection.open()
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            connection.client.close()
+            return error
         return connection
 
     def _guard(self, connection: fabric.Connection) -> None:
