@@ -53,7 +53,8 @@ def _request(inventory: str | None, limit: str | None, fanout: Any, timeout: Any
 def _with_progress(run: Run, title: str, body: Callable[[Callable[[HostOutcome], None]], Outcomes]) -> Outcomes:
     """Run `body` under a live display on stderr that counts hosts; a failure is said when it happens."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    screen = Console(stderr=True)
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
         bar = progress.add_task(title, total=len(run.site.hosts))
 
         def hear(outcome: HostOutcome) -> None:

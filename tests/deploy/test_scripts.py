@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from hpcproxy import proof, wire
+from hpcproxy.inventory import Policy
 from hpcproxy.render import Bundle, File, render
 from tests.deploy.cases import combinations, plan
 from tests.hostile import HOSTILE
@@ -37,7 +38,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     messages = {
         "receive.sh": wire.message(bundle, "look", "t"),
         "edit.sh": wire.reading(("/a b",), "t", ("true",)),
-        "contract.sh": proof.contract_message(bundle, "t"),
+        "contract.sh": proof.contract_message(bundle, Policy(), "t"),
     }
     for name, content in messages.items():
         paths.append(directory / name)
