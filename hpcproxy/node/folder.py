@@ -36,7 +36,7 @@ class Folder:
         self.environment = self._read("env")
 
     def write_pid(self) -> None:
-        """`pid` names the process that holds the directory so that nobody can be mistaken for it: PID and start time (proc(5), field 22)."""
+        """`pid` names the process that holds the directory, and no other: PID and start time (proc(5), 22)."""
         words = "{} {}\n".format(self.pid, start_time(self.pid)).encode()
         # tunnel.sh has written the same: to whoever looks while it is written anew, nobody would be here.
         if self._read("pid") != words:

@@ -1,7 +1,7 @@
 """The guardian: the agent works in a child of it, and another takes its place when that is killed.
 
-It holds the port and does nothing else, so clients wait in the port's queue meanwhile instead of being refused, and nobody
-else can take the port. It is the process that `pid` names; what it is sent it passes on.
+It holds the port and does nothing else, so clients wait in the port's queue meanwhile instead of being refused, and
+nobody else can take the port. It is the process that `pid` names; what it is sent it passes on.
 """
 
 import gc
@@ -35,8 +35,7 @@ def guard(work: Callable[[Life], int]) -> int:
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     gc.collect()
-    if hasattr(gc, "freeze"):
-        gc.freeze()  # the memory that both share stays shared
+    getattr(gc, "freeze", gc.collect)()  # from Python 3.7 on: what both share stays shared
     lifeline, ours = os.pipe()  # close-on-exec, and ssh is started by exec
     restarts, pause_s, cause = 0, 0.0, ""
     while True:

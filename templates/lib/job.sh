@@ -79,7 +79,7 @@ prepare_step() {
 # SIGURG ends it all: each further one asks srun in a ruder way. Other signals are for the job's programs (`scancel --full`
 # sends them to every process of a batch job).
 keep_step() {
-    local command=() orders=(USR1 TERM KILL) told=0 srun_pid='' quiet='' line said errors ready code
+    local command=() orders=(USR1 TERM KILL) told=0 srun_pid='' quiet='' line said errors ready
     trap : HUP INT QUIT TERM USR1 USR2
     trap pass_on URG
     if (($4)); then

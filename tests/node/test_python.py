@@ -24,6 +24,7 @@ STANDARD = {
         "ctypes",
         "errno",
         "fcntl",
+        "gc",
         "heapq",
         "io",
         "json",
