@@ -18,7 +18,21 @@ from .harness import Agent, clean_environment, echo, until
 
 SOURCES = sorted(Path(build.__file__).parent.glob("*.py"))
 STANDARD = {
-    *("array", "collections", "ctypes", "errno", "fcntl", "heapq", "io", "json", "os", "re", "resource", "select"),
+    *(
+        "array",
+        "binascii",
+        "collections",
+        "ctypes",
+        "errno",
+        "fcntl",
+        "heapq",
+        "io",
+        "json",
+        "os",
+        "re",
+        "resource",
+        "select",
+    ),
     *("signal", "socket", "stat", "struct", "sys", "termios", "time", "types", "typing", "zipfile"),
 }
 
