@@ -21,6 +21,7 @@ from .ending import HEEDED, Ending
 from .folder import BadFolder, Folder, TooDeep
 from .gate import Gate
 from .guardian import ORDERS, Life, guard
+from .journal import Journal
 from .loop import Loop
 from .record import Record
 from .settings import BadSettings, Settings, load
@@ -131,18 +132,23 @@ def occupy(arguments: Arguments, settings: Settings, folder: Folder) -> int:
         listener = bind(arguments.address, arguments.port)
     except OSError as error:
         loop = Loop(lambda error: None)  # runs nothing
-        record = Record(loop, folder.path, arguments.node, arguments.address, arguments.port, False)
-        record.announce("gave-up", port_trouble(settings, arguments, error))
+        recorder(loop, arguments, settings, folder).gave_up(port_trouble(settings, arguments, error))
         return 0
     folder.write_pid()
     with listener:
         return guard(lambda life: hold(arguments, settings, folder, listener, life))
 
 
+def recorder(loop: Loop, arguments: Arguments, settings: Settings, folder: Folder) -> Record:
+    """What is said of this way out goes where the settings want it."""
+    journal = Journal(arguments.job or "shell", arguments.node, settings.log_level, settings.syslog)
+    return Record(loop, folder.path, journal, (arguments.address, arguments.port), settings.access_log)
+
+
 def hold(arguments: Arguments, settings: Settings, folder: Folder, listener: socket.socket, life: Life) -> int:
     """Hold the way out until a signal comes or there is no hope."""
     loop = Loop(lambda error: record.log("error {!r}".format(error)))
-    record = Record(loop, folder.path, arguments.node, arguments.address, arguments.port, settings.access_log)
+    record = recorder(loop, arguments, settings, folder)
     record.pid, record.restarts = folder.pid, life.restarts
     if life.restarts:
         record.log("the agent was ended by {}; another takes its place".format(life.cause))
@@ -173,7 +179,7 @@ async def keep(loop: Loop, tunnel: Tunnel, record: Record) -> None:
     try:
         await tunnel.keep()
     except GaveUp as error:
-        record.announce("gave-up", str(error))
+        record.gave_up(str(error))
     finally:
         loop.stopping = True
 

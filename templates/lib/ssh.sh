@@ -74,9 +74,9 @@ watch_ssh() {
         read -r line 2>/dev/null <"/proc/$ssh_pid/stat" || return 0
         case ${line##*) } in T* | t*) stopped=$((stopped + 1)) ;; *) stopped=0 ;; esac
         if ((stopped >= (alive_count > 1 ? alive_count - 1 : 1))); then
-            log 'ssh was stopped; ended'
+            log info 'ssh was stopped; ended'
         elif ((now - before > 2 * alive_interval_s + 1)); then
-            log "this node or job stood still for $((now - before - alive_interval_s)) s"
+            log info "this node or job stood still for $((now - before - alive_interval_s)) s"
             if ((!stopped)) && probe_master "$alive_interval_s"; then continue; fi
         else
             continue

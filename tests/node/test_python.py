@@ -20,6 +20,7 @@ SOURCES = sorted(Path(build.__file__).parent.glob("*.py"))
 STANDARD = {
     *(
         "array",
+        "binascii",
         "collections",
         "ctypes",
         "errno",
