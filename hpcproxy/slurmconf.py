@@ -38,7 +38,7 @@ def lines(inventory: Inventory, flags: str = "Alloc") -> tuple[str, ...]:
 
 
 def flags_to_add(own: str) -> str:
-    """Return the value of PrologFlags that has what we need and all of the site's `own`; none if that has it already."""
+    """Return the value of PrologFlags that has what we need and the site's `own`; none if that has it already."""
     kept = [flag.strip() for flag in own.split(",") if flag.strip()]
     return "" if _runs_early(kept) else ",".join([*kept, "Alloc"])
 
