@@ -313,6 +313,7 @@ def slurm_lines(run: Run) -> list[str]:
     if lacking:
         words += ["slurm.conf lacks these lines; once all hosts are right, add them, or say deploy --enable:"]
         words += [f"    {line}" for line in lacking]
+        words += slurmconf.remarks(running, told)
     return words
 
 

@@ -155,7 +155,8 @@ def crowd(work: Path, count: int) -> Iterator[Crowd]:
     addresses = "".join(f"ip address add {host}/32 dev lo; " for host in (*hosts, "10.99.1.1"))
     # What this machine's root has in his .bashrc is not what is tried here.
     quiet = "[ ! -e ~/.bashrc ] || mount --bind /dev/null ~/.bashrc; "
-    ready = f"{quiet} mkdir {work}/hosts; mount -t tmpfs none {work}/hosts; ip link set lo up; {addresses} echo ready; exec cat"
+    disks = f"mkdir {work}/hosts; mount -t tmpfs none {work}/hosts; "
+    ready = f"{quiet}{disks}ip link set lo up; {addresses}echo ready; exec cat"
     words = ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", ready]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as namespace:
         assert namespace.stdout is not None
