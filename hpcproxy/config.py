@@ -227,6 +227,10 @@ class Config(pydantic.BaseModel):
     access_log: bool = pydantic.Field(
         default=False, description="Keep a line for each connection in the state directory."
     )
+    log_level: Literal["error", "info", "debug"] = pydantic.Field(
+        default="info",
+        description="What the log in the state directory holds; `debug`: every attempt, all that ssh says.",
+    )
     no_proxy: tuple[Annotated[str, pydantic.AfterValidator(_entry)], ...] = pydantic.Field(
         default=(), description="Further names, addresses, `.suffixes` or IPv4 networks that are reached directly."
     )

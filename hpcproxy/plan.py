@@ -105,7 +105,7 @@ def account_plan(config: Config, home: Home) -> Plan:
     )
 
 
-def script_values(config: Config, programs: Path, known_hosts: Path) -> dict[str, Any]:
+def script_values(config: Config, programs: Path, known_hosts: Path, *, syslog: bool = False) -> dict[str, Any]:
     """Return what the templates of every installation take; `programs` is where the scripts and the agent lie."""
     return {
         "home": programs,
@@ -126,6 +126,8 @@ def script_values(config: Config, programs: Path, known_hosts: Path) -> dict[str
         "no_proxy": config.no_proxy,
         "bypass_private": config.bypass_private,
         "identity": config.identity or "",
+        "log_level": config.log_level,
+        "syslog": syslog,
         "jump_count": len(config.jump),
         "jump_names": [str(jump) for jump in config.jump],
         "jump_destinations": [jump.destination for jump in config.jump],
@@ -140,8 +142,8 @@ def script_values(config: Config, programs: Path, known_hosts: Path) -> dict[str
     }
 
 
-def agent_settings(config: Config, known_hosts: Path) -> dict[str, Any]:
-    """Return agent.json, version 1 (hpcproxy/node/settings.py reads it)."""
+def agent_settings(config: Config, known_hosts: Path, *, syslog: bool = False) -> dict[str, Any]:
+    """Return agent.json, version 1 (hpcproxy/node/settings.py reads it); `syslog`: the system's log gets every line."""
     options = ssh.options(config, known_hosts)
     return {
         "version": 1,
@@ -159,4 +161,6 @@ def agent_settings(config: Config, known_hosts: Path) -> dict[str, Any]:
         "retry_max_s": config.retry_max_s,
         "linger_s": config.linger_s,
         "logins_per_s": config.logins_per_s,
+        "log_level": config.log_level,
+        "syslog": syslog,
     }

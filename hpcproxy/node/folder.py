@@ -7,7 +7,7 @@ from typing import List
 PATH_LIMIT = 107  # sun_path holds 108 bytes, its final NUL included
 LONGEST_ENV = 1 << 20
 SSH_SUFFIX = len("/ctl.") + 16  # ssh makes its control socket under a temporary name first
-OURS = ("turn", "ctl", "pid", "log", "status.json", "status.json.tmp", "access.log")
+OURS = ("turn", "ctl", "pid", "host", "log", "status.json", "status.json.tmp", "access.log")
 
 
 class BadFolder(Exception):
@@ -32,7 +32,7 @@ class Folder:
             raise TooDeep("{}: sockets in it need {} bytes, {} are possible".format(self.path, length, PATH_LIMIT))
         # Somebody's home is 0700 and theirs too. What we find here decides what we may remove at the end.
         self.only_ours = all(plain_file(entry) for entry in os.scandir(self.path))
-        self.environment = self._read("env")
+        self.environment, self.host = self._read("env"), self._read("host")
 
     def write_pid(self) -> None:
         """`pid` names this process so that nobody can be mistaken for it: PID and start time (proc(5), field 22)."""
@@ -56,6 +56,7 @@ class Folder:
             return False
         self.write_pid()
         if self.environment:
+            self._write("host", self.host)
             self._write("env", self.environment)
             self._write("turn", b"")
         return True

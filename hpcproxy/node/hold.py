@@ -20,6 +20,7 @@ from .clients import Clients, bind, raise_fd_limit
 from .ending import HEEDED, Ending
 from .folder import BadFolder, Folder, TooDeep
 from .gate import Gate
+from .journal import Journal
 from .loop import Loop
 from .record import Record
 from .settings import BadSettings, Settings, load
@@ -127,11 +128,12 @@ def occupy_standard_descriptors() -> None:
 def hold(arguments: Arguments, settings: Settings, folder: Folder) -> int:
     """Hold the port and the way out until a signal comes or there is no hope."""
     loop = Loop(lambda error: record.log("error {!r}".format(error)))
-    record = Record(loop, folder.path, arguments.node, arguments.address, arguments.port, settings.access_log)
+    journal = Journal(arguments.job or "shell", arguments.node, settings.log_level, settings.syslog)
+    record = Record(loop, folder.path, journal, (arguments.address, arguments.port), settings.access_log)
     try:
         listener = bind(arguments.address, arguments.port)
     except OSError as error:
-        record.announce("gave-up", port_trouble(settings, arguments, error))
+        record.gave_up(port_trouble(settings, arguments, error))
         return 0
     watch_signals(loop, record, Ending(loop, record, arguments.job, settings.linger_s))
     max_connections = raise_fd_limit(settings.max_connections)
@@ -158,7 +160,7 @@ async def keep(loop: Loop, tunnel: Tunnel, record: Record) -> None:
     try:
         await tunnel.keep()
     except GaveUp as error:
-        record.announce("gave-up", str(error))
+        record.gave_up(str(error))
     finally:
         loop.stopping = True
 

@@ -66,8 +66,8 @@ class Tunnel:
     async def _attempt(self, jump: Jump) -> Master:
         """A proved ssh through `jump`; Unusable."""
         self._restore_folder()
-        master = self.starting = Master(self.loop, jump.argv, self.folder.path, self.record.log)
-        self.record.log("connecting through {}".format(jump.name))
+        master = self.starting = Master(self.loop, jump.argv, self.folder.path, self._ssh_says)
+        self.record.journal.write("debug", "connecting through {}".format(jump.name))
         try:
             await master.start(time.monotonic() + self.settings.connect_timeout_s + LOGIN_S)
             await self._prove(master, self.settings.connect_timeout_s)
@@ -78,6 +78,9 @@ class Tunnel:
         finally:
             self.starting = None
         return master
+
+    def _ssh_says(self, line: str) -> None:
+        self.record.journal.once("info", "ssh: {}".format(line))
 
     def _restore_folder(self) -> None:
         """There is a state directory for ssh's control socket; Unusable."""

@@ -52,7 +52,7 @@ outstay_nobody() {
     while count_others && ((others)); do
         if clock && ((now >= end - (linger > 7 ? 2 : linger / 4))); then
             if ((linger)) && job_goes_on; then
-                log 'the job goes on, and so does its way out'
+                log info 'the job goes on, and so does its way out'
                 return 0
             fi
             break

@@ -13,10 +13,12 @@ find_follow() {
 }
 
 # Set `cipher` to the words that put AES-GCM first, or to nothing. Asked of ssh itself: an older one does not know the
-# `^`, and one built without AES-GCM refuses its name.
+# `^`, and one built without AES-GCM refuses its name. What else it says of the first jump host is kept for look_at_key.
 cipher_words() {
     cipher=()
-    if ssh -G -o "$cipher_option" localhost >/dev/null 2>&1 </dev/null; then cipher=(-o "$cipher_option"); fi
+    if ssh_says=$(ssh -G -o "$cipher_option" -- "${jump_destinations[0]}" 2>/dev/null </dev/null); then
+        cipher=(-o "$cipher_option")
+    fi
 }
 
 # Set `command` to ssh with our options and what "$@" adds, to jump host number $1.
@@ -74,9 +76,9 @@ watch_ssh() {
         read -r line 2>/dev/null <"/proc/$ssh_pid/stat" || return 0
         case ${line##*) } in T* | t*) stopped=$((stopped + 1)) ;; *) stopped=0 ;; esac
         if ((stopped >= (alive_count > 1 ? alive_count - 1 : 1))); then
-            log 'ssh was stopped; ended'
+            log info 'ssh was stopped; ended'
         elif ((now - before > 2 * alive_interval_s + 1)); then
-            log "this node or job stood still for $((now - before - alive_interval_s)) s"
+            log info "this node or job stood still for $((now - before - alive_interval_s)) s"
             if ((!stopped)) && probe_master "$alive_interval_s"; then continue; fi
         else
             continue

@@ -22,7 +22,7 @@ unset LD_LIBRARY_PATH LD_PRELOAD
 export HPCPROXY_HOLDER=1
 umask 077
 
-ending='' told='' woken='' launching='' company_pid='' watch_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 reconnects=-1 since=0 last_error='' current_jump=''
+ending='' ssh_says='' told='' woken='' launching='' company_pid='' watch_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 tries='' up_at=0 changed_at=0 reconnects=-1 since=0 last_error='' current_jump=''
 
 end() {
     ending=1 woken=1
@@ -43,15 +43,21 @@ clean_up() {
     exit 0
 }
 
-# One line to whoever started us (gone after a while, which is fine) and to the log.
+# One line to whoever started us (gone after a while, which is fine).
 say() {
     printf '%s\n' "$*" 2>/dev/null || :
-    log "$*"
 }
 
+# One line in the log, and in the system's where an admin has rolled hpcproxy out; $1 is its level.
 log() {
-    [[ -n $state ]] || return 0
-    printf '%(%Y-%m-%dT%H:%M:%S%z)T %s\n' -1 "$*" 2>/dev/null >>"$state/log" || :
+    local when level=$1
+    shift
+    case $log_level:$level in error:info) return 0 ;; esac
+    printf -v when '%(%Y-%m-%dT%H:%M:%S%z)T' -1
+    if [[ -n $state ]]; then printf '%s %s %s %s\n' "$when" "$job" "$node" "$*" 2>/dev/null >>"$state/log" || :; fi
+    [[ -n $syslog ]] || return 0
+    # By a process of its own, and not as our child: nothing may wait for it, and `$!` stays what it is.
+    (timeout 1 logger -t "hpcproxy[$$]" -p "daemon.${level/error/err}" -- "job $job node $node: $*" &) </dev/null >/dev/null 2>&1
 }
 
 # An interruptible pause of $1 seconds: the traps run at `wait`.
@@ -63,6 +69,14 @@ pause() {
     wait "$pause_pid" 2>/dev/null || :
     if [[ -n $woken ]]; then kill "$pause_pid" 2>/dev/null || :; fi
     pause_pid=''
+}
+
+# A pause of $1 seconds, too short to be interrupted and too short for a process of its own.
+moment() {
+    local quiet
+    exec {quiet}<> <(:)
+    read -r -t "$1" -u "$quiet" || :
+    exec {quiet}>&-
 }
 
 # Slurm's SIGTERM.
@@ -77,7 +91,7 @@ heed() {
     [[ -n $told && -z $ending ]] || return 0
     told=''
     if [[ -n $company_pid ]] && kill -0 "$company_pid" 2>/dev/null; then return 0; fi
-    log "told to end; stays while other processes of the job are here"
+    log info "told to end; stays while other processes of the job are here"
     outstay_nobody &
     company_pid=$!
 }
@@ -97,15 +111,13 @@ write_status() {
 
 # Hold a forward through jump host number $1 until it ends; true if it was ever up.
 hold_through() {
-    local jump=$1 up=1
+    local jump=$1 up=1 now
     rm -f -- "$state/ctl"
     ssh_command "$jump" -N -M -S "$state/ctl" -D "$address:$port"
     start_ssh
     if await_master && probe_master "$connect_timeout_s"; then
         up=0
         came_up "$jump"
-        clock
-        up_at=$now
         launching=1
         watch_ssh "$jump" &
         watch_pid=$! launching=''
@@ -124,19 +136,23 @@ came_up() {
     printf -v since '%(%s)T' -1
     reconnects=$((reconnects + 1)) said=''
     write_status
+    clock
     if ((ready)); then
-        log "up again through $current_jump"
+        log info "back through $current_jump after $((now - changed_at)) s${tries:+, $((tries + 1)) tries}"
     else
         ready=1
         say "ready $node $current_jump"
+        log info "up through $current_jump after $((now - changed_at)) s${tries:+, $((tries + 1)) tries}"
     fi
+    up_at=$now tries=''
 }
 
 went_down() {
     [[ -n $ending ]] && return 0
     read_reason "$state/ssh.log" "open failed: "
     last_error="$current_jump: $layer: $reason" current_jump=''
-    log "down: $last_error"
+    changed_at=$now
+    log error "down after $((now - up_at)) s: $last_error"
     write_status
 }
 
@@ -148,13 +164,18 @@ failed() {
         read_reason "$state/ssh.log" "open failed: connect failed"
     fi
     last_error="${jump_names[$1]}: $layer: $reason"
-    [[ $said == *"$last_error"* ]] || say "failed $node $layer ${jump_names[$1]}: $reason"
-    said+=$last_error
+    tries=$((tries + 1))
+    if [[ $said != *"$last_error"* ]]; then
+        say "failed $node $layer ${jump_names[$1]}: $reason"
+        log error "failed: $last_error"
+        said+=$last_error
+    fi
     write_status
 }
 
 give_up() {
     say "gave-up $node $1"
+    log error "gave up: $1"
     exit 0
 }
 
@@ -181,8 +202,10 @@ pause_ms() {
 hold() {
     local wait_s=1 flap_ms=125 jump hopeless up busy now place order not_before=()
     take_turn
+    clock
+    changed_at=$now
     if ((spread_ms)); then
-        log "its turn comes in $((spread_ms * place / 65536)) ms: many nodes begin at this moment"
+        log info "its turn comes in $((spread_ms * place / 65536)) ms: many nodes begin at this moment"
         pause_ms "$((spread_ms * place / 65536))" 100
     fi
     while [[ -z $ending ]]; do
@@ -231,7 +254,7 @@ yield_to_older() {
     # Longer than a tick of the clock that stamps files: whoever comes after this pause has a later stamp than ours, and
     # whoever has the same is seen by us as we are by him.
     : >"$state/turn"
-    pause 0.02
+    moment 0.02
     while ((older)) && [[ -z $ending ]]; do
         older=0
         for directory in "$state_base/hpcproxy-$key-"*; do
@@ -259,12 +282,16 @@ before_us() {
 
 # Make and fill the state directory for URLs of scheme $1.
 make_state() {
+    local here
     find_state_base
     state=$(mktemp -d -- "$state_base/hpcproxy-$key-XXXXXXXX") || give_up "state no directory can be made in $state_base"
     start_time "$$"
-    if ! { printf '%d %s\n' "$$" "$started" >"$state/pid" && write_env "$1" "$UID" "$state"; }; then
+    name_host
+    if ! { printf '%d %s\n' "$$" "$started" >"$state/pid" && printf '%s\n' "$here" >"$state/host" &&
+        write_env "$1" "$UID" "$state"; }; then
         give_up "state nothing can be written in $state_base"
     fi
+    sweep
 }
 
 # Become the gate, for user $1: same pid, same state directory, which it removes at its end.
@@ -316,7 +343,7 @@ begin_hold() {
     fi
     if [[ -n $gate && $mode == ssh ]]; then
         if [[ $3 == ssh ]]; then where='some node of this job'; fi
-        log "no python3 of 3.6 or later for the gate on $where; ssh itself listens"
+        log info "no python3 of 3.6 or later for the gate on $where; ssh itself listens"
     fi
     say "mode $node $mode${SLURM_STEP_ID:+ $job.$SLURM_STEP_ID}"
     if [[ -z $4 ]]; then yield_to_older; fi

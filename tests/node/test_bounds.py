@@ -13,6 +13,7 @@ import pytest
 
 from hpcproxy.node.clients import Clients, bind
 from hpcproxy.node.gate import Gate
+from hpcproxy.node.journal import Journal
 from hpcproxy.node.loop import Loop
 from hpcproxy.node.record import Record
 from hpcproxy.node.stream import Stream
@@ -109,7 +110,7 @@ class FullOnce:
 def test_a_client_that_cannot_be_watched_is_closed_alone(tmp_path):
     errors = []
     loop = Loop(errors.append)
-    record = Record(loop, str(tmp_path), "c1", "127.0.0.1", 1, False)
+    record = Record(loop, str(tmp_path), Journal("1", "c1", "info", False), ("127.0.0.1", 1), False)
     listener = bind("127.0.0.1", 0)
     clients = Clients(loop, Gate(loop, None, None, record), listener, os.getuid(), 10)
     answers = []

@@ -174,7 +174,7 @@ def test_forwards_of_the_users_own_configuration_do_not_collide(start_agent, jum
 
 def test_a_passing_failure_is_said_once_and_tried_again(start_agent, tmp_path):
     sshd = Sshd(tmp_path / "j")
-    agent = start_agent([sshd.jump("j")], wait=False)
+    agent = start_agent([sshd.jump("j")], wait=False, log_level="debug")
     until(lambda: agent.log().count("connecting through") >= 3, "it tries again")
     assert agent.lines() == ["failed c1 tcp j: nobody listens at the jump host"]
     sshd.start()

@@ -38,6 +38,8 @@ def test_defaults():
         ({"hold_s": float("nan")}, "hold_s: must be a number"),
         ({"retry_max_s": 0.5}, "retry_max_s: must be a number from 1 to 3600"),
         ({"retry_max_s": 3601}, "retry_max_s: must be a number from 1 to 3600"),
+        ({"log_level": "loud"}, "log_level: must be one of error, info, debug, not 'loud'"),
+        ({"log_level": []}, "log_level: must be one of error, info, debug, not []"),
         ({"logins_per_s": 0}, "logins_per_s: must be a number from 1 to 10000"),
         ({"linger_s": -1}, "linger_s: must be a number from 0 to 3600"),
         ({"max_connections": 1.5}, "max_connections: must be a number"),

@@ -13,6 +13,8 @@ retry_max_s=15
 alive_interval_s=7
 alive_count=2
 logins_per_s=32
+log_level=info
+syslog=''
 linger_s=''
 bypass_private=''
 cipher_option='Ciphers=^aes128-gcm@openssh.com'
@@ -371,13 +373,13 @@ read_reason() {
 # A refused key has causes on this side too; say the one that holds.
 look_at_key() {
     local candidates=() key line readable='' locked=''
-    if ssh-add -l >/dev/null 2>&1 </dev/null; then return 0; fi
+    if [[ -n ${SSH_AUTH_SOCK-} ]] && ssh-add -l >/dev/null 2>&1 </dev/null; then return 0; fi
     if [[ -n $identity ]]; then
         candidates=("$identity")
     else
         while read -r line key; do
             if [[ $line == identityfile ]]; then candidates+=("${key/#\~\//$HOME/}"); fi
-        done < <(ssh -G -- "${jump_destinations[0]}" 2>/dev/null </dev/null)
+        done <<<"${ssh_says:-$(ssh -G -- "${jump_destinations[0]}" 2>/dev/null </dev/null)}"
     fi
     for key in ${candidates[@]+"${candidates[@]}"}; do
         [[ -r $key ]] || continue
@@ -436,6 +438,35 @@ write_env() {
 }
 
 # shellcheck shell=bash
+# What a crash left behind. Part of tunnel.sh.
+
+# Set `here` to what tells this node, and what can see its processes, from another with the same TMPDIR: a shared file
+# system, a container.
+name_host() {
+    read -r here </proc/sys/kernel/hostname
+    here+=" $(readlink /proc/self/ns/pid 2>/dev/null)"
+}
+
+# Remove the state directories of this user's ways out on this node whose holder is gone and could not remove its own: the
+# node crashed, or everything was killed by force. Never one that somebody else made or could have changed, and never one
+# whose holder lives, or is not known to have lived here: in doubt it stays.
+sweep() {
+    local directory here was
+    name_host
+    for directory in /tmp/hpcproxy-* "$state_base"/hpcproxy-*; do
+        [[ ${directory##*/} =~ ^hpcproxy-(shell|[0-9]+)\.[0-9]+-[A-Za-z0-9]{8}$ ]] || continue
+        # The owner first: what a link of somebody else's leads to is not looked at.
+        [[ ! -L $directory && -d $directory && -O $directory ]] || continue
+        [[ $(stat -c %a -- "$directory" 2>/dev/null) == 700 ]] || continue
+        # `host` is written after `pid` (make_state).
+        read -r was 2>/dev/null <"$directory/host" || continue
+        if [[ $was != "$here" || ! -s $directory/pid ]] || holder_lives "$directory"; then continue; fi
+        log info "removed what was left of ${directory##*/hpcproxy-}"
+        rm -rf -- "$directory" 2>/dev/null || :
+    done
+}
+
+# shellcheck shell=bash
 # The job's other processes on this node, for where ssh itself listens; company.py and ending.py do the same for the gate.
 
 # Set `others` to how many processes of this user belong to the job and are not ours: by their environment, or by their
@@ -489,7 +520,7 @@ outstay_nobody() {
     while count_others && ((others)); do
         if clock && ((now >= end - (linger > 7 ? 2 : linger / 4))); then
             if ((linger)) && job_goes_on; then
-                log 'the job goes on, and so does its way out'
+                log info 'the job goes on, and so does its way out'
                 return 0
             fi
             break
@@ -524,10 +555,12 @@ find_follow() {
 }
 
 # Set `cipher` to the words that put AES-GCM first, or to nothing. Asked of ssh itself: an older one does not know the
-# `^`, and one built without AES-GCM refuses its name.
+# `^`, and one built without AES-GCM refuses its name. What else it says of the first jump host is kept for look_at_key.
 cipher_words() {
     cipher=()
-    if ssh -G -o "$cipher_option" localhost >/dev/null 2>&1 </dev/null; then cipher=(-o "$cipher_option"); fi
+    if ssh_says=$(ssh -G -o "$cipher_option" -- "${jump_destinations[0]}" 2>/dev/null </dev/null); then
+        cipher=(-o "$cipher_option")
+    fi
 }
 
 # Set `command` to ssh with our options and what "$@" adds, to jump host number $1.
@@ -585,9 +618,9 @@ watch_ssh() {
         read -r line 2>/dev/null <"/proc/$ssh_pid/stat" || return 0
         case ${line##*) } in T* | t*) stopped=$((stopped + 1)) ;; *) stopped=0 ;; esac
         if ((stopped >= (alive_count > 1 ? alive_count - 1 : 1))); then
-            log 'ssh was stopped; ended'
+            log info 'ssh was stopped; ended'
         elif ((now - before > 2 * alive_interval_s + 1)); then
-            log "this node or job stood still for $((now - before - alive_interval_s)) s"
+            log info "this node or job stood still for $((now - before - alive_interval_s)) s"
             if ((!stopped)) && probe_master "$alive_interval_s"; then continue; fi
         else
             continue
@@ -657,7 +690,7 @@ unset LD_LIBRARY_PATH LD_PRELOAD
 export HPCPROXY_HOLDER=1
 umask 077
 
-ending='' told='' woken='' launching='' company_pid='' watch_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 reconnects=-1 since=0 last_error='' current_jump=''
+ending='' ssh_says='' told='' woken='' launching='' company_pid='' watch_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 tries='' up_at=0 changed_at=0 reconnects=-1 since=0 last_error='' current_jump=''
 
 end() {
     ending=1 woken=1
@@ -678,15 +711,21 @@ clean_up() {
     exit 0
 }
 
-# One line to whoever started us (gone after a while, which is fine) and to the log.
+# One line to whoever started us (gone after a while, which is fine).
 say() {
     printf '%s\n' "$*" 2>/dev/null || :
-    log "$*"
 }
 
+# One line in the log, and in the system's where an admin has rolled hpcproxy out; $1 is its level.
 log() {
-    [[ -n $state ]] || return 0
-    printf '%(%Y-%m-%dT%H:%M:%S%z)T %s\n' -1 "$*" 2>/dev/null >>"$state/log" || :
+    local when level=$1
+    shift
+    case $log_level:$level in error:info) return 0 ;; esac
+    printf -v when '%(%Y-%m-%dT%H:%M:%S%z)T' -1
+    if [[ -n $state ]]; then printf '%s %s %s %s\n' "$when" "$job" "$node" "$*" 2>/dev/null >>"$state/log" || :; fi
+    [[ -n $syslog ]] || return 0
+    # By a process of its own, and not as our child: nothing may wait for it, and `$!` stays what it is.
+    (timeout 1 logger -t "hpcproxy[$$]" -p "daemon.${level/error/err}" -- "job $job node $node: $*" &) </dev/null >/dev/null 2>&1
 }
 
 # An interruptible pause of $1 seconds: the traps run at `wait`.
@@ -698,6 +737,14 @@ pause() {
     wait "$pause_pid" 2>/dev/null || :
     if [[ -n $woken ]]; then kill "$pause_pid" 2>/dev/null || :; fi
     pause_pid=''
+}
+
+# A pause of $1 seconds, too short to be interrupted and too short for a process of its own.
+moment() {
+    local quiet
+    exec {quiet}<> <(:)
+    read -r -t "$1" -u "$quiet" || :
+    exec {quiet}>&-
 }
 
 # Slurm's SIGTERM.
@@ -712,7 +759,7 @@ heed() {
     [[ -n $told && -z $ending ]] || return 0
     told=''
     if [[ -n $company_pid ]] && kill -0 "$company_pid" 2>/dev/null; then return 0; fi
-    log "told to end; stays while other processes of the job are here"
+    log info "told to end; stays while other processes of the job are here"
     outstay_nobody &
     company_pid=$!
 }
@@ -732,15 +779,13 @@ write_status() {
 
 # Hold a forward through jump host number $1 until it ends; true if it was ever up.
 hold_through() {
-    local jump=$1 up=1
+    local jump=$1 up=1 now
     rm -f -- "$state/ctl"
     ssh_command "$jump" -N -M -S "$state/ctl" -D "$address:$port"
     start_ssh
     if await_master && probe_master "$connect_timeout_s"; then
         up=0
         came_up "$jump"
-        clock
-        up_at=$now
         launching=1
         watch_ssh "$jump" &
         watch_pid=$! launching=''
@@ -759,19 +804,23 @@ came_up() {
     printf -v since '%(%s)T' -1
     reconnects=$((reconnects + 1)) said=''
     write_status
+    clock
     if ((ready)); then
-        log "up again through $current_jump"
+        log info "back through $current_jump after $((now - changed_at)) s${tries:+, $((tries + 1)) tries}"
     else
         ready=1
         say "ready $node $current_jump"
+        log info "up through $current_jump after $((now - changed_at)) s${tries:+, $((tries + 1)) tries}"
     fi
+    up_at=$now tries=''
 }
 
 went_down() {
     [[ -n $ending ]] && return 0
     read_reason "$state/ssh.log" "open failed: "
     last_error="$current_jump: $layer: $reason" current_jump=''
-    log "down: $last_error"
+    changed_at=$now
+    log error "down after $((now - up_at)) s: $last_error"
     write_status
 }
 
@@ -783,13 +832,18 @@ failed() {
         read_reason "$state/ssh.log" "open failed: connect failed"
     fi
     last_error="${jump_names[$1]}: $layer: $reason"
-    [[ $said == *"$last_error"* ]] || say "failed $node $layer ${jump_names[$1]}: $reason"
-    said+=$last_error
+    tries=$((tries + 1))
+    if [[ $said != *"$last_error"* ]]; then
+        say "failed $node $layer ${jump_names[$1]}: $reason"
+        log error "failed: $last_error"
+        said+=$last_error
+    fi
     write_status
 }
 
 give_up() {
     say "gave-up $node $1"
+    log error "gave up: $1"
     exit 0
 }
 
@@ -816,8 +870,10 @@ pause_ms() {
 hold() {
     local wait_s=1 flap_ms=125 jump hopeless up busy now place order not_before=()
     take_turn
+    clock
+    changed_at=$now
     if ((spread_ms)); then
-        log "its turn comes in $((spread_ms * place / 65536)) ms: many nodes begin at this moment"
+        log info "its turn comes in $((spread_ms * place / 65536)) ms: many nodes begin at this moment"
         pause_ms "$((spread_ms * place / 65536))" 100
     fi
     while [[ -z $ending ]]; do
@@ -866,7 +922,7 @@ yield_to_older() {
     # Longer than a tick of the clock that stamps files: whoever comes after this pause has a later stamp than ours, and
     # whoever has the same is seen by us as we are by him.
     : >"$state/turn"
-    pause 0.02
+    moment 0.02
     while ((older)) && [[ -z $ending ]]; do
         older=0
         for directory in "$state_base/hpcproxy-$key-"*; do
@@ -894,12 +950,16 @@ before_us() {
 
 # Make and fill the state directory for URLs of scheme $1.
 make_state() {
+    local here
     find_state_base
     state=$(mktemp -d -- "$state_base/hpcproxy-$key-XXXXXXXX") || give_up "state no directory can be made in $state_base"
     start_time "$$"
-    if ! { printf '%d %s\n' "$$" "$started" >"$state/pid" && write_env "$1" "$UID" "$state"; }; then
+    name_host
+    if ! { printf '%d %s\n' "$$" "$started" >"$state/pid" && printf '%s\n' "$here" >"$state/host" &&
+        write_env "$1" "$UID" "$state"; }; then
         give_up "state nothing can be written in $state_base"
     fi
+    sweep
 }
 
 # Become the gate, for user $1: same pid, same state directory, which it removes at its end.
@@ -951,7 +1011,7 @@ begin_hold() {
     fi
     if [[ -n $gate && $mode == ssh ]]; then
         if [[ $3 == ssh ]]; then where='some node of this job'; fi
-        log "no python3 of 3.6 or later for the gate on $where; ssh itself listens"
+        log info "no python3 of 3.6 or later for the gate on $where; ssh itself listens"
     fi
     say "mode $node $mode${SLURM_STEP_ID:+ $job.$SLURM_STEP_ID}"
     if [[ -z $4 ]]; then yield_to_older; fi
