@@ -17,6 +17,7 @@ from .target import Target
 from .way import explain
 
 POLL_S = 0.02
+LOGIN_POLL_S = 0.005  # ssh says nothing when it is logged in, it makes its control socket
 LONGEST_LINE = 4096
 PIPE_READ = 65536
 
@@ -119,7 +120,7 @@ class Master:
                 raise MasterLost()
             if time.monotonic() > deadline:
                 raise TimedOut()
-            await self.loop.sleep(POLL_S)
+            await self.loop.sleep(LOGIN_POLL_S)
 
     async def open(self, target: Target, fds: Tuple[int, int], deadline: float) -> Session:
         """A channel from the two descriptors (ssh reads, ssh writes) to `target`; WayError, MasterLost."""
