@@ -107,8 +107,11 @@ class Record:
 
     def changed(self) -> None:
         """status.json is brought up to date, within a second."""
-        if self.timer is None:
-            self.timer = self.loop.call_at(max(time.monotonic(), self.written + EVERY_S), self._write)
+        when = max(time.monotonic(), self.written + EVERY_S)
+        if self.timer is None or self.timer.when > when:
+            if self.timer is not None:
+                self.timer.cancel()  # the one of WHILE_ACTIVE_S, which is later
+            self.timer = self.loop.call_at(when, self._write)
 
     def _write(self) -> None:
         self.timer = None
