@@ -17,6 +17,7 @@ from .target import Target
 from .way import explain
 
 POLL_S = 0.02
+LOGIN_POLL_S = 0.005  # ssh says nothing when it is logged in, it makes its control socket
 LONGEST_LINE = 4096
 PIPE_READ = 65536
 
@@ -114,12 +115,15 @@ class Master:
             extra += ["-o", "LogVerbose=" + LOG_VERBOSE]
         self.child = Child([self.argv[0]] + extra + list(self.argv[1:]))
         self.loop.spawn(self._listen(self.child))
+        begun = time.monotonic()
         while not os.path.exists(self.control.path):
+            now = time.monotonic()
             if self.dead:
                 raise MasterLost()
-            if time.monotonic() > deadline:
+            if now > deadline:
                 raise TimedOut()
-            await self.loop.sleep(POLL_S)
+            # Rarely where it takes long: then the machines are busy, and with us perhaps hundreds of others look.
+            await self.loop.sleep(max(LOGIN_POLL_S, (now - begun) / 20))
 
     async def open(self, target: Target, fds: Tuple[int, int], deadline: float) -> Session:
         """A channel from the two descriptors (ssh reads, ssh writes) to `target`; WayError, MasterLost."""

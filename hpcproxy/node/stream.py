@@ -32,7 +32,7 @@ class Stream:
         self.loop, self.sock = loop, sock
         self.is_client = sock.family == socket.AF_INET  # kept: asking takes longer than to open and close it
         self.watch = loop.watch(sock.fileno())
-        # All that the watch has told of was read: there is nothing until it tells more. A new watch tells what is there.
+        # All that the watch told of was read: there is nothing until it tells more. A new watch tells what is there.
         self.drained = True
 
     async def recv(self, size: int = SIZE, deadline: Optional[float] = None) -> bytes:

@@ -22,7 +22,7 @@ unset LD_LIBRARY_PATH LD_PRELOAD
 export HPCPROXY_HOLDER=1
 umask 077
 
-ending='' told='' woken='' launching='' company_pid='' watch_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 tries='' up_at=0 changed_at=0 reconnects=-1 since=0 last_error='' current_jump=''
+ending='' ssh_says='' told='' woken='' launching='' company_pid='' watch_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 tries='' up_at=0 changed_at=0 reconnects=-1 since=0 last_error='' current_jump=''
 
 end() {
     ending=1 woken=1
@@ -69,6 +69,14 @@ pause() {
     wait "$pause_pid" 2>/dev/null || :
     if [[ -n $woken ]]; then kill "$pause_pid" 2>/dev/null || :; fi
     pause_pid=''
+}
+
+# A pause of $1 seconds, too short to be interrupted and too short for a process of its own.
+moment() {
+    local quiet
+    exec {quiet}<> <(:)
+    read -r -t "$1" -u "$quiet" || :
+    exec {quiet}>&-
 }
 
 # Slurm's SIGTERM.
@@ -246,7 +254,7 @@ yield_to_older() {
     # Longer than a tick of the clock that stamps files: whoever comes after this pause has a later stamp than ours, and
     # whoever has the same is seen by us as we are by him.
     : >"$state/turn"
-    pause 0.02
+    moment 0.02
     while ((older)) && [[ -z $ending ]]; do
         older=0
         for directory in "$state_base/hpcproxy-$key-"*; do

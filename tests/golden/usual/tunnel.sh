@@ -367,13 +367,13 @@ read_reason() {
 # A refused key has causes on this side too; say the one that holds.
 look_at_key() {
     local candidates=() key line readable='' locked=''
-    if ssh-add -l >/dev/null 2>&1 </dev/null; then return 0; fi
+    if [[ -n ${SSH_AUTH_SOCK-} ]] && ssh-add -l >/dev/null 2>&1 </dev/null; then return 0; fi
     if [[ -n $identity ]]; then
         candidates=("$identity")
     else
         while read -r line key; do
             if [[ $line == identityfile ]]; then candidates+=("${key/#\~\//$HOME/}"); fi
-        done < <(ssh -G -- "${jump_destinations[0]}" 2>/dev/null </dev/null)
+        done <<<"${ssh_says:-$(ssh -G -- "${jump_destinations[0]}" 2>/dev/null </dev/null)}"
     fi
     for key in ${candidates[@]+"${candidates[@]}"}; do
         [[ -r $key ]] || continue
@@ -549,10 +549,12 @@ find_follow() {
 }
 
 # Set `cipher` to the words that put AES-GCM first, or to nothing. Asked of ssh itself: an older one does not know the
-# `^`, and one built without AES-GCM refuses its name.
+# `^`, and one built without AES-GCM refuses its name. What else it says of the first jump host is kept for look_at_key.
 cipher_words() {
     cipher=()
-    if ssh -G -o "$cipher_option" localhost >/dev/null 2>&1 </dev/null; then cipher=(-o "$cipher_option"); fi
+    if ssh_says=$(ssh -G -o "$cipher_option" -- "${jump_destinations[0]}" 2>/dev/null </dev/null); then
+        cipher=(-o "$cipher_option")
+    fi
 }
 
 # Set `command` to ssh with our options and what "$@" adds, to jump host number $1.
@@ -682,7 +684,7 @@ unset LD_LIBRARY_PATH LD_PRELOAD
 export HPCPROXY_HOLDER=1
 umask 077
 
-ending='' told='' woken='' launching='' company_pid='' watch_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 tries='' up_at=0 changed_at=0 reconnects=-1 since=0 last_error='' current_jump=''
+ending='' ssh_says='' told='' woken='' launching='' company_pid='' watch_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 tries='' up_at=0 changed_at=0 reconnects=-1 since=0 last_error='' current_jump=''
 
 end() {
     ending=1 woken=1
@@ -729,6 +731,14 @@ pause() {
     wait "$pause_pid" 2>/dev/null || :
     if [[ -n $woken ]]; then kill "$pause_pid" 2>/dev/null || :; fi
     pause_pid=''
+}
+
+# A pause of $1 seconds, too short to be interrupted and too short for a process of its own.
+moment() {
+    local quiet
+    exec {quiet}<> <(:)
+    read -r -t "$1" -u "$quiet" || :
+    exec {quiet}>&-
 }
 
 # Slurm's SIGTERM.
@@ -906,7 +916,7 @@ yield_to_older() {
     # Longer than a tick of the clock that stamps files: whoever comes after this pause has a later stamp than ours, and
     # whoever has the same is seen by us as we are by him.
     : >"$state/turn"
-    pause 0.02
+    moment 0.02
     while ((older)) && [[ -z $ending ]]; do
         older=0
         for directory in "$state_base/hpcproxy-$key-"*; do
