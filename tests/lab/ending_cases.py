@@ -7,13 +7,19 @@ import pty
 import re
 import time
 
+from .conftest import REPOSITORY
 from .endings import GATE, REQUESTS, SITE, SSH, TWO_NODES, UP, WAIT, Case, Run, broken
 from .researcher import FETCH, OUTER1, Researcher
 
 EVERY = (GATE, SSH, SITE)
 SLEEP = f"srun {FETCH}\nsrun sh -c 'echo up; exec sleep 600'\n"
-# A rank that has something to say when a signal comes; the batch shell waits for it.
-ON_USR1 = f"srun bash -c 'trap \"echo signal; {FETCH}; kill %1 2>/dev/null; exit 0\" USR1; {FETCH}; sleep 600 & echo up; wait'\n"
+RANK = f"python3 {REPOSITORY}/tests/lab/rank.py"
+RANK_SAID = ("out", "up", "signal", "all answered")
+ON_USR1 = f"srun {RANK} USR1\n"
+# A srun of the batch shell's is signalled with it where Slurm knows a job's processes by their parents (proctrack/cgroup
+# spares it) and then kills its ranks: in a session of its own it is not, and the ranks have the time that KillWait gives.
+FLUSH = f"setsid -f srun {RANK} TERM 3\nexec sleep 600\n"
+STUBBORN = "setsid -f srun sh -c 'trap \"\" TERM; echo up; sleep 600'\nexec sleep 600\n"
 # Twice, for the file that a job writes begins anew with its second run, which then sees what the first has left.
 AGAIN = f"""srun {FETCH}
 if [ -n "$SLURM_RESTART_COUNT" ]; then
@@ -78,14 +84,65 @@ def restart_slurmd(run: Run) -> None:
 def kill_all_on_a_node(run: Run) -> None:
     """All processes of the job on its second node are killed, its own and ours."""
     node = run.node(1)
-    run.watch.until(lambda: run.answered(node), "requests are answered")
     sight = run.watch.of(run.job)
     texts = [text for text in sight.own | sight.ours if text.startswith(f"{node}: process ")]
     run.kill([int(text.split()[2]) for text in texts], node)
+
+
+def kill_our_step_daemon(run: Run) -> None:
+    """slurmstepd of the holder's step is killed on a node."""
+    node = run.node(1)
+    found = [
+        re.match(rf"{node}: process (\d+) slurmstepd: \[{run.job}\.0\]", text) for text in run.watch.of(run.job).slurms
+    ]
+    run.kill([int(match[1]) for match in found if match is not None], node)
     run.go()
 
 
 # ---- stories of their own
+
+
+def stubborn(run: Run) -> None:
+    """Of a job that does not want to end the way out goes first: it is not what keeps the node from the next job."""
+    run.submit(STUBBORN, TWO_NODES)
+    run.up()
+    run.scancel()
+    sight = run.over()
+    assert sight.last_ours < sight.last_own - 1, f"ours {sight.last_ours:.1f}, its own {sight.last_own:.1f}"
+    run.check()
+
+
+def killed_on_a_node(run: Run) -> None:
+    """Where all was killed nobody is left to tidy up: no process and no socket, and the next job removes the files."""
+    run.submit(f"{FETCH}\n{UP}srun --kill-on-bad-exit=1 sleep 600\n{FETCH}\n{WAIT}", TWO_NODES)
+    run.up()
+    node = run.node(1)
+    busy = lambda: any(text.endswith("sleep 600") and text.startswith(node) for text in run.watch.of(run.job).own)  # noqa: E731
+    run.watch.until(busy, "its step runs there")
+    kill_all_on_a_node(run)
+    _files_go_with_the_next_job(run, [node])
+
+
+def our_step_cancelled(run: Run) -> None:
+    """The holder's step is cancelled by somebody who takes it for one of the job's own; Slurm kills it."""
+    run.submit(f"{FETCH}\n{UP}{WAIT}{FETCH} || echo refused\n", TWO_NODES)
+    run.up()
+    run.lab.run("login", ["scancel", f"{run.job}.0"], run.way.user, check=True)
+    _files_go_with_the_next_job(run, ["c1", "c2", "c3"])
+    assert run.result is not None
+
+
+def _files_go_with_the_next_job(run: Run, nodes: list[str]) -> None:
+    sight = run.watch.of(run.job)
+    only_files = lambda: all(re.match(r"c\d: (file|socket) ", text) for text in sight.ours)  # noqa: E731
+    run.watch.until(only_files, lambda: f"only files are left: {sorted(sight.ours)}", 30)
+    run.go()
+    run.watch.until(lambda: sight.over, "it ends")
+    for node in nodes:
+        run.submit(f"{FETCH}\n", f"-n1 -w {node}")
+        run.over()
+    run.watch.until(lambda: sight.nothing_left, lambda: f"the next job has tidied up: {sorted(sight.ours)}", 30)
+    run.check_gone(run.job)
 
 
 def array(run: Run) -> None:
@@ -196,7 +253,17 @@ def _read_all(terminal: int) -> str:
 
 OUT = (OUTER1, OUTER1)
 CASES = (
-    Case("time limit", "all", SLEEP, act=time_limit, state="TIMEOUT", exit_code=None, output=(*OUT, "up"), ways=EVERY),
+    Case(
+        "time limit",
+        "all",
+        SLEEP,
+        ups=2,
+        act=time_limit,
+        state="TIMEOUT",
+        exit_code=None,
+        output=(*OUT, "up", "up"),
+        ways=EVERY,
+    ),
     Case(
         "--signal=B:USR1@10",
         "the batch shell has its signal and gets out after it",
@@ -213,7 +280,7 @@ CASES = (
         f"{TWO_NODES} --signal=USR1@10 --time=5",
         act=near_time_limit,
         ups=2,
-        output=(*OUT, "up", "up", "signal", "signal", *OUT),
+        output=RANK_SAID * 2,
         ways=EVERY,
     ),
     Case(
@@ -244,15 +311,26 @@ CASES = (
         output=(*OUT, "up"),
         ways=EVERY,
     ),
-    Case("scancel", "all", SLEEP, act=Run.scancel, state="CANCELLED", exit_code=None, output=(*OUT, "up"), ways=EVERY),
+    Case(
+        "scancel",
+        "all",
+        SLEEP,
+        ups=2,
+        act=Run.scancel,
+        state="CANCELLED",
+        exit_code=None,
+        output=(*OUT, "up", "up"),
+        ways=EVERY,
+    ),
     Case(
         "scancel --full",
         "all",
         SLEEP,
+        ups=2,
         act=lambda run: run.scancel("--full"),
         state="CANCELLED",
         exit_code=None,
-        output=(*OUT, "up"),
+        output=(*OUT, "up", "up"),
         ways=EVERY,
     ),
     Case(
@@ -261,7 +339,7 @@ CASES = (
         ON_USR1,
         act=lambda run: run.scancel("--signal=USR1"),
         ups=2,
-        output=(*OUT, "up", "up", "signal", "signal", *OUT),
+        output=RANK_SAID * 2,
         ways=EVERY,
     ),
     Case(
@@ -270,7 +348,7 @@ CASES = (
         f"trap 'echo batch; {FETCH}' USR1\n{ON_USR1.rstrip()} &\nwait\nwait\n",
         act=lambda run: run.scancel("--full", "--signal=USR1"),
         ups=2,
-        output=(*OUT, "up", "up", "signal", "signal", "batch", *OUT, OUTER1),
+        output=(*RANK_SAID * 2, "batch", OUTER1),
         ways=EVERY,
     ),
     Case(
@@ -313,4 +391,44 @@ CASES = (
     Case("heterogeneous job", "all nodes of both components", play=heterogeneous, output=(OUTER1,) * 3, ways=EVERY),
     Case("salloc with steps", "all", play=salloc, ways=EVERY),
     Case("srun --pty", "the shell", play=terminal, ways=EVERY),
+    Case(
+        "scancel, ranks flush for 3 s",
+        "the ranks, until they are done",
+        FLUSH,
+        ups=2,
+        act=Run.scancel,
+        state="CANCELLED",
+        exit_code=None,
+        output=RANK_SAID * 2,
+        ways=EVERY,
+    ),
+    Case(
+        "time limit, ranks flush for 3 s",
+        "the ranks, until they are done",
+        FLUSH,
+        ups=2,
+        act=time_limit,
+        state="TIMEOUT",
+        exit_code=None,
+        output=RANK_SAID * 2,
+        ways=EVERY,
+    ),
+    Case(
+        "scancel, ranks ignore SIGTERM",
+        "the way out goes before they are killed",
+        play=stubborn,
+        ups=2,
+        state="CANCELLED",
+        exit_code=None,
+        output=("up", "up"),
+    ),
+    Case("SIGKILL to all of a node", "the batch shell on the other node", play=killed_on_a_node),
+    Case("scancel of the holder's step", "refusals", play=our_step_cancelled),
+    Case(
+        "kill -9 of the holder's slurmstepd",
+        "all",
+        f"{FETCH}\n{UP}{WAIT}srun {FETCH}\n",
+        act=kill_our_step_daemon,
+        output=(*OUT, "up", OUTER1),
+    ),
 )

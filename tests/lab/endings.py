@@ -209,6 +209,12 @@ class Run:
             sight = self.watch.of(job)
             assert sight.gone_s <= GONE_S, f"job {job}: {sight.gone_s:.1f} s; {self.lab.run('ctl', ['sinfo']).stdout}"
 
+    def abandon(self) -> None:
+        """After a failure: no job of the case is left."""
+        for job in {*self.jobs, self.job} - {0}:
+            self.lab.run("ctl", ["scancel", str(job)])
+        self.forget()
+
     # ---- what is done to it
 
     def ctl(self, *argv: str) -> None:
@@ -267,7 +273,11 @@ def play_all(wanted: Iterable[tuple[Case, Way]], lab: Lab, watch: Watch, pool: E
 
     def play(case: Case, way: Way) -> Run:
         run = Run(case, way, lab, watch)
-        run.play()
+        try:
+            run.play()
+        except BaseException:
+            run.abandon()
+            raise
         return run
 
     return {(case.name, way.name): pool.submit(play, case, way) for case, way in wanted}

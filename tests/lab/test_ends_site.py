@@ -25,10 +25,10 @@ def ends(lab_host: None) -> Iterator[Lab]:
     described = spec("ends-site")
     try:
         lab = Lab.up(described)
-        add_partitions(lab)
         admin = Admin(lab)
         admin.describe()
         assert admin.words("deploy", "--enable") == {"changed"}
+        add_partitions(lab)  # reading slurm.conf anew forgets them
         yield lab
         until(lambda: not admin.traces(), f"nothing is left: {admin.traces()}")
         assert lab.drained() == []

@@ -52,10 +52,11 @@ class Sight:
 
     @property
     def completing_s(self) -> float:
-        """How long it was COMPLETING the last time."""
-        ended = next((at for at, state in reversed(self.states) if state not in RUNNING_STATES), 0.0)
-        began = next((at for at, state in self.states if state == "COMPLETING"), ended)
-        return ended - began
+        """How long it was COMPLETING at its end."""
+        ends = [at for at, state in self.states if state not in RUNNING_STATES]
+        if not ends or len(self.states) < 2 or self.states[-2][1] != "COMPLETING":
+            return 0.0
+        return ends[-1] - self.states[-2][0]
 
     @property
     def gone_s(self) -> float:
@@ -165,12 +166,12 @@ def look_at(lab: Lab, host: str) -> Iterator[tuple[int, int, str]]:
 def _process(pid: Path) -> Iterator[tuple[int, int, str]]:
     command = (pid / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").rstrip()
     if match := _STEP_DAEMON.match(command):
-        yield SLURMS, int(match[1]), f"process {command}"
+        yield SLURMS, int(match[1]), f"process {pid.name} {command}"
         return
     environment = (pid / "environ").read_bytes().split(b"\0")
     job = next((word[13:] for word in environment if word.startswith(b"SLURM_JOB_ID=")), b"")
     if job.isdigit() and command:
-        # A holder that the Prolog started has little of the job's environment; whatever it starts has no more.
+        # What the Prolog started has little of a job's environment.
         of_prolog = not any(word.startswith(b"SLURM_JOBID=") for word in environment)
-        ours = b"SLURM_JOB_NAME=hpcproxy" in environment or of_prolog or _OUR_COMMAND.search(command)
+        ours = b"HPCPROXY_HOLDER=1" in environment or of_prolog or _OUR_COMMAND.search(command)
         yield OURS if ours else OWN, int(job), f"process {pid.name} {command}"
