@@ -26,7 +26,7 @@ def ends(lab_host: None) -> Iterator[Lab]:
     try:
         lab = Lab.up(described)
         admin = Admin(lab)
-        admin.describe()
+        admin.describe(task_wait_s=30)  # many jobs begin at once, on few cores
         assert admin.words("deploy", "--enable") == {"changed"}
         add_partitions(lab)  # reading slurm.conf anew forgets them
         yield lab
