@@ -61,6 +61,14 @@ def clients_table(context: Context) -> None:
         context.run(f"{BIN}/python -m pytest tests/lab/test_clients.py", env={"CLIENTS_TABLE": "1"})
 
 
+@task
+def endings_table(context: Context) -> None:
+    """Let jobs end in the lab in all ways (as root) and write the tables of docs/endings.md."""
+    with context.cd(ROOT):
+        files = "tests/lab/test_ends.py tests/lab/test_ends_site.py"
+        context.run(f"{BIN}/python -m pytest {files} -k 'ends or page'", env={"ENDINGS_TABLE": "1"})
+
+
 namespace = user_tasks()
-for developer_task in (lint, docs, golden, clients_table, test):
+for developer_task in (lint, docs, golden, clients_table, endings_table, test):
     namespace.add_task(developer_task)

@@ -1,7 +1,7 @@
 """Many jobs in a row on three nodes: is anything left, does slurmd grow? `python bench/soak.py [--jobs 200]`, as root.
 
 First as many jobs without the hook, then with it, so that what Slurm itself keeps of a job is known. Prints a table and
-ends with code 1 if a process, a socket, a file or a drained node is left, or if slurmd grew by more than 16 KiB a job
+ends with code 1 if a process, a socket, a file or a drained node is left, or if slurmd grew by more than 4 KiB a job
 beyond what the jobs without the hook made it grow.
 """
 
@@ -18,7 +18,7 @@ from tests.lab import soak  # noqa: E402
 from tests.lab.researcher import Researcher, until  # noqa: E402
 
 WARM_UP = 12
-MOST_KIB = 16
+MOST_KIB = 4
 
 
 def main():

@@ -12,12 +12,14 @@ from .endings import GATE, REQUESTS, SITE, SSH, TWO_NODES, UP, WAIT, Case, Run, 
 from .researcher import FETCH, OUTER1, Researcher
 
 EVERY = (GATE, SSH, SITE)
+AGENT = r"python3? -I .*/agent\.pyz|^(\S*/)?bash -p \S*/tunnel\.sh hold"
+SSH_PROCESS = r"^(\S*/)?ssh "
 SLEEP = f"srun {FETCH}\nsrun sh -c 'echo up; exec sleep 600'\n"
 RANK = f"python3 {REPOSITORY}/tests/lab/rank.py"
 RANK_SAID = ("out", "up", "signal", "all answered")
 ON_USR1 = f"srun {RANK} USR1\n"
-# A srun of the batch shell's is signalled with it where Slurm knows a job's processes by their parents (proctrack/cgroup
-# spares it) and then kills its ranks: in a session of its own it is not, and the ranks have the time that KillWait gives.
+# Where Slurm knows a job's processes by their parents (proctrack/cgroup does better) a srun of the batch shell's is
+# signalled with it and then kills its ranks. In a session of its own it does not: the ranks have what KillWait gives.
 FLUSH = f"setsid -f srun {RANK} TERM 3\nexec sleep 600\n"
 STUBBORN = "setsid -f srun sh -c 'trap \"\" TERM; echo up; sleep 600'\nexec sleep 600\n"
 # Twice, for the file that a job writes begins anew with its second run, which then sees what the first has left.
@@ -381,11 +383,11 @@ CASES = (
         "kill -9 of the agent",
         "all",
         REQUESTS,
-        act=broken(r"agent\.pyz|tunnel\.sh hold"),
+        act=broken(AGENT),
         output=("up", *OUT),
         ways=EVERY,
     ),
-    Case("kill -9 of ssh", "all", REQUESTS, act=broken(r"^(\S*/)?ssh "), output=("up", *OUT), ways=EVERY),
+    Case("kill -9 of ssh", "all", REQUESTS, act=broken(SSH_PROCESS), output=("up", *OUT), ways=EVERY),
     Case("array of 20 on one node", "all", play=array),
     Case("two users, four jobs, one node", "all", play=four_jobs, ways=(GATE,)),
     Case("heterogeneous job", "all nodes of both components", play=heterogeneous, output=(OUTER1,) * 3, ways=EVERY),

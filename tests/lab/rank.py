@@ -2,8 +2,8 @@
 
     rank.py SIGNAL [SECONDS]
 
-It gets a page, says `up`, waits for SIGNAL and says `signal`; then it gets pages one after the other, for SECONDS (0: one
-page), and says how many were answered.
+It gets a page, says `up`, waits for SIGNAL and says `signal`; then it gets pages one after the other, for SECONDS (0:
+one page), and says how many were answered.
 """
 
 import signal

@@ -11,7 +11,7 @@ from hpcproxy.lab import Lab
 
 from .admin import Admin
 from .ending_cases import CASES
-from .endings import AT_ONCE, SITE, Case, Runs, Way, add_partitions, play_all, spec, wanted
+from .endings import AT_ONCE, SITE, Case, Runs, Way, add_partitions, hold_to_page, play_all, spec, wanted
 from .researcher import until
 from .watch import Watch
 
@@ -40,10 +40,14 @@ def ends(lab_host: None) -> Iterator[Lab]:
 def runs(ends: Lab, request: pytest.FixtureRequest) -> Iterator[Runs]:
     """All cases that were asked for, played at the same time."""
     with Watch(ends) as watch, ThreadPoolExecutor(AT_ONCE) as pool:
-        yield play_all(wanted(request), ends, watch, pool)
+        yield play_all(wanted(request, PAIRS), ends, watch, pool)
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=[case.name for case, _ in PAIRS])
 def test_it_ends(pair: tuple[Case, Way], runs: Runs) -> None:
     run = runs[pair[0].name, pair[1].name].result()
-    print(run.row())
+    print(" | ".join(run.row()))
+
+
+def test_the_page_has_the_table(runs: Runs) -> None:
+    hold_to_page("site", [runs[case.name, way.name].result().row() for case, way in PAIRS])
