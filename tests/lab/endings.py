@@ -178,9 +178,9 @@ class Run:
             60,
         )
 
-    def over(self) -> Sight:
-        """The job has ended, nothing is left of it, and its files are gone."""
-        sight = self.watch.until_over(self.job)
+    def over(self, files_may_stay: bool = False) -> Sight:
+        """The job has ended, nothing is left of it (or nothing but files), and what it and the test said is gone."""
+        sight = self.watch.until_over(self.job, files_may_stay)
         self.result = self.lab.wait_job(self.job)
         self.forget()
         return sight

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from hpcproxy.lab import Lab
 
-from .ending_cases import AGENT, SSH_PROCESS
+from .ending_acts import AGENT, SSH_PROCESS
 from .endings import GATE, REQUESTS, SSH, Case, Run, Way
 from .researcher import OUTER1
 from .watch import Watch
@@ -86,13 +86,35 @@ def _kill(pattern: str) -> Callable[[Run, Fate], None]:
     return act
 
 
+def _kill_for_good(pattern: str) -> Callable[[Run, Fate], None]:
+    """Whether that comes back is for other tests: here only the job's end counts, and what is left."""
+
+    def act(run: Run, fate: Fate) -> None:
+        run.up()
+        _pass(run, fate.after_s)
+        node = run.node(fate.where)
+        run.kill(run.watch.until(lambda: run.our_pids(pattern, node), f"there is a {pattern} on {node}"), node)
+        run.go()
+
+    return act
+
+
+def _cancel_our_step(run: Run, fate: Fate) -> None:
+    run.up()
+    _pass(run, fate.after_s)
+    run.lab.run("login", ["scancel", f"{run.job}.0"], run.way.user, check=True)
+    run.go()
+
+
 KINDS: dict[str, Callable[[Run, Fate], None]] = {
     "ends": _end,
     "fails": _end,
     "is cancelled": _cancel,
     "ssh is killed": _kill(SSH_PROCESS),
-    "the agent is killed": _kill(AGENT),
+    "the agent is killed": _kill_for_good(AGENT),
+    "the holder's step is killed": _cancel_our_step,
 }
+LEAVE_FILES = ("the agent is killed", "the holder's step is killed")  # until the next job of the user on that node
 
 
 def _disturb(disturbance: Disturbance) -> Callable[[Run, Fate], None]:
@@ -115,9 +137,12 @@ def _play(run: Run, fate: Fate, act: Callable[[Run, Fate], None]) -> None:
     code = 7 if fate.kind == "fails" else 0
     run.submit(f"{REQUESTS}exit {code}\n", f"-N{fate.nodes} --ntasks-per-node=1 --exclude=c4")
     act(run, fate)
-    run.over()
+    run.over(files_may_stay=fate.kind in LEAVE_FILES)
     result = run.result
     assert result is not None
+    if fate.kind in LEAVE_FILES:
+        assert result.state in ("COMPLETED", "FAILED"), f"{result.state}: {result.output}"
+        return
     state = {"fails": "FAILED", "is cancelled": "CANCELLED"}.get(fate.kind, "COMPLETED")
     assert result.state == state, f"{result.state}: {result.output}"
     if state != "CANCELLED":
@@ -125,6 +150,18 @@ def _play(run: Run, fate: Fate, act: Callable[[Run, Fate], None]) -> None:
         run.check_silence(result)
     if run.watch.of(run.job).ever:  # it may have been cancelled before it had one
         run.check_gone()
+
+
+def _tidy_up(lab: Lab, watch: Watch, jobs: Sequence[int]) -> None:
+    """Each user has had one more job on each node, and nothing is left of `jobs`."""
+    for way in (GATE, SSH):
+        for node in NODES:
+            run = Run(Case("ends", ""), way, lab, watch)
+            run.submit("true\n", f"-n1 -w {node}")
+            run.over()
+    for job in jobs:
+        sight = watch.of(job)
+        watch.until(lambda sight=sight: sight.nothing_left, f"the next job has tidied up: {sorted(sight.ours)}", 30)
 
 
 def play(
@@ -138,7 +175,7 @@ def play(
     source, lock, end = fates(seed, tuple(acts)), threading.Lock(), time.monotonic() + seconds
     played: list[str] = []
     kinds: Counter[str] = Counter()
-    gone: list[float] = [0.0]
+    gone, untidy = [0.0], list[int]()
     failed = threading.Event()
 
     def work() -> None:
@@ -156,9 +193,13 @@ def play(
                 raise AssertionError(f"seed {seed}, {fate}, Slurm's {run.job}: {error}\nplayed:\n{text}") from error
             with lock:
                 kinds[fate.kind] += 1
-                gone.append(watch.of(run.job).gone_s)
+                if fate.kind in LEAVE_FILES:
+                    untidy.append(run.job)
+                else:
+                    gone.append(watch.of(run.job).gone_s)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for future in [pool.submit(work) for _ in range(AT_ONCE)]:
             future.result()
+    _tidy_up(lab, watch, untidy)
     return kinds, max(gone)

@@ -21,6 +21,7 @@ _OUR_FILE = re.compile(r"(?:hpcproxy-)?(\d+)\.(\d+)(?:-\w+|\.said|\.new)?")
 _OUR_COMMAND = re.compile(
     r"/tunnel\.sh hold|/agent\.pyz |/holder\.sh |/job\.sh |/(pro|epi)log\.d/|=hpcproxy |ssh .*/hpcproxy\S*/ctl "
 )
+_FILE = re.compile(r"\w+: (file|socket) ")
 _STEP_DAEMON = re.compile(r"slurmstepd: \[(\d+)\.")
 _JOB = re.compile(r"JobId=(\d+) .*?JobState=(\w+) .*?Restarts=(\d+)")
 
@@ -49,6 +50,11 @@ class Sight:
     @property
     def nothing_left(self) -> bool:
         return not (self.own or self.ours or self.slurms)
+
+    @property
+    def only_files(self) -> bool:
+        """No process and no listener: at most files, and the names of sockets that nobody serves."""
+        return not (self.own or self.slurms) and all(_FILE.match(text) for text in self.ours)
 
     @property
     def completing_s(self) -> float:
@@ -99,12 +105,12 @@ class Watch:
             self._stop.wait(POLL_S / 2)
         return value
 
-    def until_over(self, job: int) -> Sight:
-        """The job has ended on every node, and nothing is left of it."""
+    def until_over(self, job: int, files_may_stay: bool = False) -> Sight:
+        """The job has ended on every node, and nothing is left of it, or nothing but files (and sockets' names)."""
         sight = self.of(job)
         self.until(lambda: sight.over, lambda: f"job {job} ends; it is {sight.state}; {sorted(sight.ours)}")
-        left = lambda: f"nothing is left of job {job}: {sorted(sight.own | sight.ours | sight.slurms)}"  # noqa: E731
-        self.until(lambda: sight.nothing_left, left, 30)
+        gone = lambda: sight.only_files if files_may_stay else sight.nothing_left  # noqa: E731
+        self.until(gone, lambda: f"left of job {job}: {sorted(sight.own | sight.ours | sight.slurms)}", 30)
         return sight
 
     def _look_on(self) -> None:
