@@ -8,6 +8,7 @@ from .ending_acts import (
     EAT,
     EVERY,
     FLUSH,
+    ON_USR1,
     RANK_SAID,
     SLEEP,
     SSH_PROCESS,
