@@ -61,7 +61,7 @@ def test_it_ends(pair: tuple[Case, Way], runs: Runs) -> None:
 
 
 def test_the_page_has_the_table(runs: Runs) -> None:
-    hold_to_page("hook", [runs[case.name, way.name].result().row() for case, way in PAIRS])
+    hold_to_page("hook", PAIRS, runs)
 
 
 def test_jobs_whose_fate_is_chance(ends: Lab, watch: Watch) -> None:
