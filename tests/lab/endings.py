@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,9 +19,13 @@ from .conftest import REPOSITORY, lab_name
 from .researcher import FETCH, OUTER1, Researcher
 from .watch import Sight, Watch
 
+Row = tuple[str, ...]
+HEAD = ("case", "way out", "what had a way out until its end", "works again after", "gone after, s", "COMPLETING, s")
+PAGE = REPOSITORY / "docs" / "endings.md"
+WRITE = bool(os.environ.get("ENDINGS_TABLE"))  # set by `invoke endings-table`
 Runs = dict[tuple[str, str], "Future[Run]"]
 GONE_S = 5.0
-AT_ONCE = 8
+AT_ONCE = 3 if WRITE else 8  # what is measured for the page is not to wait for other cases
 KILL_WAIT_S = 8
 MAIN = "main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=20"
 # Of Slurm's own voice in a job's output: what it says when it ends something.
@@ -91,6 +96,9 @@ SITE = Way("site", "alice", hook=False)
 PLAIN = Way("plain", "alice", hook=False)  # without any way out, to compare with
 
 
+WORDS = {GATE: "gate", SSH: "ssh alone", SITE: "by the Prolog"}
+
+
 @dataclass(frozen=True)
 class Case:
     """A way to end. `act` is done to the job when it has said that it is up; `play` replaces the whole story."""
@@ -135,14 +143,12 @@ class Run:
         self.over()
         self.check()
 
-    def row(self) -> str:
-        """What is to be said of it, in a line."""
+    def row(self) -> Row:
+        """What is to be said of it."""
         sights = [self.watch.of(job) for job in self.jobs]
         gone_s, completing_s = max(sight.gone_s for sight in sights), max(sight.completing_s for sight in sights)
-        words = [self.case.name, self.way.name, f"gone after {gone_s:.1f} s", f"completing {completing_s:.1f} s"]
-        if self.again_s is not None:
-            words.append(f"again after {self.again_s:.2f} s, {self.failed_requests} requests failed")
-        return " | ".join(words)
+        again = "" if self.again_s is None else f"{self.again_s:.1f} s, {self.failed_requests} requests failed"
+        return (self.case.name, WORDS[self.way], self.case.saw, again, f"{gone_s:.1f}", f"{completing_s:.1f}")
 
     # ---- the job
 
@@ -172,9 +178,9 @@ class Run:
             60,
         )
 
-    def over(self) -> Sight:
-        """The job has ended, nothing is left of it, and its files are gone."""
-        sight = self.watch.until_over(self.job)
+    def over(self, files_may_stay: bool = False) -> Sight:
+        """The job has ended, nothing is left of it (or nothing but files), and what it and the test said is gone."""
+        sight = self.watch.until_over(self.job, files_may_stay)
         self.result = self.lab.wait_job(self.job)
         self.forget()
         return sight
@@ -208,6 +214,12 @@ class Run:
         for job in jobs or self.jobs:
             sight = self.watch.of(job)
             assert sight.gone_s <= GONE_S, f"job {job}: {sight.gone_s:.1f} s; {self.lab.run('ctl', ['sinfo']).stdout}"
+
+    def abandon(self) -> None:
+        """After a failure: no job of the case is left."""
+        for job in {*self.jobs, self.job} - {0}:
+            self.lab.run("ctl", ["scancel", str(job)])
+        self.forget()
 
     # ---- what is done to it
 
@@ -267,21 +279,43 @@ def play_all(wanted: Iterable[tuple[Case, Way]], lab: Lab, watch: Watch, pool: E
 
     def play(case: Case, way: Way) -> Run:
         run = Run(case, way, lab, watch)
-        run.play()
+        try:
+            run.play()
+        except BaseException:
+            run.abandon()
+            raise
         return run
 
     return {(case.name, way.name): pool.submit(play, case, way) for case, way in wanted}
 
 
-def wanted(request: pytest.FixtureRequest) -> list[tuple[Case, Way]]:
-    """The cases that this run of pytest was asked for, of the module that asks."""
-    items = [item for item in request.session.items if item.path == request.path]
-    pairs = [
-        item.callspec.params.get("pair")
-        for item in items
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
-    ]
-    return [pair for pair in pairs if pair is not None]
+def hold_to_page(name: str, pairs: Sequence[tuple[Case, Way]], runs: Runs) -> None:
+    """The page's table `name` has the cases that were played, in order; with WRITE it is made of what was seen."""
+    before, begin, rest = PAGE.read_text().partition(f"<!-- {name}: written by `invoke endings-table` -->\n")
+    table, end, after = rest.partition(f"<!-- {name}: end -->")
+    assert begin, f"{PAGE} has no table {name}"
+    assert end, f"{PAGE}: the table {name} has no end"
+    if WRITE:
+        lines = [HEAD, ("---",) * len(HEAD), *(_row(runs, case, way) for case, way in pairs)]
+        text = "".join(f"| {' | '.join(row)} |\n" for row in lines)
+        PAGE.write_text(f"{before}{begin}{text}{end}{after}")
+        return
+    shown = [tuple(cell.strip() for cell in line.split("|")[1:3]) for line in table.splitlines()[2:]]
+    assert shown == [(case.name, WORDS[way]) for case, way in pairs]
+
+
+def _row(runs: Runs, case: Case, way: Way) -> Row:
+    run = runs[case.name, way.name]
+    return run.result().row() if run.exception() is None else (case.name, WORDS[way], "fails", "", "", "")
+
+
+def wanted(request: pytest.FixtureRequest, pairs: Sequence[tuple[Case, Way]]) -> Sequence[tuple[Case, Way]]:
+    """Of `pairs` those that this run of pytest was asked for; all if it was asked for the page's table."""
+    items = [item for item in request.session.items if item.path == request.path and isinstance(item, pytest.Function)]
+    if any(item.name == "test_the_page_has_the_table" for item in items):
+        return pairs
+    chosen = [item.callspec.params.get("pair") for item in items if hasattr(item, "callspec")]
+    return [pair for pair in pairs if pair in chosen]
 
 
 def broken(pattern: str) -> Callable[[Run], None]:

@@ -21,6 +21,7 @@ _OUR_FILE = re.compile(r"(?:hpcproxy-)?(\d+)\.(\d+)(?:-\w+|\.said|\.new)?")
 _OUR_COMMAND = re.compile(
     r"/tunnel\.sh hold|/agent\.pyz |/holder\.sh |/job\.sh |/(pro|epi)log\.d/|=hpcproxy |ssh .*/hpcproxy\S*/ctl "
 )
+_FILE = re.compile(r"\w+: (file|socket) ")
 _STEP_DAEMON = re.compile(r"slurmstepd: \[(\d+)\.")
 _JOB = re.compile(r"JobId=(\d+) .*?JobState=(\w+) .*?Restarts=(\d+)")
 
@@ -51,11 +52,17 @@ class Sight:
         return not (self.own or self.ours or self.slurms)
 
     @property
+    def only_files(self) -> bool:
+        """No process and no listener: at most files, and the names of sockets that nobody serves."""
+        return not (self.own or self.slurms) and all(_FILE.match(text) for text in self.ours)
+
+    @property
     def completing_s(self) -> float:
-        """How long it was COMPLETING the last time."""
-        ended = next((at for at, state in reversed(self.states) if state not in RUNNING_STATES), 0.0)
-        began = next((at for at, state in self.states if state == "COMPLETING"), ended)
-        return ended - began
+        """How long it was COMPLETING at its end."""
+        ends = [at for at, state in self.states if state not in RUNNING_STATES]
+        if not ends or len(self.states) < 2 or self.states[-2][1] != "COMPLETING":
+            return 0.0
+        return ends[-1] - self.states[-2][0]
 
     @property
     def gone_s(self) -> float:
@@ -98,12 +105,12 @@ class Watch:
             self._stop.wait(POLL_S / 2)
         return value
 
-    def until_over(self, job: int) -> Sight:
-        """The job has ended on every node, and nothing is left of it."""
+    def until_over(self, job: int, files_may_stay: bool = False) -> Sight:
+        """The job has ended on every node, and nothing is left of it, or nothing but files (and sockets' names)."""
         sight = self.of(job)
         self.until(lambda: sight.over, lambda: f"job {job} ends; it is {sight.state}; {sorted(sight.ours)}")
-        left = lambda: f"nothing is left of job {job}: {sorted(sight.own | sight.ours | sight.slurms)}"  # noqa: E731
-        self.until(lambda: sight.nothing_left, left, 30)
+        gone = lambda: sight.only_files if files_may_stay else sight.nothing_left  # noqa: E731
+        self.until(gone, lambda: f"left of job {job}: {sorted(sight.own | sight.ours | sight.slurms)}", 30)
         return sight
 
     def _look_on(self) -> None:
@@ -165,12 +172,12 @@ def look_at(lab: Lab, host: str) -> Iterator[tuple[int, int, str]]:
 def _process(pid: Path) -> Iterator[tuple[int, int, str]]:
     command = (pid / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").rstrip()
     if match := _STEP_DAEMON.match(command):
-        yield SLURMS, int(match[1]), f"process {command}"
+        yield SLURMS, int(match[1]), f"process {pid.name} {command}"
         return
     environment = (pid / "environ").read_bytes().split(b"\0")
     job = next((word[13:] for word in environment if word.startswith(b"SLURM_JOB_ID=")), b"")
     if job.isdigit() and command:
-        # A holder that the Prolog started has little of the job's environment; whatever it starts has no more.
+        # What the Prolog started has little of a job's environment.
         of_prolog = not any(word.startswith(b"SLURM_JOBID=") for word in environment)
-        ours = b"SLURM_JOB_NAME=hpcproxy" in environment or of_prolog or _OUR_COMMAND.search(command)
+        ours = b"HPCPROXY_HOLDER=1" in environment or of_prolog or _OUR_COMMAND.search(command)
         yield OURS if ours else OWN, int(job), f"process {pid.name} {command}"
