@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,11 +26,9 @@ hypothesis.settings.load_profile("steady")
 _FOREIGN = re.compile(r"(?i:.*_proxy)|SLURM.*|SRUN.*|SBATCH.*|HPCPROXY_.*|SSH_.*|XDG_.*|BASH_ENV|ENV|GIT_.*|INVOKE_.*")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests may run side by side: labs have networks of their own, what uses our loopback goes one by one."""
-    for item in items:
-        group = item.path.stem if item.get_closest_marker("lab") else "loopback"
-        item.add_marker(pytest.mark.xdist_group(group))
+def pytest_configure() -> None:
+    """What is started in the background ignores SIGINT, and so would all that the tests start and interrupt."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
