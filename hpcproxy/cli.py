@@ -150,7 +150,7 @@ class _MaybeNamed(Task):  # type: ignore[type-arg]
         arguments: list[Argument] = super().get_arguments(*args, **kwargs)
         words = [word for word in sys.argv if not word.startswith("-")]
         for argument in arguments:
-            argument.positional = words[-1] != self.name
+            argument.positional = words[-1:] != [self.name]
         return arguments
 
 

@@ -198,6 +198,11 @@ class Config(pydantic.BaseModel):
     retry_max_s: Seconds = pydantic.Field(
         default=30, description="Longest pause, in seconds, between two attempts to bring the way out back."
     )
+    linger_s: Annotated[Optional[int], pydantic.Field(ge=0, le=600)] = pydantic.Field(
+        default=None,
+        description="Seconds the way out stays at most, after Slurm has told the job to end, while other processes of "
+        "the job live on the node; by default `KillWait` of slurm.conf less 2, or 28 where that cannot be read there.",
+    )
     hold_s: Annotated[int, pydantic.Field(ge=0, le=600)] = pydantic.Field(
         default=8, description="Seconds the gate lets new requests wait while ssh is away, before it answers 503."
     )

@@ -119,6 +119,7 @@ def script_values(config: Config, programs: Path, known_hosts: Path) -> dict[str
         "ready_timeout_s": config.ready_timeout_s,
         "connect_timeout_s": config.connect_timeout_s,
         "retry_max_s": config.retry_max_s,
+        "linger_s": "" if config.linger_s is None else config.linger_s,
         "no_proxy": config.no_proxy,
         "bypass_private": config.bypass_private,
         "identity": config.identity or "",
@@ -152,4 +153,5 @@ def agent_settings(config: Config, known_hosts: Path) -> dict[str, Any]:
         "alive_interval_s": config.alive_interval_s,
         "alive_count": config.alive_count,
         "retry_max_s": config.retry_max_s,
+        "linger_s": config.linger_s,
     }

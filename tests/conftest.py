@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,11 @@ hypothesis.settings.register_profile("steady", deadline=None, derandomize="CI" i
 hypothesis.settings.load_profile("steady")
 
 _FOREIGN = re.compile(r"(?i:.*_proxy)|SLURM.*|SRUN.*|SBATCH.*|HPCPROXY_.*|SSH_.*|XDG_.*|BASH_ENV|ENV|GIT_.*|INVOKE_.*")
+
+
+def pytest_configure() -> None:
+    """What is started in the background ignores SIGINT, and so would all that the tests start and interrupt."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

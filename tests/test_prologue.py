@@ -119,9 +119,9 @@ export SLURMD_NODENAME=c1 SLURM_STEP_ID=0 SLURM_JOB_NODELIST=c1
 exec "$@"
 """
 _SCANCEL = """#!/bin/bash
-[[ $1 == --quiet && $2 == --signal=USR1 && $3 == "$SLURM_JOB_ID.0" ]] || exit 1
+[[ $1 == --quiet && $2 == --signal=URG && $3 == "$SLURM_JOB_ID.0" ]] || exit 1
 read -r pid _ <"$TMPDIR"/hpcproxy-"$SLURM_JOB_ID".0-*/pid
-kill -USR1 "$pid"
+kill -URG "$pid"
 """
 
 

@@ -103,11 +103,15 @@ def _kill_orphans(holder: Holder) -> None:
             os.kill(int(text), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    ("job", "number"),
+    [("", signal.SIGTERM), ("", signal.SIGURG)]
+    + [("shell", number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)],
+)
 def test_a_signal_ends_it_and_nothing_is_left(
-    number: signal.Signals, hold: Callable[..., Holder], jump_host: Sshd
+    job: str, number: signal.Signals, hold: Callable[..., Holder], jump_host: Sshd
 ) -> None:
-    holder = hold(**jump_host.settings)
+    holder = hold(job, **jump_host.settings)
     holder.line("ready")
     address = (holder.status()["address"], holder.status()["port"])
     assert listens(*address)

@@ -6,7 +6,18 @@ import zipfile
 from typing import List
 
 PACKAGE = "hpcproxy_node"
-MAIN = "import sys\n\nfrom {}.hold import main\n\nsys.exit(main(sys.argv[1:]))\n".format(PACKAGE)
+# Signals first: one that comes before the handlers are there is kept until then (hold.py). Else the agent would end of
+# it and leave its state behind.
+MAIN = """\
+import signal
+import sys
+
+signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGURG, signal.SIGINT, signal.SIGUSR1))
+
+from {}.hold import main
+
+sys.exit(main(sys.argv[1:]))
+""".format(PACKAGE)
 SHEBANG = b"#!/usr/bin/env python3\n"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip file can name
 NOT_INSIDE = ("build.py",)

@@ -7,6 +7,11 @@ from typing import List, Optional
 
 PR_SET_PDEATHSIG = 1
 CANNOT_START = 127
+# By this one ssh is ended, and it cleans up. The others are for the job's programs: Slurm sends SIGTERM to every
+# process of a job that is to end, a user's `scancel --signal` any of them, and ssh must serve on. (OpenSSH keeps what
+# it finds ignored when it starts.)
+END = signal.SIGHUP
+NOT_FOR_US = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Child:
@@ -55,8 +60,10 @@ def become(argv: List[str], stderr: int, parent: int) -> None:
         null = os.open("/dev/null", os.O_RDWR)
         for source, target in ((null, 0), (null, 1), (stderr, 2)):
             os.dup2(source, target)
-        # An ignored signal stays ignored across exec, and ssh would not heed a SIGTERM then.
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGPIPE, signal.SIGHUP):
+        # Ignored stays ignored across exec.
+        for number in NOT_FOR_US:
+            signal.signal(number, signal.SIG_IGN)
+        for number in (END, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         end_with_parent(parent)
@@ -72,6 +79,6 @@ def end_with_parent(parent: int) -> None:
         import ctypes  # only here, after fork: it costs the agent a megabyte otherwise
     except ImportError:
         return
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, END, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(CANNOT_START)

@@ -1,20 +1,22 @@
 """The command `hold`: holds the way out and the port until it is told to end.
 
     python3 -I agent.pyz hold --config AGENT_JSON --address A --port P --state DIR [--node NAME] [--uid N]
-        [--ssh-option OPTION] [--key-note TEXT]
+        [--job N] [--ssh-option OPTION] [--key-note TEXT]
 
-On stdout, one line each: `ready NODE JUMP`, `failed NODE LAYER TEXT`, `gave-up NODE LAYER TEXT`. Exit code 0 after
-`gave-up` and after SIGTERM or SIGUSR1, 2 when the arguments, agent.json or the state directory cannot be used.
+On stdout, one line each: `ready NODE JUMP`, `failed NODE LAYER TEXT`, `gave-up NODE LAYER TEXT`. With `--job` SIGURG
+ends it, and SIGTERM as soon as no other process of that job is on this node; without, SIGINT and SIGUSR1 end it too,
+and all of them at once. Exit code 0 after `gave-up` and after a signal, 2 when the arguments, agent.json or the state
+directory cannot be used.
 """
 
 import os
 import signal
 import socket
 import sys
-import time
 from typing import Dict, List, Optional
 
 from .clients import Clients, bind, raise_fd_limit
+from .ending import HEEDED, Ending
 from .folder import BadFolder, Folder, TooDeep
 from .gate import Gate
 from .loop import Loop
@@ -23,8 +25,8 @@ from .settings import BadSettings, Settings, load
 from .tunnel import GaveUp, Tunnel, in_table
 
 USAGE = "usage: agent.pyz hold --config FILE --address ADDRESS --port PORT --state DIR [--node NAME] [--uid UID]"
-USAGE += " [--ssh-option OPTION] [--key-note TEXT]"
-OPTIONS = ("config", "address", "port", "state", "node", "uid", "ssh-option", "key-note")
+USAGE += " [--job N] [--ssh-option OPTION] [--key-note TEXT]"
+OPTIONS = ("config", "address", "port", "state", "node", "uid", "job", "ssh-option", "key-note")
 
 
 class BadArguments(Exception):
@@ -44,6 +46,7 @@ class Arguments:
         self.ssh_option, self.key_note = given.get("ssh-option"), given.get("key-note")
         self.port = parse_number("port", given["port"], 1, 65535)
         self.uid = parse_number("uid", given["uid"], 0, 2**32 - 2) if "uid" in given else os.getuid()
+        self.job = str(parse_number("job", given["job"], 1, 2**32 - 1)) if "job" in given else ""
         try:
             socket.inet_pton(socket.AF_INET, self.address)
         except OSError:
@@ -128,7 +131,7 @@ def hold(arguments: Arguments, settings: Settings, folder: Folder) -> int:
     except OSError as error:
         record.announce("gave-up", port_trouble(settings, arguments, error))
         return 0
-    watch_signals(loop, record)
+    watch_signals(loop, record, Ending(loop, record, arguments.job, settings.linger_s))
     max_connections = raise_fd_limit(settings.max_connections)
     if max_connections < settings.max_connections:
         record.log("the limit on descriptors allows {} connections".format(max_connections))
@@ -166,21 +169,27 @@ def port_trouble(settings: Settings, arguments: Arguments, error: OSError) -> st
     return "port {}:{}: {}".format(arguments.address, arguments.port, words)
 
 
-def watch_signals(loop: Loop, record: Record) -> None:
-    """SIGTERM, SIGUSR1 and SIGINT end the loop, SIGUSR2 has status.json written; SIGHUP and SIGPIPE do nothing."""
+def watch_signals(loop: Loop, record: Record, ending: Ending) -> None:
+    """`ending` hears of its signals, SIGUSR2 has status.json written; SIGHUP and SIGPIPE do nothing."""
     inner, outer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     loop.watch(inner)  # any wake-up ends the poll; the handler has run by then
 
-    def stop(number: int, frame: Optional[object]) -> None:
-        loop.stopping = True
+    def told(number: int, frame: Optional[object]) -> None:
+        """`ending` hears of it."""
+        ending.signalled(number)
+
+    async def write() -> None:
+        """status.json is the present state."""
+        record.write_status()
 
     def report(number: int, frame: Optional[object]) -> None:
         """status.json is written as soon as the loop comes round."""
-        loop.call_at(time.monotonic(), record.write_status)
+        loop.spawn(write())
 
     signal.signal(signal.SIGUSR2, report)
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-        signal.signal(number, stop)
+    for number in HEEDED:
+        signal.signal(number, told)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.set_wakeup_fd(outer)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)

@@ -8,7 +8,7 @@ import time
 from typing import Callable, List, Optional, Tuple
 
 from . import mux
-from .child import CANNOT_START, Child
+from .child import CANNOT_START, END, Child
 from .control import Control, MasterLost
 from .loop import Loop, Signal, TimedOut
 from .sshlog import LOG_VERBOSE, SshLog
@@ -187,7 +187,7 @@ class Master:
         """There was no ssh to start."""
         return self.exit == CANNOT_START
 
-    def stop(self, number: int = signal.SIGTERM) -> None:
+    def stop(self, number: int = END) -> None:
         """ssh is told to end; `gone` fires when it has."""
         if self.child is not None and not self.dead:
             self.child.signal(number)

@@ -1,7 +1,7 @@
 """agent.json, version 1, into frozen, validated values; whatever is not understood is refused."""
 
 import json
-from typing import Any, Callable, Dict, List, NamedTuple, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from .policy import BadRule, Policy, Rule, parse_rule
 
@@ -23,6 +23,7 @@ Settings = NamedTuple(
         ("alive_interval_s", float),
         ("alive_count", int),
         ("retry_max_s", float),
+        ("linger_s", Optional[float]),
     ],
 )
 DEFAULTS: Dict[str, Any] = {
@@ -37,6 +38,7 @@ DEFAULTS: Dict[str, Any] = {
     "alive_interval_s": 5,
     "alive_count": 3,
     "retry_max_s": 30,
+    "linger_s": None,
 }
 KEYS = ["version", "jumps"] + sorted(DEFAULTS)
 
@@ -95,6 +97,7 @@ def read(value: Any) -> Settings:
         alive_interval_s=number("alive_interval_s", whole["alive_interval_s"], 0.1, 3600),
         alive_count=int(number("alive_count", whole["alive_count"], 1, 1000, whole_only=True)),
         retry_max_s=number("retry_max_s", whole["retry_max_s"], 1, 3600),
+        linger_s=None if whole["linger_s"] is None else number("linger_s", whole["linger_s"], 0, 3600),
     )
 
 

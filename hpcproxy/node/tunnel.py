@@ -115,7 +115,7 @@ class Tunnel:
             raise Unusable(Verdict("state", str(error), False))
 
     async def _end(self, master: Master) -> None:
-        """`master` is reaped: by SIGTERM, or by force if that takes long."""
+        """`master` is reaped: told to end, or by force if that takes long."""
         deadline = time.monotonic() + 2
         while master.child is not None and not master.dead:
             try:
@@ -231,7 +231,7 @@ class Unusable(Exception):
 def end_now(masters: List[Master]) -> None:
     """All of them are reaped."""
     for master in masters:
-        master.stop(signal.SIGTERM)
+        master.stop()
     deadline = time.monotonic() + 1
     for master in masters:
         while master.child is not None and master.child.reap() is None:

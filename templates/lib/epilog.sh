@@ -12,10 +12,12 @@ lives() {
     start_time "$1" && [[ $started == "$2" ]]
 }
 
-# End the process $1 that started at $2: by TERM, and if it is still there after two seconds by KILL, with its children.
+# End the process $1 that started at $2: by URG, which means at once, by TERM if it is only beginning, and if it is still
+# there after two seconds by KILL, with its children.
 end_process() {
     local tries child children=()
     lives "$1" "$2" || return 0
+    kill -URG "$1"
     kill -TERM "$1"
     for ((tries = 0; tries < 100; tries++)); do
         lives "$1" "$2" || return 0
@@ -23,7 +25,7 @@ end_process() {
     done
     kill -STOP "$1"
     read -r -a children <"/proc/$1/task/$1/children"
-    for child in ${children[@]+"${children[@]}"}; do kill -TERM "$child"; done
+    for child in ${children[@]+"${children[@]}"}; do kill -HUP "$child"; done
     lives "$1" "$2" && kill -KILL "$1"
 }
 

@@ -76,7 +76,7 @@ begin() {
     groups=$(id -G -- "$account") || groups=$account_gid
     exec setpriv --reuid="$account_uid" --regid="$account_gid" --groups="${groups// /,}" -- env -i \
         PATH="$PATH" HOME="$account_home" USER="$account" LOGNAME="$account" SHELL=/bin/bash \
-        SLURM_JOB_ID="$job" SLURMD_NODENAME="${SLURMD_NODENAME-}" \
+        SLURM_JOB_ID="$job" SLURMD_NODENAME="${SLURMD_NODENAME-}" SLURM_CONF="${SLURM_CONF-}" \
         /bin/bash -p "$home/tunnel.sh" hold "$job" "$restart" "$mode" "$state" "$uid" >>"$record.said"
 }
 

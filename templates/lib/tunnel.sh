@@ -10,28 +10,33 @@
 # The gate (agent.pyz) listens at ADDRESS:PORT and holds ssh; where there is no python3 for it, or with `gate: false`,
 # ssh itself listens (`ssh -N -D ADDRESS:PORT`) and a loop here keeps it up.
 #
-# `hold` speaks on stdout: `mode NODE gate|ssh`, `ready NODE JUMP` once, `failed NODE LAYER JUMP: REASON` for each new
-# reason, `gave-up …` when no waiting will help; it then exits 0, for a step that fails would mark the job. SIGTERM and
-# SIGUSR1 end it.
+# `hold` speaks on stdout: `mode NODE gate|ssh STEP`, `ready NODE JUMP` once, `failed NODE LAYER JUMP: REASON` for each new
+# reason, `gave-up …` when no waiting will help; it then exits 0, for a step that fails would mark the job. In a job SIGURG
+# ends it at once, and SIGTERM once no other process of the job is on the node (company.sh); in a shell both at once, and
+# SIGINT and SIGUSR1 too.
 
 PATH=$PATH:/usr/local/bin:/usr/bin:/bin
 # A module's or conda's libraries are not the ones that the system's ssh was built with.
 unset LD_LIBRARY_PATH LD_PRELOAD
+# In all processes of ours, and in no other of the job: the agent and company.sh know them by it.
+export HPCPROXY_HOLDER=1
 umask 077
 
-ending='' ssh_pid='' pause_pid='' state='' said='' ready=0 reconnects=-1 since=0 last_error='' current_jump=''
+ending='' told='' woken='' launching='' company_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 reconnects=-1 since=0 last_error='' current_jump=''
 
 end() {
-    ending=1
-    if [[ -n $ssh_pid ]]; then kill "$ssh_pid" 2>/dev/null || :; fi
+    ending=1 woken=1
+    # By HUP: what Slurm sends to all processes of a job, ssh does not heed (start_ssh).
+    if [[ -n $ssh_pid ]]; then kill -HUP "$ssh_pid" 2>/dev/null || :; fi
     if [[ -n $pause_pid ]]; then kill "$pause_pid" 2>/dev/null || :; fi
+    if [[ -n $company_pid ]]; then kill -HUP "$company_pid" 2>/dev/null || :; fi
 }
 
 # Runs at every exit; $1 is the exit code. A holder that fails by a mistake of ours says so and does not mark the job.
 clean_up() {
     if (($1)) && [[ -z $ending ]]; then say "gave-up ${node-} holder it ended by an error of its own, code $1"; fi
     end
-    if [[ -n $ssh_pid ]]; then wait "$ssh_pid" 2>/dev/null || :; fi
+    end_ssh
     # The Prolog's directory stands in one of root's, whose Epilog removes what stays.
     if [[ -n $state ]]; then rm -rf -- "$state" 2>/dev/null || :; fi
     exit 0
@@ -50,10 +55,65 @@ log() {
 
 # An interruptible pause of $1 seconds: the traps run at `wait`.
 pause() {
+    woken='' launching=1
     sleep "$1" &
-    pause_pid=$!
+    pause_pid=$! launching=''
+    heed
     wait "$pause_pid" 2>/dev/null || :
+    if [[ -n $woken ]]; then kill "$pause_pid" 2>/dev/null || :; fi
     pause_pid=''
+}
+
+# Slurm's SIGTERM.
+tell() {
+    told=1 woken=1
+    [[ -n $launching ]] || heed
+}
+
+# If there was one, have somebody watch for the moment when nobody of the job is left here. Not by the trap where that would
+# change `$!` under who has just started something.
+heed() {
+    [[ -n $told && -z $ending ]] || return 0
+    told=''
+    if [[ -n $company_pid ]] && kill -0 "$company_pid" 2>/dev/null; then return 0; fi
+    log "told to end; stays while other processes of the job are here"
+    outstay_nobody &
+    company_pid=$!
+}
+
+# Start `command` with its stderr in ssh.log. Slurm sends SIGTERM to all processes of a job that ends, and users send
+# other signals to them: ssh serves on. It goes with the holder, where the system knows how.
+start_ssh() {
+    launching=1
+    (
+        trap '' TERM INT QUIT USR1 USR2
+        exec ${follow[@]+"${follow[@]}"} "${command[@]}" </dev/null >/dev/null 2>"$state/ssh.log"
+    ) &
+    ssh_pid=$! launching=''
+    heed
+}
+
+# Wait for the end of ssh. A trap ends every `wait`, whatever it waits for.
+await_ssh() {
+    while [[ -z $ending ]]; do
+        woken=''
+        wait "$ssh_pid" 2>/dev/null || :
+        [[ -n $woken ]] || break
+    done
+}
+
+# ssh is gone: told to end, or after a second by force.
+end_ssh() {
+    local tries
+    [[ -n $ssh_pid ]] || return 0
+    kill -HUP "$ssh_pid" 2>/dev/null || :
+    for ((tries = 0; tries < 50; tries++)); do
+        kill -0 "$ssh_pid" 2>/dev/null || break
+        sleep 0.02
+    done
+    if ((tries == 50)); then kill -KILL "$ssh_pid" 2>/dev/null || :; fi
+    wait "$ssh_pid" 2>/dev/null || :
+    ssh_pid=''
 }
 
 # Write status.json: what `hpcproxy status` reads. By rename, so that no reader sees half of it.
@@ -72,6 +132,12 @@ write_status() {
 # `command -v` also finds what may not be run.
 has_ssh() {
     [[ -x $(command -v ssh) ]]
+}
+
+# Set `follow` to the words that end ssh when this process is gone, killed or not, where there is such a program.
+find_follow() {
+    follow=()
+    if setpriv --pdeathsig HUP true 2>/dev/null; then follow=(setpriv --pdeathsig HUP); fi
 }
 
 # Set `cipher` to the words that put AES-GCM first, or to nothing. Asked of ssh itself: an older one does not know the
@@ -114,17 +180,14 @@ hold_through() {
     local jump=$1 up=1
     rm -f -- "$state/ctl"
     ssh_command "$jump" -N -M -S "$state/ctl" -D "$address:$port"
-    "${command[@]}" </dev/null >/dev/null 2>"$state/ssh.log" &
-    ssh_pid=$!
+    start_ssh
     if await_master && probe_master; then
         up=0
         came_up "$jump"
-        wait "$ssh_pid" 2>/dev/null || :
+        await_ssh
         went_down
     fi
-    kill "$ssh_pid" 2>/dev/null || :
-    wait "$ssh_pid" 2>/dev/null || :
-    ssh_pid=''
+    end_ssh
     return "$up"
 }
 
@@ -234,7 +297,7 @@ make_state() {
 
 # Become the gate, for user $1: same pid, same state directory, which it removes at its end.
 hand_over() {
-    local words=(
+    local held_back=() words=(
         hold --config "$home/agent.json" --address "$address" --port "$port" --state "$state" --node "$node" --uid "$1"
     )
     cipher_words
@@ -242,9 +305,15 @@ hand_over() {
     reason=''
     look_at_key
     if [[ -n $reason ]]; then words+=(--key-note "$reason"); fi
-    # A signal that comes before the gate has its handlers must not end it with its state left behind; job.sh repeats it.
+    if [[ $job != shell ]]; then words+=(--job "$job"); fi
+    # A signal that comes before the gate has its handlers must not end it with its state left behind. Where `env` cannot
+    # hold them back (before coreutils 8.31) the gate does so as soon as it runs.
+    if env --block-signal='TERM,URG,INT,USR1' true 2>/dev/null; then
+        held_back=(env --block-signal='TERM,URG,INT,USR1')
+    fi
     trap '' USR1
-    exec "$python" -I "$home/agent.pyz" "${words[@]}"
+    [[ -z $ending ]] || return 0
+    exec ${held_back[@]+"${held_back[@]}"} "$python" -I "$home/agent.pyz" "${words[@]}"
 }
 
 begin_hold() {
@@ -253,8 +322,11 @@ begin_hold() {
     [[ $1 == shell || $1 =~ ^[0-9]{1,10}$ ]] && [[ $2 =~ ^[0-9]{1,10}$ ]] || exit 2
     node=${SLURMD_NODENAME:-${HOSTNAME%%.*}}
     [[ $node =~ ^[A-Za-z0-9._-]+$ ]] || node=unnamed
-    trap end TERM USR1 INT
-    trap '' HUP PIPE
+    trap end TERM URG
+    if [[ $job == shell ]]; then trap end USR1 INT; else trap 'woken=1' USR1 INT; fi
+    # Not '', which ssh would inherit and never end.
+    trap 'woken=1' HUP
+    trap '' PIPE
     trap 'clean_up $?' EXIT
     ((${#jump_names[@]})) || give_up 'configuration no jump host is configured; run: hpcproxy init --jump USER@HOST'
     has_ssh || give_up 'ssh there is no ssh on this node; ask for the OpenSSH client'
@@ -271,10 +343,13 @@ begin_hold() {
         if [[ $3 == ssh ]]; then where='some node of this job'; fi
         log "no python3 of 3.6 or later for the gate on $where; ssh itself listens"
     fi
-    say "mode $node $mode"
+    say "mode $node $mode${SLURM_STEP_ID:+ $job.$SLURM_STEP_ID}"
     if [[ -z $4 ]]; then yield_to_older; fi
     [[ -z $ending ]] || return 0
     if [[ $mode == ssh ]]; then
+        if [[ $job != shell ]]; then trap tell TERM; fi
+        trap 'woken=1' USR2
+        find_follow
         hold
     else
         hand_over "${5:-$UID}"

@@ -15,7 +15,7 @@ def test_defaults():
     found = settings.read(GOOD)
     assert (found.hold_s, found.max_connections, found.probe) == (8, 1024, ("127.0.0.1", 1))
     assert (found.access_log, found.connect_timeout_s, found.alive_interval_s, found.alive_count) == (False, 10, 5, 3)
-    assert found.retry_max_s == 30
+    assert (found.retry_max_s, found.linger_s) == (30, None)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,7 @@ def test_defaults():
         ({"hold_s": float("nan")}, "hold_s: must be a number"),
         ({"retry_max_s": 0.5}, "retry_max_s: must be a number from 1 to 3600"),
         ({"retry_max_s": 3601}, "retry_max_s: must be a number from 1 to 3600"),
+        ({"linger_s": -1}, "linger_s: must be a number from 0 to 3600"),
         ({"max_connections": 1.5}, "max_connections: must be a number"),
         ({"max_connections": True}, "max_connections: must be a number"),
         ({"access_log": 1}, "access_log: must be true or false"),

@@ -111,17 +111,22 @@ start_step() {
         name=${name##*/}
         if [[ $name =~ ^[0-9]+$ ]] && ((name > 2 && name < 255)); then exec {name}>&-; fi
     done
+    # The processes of ours in the job; the rest are those that the way out is for (company.py).
+    export HPCPROXY_HOLDER=1
     exec srun "${options[@]}" /bin/bash -p "$home/tunnel.sh" hold "$job" "$restart" "$2"
 }
 
-# Read what the holders have said so far into `ready` (a count), `why` (by node), `hopeless` and `modes`.
+# Read what the holders have said so far into `ready` (a count), `why` (by node), `hopeless`, `modes` and `step`.
 read_said() {
     local verb name layer text
     ready=0 hopeless=0 modes=
     while read -r verb name layer text; do
         [[ $name =~ ^[A-Za-z0-9._-]+$ ]] || continue
         case $verb in
-            mode) [[ $modes == *"$layer"* ]] || modes+=$layer ;;
+            mode)
+                [[ $modes == *"$layer"* ]] || modes+=$layer
+                if [[ $text =~ ^[0-9]+\.[0-9]+$ ]]; then step=$text; fi
+                ;;
             ready) ready=$((ready + 1)) && unset "why[$name]" ;;
             failed) why[$name]="$layer: $text" ;;
             gave-up) why[$name]="$layer: $text" hopeless=1 ;;
@@ -144,24 +149,38 @@ explain() {
     complain "$sentence"
 }
 
-# End the step and wait for it: by USR1, which srun hands to the holders, and if that is not enough by TERM.
+# End the step and wait for it: by SIGURG to the holders, and if that is not enough by force.
 end_step() {
-    local signal tries
-    for signal in USR1 TERM KILL; do
-        for ((tries = 0; tries < 40; tries++)); do
-            # Again and again: a holder that is just becoming the gate does not hear it.
-            if ((tries % 5 == 0)); then kill -"$signal" "$srun_pid" 2>/dev/null || break 2; fi
-            kill -0 "$srun_pid" 2>/dev/null || break 2
-            sleep 0.05
-        done
+    local tries
+    for ((tries = 0; tries < 80; tries++)); do
+        kill -0 "$srun_pid" 2>/dev/null || return 0
+        read_said
+        # Again and again: a holder that has only begun does not hear it.
+        if [[ -n $step ]]; then
+            if ((tries == 40)); then scancel --quiet "$step" 2>/dev/null || :; fi
+            if ((tries % 10 == 0)); then scancel --quiet --signal=URG "$step" 2>/dev/null || :; fi
+        elif ((tries == 0)); then
+            # Not one has said a word. srun hears USR1 for its step, and what only begins ends of it.
+            kill -USR1 "$srun_pid" 2>/dev/null || :
+        fi
+        if ((tries == 40)); then kill -TERM "$srun_pid" 2>/dev/null || :; fi
+        sleep 0.05
     done
+    kill -KILL "$srun_pid" 2>/dev/null || :
+}
+
+# A pause of $1 seconds without a process for it, which would cost a busy node as much as the pause is meant to save it:
+# nobody ever writes to that pipe. Elsewhere than in a waiting loop nothing depends on it.
+pause() {
+    if [[ -z $quiet ]]; then exec {quiet}<> <(:); fi
+    read -r -t "$1" -u "$quiet" || :
 }
 
 # Start the step in mode $1 (`ssh`, or nothing to let each node choose) and wait for it. Returns 0 when all nodes are
 # ready, 2 if they chose differently, 1 if there is no way out, which has then been said.
 try_step() {
     local -A why=()
-    local ready=0 hopeless=0 modes='' work srun_pid deadline=$((SECONDS + ready_timeout_s))
+    local ready=0 hopeless=0 modes='' step='' work srun_pid deadline=$((SECONDS + ready_timeout_s))
     work=$(mktemp -d -- "$state_base/hpcproxy-start-XXXXXXXX") || { complain "no directory can be made in $state_base" && return 1; }
     # What the step says is read while it is written; without a name the files are gone with their last reader.
     exec 3<>"$work/said" 4<>"$work/errors"
@@ -183,7 +202,7 @@ try_step() {
             return 1
         fi
         kill -0 "$srun_pid" 2>/dev/null || break
-        sleep 0.05
+        pause 0.01
     done
     read_said
     end_step
@@ -198,7 +217,7 @@ await_prologs() {
     while ((SECONDS < deadline)) && holder_lives "$state"; do
         read_text "$run_base/holders/$job.$restart.said"
         case $'\n'$text in *$'\n'ready\ *) return 0 ;; esac
-        sleep 0.05
+        pause 0.02
     done
     holder_lives "$state"
 }
@@ -260,7 +279,7 @@ stop() {
     sum_up
     # The Prolog's ends with the job, by the Epilog.
     if [[ $state == "$run_base"/* ]]; then return 0; fi
-    if [[ ${HPCPROXY_STEP-} =~ ^[0-9]+\.[0-9]+$ ]]; then scancel --quiet --signal=USR1 "$HPCPROXY_STEP" 2>/dev/null || :; fi
+    if [[ ${HPCPROXY_STEP-} =~ ^[0-9]+\.[0-9]+$ ]]; then scancel --quiet --signal=URG "$HPCPROXY_STEP" 2>/dev/null || :; fi
     for ((tries = 0; tries < 100; tries++)); do
         holder_lives "$state" || return 0
         sleep 0.05
@@ -268,7 +287,7 @@ stop() {
     printf 'hpcproxy: the way out is still up; Slurm ends it with the job\n' >&2
 }
 
-state='' caller=${2-} job=${SLURM_JOB_ID-} restart=${SLURM_RESTART_COUNT:-0}
+state='' quiet='' caller=${2-} job=${SLURM_JOB_ID-} restart=${SLURM_RESTART_COUNT:-0}
 if ! [[ $job =~ ^[0-9]{1,10}$ && $restart =~ ^[0-9]{1,10}$ ]]; then
     complain 'this is no Slurm job (SLURM_JOB_ID is not set)'
     exit 1

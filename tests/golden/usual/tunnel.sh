@@ -10,6 +10,7 @@ scheme=socks5h
 identity=''
 connect_timeout_s=10
 retry_max_s=30
+linger_s=''
 bypass_private=1
 cipher_option='Ciphers=^aes128-gcm@openssh.com'
 probe_target=127.0.0.1:1
@@ -396,6 +397,77 @@ write_env() {
 }
 
 # shellcheck shell=bash
+# The job's other processes on this node, for where ssh itself listens; company.py and ending.py do the same for the gate.
+
+# Set `others` to how many processes of this user belong to the job and are not ours: by their environment, or by their
+# cgroup, for one that writes its title has none that could be read. A shell of somebody who logged in does not count.
+# One that cannot be read counts as not there: a way out that stays too long keeps the node from the next job.
+count_others() {
+    local file line
+    others=0
+    while read -r file; do
+        file=${file%/*}
+        [[ -O $file ]] || continue
+        read -r line 2>/dev/null <"$file/stat" || continue
+        case ${line##*) } in Z* | X*) continue ;; esac
+        if grep -q -z '^HPCPROXY_HOLDER=' "$file/environ" 2>/dev/null; then continue; fi
+        if grep -q /step_extern "$file/cgroup" 2>/dev/null; then continue; fi
+        others=$((others + 1))
+    done < <(
+        grep -l -z -x "SLURM_JOB_ID=$job" /proc/[0-9]*/environ 2>/dev/null || :
+        grep -l -E "/job_$job(/|\$)" /proc/[0-9]*/cgroup 2>/dev/null || :
+    )
+}
+
+# Set `linger` to the seconds that the way out may stay after SIGTERM.
+linger_seconds() {
+    local file key value
+    linger=$linger_s
+    [[ -z $linger ]] || return 0
+    linger=28
+    for file in "${SLURM_CONF-}" /etc/slurm/slurm.conf /run/slurm/conf/slurm.conf /etc/slurm-llnl/slurm.conf; do
+        [[ -r $file ]] || continue
+        while IFS='=' read -r key value; do
+            if [[ ${key,,} =~ ^[[:space:]]*killwait[[:space:]]*$ && $value =~ ^[[:space:]]*([0-9]{1,5}) ]]; then
+                linger=$((10#${BASH_REMATCH[1]} - 2))
+            fi
+        done <"$file"
+        break
+    done
+    if ((linger < 0)); then linger=0; fi
+}
+
+# Wait until no other process of the job is here, at most `linger` seconds, then end the holder by SIGURG; return without
+# that if the job goes on after all, for SIGTERM is also sent as a warning (preemption with a grace time).
+outstay_nobody() {
+    local others linger end pid=$BASHPID
+    trap - EXIT URG HUP
+    trap '' TERM INT USR1 USR2
+    linger_seconds
+    end=$((SECONDS + linger))
+    while count_others && ((others)); do
+        if ((SECONDS >= end - (linger > 7 ? 2 : linger / 4))); then
+            if ((linger)) && job_goes_on; then
+                log 'the job goes on, and so does its way out'
+                return 0
+            fi
+            break
+        fi
+        sleep 0.2
+    done
+    kill -URG "$$"
+}
+
+# True if Slurm says that the job is running. In doubt it is at its end.
+job_goes_on() {
+    local id status
+    while read -r id status; do
+        if [[ $id == "$job" ]]; then case $status in RUNNING | SUSPENDED) return 0 ;; esac fi
+    done < <(timeout 2 squeue --noheader --jobs="$job" --format='%A %T' 2>/dev/null)
+    return 1
+}
+
+# shellcheck shell=bash
 # Holds the way out of one job on one node, or probes the jump hosts.
 #
 #   tunnel.sh hold JOB RESTART [ssh]   as a background step of the job, one on each node; `ssh`: without the gate
@@ -407,28 +479,33 @@ write_env() {
 # The gate (agent.pyz) listens at ADDRESS:PORT and holds ssh; where there is no python3 for it, or with `gate: false`,
 # ssh itself listens (`ssh -N -D ADDRESS:PORT`) and a loop here keeps it up.
 #
-# `hold` speaks on stdout: `mode NODE gate|ssh`, `ready NODE JUMP` once, `failed NODE LAYER JUMP: REASON` for each new
-# reason, `gave-up …` when no waiting will help; it then exits 0, for a step that fails would mark the job. SIGTERM and
-# SIGUSR1 end it.
+# `hold` speaks on stdout: `mode NODE gate|ssh STEP`, `ready NODE JUMP` once, `failed NODE LAYER JUMP: REASON` for each new
+# reason, `gave-up …` when no waiting will help; it then exits 0, for a step that fails would mark the job. In a job SIGURG
+# ends it at once, and SIGTERM once no other process of the job is on the node (company.sh); in a shell both at once, and
+# SIGINT and SIGUSR1 too.
 
 PATH=$PATH:/usr/local/bin:/usr/bin:/bin
 # A module's or conda's libraries are not the ones that the system's ssh was built with.
 unset LD_LIBRARY_PATH LD_PRELOAD
+# In all processes of ours, and in no other of the job: the agent and company.sh know them by it.
+export HPCPROXY_HOLDER=1
 umask 077
 
-ending='' ssh_pid='' pause_pid='' state='' said='' ready=0 reconnects=-1 since=0 last_error='' current_jump=''
+ending='' told='' woken='' launching='' company_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 reconnects=-1 since=0 last_error='' current_jump=''
 
 end() {
-    ending=1
-    if [[ -n $ssh_pid ]]; then kill "$ssh_pid" 2>/dev/null || :; fi
+    ending=1 woken=1
+    # By HUP: what Slurm sends to all processes of a job, ssh does not heed (start_ssh).
+    if [[ -n $ssh_pid ]]; then kill -HUP "$ssh_pid" 2>/dev/null || :; fi
     if [[ -n $pause_pid ]]; then kill "$pause_pid" 2>/dev/null || :; fi
+    if [[ -n $company_pid ]]; then kill -HUP "$company_pid" 2>/dev/null || :; fi
 }
 
 # Runs at every exit; $1 is the exit code. A holder that fails by a mistake of ours says so and does not mark the job.
 clean_up() {
     if (($1)) && [[ -z $ending ]]; then say "gave-up ${node-} holder it ended by an error of its own, code $1"; fi
     end
-    if [[ -n $ssh_pid ]]; then wait "$ssh_pid" 2>/dev/null || :; fi
+    end_ssh
     # The Prolog's directory stands in one of root's, whose Epilog removes what stays.
     if [[ -n $state ]]; then rm -rf -- "$state" 2>/dev/null || :; fi
     exit 0
@@ -447,10 +524,65 @@ log() {
 
 # An interruptible pause of $1 seconds: the traps run at `wait`.
 pause() {
+    woken='' launching=1
     sleep "$1" &
-    pause_pid=$!
+    pause_pid=$! launching=''
+    heed
     wait "$pause_pid" 2>/dev/null || :
+    if [[ -n $woken ]]; then kill "$pause_pid" 2>/dev/null || :; fi
     pause_pid=''
+}
+
+# Slurm's SIGTERM.
+tell() {
+    told=1 woken=1
+    [[ -n $launching ]] || heed
+}
+
+# If there was one, have somebody watch for the moment when nobody of the job is left here. Not by the trap where that would
+# change `$!` under who has just started something.
+heed() {
+    [[ -n $told && -z $ending ]] || return 0
+    told=''
+    if [[ -n $company_pid ]] && kill -0 "$company_pid" 2>/dev/null; then return 0; fi
+    log "told to end; stays while other processes of the job are here"
+    outstay_nobody &
+    company_pid=$!
+}
+
+# Start `command` with its stderr in ssh.log. Slurm sends SIGTERM to all processes of a job that ends, and users send
+# other signals to them: ssh serves on. It goes with the holder, where the system knows how.
+start_ssh() {
+    launching=1
+    (
+        trap '' TERM INT QUIT USR1 USR2
+        exec ${follow[@]+"${follow[@]}"} "${command[@]}" </dev/null >/dev/null 2>"$state/ssh.log"
+    ) &
+    ssh_pid=$! launching=''
+    heed
+}
+
+# Wait for the end of ssh. A trap ends every `wait`, whatever it waits for.
+await_ssh() {
+    while [[ -z $ending ]]; do
+        woken=''
+        wait "$ssh_pid" 2>/dev/null || :
+        [[ -n $woken ]] || break
+    done
+}
+
+# ssh is gone: told to end, or after a second by force.
+end_ssh() {
+    local tries
+    [[ -n $ssh_pid ]] || return 0
+    kill -HUP "$ssh_pid" 2>/dev/null || :
+    for ((tries = 0; tries < 50; tries++)); do
+        kill -0 "$ssh_pid" 2>/dev/null || break
+        sleep 0.02
+    done
+    if ((tries == 50)); then kill -KILL "$ssh_pid" 2>/dev/null || :; fi
+    wait "$ssh_pid" 2>/dev/null || :
+    ssh_pid=''
 }
 
 # Write status.json: what `hpcproxy status` reads. By rename, so that no reader sees half of it.
@@ -469,6 +601,12 @@ write_status() {
 # `command -v` also finds what may not be run.
 has_ssh() {
     [[ -x $(command -v ssh) ]]
+}
+
+# Set `follow` to the words that end ssh when this process is gone, killed or not, where there is such a program.
+find_follow() {
+    follow=()
+    if setpriv --pdeathsig HUP true 2>/dev/null; then follow=(setpriv --pdeathsig HUP); fi
 }
 
 # Set `cipher` to the words that put AES-GCM first, or to nothing. Asked of ssh itself: an older one does not know the
@@ -511,17 +649,14 @@ hold_through() {
     local jump=$1 up=1
     rm -f -- "$state/ctl"
     ssh_command "$jump" -N -M -S "$state/ctl" -D "$address:$port"
-    "${command[@]}" </dev/null >/dev/null 2>"$state/ssh.log" &
-    ssh_pid=$!
+    start_ssh
     if await_master && probe_master; then
         up=0
         came_up "$jump"
-        wait "$ssh_pid" 2>/dev/null || :
+        await_ssh
         went_down
     fi
-    kill "$ssh_pid" 2>/dev/null || :
-    wait "$ssh_pid" 2>/dev/null || :
-    ssh_pid=''
+    end_ssh
     return "$up"
 }
 
@@ -631,7 +766,7 @@ make_state() {
 
 # Become the gate, for user $1: same pid, same state directory, which it removes at its end.
 hand_over() {
-    local words=(
+    local held_back=() words=(
         hold --config "$home/agent.json" --address "$address" --port "$port" --state "$state" --node "$node" --uid "$1"
     )
     cipher_words
@@ -639,9 +774,15 @@ hand_over() {
     reason=''
     look_at_key
     if [[ -n $reason ]]; then words+=(--key-note "$reason"); fi
-    # A signal that comes before the gate has its handlers must not end it with its state left behind; job.sh repeats it.
+    if [[ $job != shell ]]; then words+=(--job "$job"); fi
+    # A signal that comes before the gate has its handlers must not end it with its state left behind. Where `env` cannot
+    # hold them back (before coreutils 8.31) the gate does so as soon as it runs.
+    if env --block-signal='TERM,URG,INT,USR1' true 2>/dev/null; then
+        held_back=(env --block-signal='TERM,URG,INT,USR1')
+    fi
     trap '' USR1
-    exec "$python" -I "$home/agent.pyz" "${words[@]}"
+    [[ -z $ending ]] || return 0
+    exec ${held_back[@]+"${held_back[@]}"} "$python" -I "$home/agent.pyz" "${words[@]}"
 }
 
 begin_hold() {
@@ -650,8 +791,11 @@ begin_hold() {
     [[ $1 == shell || $1 =~ ^[0-9]{1,10}$ ]] && [[ $2 =~ ^[0-9]{1,10}$ ]] || exit 2
     node=${SLURMD_NODENAME:-${HOSTNAME%%.*}}
     [[ $node =~ ^[A-Za-z0-9._-]+$ ]] || node=unnamed
-    trap end TERM USR1 INT
-    trap '' HUP PIPE
+    trap end TERM URG
+    if [[ $job == shell ]]; then trap end USR1 INT; else trap 'woken=1' USR1 INT; fi
+    # Not '', which ssh would inherit and never end.
+    trap 'woken=1' HUP
+    trap '' PIPE
     trap 'clean_up $?' EXIT
     ((${#jump_names[@]})) || give_up 'configuration no jump host is configured; run: hpcproxy init --jump USER@HOST'
     has_ssh || give_up 'ssh there is no ssh on this node; ask for the OpenSSH client'
@@ -668,10 +812,13 @@ begin_hold() {
         if [[ $3 == ssh ]]; then where='some node of this job'; fi
         log "no python3 of 3.6 or later for the gate on $where; ssh itself listens"
     fi
-    say "mode $node $mode"
+    say "mode $node $mode${SLURM_STEP_ID:+ $job.$SLURM_STEP_ID}"
     if [[ -z $4 ]]; then yield_to_older; fi
     [[ -z $ending ]] || return 0
     if [[ $mode == ssh ]]; then
+        if [[ $job != shell ]]; then trap tell TERM; fi
+        trap 'woken=1' USR2
+        find_follow
         hold
     else
         hand_over "${5:-$UID}"

@@ -1,0 +1,70 @@
+# shellcheck shell=bash
+# The job's other processes on this node, for where ssh itself listens; company.py and ending.py do the same for the gate.
+
+# Set `others` to how many processes of this user belong to the job and are not ours: by their environment, or by their
+# cgroup, for one that writes its title has none that could be read. A shell of somebody who logged in does not count.
+# One that cannot be read counts as not there: a way out that stays too long keeps the node from the next job.
+count_others() {
+    local file line
+    others=0
+    while read -r file; do
+        file=${file%/*}
+        [[ -O $file ]] || continue
+        read -r line 2>/dev/null <"$file/stat" || continue
+        case ${line##*) } in Z* | X*) continue ;; esac
+        if grep -q -z '^HPCPROXY_HOLDER=' "$file/environ" 2>/dev/null; then continue; fi
+        if grep -q /step_extern "$file/cgroup" 2>/dev/null; then continue; fi
+        others=$((others + 1))
+    done < <(
+        grep -l -z -x "SLURM_JOB_ID=$job" /proc/[0-9]*/environ 2>/dev/null || :
+        grep -l -E "/job_$job(/|\$)" /proc/[0-9]*/cgroup 2>/dev/null || :
+    )
+}
+
+# Set `linger` to the seconds that the way out may stay after SIGTERM.
+linger_seconds() {
+    local file key value
+    linger=$linger_s
+    [[ -z $linger ]] || return 0
+    linger=28
+    for file in "${SLURM_CONF-}" /etc/slurm/slurm.conf /run/slurm/conf/slurm.conf /etc/slurm-llnl/slurm.conf; do
+        [[ -r $file ]] || continue
+        while IFS='=' read -r key value; do
+            if [[ ${key,,} =~ ^[[:space:]]*killwait[[:space:]]*$ && $value =~ ^[[:space:]]*([0-9]{1,5}) ]]; then
+                linger=$((10#${BASH_REMATCH[1]} - 2))
+            fi
+        done <"$file"
+        break
+    done
+    if ((linger < 0)); then linger=0; fi
+}
+
+# Wait until no other process of the job is here, at most `linger` seconds, then end the holder by SIGURG; return without
+# that if the job goes on after all, for SIGTERM is also sent as a warning (preemption with a grace time).
+outstay_nobody() {
+    local others linger end pid=$BASHPID
+    trap - EXIT URG HUP
+    trap '' TERM INT USR1 USR2
+    linger_seconds
+    end=$((SECONDS + linger))
+    while count_others && ((others)); do
+        if ((SECONDS >= end - (linger > 7 ? 2 : linger / 4))); then
+            if ((linger)) && job_goes_on; then
+                log 'the job goes on, and so does its way out'
+                return 0
+            fi
+            break
+        fi
+        sleep 0.2
+    done
+    kill -URG "$$"
+}
+
+# True if Slurm says that the job is running. In doubt it is at its end.
+job_goes_on() {
+    local id status
+    while read -r id status; do
+        if [[ $id == "$job" ]]; then case $status in RUNNING | SUSPENDED) return 0 ;; esac fi
+    done < <(timeout 2 squeue --noheader --jobs="$job" --format='%A %T' 2>/dev/null)
+    return 1
+}

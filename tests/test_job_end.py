@@ -1,0 +1,199 @@
+"""The end of a job as Slurm brings it about: SIGTERM to every process, and what the way out does while others go on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from hpcproxy import verify
+from tests import servers
+from tests.holder import Holder
+from tests.sshd import Sshd
+from tests.waiting import until
+
+FOR_THE_USER = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def rank(job: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Have a process of `job` that does not heed SIGTERM."""
+    environ = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": job, **more}
+    with subprocess.Popen(["sleep", "600"], env=environ, stdin=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _fetch(url: str) -> str:
+    with servers.internet() as internet:
+        return verify.fetch_address(url, internet, 20).address
+
+
+def _terminate(holder: Holder) -> None:
+    """What Slurm does: SIGTERM to each process of the step."""
+    for pid in (*holder.ssh_pids, holder.process.pid):
+        os.kill(pid, signal.SIGTERM)
+
+
+def _says(holder: Holder, words: str) -> Callable[[], bool]:
+    return lambda: words in (holder.state / "log").read_text()
+
+
+@pytest.fixture
+def slurm_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """slurm_says(state) has `squeue` say so of every job that it is asked about."""
+
+    def say(state: str) -> None:
+        directory = tmp_path / "slurm"
+        directory.mkdir()
+        text = f"""#!/bin/bash
+[[ "$*" == "--noheader --jobs="*" --format=%A %T" ]] || exit 1
+job=${{2#--jobs=}}
+printf '1%s RUNNING\\n%s {state}\\n' "$job" "$job"
+"""
+        (directory / "squeue").write_text(text)
+        (directory / "squeue").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+
+    return say
+
+
+def test_it_stays_while_a_process_of_the_job_lives_and_not_longer(hold: Callable[..., Holder], jump_host: Sshd) -> None:
+    holder = hold(**jump_host.settings)
+    holder.line("ready")
+    ssh = holder.ssh_pids
+    with rank(holder.job):
+        _terminate(holder)
+        until(_says(holder, "told to end"), "it stays")
+        _terminate(holder)
+        assert _fetch(holder.url) == "203.0.113.7"
+        assert holder.ssh_pids == ssh
+    assert holder.process.wait(30) == 0
+    assert holder.left_behind() == []
+
+
+def test_an_ssh_that_dies_meanwhile_comes_back(hold: Callable[..., Holder], jump_host: Sshd) -> None:
+    holder = hold(**jump_host.settings)
+    holder.line("ready")
+    with rank(holder.job):
+        _terminate(holder)
+        until(_says(holder, "told to end"), "it stays")
+        os.kill(holder.ssh_pids[0], signal.SIGKILL)
+        until(lambda: holder.status()["reconnects"] == 1 and holder.status()["ready"], "it is up again")
+        assert _fetch(holder.url) == "203.0.113.7"
+    assert holder.process.wait(30) == 0
+    assert holder.left_behind() == []
+
+
+@pytest.mark.parametrize(
+    "others",
+    [lambda _job: rank("1"), lambda job: rank(job, HPCPROXY_HOLDER="1"), lambda job: rank(f"{job}0")],
+    ids=["another job's", "our own", "a longer id's"],
+)
+def test_whose_processes_do_not_count(
+    others: Callable[[str], AbstractContextManager[object]], hold: Callable[..., Holder], jump_host: Sshd
+) -> None:
+    holder = hold(**jump_host.settings, linger_s=600)
+    holder.line("ready")
+    with others(holder.job):
+        assert holder.end() == 0
+        assert holder.left_behind() == []
+
+
+def test_a_process_that_ended_and_was_not_reaped_does_not_count(hold: Callable[..., Holder], jump_host: Sshd) -> None:
+    holder = hold(**jump_host.settings, linger_s=600)
+    holder.line("ready")
+    with rank(holder.job) as process:
+        process.send_signal(signal.SIGKILL)
+        until(lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2][0] == "Z", "it is a zombie")
+        assert holder.end() == 0
+    assert holder.left_behind() == []
+
+
+@pytest.mark.parametrize("linger_s", [0, 1])
+def test_it_does_not_stay_longer_than_linger_s(
+    linger_s: int, hold: Callable[..., Holder], jump_host: Sshd, slurm_says: Callable[[str], None]
+) -> None:
+    slurm_says("COMPLETING")
+    holder = hold(**jump_host.settings, linger_s=linger_s)
+    holder.line("ready")
+    with rank(holder.job) as process:
+        assert holder.end() == 0
+        assert process.poll() is None
+        assert holder.left_behind() == []
+
+
+def test_linger_s_is_what_kill_wait_leaves(
+    hold: Callable[..., Holder], jump_host: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slurm.conf").write_text("ClusterName=c\n#KillWait=600\n  killwait = 3 # seconds\nMailProg=/x\n")
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+    holder = hold(**jump_host.settings)
+    holder.line("ready")
+    with rank(holder.job):
+        assert holder.end() == 0
+
+
+def test_a_sigterm_that_was_a_warning_does_not_end_it(
+    hold: Callable[..., Holder], jump_host: Sshd, slurm_says: Callable[[str], None]
+) -> None:
+    slurm_says("RUNNING")
+    holder = hold(**jump_host.settings, linger_s=1)
+    holder.line("ready")
+    with rank(holder.job):
+        _terminate(holder)
+        until(_says(holder, "the job goes on"), "Slurm was asked")
+        assert _fetch(holder.url) == "203.0.113.7"
+    _terminate(holder)
+    assert holder.process.wait(30) == 0
+    assert holder.left_behind() == []
+
+
+def test_signals_that_a_user_sends_to_his_job_are_nothing_to_it(hold: Callable[..., Holder], jump_host: Sshd) -> None:
+    holder = hold(**jump_host.settings)
+    holder.line("ready")
+    ssh = holder.ssh_pids
+    for number in FOR_THE_USER:
+        holder.process.send_signal(number)
+        if number != signal.SIGHUP:  # by which ssh is ended; Slurm sends it to nobody
+            os.kill(ssh[0], number)
+    assert _fetch(holder.url) == "203.0.113.7"
+    assert holder.ssh_pids == ssh
+    assert holder.process.poll() is None
+    assert holder.end(signal.SIGURG) == 0
+    assert holder.left_behind() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGURG])
+@pytest.mark.parametrize("word", ["env", "python3", "status.json"])
+def test_a_signal_while_it_becomes_the_gate_leaves_nothing(
+    word: str, number: signal.Signals, hold: Callable[..., Holder], jump_host: Sshd, mode: str
+) -> None:
+    """At its beginning: when its state is there, when the gate is being loaded, when that has its handlers."""
+    if mode == "ssh":
+        word = "status.json"
+    holder = hold(**jump_host.settings)
+    base = Path(os.environ["TMPDIR"])
+    if word == "python3":
+        until(lambda: "python3" in Path(f"/proc/{holder.process.pid}/cmdline").read_text(), "the gate begins")
+    else:
+        until(lambda: list(base.glob(f"hpcproxy-{holder.job}.0-*/{word}")), f"there is {word}")
+    assert holder.end(number) == 0
+    assert holder.left_behind() == []
+
+
+def test_without_the_gate_ssh_goes_with_a_holder_that_is_killed(hold: Callable[..., Holder], jump_host: Sshd) -> None:
+    holder = hold(**jump_host.settings)
+    holder.line("ready")
+    (ssh,) = holder.ssh_pids
+    holder.process.kill()
+    holder.process.wait()
+    until(lambda: not Path(f"/proc/{ssh}").exists(), "ssh is gone")
