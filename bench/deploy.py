@@ -334,7 +334,8 @@ def _install_others(place: Path) -> str:
 
 
 def _round_trips(host: str, argv: list[str]) -> int:
-    """How often the direction of payload turns from the host's to ours, in one run."""
+    """How often the direction of payload turns from the host's to ours, in a run that finds nothing to change."""
+    _run(argv)
     sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
     sniffer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
     sniffer.bind(("lo", 0x0800))
