@@ -117,15 +117,16 @@ def _servers(work: Path, count: int) -> Iterator[list[str]]:
         subprocess.run(["umount", "--lazy", str(work / "hosts")], check=True)
 
 
-# What every session runs in: a root of the host's own. ForceCommand comes before sftp, so it is asked for here.
+# What every session runs in: a root of the host's own, and nothing of what this machine's root has in .bashrc.
+# ForceCommand comes before sftp, so it is asked for here.
 SESSION = """#!/bin/bash
 read -r _ _ host _ <<<"$SSH_CONNECTION"
 command=$SSH_ORIGINAL_COMMAND
 [[ $command != internal-sftp ]] || command=/usr/lib/openssh/sftp-server
-exec unshare --mount /bin/bash -c '
+exec unshare --mount /bin/bash --norc -c '
 mount -t overlay overlay -o lowerdir=/,upperdir="$0"/up,workdir="$0"/work "$0"/root &&
     mount --rbind /proc "$0"/root/proc && mount --rbind /dev "$0"/root/dev &&
-    exec chroot "$0"/root /bin/bash -c "$1"
+    exec chroot "$0"/root /bin/bash --norc -c "$1"
 ' {hosts}/"$host" "$command"
 """
 
@@ -333,7 +334,8 @@ def _install_others(place: Path) -> str:
 
 
 def _round_trips(host: str, argv: list[str]) -> int:
-    """How often the direction of payload turns from the host's to ours, in one run."""
+    """How often the direction of payload turns from the host's to ours, in a run that finds nothing to change."""
+    _run(argv)
     sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
     sniffer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
     sniffer.bind(("lo", 0x0800))

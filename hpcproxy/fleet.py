@@ -13,6 +13,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from hpcproxy.errors import UsageError
 from hpcproxy.report import console, number, results, say, table, verb
@@ -60,7 +61,8 @@ def _with_progress(run: Run, title: str, body: Callable[[Callable[[HostOutcome],
         def hear(outcome: HostOutcome) -> None:
             progress.advance(bar)
             if outcome.word in ("failed", "unreached"):
-                progress.console.print(f"{outcome.host}: {outcome.cause}", style="red", markup=False, highlight=False)
+                # A style of `print` would be the bar's too.
+                progress.console.print(Text(f"{outcome.host}: {outcome.cause}", "red"), soft_wrap=True)
 
         return body(hear)
 

@@ -60,7 +60,7 @@ run() {
         return 0
     fi
     [[ $code == 0 ]] || breach "$1 ends with code $code; anything but 0 drains the node"
-    ((ended - began <= slow_ms)) || breach "$1 takes $((ended - began)) ms; slurmd may give it $slow_ms"
+    ((ended - began <= slow_ms)) || breach "$1 takes longer than $slow_ms ms; slurmd may give it no more"
 }
 
 # What slurmd would trip over in the directory of $1: it runs every file there, the last name first, and none after one
@@ -128,7 +128,7 @@ main() {
     fi
     rm -rf -- "$work"
     if ((breaches)); then
-        answer "done failed $breaches breaches of Slurm's contract"
+        answer "done failed Slurm's contract is broken: $breaches times"
     else
         answer 'done unchanged'
     fi

@@ -299,11 +299,13 @@ facts() {
     if [[ -r $store/previous/manifest ]]; then answer 'fact previous yes'; fi
 }
 
-# End the ways out of jobs that run here: their Epilog is about to go.
+# End the ways out of jobs that run here: their Epilog is about to go. URG and TERM as there: at once, and one that is only
+# beginning too.
 end_holders() {
     local record pid since
     for record in "$run_base"/holders/*.*[0-9]; do
         if read -r pid since 2>/dev/null <"$record" && start_time "$pid" && [[ $started == "$since" ]]; then
+            kill -URG "$pid"
             kill -TERM "$pid"
         fi
     done

@@ -112,7 +112,7 @@ BREACHES = {
     "not there": (EPILOG, lambda path: path.unlink(), "is missing"),
     "writable for others": (PROLOG, lambda path: path.chmod(0o757), "must be root's, mode 0755"),
     "never ends": (EPILOG, _script("sleep 60"), "is not over after 2 s"),
-    "slow": (EPILOG, _script("sleep 1.2"), "ms; slurmd may give it 1000"),
+    "slow": (EPILOG, _script("sleep 1.2"), "takes longer than 1000 ms; slurmd may give it no more"),
     "prints what Slurm does not know": (TASK_PROLOG, _script("echo hello"), "prints what Slurm does not know: hello"),
     "fails a task": (TASK_PROLOG, _script("exit 1"), "ends with code 1; anything but 0"),
     "leaves state": (EPILOG, _script("true"), "leaves the job's state behind"),

@@ -25,13 +25,13 @@ from .researcher import until
 REPOSITORY = Path(__file__).resolve().parents[2]
 JUMP = "192.0.2.1"
 
-# A session's root is the host's own: an overlay on `/`.
+# A session's root is the host's own: an overlay on `/`. What this machine's root has in his .bashrc is not read.
 _SESSION = """#!/bin/bash
 read -r _ _ host _ <<<"$SSH_CONNECTION"
-exec unshare --mount /bin/bash -c '
+exec unshare --mount /bin/bash --norc -c '
 mount -t overlay overlay -o lowerdir=/,upperdir="$0"/up,workdir="$0"/work "$0"/root &&
     mount --rbind /proc "$0"/root/proc && mount --rbind /dev "$0"/root/dev &&
-    exec chroot "$0"/root /bin/bash -c "$2$1"
+    exec chroot "$0"/root /bin/bash --norc -c "$2$1"
 ' {hosts}/"$host" "$SSH_ORIGINAL_COMMAND" "$(cat {hosts}/"$host"/before 2>/dev/null)"
 """
 _CONFIG = """
