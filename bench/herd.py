@@ -1,6 +1,6 @@
 """Many ways out opened at the same moment against one stock sshd, MaxStartups 10:30:100. Needs root.
 
-    python bench/herd.py [--count 512] [--without-gate N] [--wait 300]
+    python bench/herd.py [--count 512] [--without-gate N] [--wait 900]
 
 Four herds in turn, each in the same network namespace, of `--count` tunnels:
   naive     plain `ssh -N -D`, all at once, as a script would
@@ -94,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=512)
     parser.add_argument("--without-gate", type=int, default=0)
-    parser.add_argument("--wait", type=float, default=300, help="seconds a herd is waited for at most (default 300)")
+    parser.add_argument("--wait", type=float, default=900, help="seconds a herd is waited for at most (default 900)")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not options.inside:
