@@ -7,8 +7,8 @@ nobody else can take the port. It is the process that `pid` names; what it is se
 import gc
 import os
 import signal
+import sys
 import time
-import traceback
 from typing import Callable, NamedTuple, Optional, Set
 
 from .ending import HEEDED
@@ -61,8 +61,8 @@ def live(work: Callable[[Life], int], life: Life) -> None:
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
         code = work(life)
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
     finally:
         os._exit(code)
 
