@@ -5,15 +5,32 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
 from hpcproxy.lab import Lab
 
 from . import mixed, soak
+from .ending_acts import SLEEP
 from .ending_cases import CASES
-from .endings import AT_ONCE, GATE, SSH, Case, Runs, Way, add_partitions, hold_to_page, play_all, spec, wanted
-from .researcher import Researcher, until
+from .endings import (
+    AT_ONCE,
+    GATE,
+    KILL_WAIT_S,
+    PLAIN,
+    SSH,
+    Case,
+    Run,
+    Runs,
+    Way,
+    add_partitions,
+    hold_to_page,
+    play_all,
+    spec,
+    wanted,
+)
+from .researcher import FETCH, Researcher, until
 from .watch import Watch
 
 pytestmark = pytest.mark.lab
@@ -58,6 +75,15 @@ def runs(ends: Lab, watch: Watch, request: pytest.FixtureRequest) -> Iterator[Ru
 def test_it_ends(pair: tuple[Case, Way], runs: Runs) -> None:
     run = runs[pair[0].name, pair[1].name].result()
     print(" | ".join(run.row()))
+
+
+@pytest.mark.parametrize("pair", [PAIRS[IDS.index(f"scancel, {way.name}")] for way in (GATE, SSH)], ids=["gate", "ssh"])
+def test_alone_it_does_not_lengthen_the_end(pair: tuple[Case, Way], runs: Runs, ends: Lab, watch: Watch) -> None:
+    run = runs[pair[0].name, pair[1].name].result()
+    plain = Run(replace(pair[0], body=SLEEP.replace(FETCH, "true"), output=("up", "up")), PLAIN, ends, watch)
+    plain.play()
+    longer_s = watch.of(run.job).completing_s - watch.of(plain.job).completing_s
+    assert longer_s < (KILL_WAIT_S - 2) / 2, "it has not stayed until KillWait is nearly over"
 
 
 def test_the_page_has_the_table(runs: Runs) -> None:
