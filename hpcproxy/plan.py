@@ -17,6 +17,9 @@ SOURCED_MODE = 0o600
 # Where the Prolog keeps the state of jobs, on every node. Root's: what lies in it cannot be put there by anybody else.
 RUN = Path("/run/hpcproxy")
 
+# Where an admin's roll-out puts the scripts and the agent, on every node.
+PROGRAMS = Path("/usr/libexec/hpcproxy")
+
 PROLOG, EPILOG, TASK_PROLOG = "prolog", "epilog", "taskprolog"
 AGENT_SETTINGS = "agent.json"
 AGENT_PROGRAM = "agent.pyz"

@@ -10,6 +10,7 @@ from hpcproxy.plan import (
     AGENT_PROGRAM,
     AGENT_SETTINGS,
     EPILOG,
+    PROGRAMS,
     PROLOG,
     TASK_PROLOG,
     Artifact,
@@ -18,7 +19,6 @@ from hpcproxy.plan import (
     script_values,
 )
 
-PROGRAMS = Path("/usr/libexec/hpcproxy")
 SETTINGS = Path("/etc/hpcproxy")
 PROFILE = Path("/etc/profile.d/hpcproxy.sh")
 DROP_IN = "50-hpcproxy"

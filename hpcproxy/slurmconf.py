@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from hpcproxy import block
 from hpcproxy.inventory import Inventory
-from hpcproxy.plan import TASK_PROLOG
-from hpcproxy.siteplan import DROP_IN, PROGRAMS
+from hpcproxy.plan import PROGRAMS, TASK_PROLOG
+from hpcproxy.siteplan import DROP_IN
 
 SHOW_CONFIG = ("scontrol", "show", "config")
 RECONFIGURE = ("scontrol", "reconfigure")

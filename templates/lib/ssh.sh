@@ -66,8 +66,8 @@ watch_ssh() {
     local now before stopped=0 looks=0 line quiet
     trap - EXIT URG HUP
     trap '' TERM INT USR1 USR2
-    clock
     exec {quiet}<> <(:)
+    now=$up_at
     while before=$now; do
         # Not `sleep`, which would live on a while after us.
         read -r -t "$alive_interval_s" -u "$quiet" || :

@@ -132,11 +132,12 @@ hold_through() {
 }
 
 came_up() {
+    clock
+    up_at=$now
     current_jump=${jump_names[$1]}
     printf -v since '%(%s)T' -1
     reconnects=$((reconnects + 1)) said=''
     write_status
-    clock
     if ((ready)); then
         log info "back through $current_jump after $((now - changed_at)) s${tries:+, $((tries + 1)) tries}"
     else
@@ -144,7 +145,7 @@ came_up() {
         say "ready $node $current_jump"
         log info "up through $current_jump after $((now - changed_at)) s${tries:+, $((tries + 1)) tries}"
     fi
-    up_at=$now tries=''
+    tries=''
 }
 
 went_down() {
@@ -217,6 +218,7 @@ hold() {
                 continue
             fi
             if hold_through "$jump"; then
+                clock
                 up=1 wait_s=1
                 # The others first: who was cut off here would wait here for its answer.
                 while [[ ${order[-1]} != "$jump" ]]; do order=("${order[@]:1}" "${order[0]}"); done
