@@ -273,7 +273,7 @@ def play(witnessed: Witnessed, fault: Fault, seconds: float | None) -> Story:
 
 
 def in_the_manual(table: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
-    """Whether docs/outages.md has such a table with the same first column; with `invoke outages-table` it has then.
+    """Whether docs/outages.md has such a table with the same names first; with `invoke outages-table` it has then.
 
     Its seconds are of the day when that was run: no two runs have the same.
     """
@@ -286,7 +286,7 @@ def in_the_manual(table: str, head: Sequence[str], rows: Sequence[Sequence[str]]
         lines = [head, ["---"] * len(head), *rows]
         PAGE.write_text(f"{before}{begin}" + "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"{end}{after}")
         return True
-    return [line.strip("| ").split(" | ")[0] for line in old.splitlines()[2:]] == [row[0] for row in rows]
+    return {line.strip("| ").split(" | ")[0] for line in old.splitlines()[2:]} == {row[0] for row in rows}
 
 
 def left_behind(lab: Lab, node: str) -> list[str]:
