@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -125,3 +126,21 @@ def test_the_screen_has_each_distinct_change_once(many: Crowd) -> None:
         ["unchanged", "3", "10.99.0.[4,6-7]"],
         ["would", "change", "1", "10.99.0.5"],
     ]
+
+
+def test_a_key_of_another_kind_than_the_known_one_is_a_change(many: Crowd) -> None:
+    """A stranger in the middle chooses which kind of key to show."""
+    many.describe(nodes="10.99.0.[4-5]")
+    known = many.work / "known_hosts"
+    before = known.read_text()
+    other = "10.99.0.4 ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTY="
+    known.write_text("".join(f"{line}\n" for line in before.splitlines() if not line.startswith("10.99.0.4 ")))
+    with known.open("a") as file:
+        file.write(f"{other}\n")
+    done = many.hpcproxy("trust", "--timeout", "5")
+    after = known.read_text()
+    known.write_text(before)
+    assert done.returncode == 1
+    assert re.search(r"^10\.99\.0\.4:22  ssh-ed25519 SHA256:\S+  \(changed\)$", done.stdout, re.MULTILINE), done.stderr
+    assert other in after
+    assert "10.99.0.4 ssh-ed25519" not in after
