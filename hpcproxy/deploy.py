@@ -92,7 +92,6 @@ class Fleet:
         self._config = fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig())
         self._keys = _read_known_hosts(login.known_hosts)
         self._kwargs = _connect_kwargs(login)
-        # Fabric reads and copies the shared Config when it makes a connection, which threads must not do together.
         self._making = threading.Lock()
         self._way: fabric.Connection | Exception | None = None  # the gateway, open; or why it is not
         _be_frugal()
@@ -101,7 +100,9 @@ class Fleet:
         """Send every host its message, at most `fanout` at once, and return a reply for each, in order."""
         replies: dict[str, Reply] = {}
         with ThreadPoolExecutor(max_workers=max(1, min(fanout, len(messages)))) as pool:
-            futures = {pool.submit(self._one, host, message, token): host for host, message in messages.items()}
+            # All connections first: Fabric changes the shared Config when it makes one, and reads it when it opens one.
+            made = {host: self._connect_later(host) for host in messages}
+            futures = {pool.submit(self._one, host, made.pop(host), messages[host], token): host for host in messages}
             for future in _completed(futures):
                 reply = future.result()
                 replies[reply.host] = reply
@@ -110,20 +111,23 @@ class Fleet:
                     gc.collect()  # connections are circles of objects, with what they carried
         return [replies[host] for host in messages]
 
-    def _one(self, host: str, message: bytes, token: str) -> Reply:
-        began = time.monotonic()
-        connection = None
+    def _connect_later(self, host: str) -> fabric.Connection | NoGatewayError:
         try:
-            gateway = self.gateway()
-            with self._making:
-                connection = self._connection(host, gateway)
+            return self._connection(host, self.gateway())
+        except NoGatewayError as error:
+            return error
+
+    def _one(self, host: str, connection: fabric.Connection | NoGatewayError, message: bytes, token: str) -> Reply:
+        began = time.monotonic()
+        if isinstance(connection, NoGatewayError):
+            return Reply(host, None, str(connection))
+        try:
             output, errors = self._talk(connection, message)
             return Reply(host, _answer(output, errors, token), "", time.monotonic() - began)
         except (HpcproxyError, OSError, EOFError, paramiko.SSHException) as error:
             return Reply(host, None, _explain(error, self.login), time.monotonic() - began)
         finally:
-            if connection is not None:
-                connection.client.close()  # Fabric's own close leaves alone what failed before the login's end
+            connection.client.close()  # Fabric's own close leaves alone what failed before the login's end
 
     def _talk(self, connection: fabric.Connection, message: bytes) -> tuple[bytes, bytes]:
         if connection.gateway is None:
