@@ -105,7 +105,7 @@ def measure(folder, stack, options):
     ways = [Way(lambda target: via_connect(agent, target), agent.ssh_pid()), start_plain(sshd), start_plain(sshd)]
     for way in ways[1:]:
         stack.callback(way.stop)
-    figures = {"agent memory, idle": {"value": agent.rss_kb() / 1024.0, "unit": " (MB)"}}
+    figures = {"agent memory, idle": {"value": agent.memory_kb() / 1024.0, "unit": " (MB)"}}
     throughput(figures, 1, options.gb, ways, agent, options.seconds)
     throughput(figures, 32, 4 * options.gb, ways, agent, options.seconds)
     opens(figures, ways[0], agent)
@@ -219,13 +219,13 @@ def throughput(figures, streams, gb, ways, agent, seconds):
     size = int(gb * 1e9)
     for way in ways:
         run(way, streams, size // 4)  # to warm up
-    rounds, agent_cpu = [], cpu_s(agent.process.pid)
+    rounds, agent_cpu = [], cpu_s(agent.worker_pid())
     end = time.monotonic() + seconds
     while time.monotonic() < end or len(rounds) < FEWEST_ROUNDS:
         order = ((one, gate, other), (other, gate, one))[len(rounds) % 2]
         done = {way: run(way, streams, size) for way in order}
         rounds.append([done[way] for way in ways])
-    agent_cpu = cpu_s(agent.process.pid) - agent_cpu  # of all the time: it does nothing in the others' turns but close
+    agent_cpu = cpu_s(agent.worker_pid()) - agent_cpu  # of all the time: it does nothing in the others' turns but close
     rates = [[each[side][0] for each in rounds] for side in range(3)]
     plain = [(a + b) / 2 for a, b in zip(rates[1], rates[2])]
     figures[name] = ratios(rates[0], plain, unit=" (rate, MB/s)", scale=1e-6)
@@ -248,11 +248,12 @@ def ratios(gate, plain, unit, scale=None):
 
 def opens(figures, gate, agent, count=500):
     """What a connection costs the agent, from accept to close."""
-    before = cpu_s(agent.process.pid)
+    before = cpu_s(agent.worker_pid())
     for _ in range(count):
         gate.connect(DATA).close()
     harness.until(lambda: agent.status().get("active") == 0, "all are closed", 30)
-    figures["agent CPU per connection"] = {"value": 1000 * (cpu_s(agent.process.pid) - before) / count, "unit": " (ms)"}
+    cost_s = (cpu_s(agent.worker_pid()) - before) / count
+    figures["agent CPU per connection"] = {"value": 1000 * cost_s, "unit": " (ms)"}
 
 
 def request(way, context):
@@ -293,7 +294,7 @@ def memory(figures, agent, gate):
         with contextlib.ExitStack() as stack:
             for _ in range(500):
                 stack.enter_context(gate.connect(target))
-            row = {"value": agent.rss_kb() / 1024.0, "unit": " (MB)"}
+            row = {"value": agent.memory_kb() / 1024.0, "unit": " (MB)"}
             figures["agent memory, 500 connections " + name] = row
         harness.until(lambda: agent.status().get("active") == 0, "all are closed", 30)
     relayed.close()

@@ -188,10 +188,13 @@ def down(_context: Context) -> None:
         say("no way out of yours is up on this machine")
 
 
-@task(help={"json": "Print JSON."})
+@task(help={"json": "Print JSON.", "job": "The ways out of this job on all of its nodes."})
 @verb
-def status(_context: Context, json_: bool = False) -> None:
-    """Show your ways out on this machine; exit code 1 if none is up."""
+def status(_context: Context, job: str | None = None, json_: bool = False) -> None:
+    """Show your ways out on this machine, or those of a job; exit code 1 if one of the job's, or all here, are down."""
+    if job:
+        _status_of_job(job, as_json=json_)
+        return
     tunnels, drifted = ops.status(_account())
     if json_:
         print(json.dumps({"tunnels": [tunnel.as_json() for tunnel in tunnels], "drift": [str(p) for p in drifted]}))
@@ -203,16 +206,36 @@ def status(_context: Context, json_: bool = False) -> None:
         raise Exit(code=1)
 
 
+def _status_of_job(job: str, *, as_json: bool) -> None:
+    found = ops.status_of_job(_account(), job)
+    tunnels = [one for one in found if isinstance(one, Tunnel)]
+    without = [one for one in found if isinstance(one, str)]
+    if as_json:
+        print(json.dumps({"tunnels": [tunnel.as_json() for tunnel in tunnels], "without": without}))
+    else:
+        if tunnels:
+            _show_tunnels(tunnels)
+        for node in without:
+            say(f"{node} has no way out of job {job}")
+    if without or not all(tunnel.ready for tunnel in tunnels):
+        raise Exit(code=1)
+
+
+_COUNTED = ("reconnects", "requests", "held", "refused", "bytes_up", "bytes_down")
+
+
 def _show_tunnels(tunnels: list[Tunnel]) -> None:
     if not tunnels:
         say("no way out of yours is up on this machine")
         return
-    shown = table("job", "state", "address", "through", "since", "reconnects", "requests", "up", "down", "last error")
+    headings = ("job", "node", "state", "address", "through", "since", *_COUNTED[:4], "up", "down", "last error")
+    shown = table(*headings)
     for tunnel in tunnels:
         since = datetime.fromtimestamp(tunnel.since).astimezone().isoformat(timespec="seconds") if tunnel.since else "-"
-        counts = [str(tunnel.counts.get(name, "-")) for name in ("reconnects", "requests", "bytes_up", "bytes_down")]
+        counts = [str(tunnel.counts.get(name, "-")) for name in _COUNTED]
         state = "up" if tunnel.ready else "down"
-        shown.add_row(tunnel.job, state, tunnel.url, tunnel.jump or "-", since, *counts, tunnel.last_error or "-")
+        where = (tunnel.job, tunnel.node, state, tunnel.url, tunnel.jump or "-")
+        shown.add_row(*where, since, *counts, tunnel.last_error or "-")
     console().print(shown)
 
 

@@ -154,7 +154,9 @@ class Config(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
 
     jump: Annotated[tuple[Jump, ...], pydantic.BeforeValidator(_jumps)] = pydantic.Field(
-        default=(), description="Jump hosts, `[USER@]HOST[:PORT]`, one or a list; the next is tried when one fails."
+        default=(),
+        description="Jump hosts, `[USER@]HOST[:PORT]`, one or a list. Nodes share them out, and each other is tried "
+        "when one fails.",
     )
     port: int = pydantic.Field(
         default=2015, ge=1024, le=65535, description="TCP port of the way out, the same on every node."
@@ -193,10 +195,17 @@ class Config(pydantic.BaseModel):
         default=5, description="Seconds of silence after which ssh asks the jump host whether it is there."
     )
     alive_count: Annotated[int, pydantic.Field(ge=1, le=100)] = pydantic.Field(
-        default=3, description="Unanswered questions after which the connection counts as dead and is made anew."
+        default=3,
+        description="So many times `alive_interval_s` without an answer and the connection counts as dead and is made "
+        "anew, 2 at least.",
     )
     retry_max_s: Seconds = pydantic.Field(
         default=30, description="Longest pause, in seconds, between two attempts to bring the way out back."
+    )
+    logins_per_s: Annotated[int, pydantic.Field(ge=1, le=10000)] = pydantic.Field(
+        default=32,
+        description="Logins in a second that the nodes of one job bring to each jump host: the first ones of a job of "
+        "more than 8 nodes are spread over nodes / `logins_per_s` seconds, at most 120.",
     )
     linger_s: Annotated[Optional[int], pydantic.Field(ge=0, le=600)] = pydantic.Field(
         default=None,
@@ -217,6 +226,10 @@ class Config(pydantic.BaseModel):
     deny: Rules = pydantic.Field(default=(), description="What may not be reached, whatever `allow` says.")
     access_log: bool = pydantic.Field(
         default=False, description="Keep a line for each connection in the state directory."
+    )
+    log_level: Literal["error", "info", "debug"] = pydantic.Field(
+        default="info",
+        description="What the log in the state directory holds; `debug`: every attempt, all that ssh says.",
     )
     no_proxy: tuple[Annotated[str, pydantic.AfterValidator(_entry)], ...] = pydantic.Field(
         default=(), description="Further names, addresses, `.suffixes` or IPv4 networks that are reached directly."

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcproxy import install, jobscript, netcat, settings, ssh, tunnels, verify
+from hpcproxy import collect, install, jobscript, netcat, settings, ssh, tunnels, verify
 from hpcproxy.config import SITE_CONFIG, Config, Jump, Layer, read_layer, resolve
 from hpcproxy.errors import FileError, UsageError, WayOutError
 from hpcproxy.install import Outcome, Result, Write
-from hpcproxy.plan import Artifact, Home, account_plan
+from hpcproxy.plan import PROGRAMS, Artifact, Home, account_plan
 from hpcproxy.render import Bundle, render
 
 Say = Callable[[str], None]
@@ -238,6 +238,11 @@ def down(account: Account) -> list[tunnels.Tunnel]:
 def status(account: Account) -> tuple[list[tunnels.Tunnel], list[Path]]:
     """Return our ways out on this machine, and the installed files that are not as the settings say."""
     return tunnels.find(account.environ), verify.drift(bundle_of(account, settings_of(account)))
+
+
+def status_of_job(account: Account, job: str) -> list[tunnels.Tunnel | str]:
+    """Return the way out of `job` on each of its nodes, or the node's name where there is none; raises WayOutError."""
+    return collect.collect(job, [account.home.directory / "job.sh", PROGRAMS / "job.sh"], account.environ)
 
 
 def nc(account: Account, host: str, port: int, timeout_s: float) -> None:

@@ -17,6 +17,9 @@ SOURCED_MODE = 0o600
 # Where the Prolog keeps the state of jobs, on every node. Root's: what lies in it cannot be put there by anybody else.
 RUN = Path("/run/hpcproxy")
 
+# Where an admin's roll-out puts the scripts and the agent, on every node.
+PROGRAMS = Path("/usr/libexec/hpcproxy")
+
 PROLOG, EPILOG, TASK_PROLOG = "prolog", "epilog", "taskprolog"
 AGENT_SETTINGS = "agent.json"
 AGENT_PROGRAM = "agent.pyz"
@@ -105,7 +108,7 @@ def account_plan(config: Config, home: Home) -> Plan:
     )
 
 
-def script_values(config: Config, programs: Path, known_hosts: Path) -> dict[str, Any]:
+def script_values(config: Config, programs: Path, known_hosts: Path, *, syslog: bool = False) -> dict[str, Any]:
     """Return what the templates of every installation take; `programs` is where the scripts and the agent lie."""
     return {
         "home": programs,
@@ -119,10 +122,16 @@ def script_values(config: Config, programs: Path, known_hosts: Path) -> dict[str
         "ready_timeout_s": config.ready_timeout_s,
         "connect_timeout_s": config.connect_timeout_s,
         "retry_max_s": config.retry_max_s,
+        "logins_per_s": config.logins_per_s,
+        "alive_interval_s": config.alive_interval_s,
+        "alive_count": config.alive_count,
         "linger_s": "" if config.linger_s is None else config.linger_s,
         "no_proxy": config.no_proxy,
         "bypass_private": config.bypass_private,
         "identity": config.identity or "",
+        "log_level": config.log_level,
+        "syslog": syslog,
+        "jump_count": len(config.jump),
         "jump_names": [str(jump) for jump in config.jump],
         "jump_destinations": [jump.destination for jump in config.jump],
         "jump_ports": [jump.port or "" for jump in config.jump],
@@ -136,8 +145,8 @@ def script_values(config: Config, programs: Path, known_hosts: Path) -> dict[str
     }
 
 
-def agent_settings(config: Config, known_hosts: Path) -> dict[str, Any]:
-    """Return agent.json, version 1 (hpcproxy/node/settings.py reads it)."""
+def agent_settings(config: Config, known_hosts: Path, *, syslog: bool = False) -> dict[str, Any]:
+    """Return agent.json, version 1 (hpcproxy/node/settings.py reads it); `syslog`: the system's log gets every line."""
     options = ssh.options(config, known_hosts)
     return {
         "version": 1,
@@ -154,4 +163,7 @@ def agent_settings(config: Config, known_hosts: Path) -> dict[str, Any]:
         "alive_count": config.alive_count,
         "retry_max_s": config.retry_max_s,
         "linger_s": config.linger_s,
+        "logins_per_s": config.logins_per_s,
+        "log_level": config.log_level,
+        "syslog": syslog,
     }

@@ -10,6 +10,7 @@ from hpcproxy.plan import (
     AGENT_PROGRAM,
     AGENT_SETTINGS,
     EPILOG,
+    PROGRAMS,
     PROLOG,
     TASK_PROLOG,
     Artifact,
@@ -18,7 +19,6 @@ from hpcproxy.plan import (
     script_values,
 )
 
-PROGRAMS = Path("/usr/libexec/hpcproxy")
 SETTINGS = Path("/etc/hpcproxy")
 PROFILE = Path("/etc/profile.d/hpcproxy.sh")
 DROP_IN = "50-hpcproxy"
@@ -41,11 +41,11 @@ def site_plan(inventory: Inventory, config: Config, known_hosts: str, service_ke
         texts[_KEY] = service_key
         where = SETTINGS / _KEY
         keys = (Artifact(_KEY, _KEY, where, _SECRET_MODE, "the service account's key", inventory.service_account),)
-    values = script_values(config, PROGRAMS, SETTINGS / _KNOWN_HOSTS)
+    values = script_values(config, PROGRAMS, SETTINGS / _KNOWN_HOSTS, syslog=True)
     return Plan(
         artifacts=(*_programs(), *_settings(), *keys, *_hooks(inventory.slurm_directory)),
         values={**values, **_site_values(inventory)},
-        agent=agent_settings(config, SETTINGS / _KNOWN_HOSTS),
+        agent=agent_settings(config, SETTINGS / _KNOWN_HOSTS, syslog=True),
         texts=texts,
     )
 

@@ -32,7 +32,8 @@ def options(config: Config, known_hosts: Path) -> list[str]:
         # Fail at once if the port cannot be had, and notice a dead peer.
         *("-o", "ExitOnForwardFailure=yes", "-o", f"ConnectTimeout={config.connect_timeout_s}"),
         *("-o", "ConnectionAttempts=1", "-o", f"ServerAliveInterval={config.alive_interval_s}"),
-        *("-o", f"ServerAliveCountMax={config.alive_count}", "-o", "TCPKeepAlive=yes"),
+        # ssh gives up at the question after the last: the whole is alive_interval_s times alive_count.
+        *("-o", f"ServerAliveCountMax={max(1, config.alive_count - 1)}", "-o", "TCPKeepAlive=yes"),
         # The reasons of failed connections are told at this level and not below.
         *("-o", "LogLevel=INFO"),
         # A master that is ours alone: one of the user's own would end with the user's own session.
@@ -103,7 +104,13 @@ FAILURES: Sequence[Failure] = (
     ),
     Failure("Bad configuration option", "ssh", "ssh does not know an option in ~/.ssh/config", permanent=True),
     Failure("Bad owner or permissions", "ssh", "the permissions of ~/.ssh/config are too wide", permanent=True),
-    Failure("kex_exchange_identification", "ssh", "it hung up before the login; it may be busy", permanent=False),
+    # It says why (MaxStartups, PerSourcePenalties) in a line that ssh shows at its debug levels only.
+    Failure(
+        "exchange_identification",
+        "busy",
+        "it hung up before the login: it has too many logins at once, or shuts this cluster's address out for a while",
+        permanent=False,
+    ),
     Failure("Connection closed by", "ssh", "it hung up", permanent=False),
     Failure("Connection reset by", "ssh", "it hung up", permanent=False),
 )

@@ -12,6 +12,7 @@ import os
 import re
 import selectors
 import signal
+import socket
 import stat
 import subprocess
 import time
@@ -33,8 +34,9 @@ _START_TIME_FIELD = 19  # of what follows the command's name in /proc/PID/stat; 
 
 @dataclass(frozen=True)
 class Tunnel:
-    """One way out on this machine. `since` is in seconds since the epoch, 0 if it was never up."""
+    """One way out on one node. `since` is in seconds since the epoch, 0 if it was never up."""
 
+    node: str
     job: str
     restart: int
     directory: Path
@@ -102,18 +104,29 @@ def _read(directory: Path, job: str, restart: int) -> Tunnel | None:
         status = _status(directory / "status.json") or _said(directory)
     except (OSError, ValueError, IndexError):
         return None
-    return Tunnel(
-        job=job,
-        restart=restart,
-        directory=directory,
-        pid=int(pid_text),
-        url=url,
-        ready=bool(status.get("ready", False)),
-        since=float(status.get("since", 0)),
-        jump=status.get("jump"),
-        last_error=status.get("last_error"),
-        counts={name: int(status[name]) for name in COUNTS if name in status},
-    )
+    return told(key=(job, restart), directory=directory, pid=int(pid_text), url=url, status=status)
+
+
+def told(
+    *, key: tuple[str, int], directory: Path, pid: int, url: str, status: Mapping[str, Any], node: str = ""
+) -> Tunnel:
+    """Return the way out of which a status.json says `status`; raises ValueError for one that is none of ours."""
+    try:
+        return Tunnel(
+            node=str(status.get("node") or node or socket.gethostname().partition(".")[0]),
+            job=key[0],
+            restart=key[1],
+            directory=directory,
+            pid=pid,
+            url=url,
+            ready=bool(status.get("ready", False)),
+            since=float(status.get("since", 0)),
+            jump=status.get("jump"),
+            last_error=status.get("last_error"),
+            counts={name: int(status[name]) for name in COUNTS if name in status},
+        )
+    except TypeError as error:
+        raise ValueError(str(error)) from None
 
 
 def _status(path: Path) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from itertools import cycle, islice
 from pathlib import Path
@@ -325,3 +326,33 @@ def test_the_block_in_bashrc_finds_the_fragment(shell: str, source: str, home: P
     for path in (home / ".hpcproxy").iterdir():
         path.unlink()
     assert interactive(shell, f"set -eu\n. {home}/.bashrc\nprintf on") == (0, "on")
+
+
+@every_shell
+@pytest.mark.parametrize(
+    ("status", "words", "up"),
+    [
+        (
+            '{"version": 1, "ready": true, "since": 1.5, "jump": "u@jump", "reconnects": 2, "requests": 30, "pid": 7}',
+            r" through u@jump, up for \d+ s, 2 reconnects, 30 requests",
+            "0",
+        ),
+        ('{"ready": true, "since": 1795364822, "jump": "u@jump", "reconnects": 0}', r" through .*, 0 reconnects", "0"),
+        (
+            '{"ready": false, "jump": null, "last_error": "u@jump: route: it is \\"away\\""}',
+            r", but cut off .*: u@.*",
+            "1",
+        ),
+        ('{"ready": false, "jump": null, "last_error": null}', ", but cut off at the moment: ssh is not up yet", "1"),
+        ("", "", "0"),
+        ("$(touch x)", "", "0"),
+    ],
+)
+def test_the_status_says_how_it_is(shell: str, source: str, status: str, words: str, up: str) -> None:
+    with tunnel_state() as state:
+        (state / "status.json").write_text(f"{status}\n")
+        said, code = interactive(shell, f"{source}proxy_on >/dev/null\nproxy_status\nprintf '%s\\n' \"$?\"\n")[
+            1
+        ].splitlines()
+        assert re.fullmatch(re.escape(f"hpcproxy: on, {url_of(state)}") + words, said)
+        assert code == up

@@ -34,6 +34,9 @@ GOOD: dict[str, Any] = {
     "alive_interval_s": 7,
     "alive_count": 9,
     "retry_max_s": 5,
+    "logins_per_s": 100,
+    "linger_s": 10,
+    "log_level": "debug",
     "no_proxy": ["a.example", ".b.example"],
     "bypass_private": False,
     "check_url": "http://127.0.0.1:8080/ip",
@@ -140,8 +143,8 @@ def test_a_file_that_is_not_utf8_or_not_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("value", [None, {}, {"a": 1}, [[1]], 3.5, Path("x")], ids=repr)
 def test_a_value_of_the_wrong_type_names_file_and_key(key: str, value: object) -> None:
-    if key == "identity" and value is None:
-        assert _resolve(identity=None).identity is None
+    if key in ("identity", "linger_s") and value is None:
+        assert getattr(_resolve(**{key: None}), key) is None
         return
     with pytest.raises(ConfigError, match=rf"^test\.yaml: {key}: ") as caught:
         _resolve(**{key: value})

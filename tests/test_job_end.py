@@ -44,7 +44,11 @@ def _terminate(holder: Holder) -> None:
 
 
 def _says(holder: Holder, words: str) -> Callable[[], bool]:
-    return lambda: words in (holder.state / "log").read_text()
+    def says() -> bool:
+        log = holder.state / "log"
+        return log.exists() and words in log.read_text()
+
+    return says
 
 
 @pytest.fixture

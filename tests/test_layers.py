@@ -34,6 +34,7 @@ LAYERS = {
     "install": 3,
     "hostkey": 3,
     "tunnels": 3,
+    "collect": 3,
     "deploy": 3,
     "switch": 3,
     "proof": 3,

@@ -9,6 +9,7 @@ import signal
 import socket
 import stat
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 from hpcproxy import tunnels, verify
 from hpcproxy.errors import WayOutError
 from tests import servers, sshd
-from tests.holder import Holder, listens, write_script
+from tests.holder import Holder, listens, session, write_script
 from tests.sshd import Sshd
 from tests.waiting import until
 
@@ -60,7 +61,7 @@ def test_its_state_is_the_users_alone_and_its_status_is_json(
     assert stat.S_IMODE(holder.state.stat().st_mode) == 0o700
     until((holder.state / "log").exists, "the log is begun, right after the word")
     assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in holder.state.iterdir()} == {
-        "ctl": 0o600, "env": 0o600, "log": 0o600, "pid": 0o600, "status.json": 0o600, "turn": 0o600,
+        "ctl": 0o600, "env": 0o600, "host": 0o600, "log": 0o600, "pid": 0o600, "status.json": 0o600, "turn": 0o600,
         **({} if mode == "gate" else {"ssh.log": 0o600}),
     }  # fmt: skip
     status = holder.status()
@@ -185,10 +186,19 @@ def test_a_frozen_jump_host_counts_as_dead(hold: Callable[..., Holder], own_jump
 def test_the_next_jump_host_is_tried_when_one_fails(hold: Callable[..., Holder], jump_host: Sshd) -> None:
     settings = jump_host.settings
     refusing = f"u@127.0.0.1:{servers.free_port()}"
-    holder = hold(**{**settings, "jump": [refusing, jump_host.jump]})
+    holder = hold("shell", **{**settings, "jump": [refusing, jump_host.jump]})
     assert holder.line("ready").endswith(f" {jump_host.jump}")
     assert f" route {refusing}: " in holder.lines[1]
     assert _fetch(holder.url) == "203.0.113.7"
+
+
+def test_jobs_share_the_jump_hosts_out(hold: Callable[..., Holder], jump_host: Sshd, tmp_path: Path) -> None:
+    with sshd.running(tmp_path / "other") as other:
+        (tmp_path / "both").write_text(jump_host.known_hosts + other.known_hosts)
+        shutil.copy(f"{jump_host.identity}.pub", tmp_path / "other" / "authorized_keys")
+        both = {"jump": [jump_host.jump, other.jump], "known_hosts": jump_host.known_hosts + other.known_hosts}
+        holders = [hold(**{**jump_host.settings, **both}) for _ in range(10)]
+        assert {holder.line("ready").split(" ")[-1] for holder in holders} == {jump_host.jump, other.jump}
 
 
 def test_a_jump_host_that_comes_late_is_used(hold: Callable[..., Holder], tmp_path: Path) -> None:
@@ -281,3 +291,38 @@ def test_what_starts_a_tunnel_reports_its_reason(tmp_path: Path, jump_host: Sshd
         tunnels.start(script, os.environ, 20, said.append)
     assert caught.value.layer == "host-key"
     assert tunnels.find(os.environ) == []
+
+
+def test_an_ssh_that_was_stopped_is_replaced(hold: Callable[..., Holder], jump_host: Sshd) -> None:
+    holder = hold(**jump_host.settings)
+    holder.line("ready")
+    (pid,) = holder.ssh_pids
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: holder.status()["reconnects"] == 1 and holder.status()["ready"], "another one serves")
+    assert _fetch(holder.url) == "203.0.113.7"
+    assert holder.end() == 0
+    assert holder.left_behind() == []
+
+
+def test_after_a_suspension_only_the_far_ends_answer_counts(hold: Callable[..., Holder], own_jump_host: Sshd) -> None:
+    """All of the job is stopped; meanwhile the jump host forgets the connection, as a firewall does."""
+    holder = hold(**{**own_jump_host.settings, "alive_interval_s": 1, "alive_count": 100})
+    holder.line("ready")
+    everyone = [holder.process.pid, *session(holder.process.pid), *holder.ssh_pids]
+    for pid in everyone:
+        os.kill(pid, signal.SIGSTOP)
+    assert own_jump_host.process is not None
+    sessions = sshd.family(own_jump_host.process.pid)[1:]
+    for pid in sessions:
+        os.kill(pid, signal.SIGSTOP)
+    since = time.monotonic()
+    until(lambda: time.monotonic() > since + 4, "the job has been suspended for a while")
+    for pid in everyone:
+        os.kill(pid, signal.SIGCONT)
+    try:
+        until(lambda: holder.status()["reconnects"] == 1 and holder.status()["ready"], "it is up again")
+        assert "stood still for" in (holder.state / "log").read_text()
+        assert _fetch(holder.url) == "203.0.113.7"
+    finally:
+        for pid in sessions:
+            os.kill(pid, signal.SIGKILL)

@@ -115,12 +115,15 @@ class Master:
             extra += ["-o", "LogVerbose=" + LOG_VERBOSE]
         self.child = Child([self.argv[0]] + extra + list(self.argv[1:]))
         self.loop.spawn(self._listen(self.child))
+        begun = time.monotonic()
         while not os.path.exists(self.control.path):
+            now = time.monotonic()
             if self.dead:
                 raise MasterLost()
-            if time.monotonic() > deadline:
+            if now > deadline:
                 raise TimedOut()
-            await self.loop.sleep(LOGIN_POLL_S)
+            # Rarely where it takes long: then the machines are busy, and with us perhaps hundreds of others look.
+            await self.loop.sleep(max(LOGIN_POLL_S, (now - begun) / 20))
 
     async def open(self, target: Target, fds: Tuple[int, int], deadline: float) -> Session:
         """A channel from the two descriptors (ssh reads, ssh writes) to `target`; WayError, MasterLost."""
@@ -131,16 +134,6 @@ class Master:
         control.close()
         self.drain()
         raise explain(self.log.reason(target) or reply.text)
-
-    async def check(self, interval_s: float, misses: int) -> None:
-        """Ask again and again whether ssh still turns; return when it has not answered `misses` times.
-
-        The network is ssh's own ServerAliveInterval's business; this is for an ssh that hangs or was stopped.
-        """
-        missed = 0
-        while missed < misses and not self.dead:
-            await self.loop.sleep(interval_s)
-            missed = 0 if await self.control.answers(time.monotonic() + interval_s) else missed + 1
 
     async def _listen(self, child: Child) -> None:
         """Read ssh's stderr to its end, which is ssh's end."""

@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Callable, Optional, Tuple
 
+from .journal import Journal, append, iso, one_line, open_append
 from .loop import Loop, Timer
 
 VERSION = 1
@@ -19,18 +20,21 @@ class Record:
     that had to wait for ssh, `refused` connections from others than this job's user or over the bounds, `denied`
     requests by policy, `bytes_up` and `bytes_down` of all requests; `active` is the connections at this moment."""
 
-    def __init__(self, loop: Loop, folder: str, node: str, address: str, port: int, access_log: bool) -> None:
-        self.loop, self.folder = loop, folder
-        self.node, self.address, self.port = node, address, port
+    def __init__(self, loop: Loop, folder: str, journal: Journal, listen: Tuple[str, int], access_log: bool) -> None:
+        self.loop, self.folder, self.journal = loop, folder, journal
+        self.address, self.port = listen
         self.requests = self.active = self.bytes_up = self.bytes_down = 0
-        self.held = self.refused = self.denied = self.reconnects = 0
+        self.held = self.refused = self.denied = self.reconnects = self.restarts = 0
+        self.pid = os.getpid()
         self.ready = False
         self.since = time.time()
         self.jump: Optional[str] = None
         self.last_error: Optional[str] = None
         self.open_bytes: Callable[[], Tuple[int, int]] = lambda: (0, 0)
         self.access_log = access_log
-        self.folder_fd = self.log_fd = self.access_fd = -1
+        self.folder_fd = self.access_fd = -1
+        self.tries = 0  # since it went down
+        self.changed_at = time.monotonic()
         self.timer: Optional[Timer] = None
         self.written = 0.0
         self.open()
@@ -40,31 +44,36 @@ class Record:
 
         Not by its path: once a directory in /tmp is gone, anybody may put something of his in its place.
         """
-        for fd in (self.folder_fd, self.log_fd, self.access_fd):
+        for fd in (self.folder_fd, self.access_fd):
             if fd >= 0:
                 os.close(fd)
-        self.folder_fd = self.log_fd = self.access_fd = -1
+        self.folder_fd = self.access_fd = -1
         try:
             self.folder_fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
             print("hpcproxy agent: {}: {}".format(self.folder, error.strerror), file=sys.stderr)
+            self.journal.open(-1)
             return  # gone again; the way out serves
-        self.log_fd = open_append(self.folder_fd, "log")
+        self.journal.open(self.folder_fd)
         self.access_fd = open_append(self.folder_fd, "access.log") if self.access_log else -1
 
     def announce(self, word: str, text: str) -> None:
         """One line on stdout: WORD NODE TEXT. A reader that has gone or does not read is no concern of ours."""
-        line = "{} {} {}\n".format(word, self.node, one_line(text)).encode("utf-8", "replace")
+        line = "{} {} {}\n".format(word, self.journal.node, one_line(text)).encode("utf-8", "replace")
         try:
             if select.select([], [1], [], 0)[1]:
                 os.write(1, line)
         except (OSError, ValueError):
             pass  # EPIPE: the job has read `ready` and closed
-        self.log("{} {}".format(word, text))
 
     def log(self, text: str) -> None:
-        """One line with the time in the log."""
-        append(self.log_fd, "{} {}\n".format(iso(time.time()), one_line(text)))
+        """One line in the log."""
+        self.journal.write("info", text)
+
+    def gave_up(self, text: str) -> None:
+        """There is no way out, and none to be expected."""
+        self.announce("gave-up", text)
+        self.journal.write("error", "gave up: {}".format(text))
 
     def access(self, host_port: str, up: int, down: int, seconds: float, outcome: str) -> None:
         """One finished request."""
@@ -73,22 +82,28 @@ class Record:
             append(self.access_fd, line)
 
     def failed(self, text: str) -> None:
-        """An attempt to get a way out failed."""
+        """An attempt to get a way out failed; one line for each new reason."""
         self.last_error = text
-        self.log("failed {}".format(text))
+        self.tries += 1
+        self.journal.once("error", "failed: {}".format(text))
         self.changed()
 
     def up(self, jump: str, again: bool) -> None:
         """There is a way out."""
         self.ready, self.jump, self.since = True, jump, time.time()
         self.reconnects += int(again)
-        self.log("up through {}".format(jump))
+        took_s, self.changed_at = time.monotonic() - self.changed_at, time.monotonic()
+        tries = "" if self.tries == 0 else ", {} tries".format(self.tries + 1)
+        self.log("{} through {} after {:.1f} s{}".format("back" if again else "up", jump, took_s, tries))
+        self.tries = 0
+        self.journal.calm()
         self.write_status()  # at once: who was told `ready` looks there next
 
     def down(self, text: str) -> None:
         """There is none any more."""
         self.ready, self.jump, self.since, self.last_error = False, None, time.time(), text
-        self.log("down {}".format(text))
+        lived_s, self.changed_at = time.monotonic() - self.changed_at, time.monotonic()
+        self.journal.write("error", "down after {:.0f} s: {}".format(lived_s, text))
         self.write_status()
 
     def changed(self) -> None:
@@ -127,7 +142,7 @@ class Record:
         up, down = self.open_bytes()
         return {
             "version": VERSION,
-            "node": self.node,
+            "node": self.journal.node,
             "address": self.address,
             "port": self.port,
             "mode": "gate",
@@ -135,6 +150,7 @@ class Record:
             "since": self.since,
             "jump": self.jump,
             "reconnects": self.reconnects,
+            "restarts": self.restarts,
             "last_error": self.last_error,
             "requests": self.requests,
             "active": self.active,
@@ -143,34 +159,5 @@ class Record:
             "held": self.held,
             "refused": self.refused,
             "denied": self.denied,
-            "pid": os.getpid(),
+            "pid": self.pid,
         }
-
-
-def open_append(folder_fd: int, name: str) -> int:
-    """A descriptor that appends to the file `name` there, -1 if the file system does not let us."""
-    try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(name, flags, 0o600, dir_fd=folder_fd)
-    except OSError as error:
-        print("hpcproxy agent: {}: {}".format(name, error.strerror), file=sys.stderr)
-        return -1
-
-
-def append(fd: int, line: str) -> None:
-    """The line is in the file, if there is room."""
-    if fd >= 0:
-        try:
-            os.write(fd, line.encode("utf-8", "replace"))
-        except OSError:
-            pass  # ENOSPC, EDQUOT: the way out matters more than its log
-
-
-def one_line(text: str) -> str:
-    """`text` as one printable line."""
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
-def iso(seconds: float) -> str:
-    """Local time with its offset, as ISO 8601 has it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))

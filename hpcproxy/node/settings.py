@@ -3,6 +3,7 @@
 import json
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
+from .journal import LEVELS
 from .policy import BadRule, Policy, Rule, parse_rule
 
 VERSION = 1
@@ -24,6 +25,9 @@ Settings = NamedTuple(
         ("alive_count", int),
         ("retry_max_s", float),
         ("linger_s", Optional[float]),
+        ("logins_per_s", float),
+        ("log_level", str),
+        ("syslog", bool),
     ],
 )
 DEFAULTS: Dict[str, Any] = {
@@ -39,6 +43,9 @@ DEFAULTS: Dict[str, Any] = {
     "alive_count": 3,
     "retry_max_s": 30,
     "linger_s": None,
+    "logins_per_s": 32,
+    "log_level": "info",
+    "syslog": False,
 }
 KEYS = ["version", "jumps"] + sorted(DEFAULTS)
 
@@ -97,6 +104,9 @@ def read(value: Any) -> Settings:
         alive_interval_s=number("alive_interval_s", whole["alive_interval_s"], 0.1, 3600),
         alive_count=int(number("alive_count", whole["alive_count"], 1, 1000, whole_only=True)),
         retry_max_s=number("retry_max_s", whole["retry_max_s"], 1, 3600),
+        logins_per_s=number("logins_per_s", whole["logins_per_s"], 1, 10000),
+        log_level=one_of("log_level", whole["log_level"], LEVELS),
+        syslog=truth("syslog", whole["syslog"]),
         linger_s=None if whole["linger_s"] is None else number("linger_s", whole["linger_s"], 0, 3600),
     )
 
@@ -167,6 +177,13 @@ def word(where: str, value: Any) -> str:
     if not found.isprintable() or len(found.split()) != 1 or found != found.strip():
         raise BadSettings("{}: must be one word, not {!r}".format(where, value))
     return found
+
+
+def one_of(where: str, value: Any, words: Tuple[str, ...]) -> str:
+    """`value` is one of `words`."""
+    if value not in words:
+        raise BadSettings("{}: must be one of {}, not {!r}".format(where, ", ".join(words), value))
+    return str(value)
 
 
 def truth(where: str, value: Any) -> bool:

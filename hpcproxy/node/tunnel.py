@@ -1,11 +1,11 @@
-"""A working ssh at nearly all times: jump hosts are tried in order, proved end to end, and tried again after a loss."""
+"""A working ssh at nearly all times: jump hosts are tried in turn, proved end to end, and tried again after a loss."""
 
-import os
 import signal
 import socket
 import time
-from typing import List, NamedTuple, Optional, Set, Tuple
+from typing import List, Optional, Set, Tuple
 
+from .candidate import Candidate, Turn, Verdict
 from .control import MasterLost
 from .folder import BadFolder, Folder
 from .loop import Loop, Signal, TimedOut
@@ -16,13 +16,8 @@ from .target import Target
 from .way import WayError, tidy
 
 LOGIN_S = 15.0  # for authentication, after ssh's own ConnectTimeout
-SHORTEST_S = 0.5  # between attempts that may succeed the next time; retry_max_s is the longest
-RARELY_S = 120.0  # between attempts that need somebody to mend something, or retry_max_s if that is more
-STABLE_S = 10.0  # a way out that lived that long was good: begin at the shortest pause again
 # sshd tried to connect and could not: login, permission to forward and the way back are proved.
 PROOF = ("refused", "host", "network", "name")
-
-Verdict = NamedTuple("Verdict", [("layer", str), ("reason", str), ("permanent", bool)])
 
 
 class GaveUp(Exception):
@@ -33,36 +28,13 @@ class GaveUp(Exception):
         super().__init__("{} {}".format(layer, reason))
 
 
-class Candidate:
-    """A jump host and when it is its turn again; `retry_max_s` bounds the pause after a passing failure."""
-
-    def __init__(self, jump: Jump, retry_max_s: float) -> None:
-        self.jump, self.retry_max_s = jump, retry_max_s
-        self.verdict: Optional[Verdict] = None
-        self.pause_s = 0.0
-        self.next_try = 0.0
-
-    def failed(self, verdict: Verdict) -> None:
-        """Not its turn for a while: a permanent failure rarely, another one sooner, with jitter, longer each time."""
-        self.verdict = verdict
-        self.pause_s = min(self.retry_max_s, max(SHORTEST_S, self.pause_s * 2))
-        rarely_s = max(RARELY_S, self.retry_max_s)
-        self.next_try = time.monotonic() + jitter(rarely_s if verdict.permanent else self.pause_s)
-
-    def lost(self, lived_s: float) -> None:
-        """It worked and does so no more: next try almost at once, unless it never works for long."""
-        self.verdict = None
-        self.pause_s = 0.0 if lived_s >= STABLE_S else min(self.retry_max_s, max(SHORTEST_S / 2, self.pause_s * 2))
-        # With jitter even then: all nodes of the cluster lose the same jump host in the same moment.
-        self.next_try = time.monotonic() + jitter(max(self.pause_s, SHORTEST_S / 2))
-
-
 class Tunnel:
     """The way out. `open` serves requests; `keep` runs for ever."""
 
-    def __init__(self, loop: Loop, settings: Settings, folder: Folder, record: Record) -> None:
+    def __init__(self, loop: Loop, settings: Settings, folder: Folder, record: Record, turn: Turn) -> None:
         self.loop, self.settings, self.folder, self.record = loop, settings, folder, record
-        self.candidates = [Candidate(jump, settings.retry_max_s) for jump in settings.jumps]
+        self.delay_s = turn.delay_s
+        self.candidates = [Candidate(jump, settings.retry_max_s, turn.spread_s) for jump in turn.order(settings.jumps)]
         self.master: Optional[Master] = None
         self.starting: Optional[Master] = None
         self.changed = Signal(loop)
@@ -72,6 +44,9 @@ class Tunnel:
 
     async def keep(self) -> None:
         """Keep a way out up; GaveUp only if there never was one."""
+        if self.delay_s > 0:
+            self.record.log("its turn comes in {:.1f} s: many nodes begin at this moment".format(self.delay_s))
+            await self.loop.sleep(self.delay_s)
         while True:
             candidate = min(self.candidates, key=lambda c: max(c.next_try, time.monotonic()))
             await self.loop.sleep(candidate.next_try - time.monotonic())
@@ -91,11 +66,11 @@ class Tunnel:
     async def _attempt(self, jump: Jump) -> Master:
         """A proved ssh through `jump`; Unusable."""
         self._restore_folder()
-        master = self.starting = Master(self.loop, jump.argv, self.folder.path, self.record.log)
-        self.record.log("connecting through {}".format(jump.name))
+        master = self.starting = Master(self.loop, jump.argv, self.folder.path, self._ssh_says)
+        self.record.journal.write("debug", "connecting through {}".format(jump.name))
         try:
             await master.start(time.monotonic() + self.settings.connect_timeout_s + LOGIN_S)
-            await self._prove(master)
+            await self._prove(master, self.settings.connect_timeout_s)
         except (MasterLost, TimedOut, Unusable, OSError) as error:
             master.stop()
             await self._end(master)
@@ -103,6 +78,9 @@ class Tunnel:
         finally:
             self.starting = None
         return master
+
+    def _ssh_says(self, line: str) -> None:
+        self.record.journal.once("info", "ssh: {}".format(line))
 
     def _restore_folder(self) -> None:
         """There is a state directory for ssh's control socket; Unusable."""
@@ -124,13 +102,13 @@ class Tunnel:
                 master.stop(signal.SIGKILL)
                 deadline += 2
 
-    async def _prove(self, master: Master) -> None:
+    async def _prove(self, master: Master, seconds: float) -> None:
         """Login, forwarding and the way back work, shown by a channel that touches no service; Unusable, MasterLost."""
         ours, theirs = socket.socketpair()
         try:
             fds = (theirs.fileno(), theirs.fileno())
             target = Target(*self.settings.probe)
-            session = await master.open(target, fds, time.monotonic() + self.settings.connect_timeout_s)
+            session = await master.open(target, fds, time.monotonic() + seconds)
             session.close()
         except WayError as error:
             if error.kind == "prohibited":
@@ -183,10 +161,32 @@ class Tunnel:
         self.record.down("{}: {}: {}".format(name, verdict.layer, verdict.reason))
 
     async def _watch(self, master: Master) -> None:
-        await master.check(self.settings.alive_interval_s, self.settings.alive_count)
-        if not master.dead:
-            self.record.log("ssh does not answer on its control socket; ended")
-            master.stop(signal.SIGKILL)
+        """An ssh that no longer serves is ended, so that the next one comes.
+
+        The network is ssh's own ServerAliveInterval's business. This is for an ssh that hangs or was stopped, and for
+        what may have happened while we were (a suspended job): then only the far end's answer counts.
+        """
+        interval_s = self.settings.alive_interval_s
+        patience_s = interval_s * max(1, self.settings.alive_count - 1)
+        while not master.dead:
+            asleep = time.monotonic()
+            await self.loop.sleep(interval_s)
+            stood_still_s = time.monotonic() - asleep - interval_s
+            if stood_still_s > interval_s:
+                self.record.log("this node or job stood still for {:.0f} s".format(stood_still_s))
+                alive = await self._far_end_answers(master, interval_s)
+            else:
+                alive = await master.control.answers(time.monotonic() + patience_s)
+            if not alive and not master.dead:
+                self.record.log("ssh does not answer on its control socket, or its far end does not; ended")
+                master.stop(signal.SIGKILL)
+
+    async def _far_end_answers(self, master: Master, seconds: float) -> bool:
+        try:
+            await self._prove(master, seconds)
+        except (Unusable, MasterLost, TimedOut, OSError):
+            return False
+        return True
 
     async def ready_master(self, deadline: float) -> Master:
         """ssh, as soon as it is there; WayError "down" at `deadline`."""
@@ -243,8 +243,3 @@ def end_now(masters: List[Master]) -> None:
 def in_table(failures: Tuple[Failure, ...], words: str) -> Optional[Verdict]:
     """What the first row of agent.json's table says of `words`, ssh's or the kernel's; None if none knows them."""
     return next((Verdict(row.layer, row.reason, row.permanent) for row in failures if row.text in words), None)
-
-
-def jitter(seconds: float) -> float:
-    """Between half and all of `seconds`."""
-    return seconds * (0.5 + int.from_bytes(os.urandom(2), "big") / 131072.0)

@@ -42,20 +42,23 @@ linger_seconds() {
 # Wait until no other process of the job is here, at most `linger` seconds, then end the holder by SIGURG; return without
 # that if the job goes on after all, for SIGTERM is also sent as a warning (preemption with a grace time).
 outstay_nobody() {
-    local others linger end pid=$BASHPID
+    local others linger now end quiet
     trap - EXIT URG HUP
     trap '' TERM INT USR1 USR2
     linger_seconds
-    end=$((SECONDS + linger))
+    exec {quiet}<> <(:)
+    clock
+    end=$((now + linger))
     while count_others && ((others)); do
-        if ((SECONDS >= end - (linger > 7 ? 2 : linger / 4))); then
+        if clock && ((now >= end - (linger > 7 ? 2 : linger / 4))); then
             if ((linger)) && job_goes_on; then
-                log 'the job goes on, and so does its way out'
+                log info 'the job goes on, and so does its way out'
                 return 0
             fi
             break
         fi
-        sleep 0.2
+        # Not `sleep`, which would live on a while after us.
+        read -r -t 0.2 -u "$quiet" || :
     done
     kill -URG "$$"
 }

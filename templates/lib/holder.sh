@@ -64,7 +64,9 @@ begin() {
     job=$1 restart=$2 key=$1.$2 uid=$3
     [[ $1 =~ ^[0-9]{1,10}$ && $2 =~ ^[0-9]{1,10}$ && $3 =~ ^[1-9][0-9]{0,9}$ ]] || exit 0
     put_on_record
-    look_up "${service_account:-$uid}"
+    # A user whom this node does not know has no job here, whoever runs the ssh.
+    look_up "$uid"
+    if [[ -n $service_account ]]; then look_up "$service_account"; fi
     ((account_uid != 0)) || give_up 'account root gets no way out'
     if [[ -z $gate ]] || ! find_python; then mode=ssh; fi
     # Without the gate nothing could keep other users of this node out of what the service's key opens.
@@ -75,6 +77,7 @@ begin() {
     exec setpriv --reuid="$account_uid" --regid="$account_gid" --groups="${groups// /,}" -- env -i \
         PATH="$PATH" HOME="$account_home" USER="$account" LOGNAME="$account" SHELL=/bin/bash \
         SLURM_JOB_ID="$job" SLURMD_NODENAME="${SLURMD_NODENAME-}" SLURM_CONF="${SLURM_CONF-}" \
+        SLURM_JOB_NUM_NODES="${#nodes[@]}" \
         /bin/bash -p "$home/tunnel.sh" hold "$job" "$restart" "$mode" "$state" "$uid" >>"$record.said"
 }
 

@@ -22,9 +22,13 @@ holders_word() {
     done 2>/dev/null <"$__hpcproxy_run/holders/$1.said"
 }
 
-# Wait until the holder of $1 (JOB.RESTART) is ready or has given up, at most task_wait_s seconds. True if there is one.
+# Wait until the holder of $1 (JOB.RESTART) is ready or has given up, at most task_wait_s seconds and the time over which
+# the job's nodes spread. True if there is one.
 await_holder() {
-    local word deadline=$((SECONDS + task_wait_s))
+    local word now deadline
+    clock
+    spread "${SLURM_JOB_NUM_NODES:-${SLURM_NNODES:-1}}" "$jump_count"
+    deadline=$((now + task_wait_s + (spread_ms + 999) / 1000))
     [[ -r $__hpcproxy_run/holders/$1.said ]] || return 1
     while holders_word "$1"; do
         case $word in
@@ -36,7 +40,7 @@ await_holder() {
                 ;;
         esac
         # The gate holds what comes before ssh is up; where ssh itself listens nothing would be there yet.
-        if ((SECONDS >= deadline)); then return 0; fi
+        if clock && ((now >= deadline)); then return 0; fi
         sleep 0.05
     done
 }
@@ -54,7 +58,11 @@ print_exports() {
 }
 
 main() {
-    local job=${SLURM_JOB_ID-} restart=${SLURM_RESTART_COUNT:-0}
+    local job=${SLURM_JOB_ID-} restart=${SLURM_RESTART_COUNT:-0} name
+    # In a step of a heterogeneous job that is the first component's everywhere; the Prolog here knew another.
+    for name in "${!SLURM_JOB_ID_HET_GROUP_@}"; do
+        if [[ ${!name} =~ ^[0-9]{1,10}$ && -r $__hpcproxy_run/holders/${!name}.$restart.said ]]; then job=${!name}; fi
+    done
     [[ $job =~ ^[0-9]{1,10}$ && $restart =~ ^[0-9]{1,10}$ ]] || return 0
     await_holder "$job.$restart" || return 0
     __hpcproxy_find "$job" || return 0

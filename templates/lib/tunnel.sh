@@ -22,13 +22,14 @@ unset LD_LIBRARY_PATH LD_PRELOAD
 export HPCPROXY_HOLDER=1
 umask 077
 
-ending='' told='' woken='' launching='' company_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 reconnects=-1 since=0 last_error='' current_jump=''
+ending='' ssh_says='' told='' woken='' launching='' company_pid='' watch_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 tries='' up_at=0 changed_at=0 reconnects=-1 since=0 last_error='' current_jump=''
 
 end() {
     ending=1 woken=1
     # By HUP: what Slurm sends to all processes of a job, ssh does not heed (start_ssh).
     if [[ -n $ssh_pid ]]; then kill -HUP "$ssh_pid" 2>/dev/null || :; fi
     if [[ -n $pause_pid ]]; then kill "$pause_pid" 2>/dev/null || :; fi
+    if [[ -n $watch_pid ]]; then kill -KILL "$watch_pid" 2>/dev/null || :; fi
     if [[ -n $company_pid ]]; then kill -HUP "$company_pid" 2>/dev/null || :; fi
 }
 
@@ -42,15 +43,21 @@ clean_up() {
     exit 0
 }
 
-# One line to whoever started us (gone after a while, which is fine) and to the log.
+# One line to whoever started us (gone after a while, which is fine).
 say() {
     printf '%s\n' "$*" 2>/dev/null || :
-    log "$*"
 }
 
+# One line in the log, and in the system's where an admin has rolled hpcproxy out; $1 is its level.
 log() {
-    [[ -n $state ]] || return 0
-    printf '%(%Y-%m-%dT%H:%M:%S%z)T %s\n' -1 "$*" 2>/dev/null >>"$state/log" || :
+    local when level=$1
+    shift
+    case $log_level:$level in error:info) return 0 ;; esac
+    printf -v when '%(%Y-%m-%dT%H:%M:%S%z)T' -1
+    if [[ -n $state ]]; then printf '%s %s %s %s\n' "$when" "$job" "$node" "$*" 2>/dev/null >>"$state/log" || :; fi
+    [[ -n $syslog ]] || return 0
+    # By a process of its own, and not as our child: nothing may wait for it, and `$!` stays what it is.
+    (timeout 1 logger -t "hpcproxy[$$]" -p "daemon.${level/error/err}" -- "job $job node $node: $*" &) </dev/null >/dev/null 2>&1
 }
 
 # An interruptible pause of $1 seconds: the traps run at `wait`.
@@ -62,6 +69,14 @@ pause() {
     wait "$pause_pid" 2>/dev/null || :
     if [[ -n $woken ]]; then kill "$pause_pid" 2>/dev/null || :; fi
     pause_pid=''
+}
+
+# A pause of $1 seconds, too short to be interrupted and too short for a process of its own.
+moment() {
+    local quiet
+    exec {quiet}<> <(:)
+    read -r -t "$1" -u "$quiet" || :
+    exec {quiet}>&-
 }
 
 # Slurm's SIGTERM.
@@ -76,44 +91,9 @@ heed() {
     [[ -n $told && -z $ending ]] || return 0
     told=''
     if [[ -n $company_pid ]] && kill -0 "$company_pid" 2>/dev/null; then return 0; fi
-    log "told to end; stays while other processes of the job are here"
+    log info "told to end; stays while other processes of the job are here"
     outstay_nobody &
     company_pid=$!
-}
-
-# Start `command` with its stderr in ssh.log. Slurm sends SIGTERM to all processes of a job that ends, and users send
-# other signals to them: ssh serves on. It goes with the holder, where the system knows how.
-start_ssh() {
-    launching=1
-    (
-        trap '' TERM INT QUIT USR1 USR2
-        exec ${follow[@]+"${follow[@]}"} "${command[@]}" </dev/null >/dev/null 2>"$state/ssh.log"
-    ) &
-    ssh_pid=$! launching=''
-    heed
-}
-
-# Wait for the end of ssh. A trap ends every `wait`, whatever it waits for.
-await_ssh() {
-    while [[ -z $ending ]]; do
-        woken=''
-        wait "$ssh_pid" 2>/dev/null || :
-        [[ -n $woken ]] || break
-    done
-}
-
-# ssh is gone: told to end, or after a second by force.
-end_ssh() {
-    local tries
-    [[ -n $ssh_pid ]] || return 0
-    kill -HUP "$ssh_pid" 2>/dev/null || :
-    for ((tries = 0; tries < 50; tries++)); do
-        kill -0 "$ssh_pid" 2>/dev/null || break
-        sleep 0.02
-    done
-    if ((tries == 50)); then kill -KILL "$ssh_pid" 2>/dev/null || :; fi
-    wait "$ssh_pid" 2>/dev/null || :
-    ssh_pid=''
 }
 
 # Write status.json: what `hpcproxy status` reads. By rename, so that no reader sees half of it.
@@ -129,62 +109,22 @@ write_status() {
     fi
 }
 
-# `command -v` also finds what may not be run.
-has_ssh() {
-    [[ -x $(command -v ssh) ]]
-}
-
-# Set `follow` to the words that end ssh when this process is gone, killed or not, where there is such a program.
-find_follow() {
-    follow=()
-    if setpriv --pdeathsig HUP true 2>/dev/null; then follow=(setpriv --pdeathsig HUP); fi
-}
-
-# Set `cipher` to the words that put AES-GCM first, or to nothing. Asked of ssh itself: an older one does not know the
-# `^`, and one built without AES-GCM refuses its name.
-cipher_words() {
-    cipher=()
-    if ssh -G -o "$cipher_option" localhost >/dev/null 2>&1 </dev/null; then cipher=(-o "$cipher_option"); fi
-}
-
-# Set `command` to ssh with our options and what "$@" adds, to jump host number $1.
-ssh_command() {
-    local jump=$1
-    shift
-    cipher_words
-    command=(ssh "${ssh_options[@]}" ${cipher[@]+"${cipher[@]}"})
-    if [[ -n ${jump_ports[jump]} ]]; then command+=(-p "${jump_ports[jump]}"); fi
-    command+=("$@" -- "${jump_destinations[jump]}")
-}
-
-# True once the master's control socket is there: login done and the port ours (ExitOnForwardFailure).
-await_master() {
-    local deadline=$((SECONDS + connect_timeout_s + 5))
-    until [[ -S $state/ctl ]]; do
-        [[ -z $ending ]] && kill -0 "$ssh_pid" 2>/dev/null && ((SECONDS < deadline)) || return 1
-        sleep 0.05
-    done
-}
-
-# True if a channel through the master comes back from the jump host's closed port. Touches no service.
-probe_master() {
-    if timeout "$connect_timeout_s" ssh -F /dev/null -S "$state/ctl" -W "$probe_target" -- probe >/dev/null 2>&1 </dev/null; then
-        return 0
-    fi
-    read_text "$state/ssh.log"
-    [[ $text == *'open failed: connect failed'* ]]
-}
-
 # Hold a forward through jump host number $1 until it ends; true if it was ever up.
 hold_through() {
-    local jump=$1 up=1
+    local jump=$1 up=1 now
     rm -f -- "$state/ctl"
     ssh_command "$jump" -N -M -S "$state/ctl" -D "$address:$port"
     start_ssh
-    if await_master && probe_master; then
+    if await_master && probe_master "$connect_timeout_s"; then
         up=0
         came_up "$jump"
+        launching=1
+        watch_ssh "$jump" &
+        watch_pid=$! launching=''
+        heed
         await_ssh
+        kill -KILL "$watch_pid" 2>/dev/null || :
+        clock
         went_down
     fi
     end_ssh
@@ -192,23 +132,28 @@ hold_through() {
 }
 
 came_up() {
+    clock
+    up_at=$now
     current_jump=${jump_names[$1]}
     printf -v since '%(%s)T' -1
     reconnects=$((reconnects + 1)) said=''
     write_status
     if ((ready)); then
-        log "up again through $current_jump"
+        log info "back through $current_jump after $((now - changed_at)) s${tries:+, $((tries + 1)) tries}"
     else
         ready=1
         say "ready $node $current_jump"
+        log info "up through $current_jump after $((now - changed_at)) s${tries:+, $((tries + 1)) tries}"
     fi
+    tries=''
 }
 
 went_down() {
     [[ -n $ending ]] && return 0
     read_reason "$state/ssh.log" "open failed: "
     last_error="$current_jump: $layer: $reason" current_jump=''
-    log "down: $last_error"
+    changed_at=$now
+    log error "down after $((now - up_at)) s: $last_error"
     write_status
 }
 
@@ -220,34 +165,86 @@ failed() {
         read_reason "$state/ssh.log" "open failed: connect failed"
     fi
     last_error="${jump_names[$1]}: $layer: $reason"
-    [[ $said == *"$last_error"* ]] || say "failed $node $layer ${jump_names[$1]}: $reason"
-    said+=$last_error
+    tries=$((tries + 1))
+    if [[ $said != *"$last_error"* ]]; then
+        say "failed $node $layer ${jump_names[$1]}: $reason"
+        log error "failed: $last_error"
+        said+=$last_error
+    fi
     write_status
 }
 
 give_up() {
     say "gave-up $node $1"
+    log error "gave up: $1"
     exit 0
 }
 
-# Try the jump hosts in turn for as long as the job lives, with growing pauses between rounds.
+# Set `place` to this node's place among those of its job, from 0 to 65535, the same whoever works it out, and `order` to
+# the jump hosts as it tries them: each node has another first one, and the rest to fall back on.
+take_turn() {
+    local number i
+    place=0 order=("${!jump_names[@]}")
+    [[ $job != shell ]] || return 0
+    read -r number _ < <(printf '%s %s' "$job" "$node" | cksum)
+    place=$((number >> 16))
+    for i in "${!order[@]}"; do order[i]=$(((i + (number & 65535)) % ${#jump_names[@]})); done
+}
+
+# A pause of $1 milliseconds, or of a random part of it, at least $2 percent.
+pause_ms() {
+    local ms=$(($1 * ($2 + (100 - $2) * RANDOM / 32768) / 100)) seconds
+    printf -v seconds '%d.%03d' "$((ms / 1000))" "$((ms % 1000))"
+    pause "$seconds"
+}
+
+# Try the jump hosts in turn for as long as the job lives, with growing pauses between rounds; one that somebody has to
+# mend first only rarely.
 hold() {
-    local wait_s=1 jump hopeless up
+    local wait_s=1 flap_ms=125 jump hopeless up busy now place order not_before=()
+    take_turn
+    clock
+    changed_at=$now
+    if ((spread_ms)); then
+        log info "its turn comes in $((spread_ms * place / 65536)) ms: many nodes begin at this moment"
+        pause_ms "$((spread_ms * place / 65536))" 100
+    fi
     while [[ -z $ending ]]; do
-        hopeless=0 up=0
-        for jump in "${!jump_names[@]}"; do
+        hopeless=0 up=0 busy=0
+        for jump in "${order[@]}"; do
+            clock
+            if ((${not_before[jump]-0} > now)); then
+                hopeless=$((hopeless + 1))
+                continue
+            fi
             if hold_through "$jump"; then
+                clock
                 up=1 wait_s=1
+                # The others first: who was cut off here would wait here for its answer.
+                while [[ ${order[-1]} != "$jump" ]]; do order=("${order[@]:1}" "${order[0]}"); done
                 break
             fi
             [[ -z $ending ]] || return 0
             failed "$jump"
             hopeless=$((hopeless + permanent))
+            if ((permanent)) && [[ $layer != port ]]; then not_before[jump]=$((now + (retry_max_s > 120 ? retry_max_s : 120))); fi
+            if [[ $layer == busy ]]; then busy=1; fi
             if ((!ready)) && [[ $layer == port ]]; then give_up "$layer $reason"; fi
         done
         if ((!ready && hopeless == ${#jump_names[@]})); then give_up "$layer ${jump_names[jump]}: $reason"; fi
         [[ -n $ending ]] && return 0
-        ((up)) || pause "$wait_s"
+        if ((up)); then
+            # Almost at once, unless it never lives for long; with jitter, for all nodes lose a jump host together.
+            flap_ms=$((now - up_at >= 10 ? 250 : flap_ms * 2 < retry_max_s * 1000 ? flap_ms * 2 : retry_max_s * 1000))
+            pause_ms "$flap_ms" 50
+        elif ((busy)); then
+            # It has too many logins at once, or shuts our address out for a while: patience, widely spread.
+            if ((wait_s < 4)); then wait_s=4; fi
+            if ((wait_s * 1000 < spread_ms)); then wait_s=$((spread_ms < 30000 ? spread_ms / 1000 : 30)); fi
+            pause_ms "$((wait_s * 1000))" 10
+        else
+            pause_ms "$((wait_s * 1000))" 50
+        fi
         wait_s=$((wait_s * 2 < retry_max_s ? wait_s * 2 : retry_max_s))
     done
 }
@@ -259,7 +256,7 @@ yield_to_older() {
     # Longer than a tick of the clock that stamps files: whoever comes after this pause has a later stamp than ours, and
     # whoever has the same is seen by us as we are by him.
     : >"$state/turn"
-    pause 0.02
+    moment 0.02
     while ((older)) && [[ -z $ending ]]; do
         older=0
         for directory in "$state_base/hpcproxy-$key-"*; do
@@ -287,12 +284,16 @@ before_us() {
 
 # Make and fill the state directory for URLs of scheme $1.
 make_state() {
+    local here
     find_state_base
     state=$(mktemp -d -- "$state_base/hpcproxy-$key-XXXXXXXX") || give_up "state no directory can be made in $state_base"
     start_time "$$"
-    if ! { printf '%d %s\n' "$$" "$started" >"$state/pid" && write_env "$1" "$UID" "$state"; }; then
+    name_host
+    if ! { printf '%d %s\n' "$$" "$started" >"$state/pid" && printf '%s\n' "$here" >"$state/host" &&
+        write_env "$1" "$UID" "$state"; }; then
         give_up "state nothing can be written in $state_base"
     fi
+    sweep
 }
 
 # Become the gate, for user $1: same pid, same state directory, which it removes at its end.
@@ -305,7 +306,7 @@ hand_over() {
     reason=''
     look_at_key
     if [[ -n $reason ]]; then words+=(--key-note "$reason"); fi
-    if [[ $job != shell ]]; then words+=(--job "$job"); fi
+    if [[ $job != shell ]]; then words+=(--job "$job" --nodes "$node_count"); fi
     # A signal that comes before the gate has its handlers must not end it with its state left behind. Where `env` cannot
     # hold them back (before coreutils 8.31) the gate does so as soon as it runs.
     if env --block-signal='TERM,URG,INT,USR1' true 2>/dev/null; then
@@ -313,7 +314,7 @@ hand_over() {
     fi
     trap '' USR1
     [[ -z $ending ]] || return 0
-    exec ${held_back[@]+"${held_back[@]}"} "$python" -I "$home/agent.pyz" "${words[@]}"
+    exec ${held_back[@]+"${held_back[@]}"} "$python" -I -S "$home/agent.pyz" "${words[@]}"
 }
 
 begin_hold() {
@@ -322,6 +323,9 @@ begin_hold() {
     [[ $1 == shell || $1 =~ ^[0-9]{1,10}$ ]] && [[ $2 =~ ^[0-9]{1,10}$ ]] || exit 2
     node=${SLURMD_NODENAME:-${HOSTNAME%%.*}}
     [[ $node =~ ^[A-Za-z0-9._-]+$ ]] || node=unnamed
+    node_count=${SLURM_JOB_NUM_NODES:-${SLURM_NNODES:-1}}
+    [[ $node_count =~ ^[1-9][0-9]{0,5}$ ]] || node_count=1
+    spread "$node_count" "${#jump_names[@]}"
     trap end TERM URG
     if [[ $job == shell ]]; then trap end USR1 INT; else trap 'woken=1' USR1 INT; fi
     # Not '', which ssh would inherit and never end.
@@ -341,7 +345,7 @@ begin_hold() {
     fi
     if [[ -n $gate && $mode == ssh ]]; then
         if [[ $3 == ssh ]]; then where='some node of this job'; fi
-        log "no python3 of 3.6 or later for the gate on $where; ssh itself listens"
+        log info "no python3 of 3.6 or later for the gate on $where; ssh itself listens"
     fi
     say "mode $node $mode${SLURM_STEP_ID:+ $job.$SLURM_STEP_ID}"
     if [[ -z $4 ]]; then yield_to_older; fi

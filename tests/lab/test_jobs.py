@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
@@ -77,7 +78,7 @@ def test_a_shell_in_the_job_uses_its_tunnel(either: Researcher, lab: Lab) -> Non
     until(lambda: any("sleep 600" in line for _, _, line in lab.processes("c1")), "the job runs")
     done = either.shell(job, "c2", f"proxy_status; {FETCH}; proxy_off; {FETCH}; proxy_on; {FETCH}")
     lines = done.stdout.splitlines()
-    assert lines[0] == f"hpcproxy: on, {either.url(job)}"
+    assert lines[0].startswith(f"hpcproxy: on, {either.url(job)} through {JUMP1}, up for ")
     assert lines[1] == OUTER1
     assert lines[2:] == [
         "hpcproxy: off; your own proxy settings are back",
@@ -87,6 +88,11 @@ def test_a_shell_in_the_job_uses_its_tunnel(either: Researcher, lab: Lab) -> Non
     checked = lab.run("login", ["srun", f"--jobid={job}", "--overlap", "-wc3", "-N1", "-n1", *_check()], "alice")
     assert checked.stdout.startswith(f"{OUTER1}  ")
     assert f"through {JUMP1}" in checked.stdout
+    told = json.loads(either.hpcproxy("status", "--job", str(job), "--json").stdout)
+    assert [(one["node"], one["ready"], one["jump"]) for one in told["tunnels"]] == [
+        (node, True, JUMP1) for node in lab.nodes
+    ]
+    assert told["without"] == []
     lab.run("login", ["scancel", str(job)], "alice", check=True)
     lab.wait_job(job)
 

@@ -13,6 +13,7 @@ import pytest
 
 from hpcproxy.node.clients import Clients, bind
 from hpcproxy.node.gate import Gate
+from hpcproxy.node.journal import Journal
 from hpcproxy.node.loop import Loop
 from hpcproxy.node.record import Record
 from hpcproxy.node.stream import Stream
@@ -109,7 +110,7 @@ class FullOnce:
 def test_a_client_that_cannot_be_watched_is_closed_alone(tmp_path):
     errors = []
     loop = Loop(errors.append)
-    record = Record(loop, str(tmp_path), "c1", "127.0.0.1", 1, False)
+    record = Record(loop, str(tmp_path), Journal("1", "c1", "info", False), ("127.0.0.1", 1), False)
     listener = bind("127.0.0.1", 0)
     clients = Clients(loop, Gate(loop, None, None, record), listener, os.getuid(), 10)
     answers = []
@@ -196,11 +197,11 @@ def test_connections_leave_nothing(start_agent, far_end):
 
     go(MANY // 5)
     # Timers of requests that are over go with their time, and the garbage with the next collection.
-    fds, memory = agent.fds(), agent.rss_kb()
+    fds, memory = agent.fds(), agent.memory_kb()
     go(MANY)
     until(lambda: agent.fds() <= fds + 4, "no descriptor is left")
-    assert agent.rss_kb() - memory < 1500
-    assert agent.rss_kb() < 25 * 1024
+    assert agent.memory_kb() - memory < 1500
+    assert agent.memory_kb() < 25 * 1024
     ssh_fds = len(os.listdir("/proc/{}/fd".format(agent.ssh_pid())))
     assert ssh_fds < 40
 
@@ -209,8 +210,8 @@ def test_connections_leave_nothing(start_agent, far_end):
 def test_memory_with_500_connections(start_agent, far_end, port):
     server = far_end(echo, port)
     agent = start_agent()
-    assert agent.rss_kb() < 16 * 1024
+    assert agent.memory_kb() < 16 * 1024
     socks = [agent.tunnel(server.target)[0] for _ in range(500)]
-    assert agent.rss_kb() < 25 * 1024
+    assert agent.memory_kb() < 25 * 1024
     for sock in socks:
         sock.close()

@@ -11,8 +11,8 @@ import time
 import pytest
 
 from hpcproxy.node import folder
+from hpcproxy.node.candidate import Candidate, Verdict
 from hpcproxy.node.settings import Jump
-from hpcproxy.node.tunnel import Candidate, Verdict
 
 from .harness import PORT, Sshd, echo, read_head, read_rest, until
 
@@ -244,6 +244,6 @@ def test_retry_max_s_bounds_the_pauses(longest):
 
 
 def test_retry_max_s_is_heeded(start_agent, tmp_path):
-    agent = start_agent([Sshd(tmp_path / "j").jump("j")], wait=False, retry_max_s=1)
+    agent = start_agent([Sshd(tmp_path / "j").jump("j")], wait=False, retry_max_s=1, log_level="debug")
     # At half a second, and then a second at most, not 2, 4, 8; and as many starts of ssh.
     until(lambda: agent.log().count("connecting through") >= 8, "it tries again often", 12)

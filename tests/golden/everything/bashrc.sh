@@ -182,7 +182,7 @@ proxy_on() {
             printf 'hpcproxy: no tunnel of yours is up on this machine; start one with: hpcproxy up\n' >&2
             return 1
         fi
-        if ! state=$(/bin/bash -p "$__hpcproxy_home/job.sh" start shell </dev/null); then return 1; fi
+        if ! state=$(HPCPROXY_HOLDER=1 /bin/bash -p "$__hpcproxy_home/job.sh" start shell </dev/null); then return 1; fi
         if ! __hpcproxy_read "$state" || ! __hpcproxy_listening; then return 1; fi
     fi
     __hpcproxy_export
@@ -197,6 +197,37 @@ proxy_off() {
     fi
     __hpcproxy_restore
     printf 'hpcproxy: off; your own proxy settings are back\n'
+}
+
+# Set __hpcproxy_value to what the holder's status.json, in __hpcproxy_json, has for $1; false if it has nothing.
+__hpcproxy_field() {
+    case $__hpcproxy_json in *"\"$1\": "*) ;; *) return 1 ;; esac
+    __hpcproxy_value=${__hpcproxy_json#*"\"$1\": "}
+    case $__hpcproxy_value in
+        null*) return 1 ;;
+        '"'*)
+            __hpcproxy_value=${__hpcproxy_value#?}
+            __hpcproxy_value=${__hpcproxy_value%%'"'*}
+            ;;
+        *) __hpcproxy_value=${__hpcproxy_value%%[,\}]*} ;;
+    esac
+}
+
+# Print what the holder says of itself, behind its address: through which jump host, since when, how often anew; false if
+# ssh is away at this moment. A service account's status is not ours to read: then there is nothing to add.
+__hpcproxy_describe() {
+    local __hpcproxy_json __hpcproxy_value
+    __hpcproxy_json=''
+    read -r __hpcproxy_json 2>/dev/null <"$__hpcproxy_state/status.json" || :
+    if __hpcproxy_field ready && [ "$__hpcproxy_value" = false ]; then
+        if ! __hpcproxy_field last_error; then __hpcproxy_value='ssh is not up yet'; fi
+        printf ', but cut off at the moment: %s' "$__hpcproxy_value"
+        return 1
+    fi
+    if __hpcproxy_field jump; then printf ' through %s' "$__hpcproxy_value"; fi
+    if __hpcproxy_field since; then printf ', up for %d s' "$(($(date +%s) - ${__hpcproxy_value%%.*}))"; fi
+    if __hpcproxy_field reconnects; then printf ', %s reconnects' "$__hpcproxy_value"; fi
+    if __hpcproxy_field requests; then printf ', %s requests' "$__hpcproxy_value"; fi
 }
 
 # One line, and true only if programs of this shell use a way out that is up.
@@ -214,8 +245,12 @@ proxy_status() {
     fi
     if __hpcproxy_find "$__hpcproxy_want"; then
         if __hpcproxy_tell 2>&1; then return 1; fi
-        printf 'hpcproxy: on, %s\n' "$HPCPROXY_URL"
-        return 0
+        local __hpcproxy_up
+        __hpcproxy_up=0
+        printf 'hpcproxy: on, %s' "$HPCPROXY_URL"
+        __hpcproxy_describe || __hpcproxy_up=1
+        printf '\n'
+        return "$__hpcproxy_up"
     fi
     printf 'hpcproxy: down, nothing of yours listens at %s now\n' "$HPCPROXY_URL"
     return 1

@@ -10,6 +10,11 @@ scheme=socks5
 identity='/home/größe/my keys/id_ed25519'
 connect_timeout_s=5
 retry_max_s=15
+alive_interval_s=7
+alive_count=2
+logins_per_s=32
+log_level=info
+syslog=''
 linger_s=''
 bypass_private=''
 cipher_option='Ciphers=^aes128-gcm@openssh.com'
@@ -60,7 +65,7 @@ ssh_options=(
     -o
     ServerAliveInterval=7
     -o
-    ServerAliveCountMax=2
+    ServerAliveCountMax=1
     -o
     TCPKeepAlive=yes
     -o
@@ -89,7 +94,7 @@ failure_texts=(
     'Permission denied ('
     'Bad configuration option'
     'Bad owner or permissions'
-    kex_exchange_identification
+    exchange_identification
     'Connection closed by'
     'Connection reset by'
 )
@@ -110,7 +115,7 @@ failure_layers=(
     key
     ssh
     ssh
-    ssh
+    busy
     ssh
     ssh
 )
@@ -131,7 +136,7 @@ failure_reasons=(
     'it refused the key; is the public half in its authorized_keys?'
     'ssh does not know an option in ~/.ssh/config'
     'the permissions of ~/.ssh/config are too wide'
-    'it hung up before the login; it may be busy'
+    'it hung up before the login: it has too many logins at once, or shuts this cluster'"'"'s address out for a while'
     'it hung up'
     'it hung up'
 )
@@ -167,6 +172,23 @@ start_time() {
     read -r line 2>/dev/null <"/proc/$1/stat" || return 1
     read -r -a fields <<<"${line##*) }"
     started=${fields[19]}
+}
+
+# shellcheck shell=bash
+# Time that nobody sets, and whose turn it is.
+
+# Set `now` to the whole seconds since boot. (bash's SECONDS goes by the clock of the day, which may be put right.)
+clock() {
+    read -r now _ </proc/uptime
+    now=${now%%.*}
+}
+
+# Set `spread_ms` to the time over which $1 nodes spread their first logins to $2 jump hosts, logins_per_s to each; none
+# for few nodes. The agent reckons the same (candidate.py).
+spread() {
+    spread_ms=0
+    if (($1 > 8)); then spread_ms=$(($1 * 1000 / (logins_per_s * ($2 > 1 ? $2 : 1)))); fi
+    if ((spread_ms > 120000)); then spread_ms=120000; fi
 }
 
 # shellcheck shell=bash
@@ -279,6 +301,11 @@ expand_part() {
 job_nodes() {
     nodes=()
     local list=${SLURM_JOB_NODELIST:-${SLURM_NODELIST-}} name
+    # Of a heterogeneous job all components; Slurm says them only to the batch script and its steps.
+    for name in ${!SLURM_JOB_NODELIST_HET_GROUP_*}; do
+        if [[ $name == *_0 ]]; then list=''; fi
+        list+=${list:+,}${!name}
+    done
     if [[ -n $list ]] && ! expand_nodes "$list"; then
         nodes=()
         while read -r name; do
@@ -351,13 +378,13 @@ read_reason() {
 # A refused key has causes on this side too; say the one that holds.
 look_at_key() {
     local candidates=() key line readable='' locked=''
-    if ssh-add -l >/dev/null 2>&1 </dev/null; then return 0; fi
+    if [[ -n ${SSH_AUTH_SOCK-} ]] && ssh-add -l >/dev/null 2>&1 </dev/null; then return 0; fi
     if [[ -n $identity ]]; then
         candidates=("$identity")
     else
         while read -r line key; do
             if [[ $line == identityfile ]]; then candidates+=("${key/#\~\//$HOME/}"); fi
-        done < <(ssh -G -- "${jump_destinations[0]}" 2>/dev/null </dev/null)
+        done <<<"${ssh_says:-$(ssh -G -- "${jump_destinations[0]}" 2>/dev/null </dev/null)}"
     fi
     for key in ${candidates[@]+"${candidates[@]}"}; do
         [[ -r $key ]] || continue
@@ -387,7 +414,15 @@ job_address() {
 
 # Set `python` to one that can run the gate: the system's first, for one from a user's environment may be slow to load.
 find_python() {
+    local minor
     for python in /usr/bin/python3 /usr/libexec/platform-python python3; do
+        # A system's own tells its version by another name of the same file, python3.N or platform-python3.N. To start it
+        # only to ask would take as long as all the rest here.
+        if [[ $python == /* && -x $python ]]; then
+            for ((minor = 6; minor < 40; minor++)); do
+                if [[ $python -ef ${python%3}3.$minor ]]; then return 0; fi
+            done
+        fi
         if "$python" -I -c 'import sys; sys.exit(sys.version_info < (3, 6))' >/dev/null 2>&1 </dev/null; then return 0; fi
     done
     return 1
@@ -405,6 +440,35 @@ write_env() {
     # In the order in which __hpcproxy_read takes them.
     printf '%s\n' "$key" "$step" "$2" "$listen" "$1://$address:$port" "$direct" >"$3/env.new"
     mv -f -- "$3/env.new" "$3/env"
+}
+
+# shellcheck shell=bash
+# What a crash left behind. Part of tunnel.sh.
+
+# Set `here` to what tells this node, and what can see its processes, from another with the same TMPDIR: a shared file
+# system, a container.
+name_host() {
+    read -r here </proc/sys/kernel/hostname
+    here+=" $(readlink /proc/self/ns/pid 2>/dev/null)"
+}
+
+# Remove the state directories of this user's ways out on this node whose holder is gone and could not remove its own: the
+# node crashed, or everything was killed by force. Never one that somebody else made or could have changed, and never one
+# whose holder lives, or is not known to have lived here: in doubt it stays.
+sweep() {
+    local directory here was
+    name_host
+    for directory in /tmp/hpcproxy-* "$state_base"/hpcproxy-*; do
+        [[ ${directory##*/} =~ ^hpcproxy-(shell|[0-9]+)\.[0-9]+-[A-Za-z0-9]{8}$ ]] || continue
+        # The owner first: what a link of somebody else's leads to is not looked at.
+        [[ ! -L $directory && -d $directory && -O $directory ]] || continue
+        [[ $(stat -c %a -- "$directory" 2>/dev/null) == 700 ]] || continue
+        # `host` is written after `pid` (make_state).
+        read -r was 2>/dev/null <"$directory/host" || continue
+        if [[ $was != "$here" || ! -s $directory/pid ]] || holder_lives "$directory"; then continue; fi
+        log info "removed what was left of ${directory##*/hpcproxy-}"
+        rm -rf -- "$directory" 2>/dev/null || :
+    done
 }
 
 # shellcheck shell=bash
@@ -451,20 +515,23 @@ linger_seconds() {
 # Wait until no other process of the job is here, at most `linger` seconds, then end the holder by SIGURG; return without
 # that if the job goes on after all, for SIGTERM is also sent as a warning (preemption with a grace time).
 outstay_nobody() {
-    local others linger end pid=$BASHPID
+    local others linger now end quiet
     trap - EXIT URG HUP
     trap '' TERM INT USR1 USR2
     linger_seconds
-    end=$((SECONDS + linger))
+    exec {quiet}<> <(:)
+    clock
+    end=$((now + linger))
     while count_others && ((others)); do
-        if ((SECONDS >= end - (linger > 7 ? 2 : linger / 4))); then
+        if clock && ((now >= end - (linger > 7 ? 2 : linger / 4))); then
             if ((linger)) && job_goes_on; then
-                log 'the job goes on, and so does its way out'
+                log info 'the job goes on, and so does its way out'
                 return 0
             fi
             break
         fi
-        sleep 0.2
+        # Not `sleep`, which would live on a while after us.
+        read -r -t 0.2 -u "$quiet" || :
     done
     kill -URG "$$"
 }
@@ -479,86 +546,93 @@ job_goes_on() {
 }
 
 # shellcheck shell=bash
-# Holds the way out of one job on one node, or probes the jump hosts.
-#
-#   tunnel.sh hold JOB RESTART [ssh]   as a background step of the job, one on each node; `ssh`: without the gate
-#   tunnel.sh hold JOB RESTART MODE STATE UID   for the Prolog (holder.sh): MODE gate or ssh, in the directory STATE that
-#                                      is there already, for user UID, who need not be the one this runs as
-#   tunnel.sh hold shell 0             for a shell without Slurm, at 127.0.0.1
-#   tunnel.sh probe                    one login to each jump host; `ok JUMP` or `failed LAYER JUMP: REASON` for each
-#
-# The gate (agent.pyz) listens at ADDRESS:PORT and holds ssh; where there is no python3 for it, or with `gate: false`,
-# ssh itself listens (`ssh -N -D ADDRESS:PORT`) and a loop here keeps it up.
-#
-# `hold` speaks on stdout: `mode NODE gate|ssh STEP`, `ready NODE JUMP` once, `failed NODE LAYER JUMP: REASON` for each new
-# reason, `gave-up …` when no waiting will help; it then exits 0, for a step that fails would mark the job. In a job SIGURG
-# ends it at once, and SIGTERM once no other process of the job is on the node (company.sh); in a shell both at once, and
-# SIGINT and SIGUSR1 too.
+# One ssh: its command line, its start, whether it serves, its end. The rest of tunnel.sh decides when.
 
-PATH=$PATH:/usr/local/bin:/usr/bin:/bin
-# A module's or conda's libraries are not the ones that the system's ssh was built with.
-unset LD_LIBRARY_PATH LD_PRELOAD
-# In all processes of ours, and in no other of the job: the agent and company.sh know them by it.
-export HPCPROXY_HOLDER=1
-umask 077
-
-ending='' told='' woken='' launching='' company_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 reconnects=-1 since=0 last_error='' current_jump=''
-
-end() {
-    ending=1 woken=1
-    # By HUP: what Slurm sends to all processes of a job, ssh does not heed (start_ssh).
-    if [[ -n $ssh_pid ]]; then kill -HUP "$ssh_pid" 2>/dev/null || :; fi
-    if [[ -n $pause_pid ]]; then kill "$pause_pid" 2>/dev/null || :; fi
-    if [[ -n $company_pid ]]; then kill -HUP "$company_pid" 2>/dev/null || :; fi
+# `command -v` also finds what may not be run.
+has_ssh() {
+    [[ -x $(command -v ssh) ]]
 }
 
-# Runs at every exit; $1 is the exit code. A holder that fails by a mistake of ours says so and does not mark the job.
-clean_up() {
-    if (($1)) && [[ -z $ending ]]; then say "gave-up ${node-} holder it ended by an error of its own, code $1"; fi
-    end
-    end_ssh
-    # The Prolog's directory stands in one of root's, whose Epilog removes what stays.
-    if [[ -n $state ]]; then rm -rf -- "$state" 2>/dev/null || :; fi
-    exit 0
+# Set `follow` to the words that end ssh when this process is gone, killed or not, where there is such a program.
+find_follow() {
+    follow=()
+    if setpriv --pdeathsig HUP true 2>/dev/null; then follow=(setpriv --pdeathsig HUP); fi
 }
 
-# One line to whoever started us (gone after a while, which is fine) and to the log.
-say() {
-    printf '%s\n' "$*" 2>/dev/null || :
-    log "$*"
+# Set `cipher` to the words that put AES-GCM first, or to nothing. Asked of ssh itself: an older one does not know the
+# `^`, and one built without AES-GCM refuses its name. What else it says of the first jump host is kept for look_at_key.
+cipher_words() {
+    cipher=()
+    if ssh_says=$(ssh -G -o "$cipher_option" -- "${jump_destinations[0]}" 2>/dev/null </dev/null); then
+        cipher=(-o "$cipher_option")
+    fi
 }
 
-log() {
-    [[ -n $state ]] || return 0
-    printf '%(%Y-%m-%dT%H:%M:%S%z)T %s\n' -1 "$*" 2>/dev/null >>"$state/log" || :
+# Set `command` to ssh with our options and what "$@" adds, to jump host number $1.
+ssh_command() {
+    local jump=$1
+    shift
+    cipher_words
+    command=(ssh "${ssh_options[@]}" ${cipher[@]+"${cipher[@]}"})
+    if [[ -n ${jump_ports[jump]} ]]; then command+=(-p "${jump_ports[jump]}"); fi
+    command+=("$@" -- "${jump_destinations[jump]}")
 }
 
-# An interruptible pause of $1 seconds: the traps run at `wait`.
-pause() {
-    woken='' launching=1
-    sleep "$1" &
-    pause_pid=$! launching=''
-    heed
-    wait "$pause_pid" 2>/dev/null || :
-    if [[ -n $woken ]]; then kill "$pause_pid" 2>/dev/null || :; fi
-    pause_pid=''
+# True once the master's control socket is there: login done and the port ours (ExitOnForwardFailure).
+await_master() {
+    local now deadline
+    clock
+    deadline=$((now + connect_timeout_s + 5))
+    until [[ -S $state/ctl ]]; do
+        [[ -z $ending ]] && kill -0 "$ssh_pid" 2>/dev/null && clock && ((now < deadline)) || return 1
+        sleep 0.05
+    done
 }
 
-# Slurm's SIGTERM.
-tell() {
-    told=1 woken=1
-    [[ -n $launching ]] || heed
+# True if a channel through the master comes back from the jump host's closed port within $1 seconds. Touches no service.
+probe_master() {
+    local text before
+    read_text "$state/ssh.log"
+    before=${#text}
+    if timeout "$1" ssh -F /dev/null -S "$state/ctl" -W "$probe_target" -- probe >/dev/null 2>&1 </dev/null; then
+        return 0
+    fi
+    read_text "$state/ssh.log"
+    [[ ${text:before} == *'open failed: connect failed'* ]]
 }
 
-# If there was one, have somebody watch for the moment when nobody of the job is left here. Not by the trap where that would
-# change `$!` under who has just started something.
-heed() {
-    [[ -n $told && -z $ending ]] || return 0
-    told=''
-    if [[ -n $company_pid ]] && kill -0 "$company_pid" 2>/dev/null; then return 0; fi
-    log "told to end; stays while other processes of the job are here"
-    outstay_nobody &
-    company_pid=$!
+# ssh writes a line for each connection that fails: what is in its log is dropped when it is too much.
+bound_log() {
+    ((looks++ % 12 == 0)) || return 0
+    if [[ -n $(find "$state/ssh.log" -size +256k 2>/dev/null) ]]; then : >"$state/ssh.log"; fi
+}
+
+# An ssh that no longer serves is ended, so that the next one comes. The network is ssh's own ServerAliveInterval's
+# business; this is for one that was stopped, and for what may have happened while we were (a suspended job).
+watch_ssh() {
+    local now before stopped=0 looks=0 line quiet
+    trap - EXIT URG HUP
+    trap '' TERM INT USR1 USR2
+    exec {quiet}<> <(:)
+    now=$up_at
+    while before=$now; do
+        # Not `sleep`, which would live on a while after us.
+        read -r -t "$alive_interval_s" -u "$quiet" || :
+        clock
+        bound_log
+        read -r line 2>/dev/null <"/proc/$ssh_pid/stat" || return 0
+        case ${line##*) } in T* | t*) stopped=$((stopped + 1)) ;; *) stopped=0 ;; esac
+        if ((stopped >= (alive_count > 1 ? alive_count - 1 : 1))); then
+            log info 'ssh was stopped; ended'
+        elif ((now - before > 2 * alive_interval_s + 1)); then
+            log info "this node or job stood still for $((now - before - alive_interval_s)) s"
+            if ((!stopped)) && probe_master "$alive_interval_s"; then continue; fi
+        else
+            continue
+        fi
+        kill -KILL "$ssh_pid" 2>/dev/null || :
+        return 0
+    done
 }
 
 # Start `command` with its stderr in ssh.log. Slurm sends SIGTERM to all processes of a job that ends, and users send
@@ -567,7 +641,8 @@ start_ssh() {
     launching=1
     (
         trap '' TERM INT QUIT USR1 USR2
-        exec ${follow[@]+"${follow[@]}"} "${command[@]}" </dev/null >/dev/null 2>"$state/ssh.log"
+        : >"$state/ssh.log"
+        exec ${follow[@]+"${follow[@]}"} "${command[@]}" </dev/null >/dev/null 2>>"$state/ssh.log"
     ) &
     ssh_pid=$! launching=''
     heed
@@ -596,6 +671,104 @@ end_ssh() {
     ssh_pid=''
 }
 
+# shellcheck shell=bash
+# Holds the way out of one job on one node, or probes the jump hosts.
+#
+#   tunnel.sh hold JOB RESTART [ssh]   as a background step of the job, one on each node; `ssh`: without the gate
+#   tunnel.sh hold JOB RESTART MODE STATE UID   for the Prolog (holder.sh): MODE gate or ssh, in the directory STATE that
+#                                      is there already, for user UID, who need not be the one this runs as
+#   tunnel.sh hold shell 0             for a shell without Slurm, at 127.0.0.1
+#   tunnel.sh probe                    one login to each jump host; `ok JUMP` or `failed LAYER JUMP: REASON` for each
+#
+# The gate (agent.pyz) listens at ADDRESS:PORT and holds ssh; where there is no python3 for it, or with `gate: false`,
+# ssh itself listens (`ssh -N -D ADDRESS:PORT`) and a loop here keeps it up.
+#
+# `hold` speaks on stdout: `mode NODE gate|ssh STEP`, `ready NODE JUMP` once, `failed NODE LAYER JUMP: REASON` for each new
+# reason, `gave-up …` when no waiting will help; it then exits 0, for a step that fails would mark the job. In a job SIGURG
+# ends it at once, and SIGTERM once no other process of the job is on the node (company.sh); in a shell both at once, and
+# SIGINT and SIGUSR1 too.
+
+PATH=$PATH:/usr/local/bin:/usr/bin:/bin
+# A module's or conda's libraries are not the ones that the system's ssh was built with.
+unset LD_LIBRARY_PATH LD_PRELOAD
+# In all processes of ours, and in no other of the job: the agent and company.sh know them by it.
+export HPCPROXY_HOLDER=1
+umask 077
+
+ending='' ssh_says='' told='' woken='' launching='' company_pid='' watch_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 tries='' up_at=0 changed_at=0 reconnects=-1 since=0 last_error='' current_jump=''
+
+end() {
+    ending=1 woken=1
+    # By HUP: what Slurm sends to all processes of a job, ssh does not heed (start_ssh).
+    if [[ -n $ssh_pid ]]; then kill -HUP "$ssh_pid" 2>/dev/null || :; fi
+    if [[ -n $pause_pid ]]; then kill "$pause_pid" 2>/dev/null || :; fi
+    if [[ -n $watch_pid ]]; then kill -KILL "$watch_pid" 2>/dev/null || :; fi
+    if [[ -n $company_pid ]]; then kill -HUP "$company_pid" 2>/dev/null || :; fi
+}
+
+# Runs at every exit; $1 is the exit code. A holder that fails by a mistake of ours says so and does not mark the job.
+clean_up() {
+    if (($1)) && [[ -z $ending ]]; then say "gave-up ${node-} holder it ended by an error of its own, code $1"; fi
+    end
+    end_ssh
+    # The Prolog's directory stands in one of root's, whose Epilog removes what stays.
+    if [[ -n $state ]]; then rm -rf -- "$state" 2>/dev/null || :; fi
+    exit 0
+}
+
+# One line to whoever started us (gone after a while, which is fine).
+say() {
+    printf '%s\n' "$*" 2>/dev/null || :
+}
+
+# One line in the log, and in the system's where an admin has rolled hpcproxy out; $1 is its level.
+log() {
+    local when level=$1
+    shift
+    case $log_level:$level in error:info) return 0 ;; esac
+    printf -v when '%(%Y-%m-%dT%H:%M:%S%z)T' -1
+    if [[ -n $state ]]; then printf '%s %s %s %s\n' "$when" "$job" "$node" "$*" 2>/dev/null >>"$state/log" || :; fi
+    [[ -n $syslog ]] || return 0
+    # By a process of its own, and not as our child: nothing may wait for it, and `$!` stays what it is.
+    (timeout 1 logger -t "hpcproxy[$$]" -p "daemon.${level/error/err}" -- "job $job node $node: $*" &) </dev/null >/dev/null 2>&1
+}
+
+# An interruptible pause of $1 seconds: the traps run at `wait`.
+pause() {
+    woken='' launching=1
+    sleep "$1" &
+    pause_pid=$! launching=''
+    heed
+    wait "$pause_pid" 2>/dev/null || :
+    if [[ -n $woken ]]; then kill "$pause_pid" 2>/dev/null || :; fi
+    pause_pid=''
+}
+
+# A pause of $1 seconds, too short to be interrupted and too short for a process of its own.
+moment() {
+    local quiet
+    exec {quiet}<> <(:)
+    read -r -t "$1" -u "$quiet" || :
+    exec {quiet}>&-
+}
+
+# Slurm's SIGTERM.
+tell() {
+    told=1 woken=1
+    [[ -n $launching ]] || heed
+}
+
+# If there was one, have somebody watch for the moment when nobody of the job is left here. Not by the trap where that would
+# change `$!` under who has just started something.
+heed() {
+    [[ -n $told && -z $ending ]] || return 0
+    told=''
+    if [[ -n $company_pid ]] && kill -0 "$company_pid" 2>/dev/null; then return 0; fi
+    log info "told to end; stays while other processes of the job are here"
+    outstay_nobody &
+    company_pid=$!
+}
+
 # Write status.json: what `hpcproxy status` reads. By rename, so that no reader sees half of it.
 write_status() {
     local jump=null error=null up=false
@@ -609,62 +782,22 @@ write_status() {
     fi
 }
 
-# `command -v` also finds what may not be run.
-has_ssh() {
-    [[ -x $(command -v ssh) ]]
-}
-
-# Set `follow` to the words that end ssh when this process is gone, killed or not, where there is such a program.
-find_follow() {
-    follow=()
-    if setpriv --pdeathsig HUP true 2>/dev/null; then follow=(setpriv --pdeathsig HUP); fi
-}
-
-# Set `cipher` to the words that put AES-GCM first, or to nothing. Asked of ssh itself: an older one does not know the
-# `^`, and one built without AES-GCM refuses its name.
-cipher_words() {
-    cipher=()
-    if ssh -G -o "$cipher_option" localhost >/dev/null 2>&1 </dev/null; then cipher=(-o "$cipher_option"); fi
-}
-
-# Set `command` to ssh with our options and what "$@" adds, to jump host number $1.
-ssh_command() {
-    local jump=$1
-    shift
-    cipher_words
-    command=(ssh "${ssh_options[@]}" ${cipher[@]+"${cipher[@]}"})
-    if [[ -n ${jump_ports[jump]} ]]; then command+=(-p "${jump_ports[jump]}"); fi
-    command+=("$@" -- "${jump_destinations[jump]}")
-}
-
-# True once the master's control socket is there: login done and the port ours (ExitOnForwardFailure).
-await_master() {
-    local deadline=$((SECONDS + connect_timeout_s + 5))
-    until [[ -S $state/ctl ]]; do
-        [[ -z $ending ]] && kill -0 "$ssh_pid" 2>/dev/null && ((SECONDS < deadline)) || return 1
-        sleep 0.05
-    done
-}
-
-# True if a channel through the master comes back from the jump host's closed port. Touches no service.
-probe_master() {
-    if timeout "$connect_timeout_s" ssh -F /dev/null -S "$state/ctl" -W "$probe_target" -- probe >/dev/null 2>&1 </dev/null; then
-        return 0
-    fi
-    read_text "$state/ssh.log"
-    [[ $text == *'open failed: connect failed'* ]]
-}
-
 # Hold a forward through jump host number $1 until it ends; true if it was ever up.
 hold_through() {
-    local jump=$1 up=1
+    local jump=$1 up=1 now
     rm -f -- "$state/ctl"
     ssh_command "$jump" -N -M -S "$state/ctl" -D "$address:$port"
     start_ssh
-    if await_master && probe_master; then
+    if await_master && probe_master "$connect_timeout_s"; then
         up=0
         came_up "$jump"
+        launching=1
+        watch_ssh "$jump" &
+        watch_pid=$! launching=''
+        heed
         await_ssh
+        kill -KILL "$watch_pid" 2>/dev/null || :
+        clock
         went_down
     fi
     end_ssh
@@ -672,23 +805,28 @@ hold_through() {
 }
 
 came_up() {
+    clock
+    up_at=$now
     current_jump=${jump_names[$1]}
     printf -v since '%(%s)T' -1
     reconnects=$((reconnects + 1)) said=''
     write_status
     if ((ready)); then
-        log "up again through $current_jump"
+        log info "back through $current_jump after $((now - changed_at)) s${tries:+, $((tries + 1)) tries}"
     else
         ready=1
         say "ready $node $current_jump"
+        log info "up through $current_jump after $((now - changed_at)) s${tries:+, $((tries + 1)) tries}"
     fi
+    tries=''
 }
 
 went_down() {
     [[ -n $ending ]] && return 0
     read_reason "$state/ssh.log" "open failed: "
     last_error="$current_jump: $layer: $reason" current_jump=''
-    log "down: $last_error"
+    changed_at=$now
+    log error "down after $((now - up_at)) s: $last_error"
     write_status
 }
 
@@ -700,34 +838,86 @@ failed() {
         read_reason "$state/ssh.log" "open failed: connect failed"
     fi
     last_error="${jump_names[$1]}: $layer: $reason"
-    [[ $said == *"$last_error"* ]] || say "failed $node $layer ${jump_names[$1]}: $reason"
-    said+=$last_error
+    tries=$((tries + 1))
+    if [[ $said != *"$last_error"* ]]; then
+        say "failed $node $layer ${jump_names[$1]}: $reason"
+        log error "failed: $last_error"
+        said+=$last_error
+    fi
     write_status
 }
 
 give_up() {
     say "gave-up $node $1"
+    log error "gave up: $1"
     exit 0
 }
 
-# Try the jump hosts in turn for as long as the job lives, with growing pauses between rounds.
+# Set `place` to this node's place among those of its job, from 0 to 65535, the same whoever works it out, and `order` to
+# the jump hosts as it tries them: each node has another first one, and the rest to fall back on.
+take_turn() {
+    local number i
+    place=0 order=("${!jump_names[@]}")
+    [[ $job != shell ]] || return 0
+    read -r number _ < <(printf '%s %s' "$job" "$node" | cksum)
+    place=$((number >> 16))
+    for i in "${!order[@]}"; do order[i]=$(((i + (number & 65535)) % ${#jump_names[@]})); done
+}
+
+# A pause of $1 milliseconds, or of a random part of it, at least $2 percent.
+pause_ms() {
+    local ms=$(($1 * ($2 + (100 - $2) * RANDOM / 32768) / 100)) seconds
+    printf -v seconds '%d.%03d' "$((ms / 1000))" "$((ms % 1000))"
+    pause "$seconds"
+}
+
+# Try the jump hosts in turn for as long as the job lives, with growing pauses between rounds; one that somebody has to
+# mend first only rarely.
 hold() {
-    local wait_s=1 jump hopeless up
+    local wait_s=1 flap_ms=125 jump hopeless up busy now place order not_before=()
+    take_turn
+    clock
+    changed_at=$now
+    if ((spread_ms)); then
+        log info "its turn comes in $((spread_ms * place / 65536)) ms: many nodes begin at this moment"
+        pause_ms "$((spread_ms * place / 65536))" 100
+    fi
     while [[ -z $ending ]]; do
-        hopeless=0 up=0
-        for jump in "${!jump_names[@]}"; do
+        hopeless=0 up=0 busy=0
+        for jump in "${order[@]}"; do
+            clock
+            if ((${not_before[jump]-0} > now)); then
+                hopeless=$((hopeless + 1))
+                continue
+            fi
             if hold_through "$jump"; then
+                clock
                 up=1 wait_s=1
+                # The others first: who was cut off here would wait here for its answer.
+                while [[ ${order[-1]} != "$jump" ]]; do order=("${order[@]:1}" "${order[0]}"); done
                 break
             fi
             [[ -z $ending ]] || return 0
             failed "$jump"
             hopeless=$((hopeless + permanent))
+            if ((permanent)) && [[ $layer != port ]]; then not_before[jump]=$((now + (retry_max_s > 120 ? retry_max_s : 120))); fi
+            if [[ $layer == busy ]]; then busy=1; fi
             if ((!ready)) && [[ $layer == port ]]; then give_up "$layer $reason"; fi
         done
         if ((!ready && hopeless == ${#jump_names[@]})); then give_up "$layer ${jump_names[jump]}: $reason"; fi
         [[ -n $ending ]] && return 0
-        ((up)) || pause "$wait_s"
+        if ((up)); then
+            # Almost at once, unless it never lives for long; with jitter, for all nodes lose a jump host together.
+            flap_ms=$((now - up_at >= 10 ? 250 : flap_ms * 2 < retry_max_s * 1000 ? flap_ms * 2 : retry_max_s * 1000))
+            pause_ms "$flap_ms" 50
+        elif ((busy)); then
+            # It has too many logins at once, or shuts our address out for a while: patience, widely spread.
+            if ((wait_s < 4)); then wait_s=4; fi
+            if ((wait_s * 1000 < spread_ms)); then wait_s=$((spread_ms < 30000 ? spread_ms / 1000 : 30)); fi
+            pause_ms "$((wait_s * 1000))" 10
+        else
+            pause_ms "$((wait_s * 1000))" 50
+        fi
         wait_s=$((wait_s * 2 < retry_max_s ? wait_s * 2 : retry_max_s))
     done
 }
@@ -739,7 +929,7 @@ yield_to_older() {
     # Longer than a tick of the clock that stamps files: whoever comes after this pause has a later stamp than ours, and
     # whoever has the same is seen by us as we are by him.
     : >"$state/turn"
-    pause 0.02
+    moment 0.02
     while ((older)) && [[ -z $ending ]]; do
         older=0
         for directory in "$state_base/hpcproxy-$key-"*; do
@@ -767,12 +957,16 @@ before_us() {
 
 # Make and fill the state directory for URLs of scheme $1.
 make_state() {
+    local here
     find_state_base
     state=$(mktemp -d -- "$state_base/hpcproxy-$key-XXXXXXXX") || give_up "state no directory can be made in $state_base"
     start_time "$$"
-    if ! { printf '%d %s\n' "$$" "$started" >"$state/pid" && write_env "$1" "$UID" "$state"; }; then
+    name_host
+    if ! { printf '%d %s\n' "$$" "$started" >"$state/pid" && printf '%s\n' "$here" >"$state/host" &&
+        write_env "$1" "$UID" "$state"; }; then
         give_up "state nothing can be written in $state_base"
     fi
+    sweep
 }
 
 # Become the gate, for user $1: same pid, same state directory, which it removes at its end.
@@ -785,7 +979,7 @@ hand_over() {
     reason=''
     look_at_key
     if [[ -n $reason ]]; then words+=(--key-note "$reason"); fi
-    if [[ $job != shell ]]; then words+=(--job "$job"); fi
+    if [[ $job != shell ]]; then words+=(--job "$job" --nodes "$node_count"); fi
     # A signal that comes before the gate has its handlers must not end it with its state left behind. Where `env` cannot
     # hold them back (before coreutils 8.31) the gate does so as soon as it runs.
     if env --block-signal='TERM,URG,INT,USR1' true 2>/dev/null; then
@@ -793,7 +987,7 @@ hand_over() {
     fi
     trap '' USR1
     [[ -z $ending ]] || return 0
-    exec ${held_back[@]+"${held_back[@]}"} "$python" -I "$home/agent.pyz" "${words[@]}"
+    exec ${held_back[@]+"${held_back[@]}"} "$python" -I -S "$home/agent.pyz" "${words[@]}"
 }
 
 begin_hold() {
@@ -802,6 +996,9 @@ begin_hold() {
     [[ $1 == shell || $1 =~ ^[0-9]{1,10}$ ]] && [[ $2 =~ ^[0-9]{1,10}$ ]] || exit 2
     node=${SLURMD_NODENAME:-${HOSTNAME%%.*}}
     [[ $node =~ ^[A-Za-z0-9._-]+$ ]] || node=unnamed
+    node_count=${SLURM_JOB_NUM_NODES:-${SLURM_NNODES:-1}}
+    [[ $node_count =~ ^[1-9][0-9]{0,5}$ ]] || node_count=1
+    spread "$node_count" "${#jump_names[@]}"
     trap end TERM URG
     if [[ $job == shell ]]; then trap end USR1 INT; else trap 'woken=1' USR1 INT; fi
     # Not '', which ssh would inherit and never end.
@@ -821,7 +1018,7 @@ begin_hold() {
     fi
     if [[ -n $gate && $mode == ssh ]]; then
         if [[ $3 == ssh ]]; then where='some node of this job'; fi
-        log "no python3 of 3.6 or later for the gate on $where; ssh itself listens"
+        log info "no python3 of 3.6 or later for the gate on $where; ssh itself listens"
     fi
     say "mode $node $mode${SLURM_STEP_ID:+ $job.$SLURM_STEP_ID}"
     if [[ -z $4 ]]; then yield_to_older; fi

@@ -1,0 +1,125 @@
+# shellcheck shell=bash
+# One ssh: its command line, its start, whether it serves, its end. The rest of tunnel.sh decides when.
+
+# `command -v` also finds what may not be run.
+has_ssh() {
+    [[ -x $(command -v ssh) ]]
+}
+
+# Set `follow` to the words that end ssh when this process is gone, killed or not, where there is such a program.
+find_follow() {
+    follow=()
+    if setpriv --pdeathsig HUP true 2>/dev/null; then follow=(setpriv --pdeathsig HUP); fi
+}
+
+# Set `cipher` to the words that put AES-GCM first, or to nothing. Asked of ssh itself: an older one does not know the
+# `^`, and one built without AES-GCM refuses its name. What else it says of the first jump host is kept for look_at_key.
+cipher_words() {
+    cipher=()
+    if ssh_says=$(ssh -G -o "$cipher_option" -- "${jump_destinations[0]}" 2>/dev/null </dev/null); then
+        cipher=(-o "$cipher_option")
+    fi
+}
+
+# Set `command` to ssh with our options and what "$@" adds, to jump host number $1.
+ssh_command() {
+    local jump=$1
+    shift
+    cipher_words
+    command=(ssh "${ssh_options[@]}" ${cipher[@]+"${cipher[@]}"})
+    if [[ -n ${jump_ports[jump]} ]]; then command+=(-p "${jump_ports[jump]}"); fi
+    command+=("$@" -- "${jump_destinations[jump]}")
+}
+
+# True once the master's control socket is there: login done and the port ours (ExitOnForwardFailure).
+await_master() {
+    local now deadline
+    clock
+    deadline=$((now + connect_timeout_s + 5))
+    until [[ -S $state/ctl ]]; do
+        [[ -z $ending ]] && kill -0 "$ssh_pid" 2>/dev/null && clock && ((now < deadline)) || return 1
+        sleep 0.05
+    done
+}
+
+# True if a channel through the master comes back from the jump host's closed port within $1 seconds. Touches no service.
+probe_master() {
+    local text before
+    read_text "$state/ssh.log"
+    before=${#text}
+    if timeout "$1" ssh -F /dev/null -S "$state/ctl" -W "$probe_target" -- probe >/dev/null 2>&1 </dev/null; then
+        return 0
+    fi
+    read_text "$state/ssh.log"
+    [[ ${text:before} == *'open failed: connect failed'* ]]
+}
+
+# ssh writes a line for each connection that fails: what is in its log is dropped when it is too much.
+bound_log() {
+    ((looks++ % 12 == 0)) || return 0
+    if [[ -n $(find "$state/ssh.log" -size +256k 2>/dev/null) ]]; then : >"$state/ssh.log"; fi
+}
+
+# An ssh that no longer serves is ended, so that the next one comes. The network is ssh's own ServerAliveInterval's
+# business; this is for one that was stopped, and for what may have happened while we were (a suspended job).
+watch_ssh() {
+    local now before stopped=0 looks=0 line quiet
+    trap - EXIT URG HUP
+    trap '' TERM INT USR1 USR2
+    exec {quiet}<> <(:)
+    now=$up_at
+    while before=$now; do
+        # Not `sleep`, which would live on a while after us.
+        read -r -t "$alive_interval_s" -u "$quiet" || :
+        clock
+        bound_log
+        read -r line 2>/dev/null <"/proc/$ssh_pid/stat" || return 0
+        case ${line##*) } in T* | t*) stopped=$((stopped + 1)) ;; *) stopped=0 ;; esac
+        if ((stopped >= (alive_count > 1 ? alive_count - 1 : 1))); then
+            log info 'ssh was stopped; ended'
+        elif ((now - before > 2 * alive_interval_s + 1)); then
+            log info "this node or job stood still for $((now - before - alive_interval_s)) s"
+            if ((!stopped)) && probe_master "$alive_interval_s"; then continue; fi
+        else
+            continue
+        fi
+        kill -KILL "$ssh_pid" 2>/dev/null || :
+        return 0
+    done
+}
+
+# Start `command` with its stderr in ssh.log. Slurm sends SIGTERM to all processes of a job that ends, and users send
+# other signals to them: ssh serves on. It goes with the holder, where the system knows how.
+start_ssh() {
+    launching=1
+    (
+        trap '' TERM INT QUIT USR1 USR2
+        : >"$state/ssh.log"
+        exec ${follow[@]+"${follow[@]}"} "${command[@]}" </dev/null >/dev/null 2>>"$state/ssh.log"
+    ) &
+    ssh_pid=$! launching=''
+    heed
+}
+
+# Wait for the end of ssh. A trap ends every `wait`, whatever it waits for.
+await_ssh() {
+    while [[ -z $ending ]]; do
+        woken=''
+        wait "$ssh_pid" 2>/dev/null || :
+        [[ -n $woken ]] || break
+    done
+}
+
+# ssh is gone: told to end, or after a second by force.
+end_ssh() {
+    local tries
+    [[ -n $ssh_pid ]] || return 0
+    kill -HUP "$ssh_pid" 2>/dev/null || :
+    for ((tries = 0; tries < 50; tries++)); do
+        kill -0 "$ssh_pid" 2>/dev/null || break
+        sleep 0.02
+    done
+    if ((tries == 50)); then kill -KILL "$ssh_pid" 2>/dev/null || :; fi
+    wait "$ssh_pid" 2>/dev/null || :
+    ssh_pid=''
+}

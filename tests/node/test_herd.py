@@ -1,0 +1,86 @@
+"""Many nodes, one jump host: who begins when, and where."""
+
+import collections
+import time
+
+import pytest
+
+from hpcproxy.node.candidate import BUSY, Candidate, Turn, Verdict
+from hpcproxy.node.settings import Jump
+
+from .harness import Sshd, until
+
+JUMPS = (Jump("a", ("ssh",)), Jump("b", ("ssh",)), Jump("c", ("ssh",)))
+
+
+def turns(nodes, jumps=1, per_s=32.0, job="17"):
+    return [Turn(job, "c{}".format(number), nodes, jumps, per_s) for number in range(nodes)]
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 8])
+def test_a_small_job_begins_at_once(nodes):
+    assert {turn.delay_s for turn in turns(nodes)} == {0}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "jumps", "per_s", "spread_s"),
+    [(9, 1, 32, 0.28125), (512, 1, 32, 16), (512, 2, 32, 8), (10000, 1, 1, 120)],
+)
+def test_the_nodes_of_a_large_job_are_spread_evenly_and_not_for_ever(nodes, jumps, per_s, spread_s):
+    delays = sorted(turn.delay_s for turn in turns(nodes, jumps, per_s))
+    assert delays[-1] < spread_s == turns(1, 1)[0].spread_s + turns(nodes, jumps, per_s)[0].spread_s
+    if nodes > 9:
+        # No tenth of the time has more than twice its share.
+        crowd = collections.Counter(int(delay / spread_s * 10) for delay in delays)
+        assert set(crowd) == set(range(10))
+        assert max(crowd.values()) < nodes / 5
+
+
+def test_the_same_node_of_the_same_job_has_always_the_same_turn_and_another_job_another():
+    one, again, other = turns(64), turns(64), turns(64, job="18")
+    assert [turn.delay_s for turn in one] == [turn.delay_s for turn in again]
+    assert [turn.delay_s for turn in one] != [turn.delay_s for turn in other]
+
+
+def test_the_nodes_share_the_jump_hosts_out_and_each_falls_back_on_the_others():
+    orders = [turn.order(JUMPS) for turn in turns(300)]
+    assert all(set(order) == set(JUMPS) for order in orders)
+    firsts = collections.Counter(order[0].name for order in orders)
+    assert min(firsts.values()) > 60
+    assert [jump.name for jump in Turn("", "c1", 1, 3, 32).order(JUMPS)] == ["a", "b", "c"]
+
+
+def waits(spread_s, count):
+    candidate = Candidate(JUMPS[0], 30, spread_s)
+    found = []
+    for _ in range(count):
+        candidate.failed(Verdict(BUSY, "reason", False))
+        found.append(candidate.next_try - time.monotonic())
+    return found
+
+
+def test_a_busy_jump_host_is_met_with_patience():
+    assert all(0.3 < waits(0, 1)[0] <= 4 for _ in range(50))
+    assert max(waits(16, 1)[0] for _ in range(50)) > 8
+    assert all(2.9 < waits(0, 6)[-1] <= 30 for _ in range(50))
+    assert len({round(wait, 2) for wait in (waits(0, 1)[0] for _ in range(50))}) > 20
+
+
+def test_all_of_a_herd_come_up_where_one_may_log_in_at_a_time(start_agent, tmp_path):
+    sshd = Sshd(tmp_path / "narrow")
+    sshd.config.write_text(sshd.config.read_text().replace("MaxStartups 100", "MaxStartups 1"))
+    sshd.start()
+    try:
+        busy = {"text": "exchange_identification", "layer": BUSY, "reason": "it is busy", "permanent": False}
+        agents = [start_agent([sshd.jump("j")], wait=False, failures=[busy]) for _ in range(6)]
+        for agent in agents:
+            agent.ready(90)
+    finally:
+        sshd.stop()
+    assert sum("it is busy" in agent.log() for agent in agents) > 0
+
+
+def test_an_agent_waits_for_its_turn(start_agent, jump_host):
+    agent = start_agent(wait=False, words=["--nodes=2000", "--job=424242"], logins_per_s=1000)
+    until(lambda: "its turn comes in" in agent.log(), "it says so")
+    agent.ready()

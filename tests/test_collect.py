@@ -1,0 +1,111 @@
+"""`status --job` as a user types it, where squeue and srun are stubs that run the real job.sh of two nodes here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hpcproxy import collect
+from hpcproxy.errors import WayOutError
+from hpcproxy.tunnels import Tunnel
+from tests.holder import Holder
+from tests.sshd import Sshd
+
+_SQUEUE = """#!/bin/bash
+[[ "$*" == "--noheader --jobs="*" --format=%A %D %T" ]] || exit 1
+printf '99 1 RUNNING\\n%s 2 {state}\\n' "${{2#--jobs=}}"
+"""
+_SRUN = """#!/bin/bash
+export SLURM_JOB_ID=${1#--jobid=}
+[[ $2 == --nodes=2 && $3 == --ntasks=2 && -z ${SLURM_NTASKS-} ]] || exit 1
+while [[ $1 != /bin/bash ]]; do shift; done
+printf 'a line of the site\\n'
+SLURMD_NODENAME=z1 "$@"
+HPCPROXY_STATE='' TMPDIR=/nonexistent SLURMD_NODENAME=c2 "$@"
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """slurm(state) has Slurm say so of the job."""
+
+    def state(word: str) -> None:
+        directory = tmp_path / "slurm"
+        directory.mkdir(exist_ok=True)
+        for name, text in (("squeue", _SQUEUE.format(state=word)), ("srun", _SRUN)):
+            (directory / name).write_text(text)
+            (directory / name).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+        monkeypatch.setenv("SLURM_NTASKS", "64")
+
+    return state
+
+
+def test_it_tells_of_every_node(
+    hold: Callable[..., Holder],
+    jump_host: Sshd,
+    slurm: Callable[[str], None],
+    mode: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slurm("RUNNING")
+    monkeypatch.setenv("SLURMD_NODENAME", "z1")
+    holder = hold(**jump_host.settings)
+    holder.line("ready")
+    scripts = [tmp_path / "missing", next(tmp_path.glob("home*/job.sh"))]
+    without, found = collect.collect(holder.job, scripts, os.environ)  # by name; z1 comes last
+    assert isinstance(found, Tunnel)
+    assert found.node == "z1"
+    assert (found.job, found.ready, found.jump, found.url) == (holder.job, True, jump_host.jump, holder.url)
+    assert (found.pid, found.directory) == (holder.process.pid, holder.state)
+    assert found.counts["reconnects"] == 0
+    assert ("refused" in found.counts) == (mode == "gate")
+    assert without == "c2"
+    assert found.since > 0
+    assert not (holder.state / "status.old").exists()
+
+
+def test_the_command_says_it_as_json_and_its_exit_code_that_a_node_has_none(
+    hold: Callable[..., Holder], jump_host: Sshd, slurm: Callable[[str], None], tmp_path: Path
+) -> None:
+    slurm("RUNNING")
+    holder = hold(**jump_host.settings)
+    holder.line("ready")
+    home = str(next(tmp_path.glob("home*/job.sh")).parent)
+    argv = [sys.executable, "-m", "hpcproxy", "status", "--job", holder.job]
+    environ = {**os.environ, "HPCPROXY_HOME": home}
+    done = subprocess.run([*argv, "--json"], capture_output=True, text=True, check=False, env=environ)
+    said = json.loads(done.stdout)
+    assert (done.returncode, said["without"], len(said["tunnels"])) == (1, ["c2"], 1)
+    assert said["tunnels"][0]["jump"] == jump_host.jump
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environ)
+    assert f"c2 has no way out of job {holder.job}" in done.stderr
+    assert holder.job in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("job", "state", "words"),
+    [("7", "PENDING", "job 7 is pending"), ("x", "RUNNING", "'x' is not the number of a job")],
+)
+def test_why_there_is_nothing_to_tell(job: str, state: str, words: str, slurm: Callable[[str], None]) -> None:
+    slurm(state)
+    with pytest.raises(WayOutError, match=words):
+        collect.collect(job, [Path("/nonexistent")], os.environ)
+
+
+def test_a_job_whose_nodes_have_nothing_of_ours(slurm: Callable[[str], None]) -> None:
+    slurm("RUNNING")
+    with pytest.raises(WayOutError, match="no node of job 7 answered"):
+        collect.collect("7", [Path("/nonexistent")], os.environ)
+
+
+@pytest.mark.parametrize("line", ["status\tc1\ta\tb\tc\td\t{}", "status\tc1\t1.0\t5\t/x\tu\t[]", "status\tc1\t1.0\t5"])
+def test_what_cannot_be_understood_is_no_way_out(line: str) -> None:
+    assert collect._parse(line) == "c1"
