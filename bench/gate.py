@@ -64,7 +64,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--seconds", type=float, default=38, help="time for each throughput (default 38)")
-    parser.add_argument("--gb", type=float, default=0.25, help="GB per transfer of one stream; 32 have thrice that")
+    parser.add_argument("--gb", type=float, default=0.25, help="GB per transfer of one stream; 32 have four times that")
     parser.add_argument("--requests", type=int, default=600, help="small HTTPS requests of each way (default 600)")
     parser.add_argument("--python", help="what runs the agent (default: as on a node)")
     options = parser.parse_args()
@@ -107,7 +107,7 @@ def measure(folder, stack, options):
         stack.callback(way.stop)
     figures = {"agent memory, idle": {"value": agent.memory_kb() / 1024.0, "unit": " (MB)"}}
     throughput(figures, 1, options.gb, ways, agent, options.seconds)
-    throughput(figures, 32, 3 * options.gb, ways, agent, options.seconds)
+    throughput(figures, 32, 4 * options.gb, ways, agent, options.seconds)
     opens(figures, ways[0], agent)
     latency(figures, ways, options.requests)
     memory(figures, agent, ways[0])

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from hpcproxy.node.clients import bind
+from hpcproxy.node.journal import Journal
 from hpcproxy.node.loop import Loop, TimedOut
 from hpcproxy.node.peer import Peers, query
 from hpcproxy.node.record import EVERY_S, Record
@@ -161,7 +162,7 @@ def test_what_is_accepted_sends_at_once():
 
 def test_the_status_is_fresh_while_connections_are_open(tmp_path):
     async def main(loop):
-        record = Record(loop, str(tmp_path), "c1", "127.0.0.1", 1, False)
+        record = Record(loop, str(tmp_path), Journal("1", "c1", "info", False), ("127.0.0.1", 1), False)
         record.active = 1
         record.changed()
         await loop.sleep(0.05)  # it is written, and will be for the open connection's sake, much later
