@@ -16,6 +16,7 @@ from .ending import HEEDED
 ORDERS = HEEDED + (signal.SIGUSR2,)
 IGNORED = (signal.SIGHUP, signal.SIGPIPE, signal.SIGQUIT)
 WATCHED = ORDERS + (signal.SIGCHLD,)
+LOOK_S = 2.0
 STEADY_S = 10.0  # who lived that long did not die of what it found at its start
 PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
@@ -29,8 +30,12 @@ class Life(NamedTuple):
     lifeline: int
 
 
-def guard(work: Callable[[Life], int]) -> int:
-    """Run `work` in a child until one comes to its end; its exit code. Must be called in a process of one thread."""
+def guard(work: Callable[[Life], int], parent: int = 0) -> int:
+    """Run `work` in a child until one comes to its end; its exit code. Must be called in a process of one thread.
+
+    Where `parent` is given it ends, too, when that is no longer this process's parent: of a Slurm step whose slurmstepd
+    was killed nobody else would end what is left.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
@@ -44,7 +49,7 @@ def guard(work: Callable[[Life], int]) -> int:
         if child == 0:
             os.close(ours)
             live(work, Life(restarts, cause, lifeline))
-        code = tend(child)
+        code = tend(child, parent)
         if code >= 0 and code != 1:
             return code
         restarts += 1
@@ -67,10 +72,13 @@ def live(work: Callable[[Life], int], life: Life) -> None:
         os._exit(code)
 
 
-def tend(child: int) -> int:
+def tend(child: int, parent: int) -> int:
     """Pass on to `child` what we are sent until it ends; its exit code (negative: the signal)."""
     while True:
-        number = signal.sigwait(WATCHED)
+        found = signal.sigtimedwait(WATCHED, LOOK_S) if parent else signal.sigwaitinfo(WATCHED)
+        number = signal.SIGURG if found is None else found.si_signo
+        if found is None and os.getppid() == parent:
+            continue
         if number == signal.SIGCHLD:
             pid, status = os.waitpid(child, os.WNOHANG)
             if pid:

@@ -1,7 +1,7 @@
 """The command `hold`: holds the way out and the port until it is told to end, whatever kills it meanwhile.
 
     python3 -I agent.pyz hold --config AGENT_JSON --address A --port P --state DIR [--node NAME] [--uid N]
-        [--job N] [--nodes N] [--ssh-option OPTION] [--key-note TEXT]
+        [--job N] [--nodes N] [--parent PID] [--ssh-option OPTION] [--key-note TEXT]
 
 On stdout, one line each: `ready NODE JUMP`, `failed NODE LAYER TEXT`, `gave-up NODE LAYER TEXT`. With `--job` SIGURG
 ends it, and SIGTERM as soon as no other process of that job is on this node; without, SIGINT and SIGUSR1 end it too,
@@ -28,8 +28,8 @@ from .settings import BadSettings, Settings, load
 from .tunnel import GaveUp, Tunnel, in_table
 
 USAGE = "usage: agent.pyz hold --config FILE --address ADDRESS --port PORT --state DIR [--node NAME] [--uid UID]"
-USAGE += " [--job N] [--nodes N] [--ssh-option OPTION] [--key-note TEXT]"
-OPTIONS = ("config", "address", "port", "state", "node", "uid", "job", "nodes", "ssh-option", "key-note")
+USAGE += " [--job N] [--nodes N] [--parent PID] [--ssh-option OPTION] [--key-note TEXT]"
+OPTIONS = ("config", "address", "port", "state", "node", "uid", "job", "nodes", "parent", "ssh-option", "key-note")
 
 
 class BadArguments(Exception):
@@ -50,6 +50,7 @@ class Arguments:
         self.port = parse_number("port", given["port"], 1, 65535)
         self.uid = parse_number("uid", given["uid"], 0, 2**32 - 2) if "uid" in given else os.getuid()
         self.job = str(parse_number("job", given["job"], 1, 2**32 - 1)) if "job" in given else ""
+        self.parent = parse_number("parent", given["parent"], 1, 2**31 - 1) if "parent" in given else 0
         self.nodes = parse_number("nodes", given["nodes"], 1, 10**6) if "nodes" in given else 1
         try:
             socket.inet_pton(socket.AF_INET, self.address)
@@ -136,7 +137,7 @@ def occupy(arguments: Arguments, settings: Settings, folder: Folder) -> int:
         return 0
     folder.write_pid()
     with listener:
-        return guard(lambda life: hold(arguments, settings, folder, listener, life))
+        return guard(lambda life: hold(arguments, settings, folder, listener, life), arguments.parent)
 
 
 def recorder(loop: Loop, arguments: Arguments, settings: Settings, folder: Folder) -> Record:

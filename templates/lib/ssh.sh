@@ -73,6 +73,10 @@ watch_ssh() {
         read -r -t "$alive_interval_s" -u "$quiet" || :
         clock
         bound_log
+        if [[ -n $of_step ]] && read -r line 2>/dev/null <"/proc/$$/stat" && [[ ${line##*) } != ?" $PPID "* ]]; then
+            log info 'what started this step was killed'
+            kill -URG "$$" 2>/dev/null || :
+        fi
         read -r line 2>/dev/null <"/proc/$ssh_pid/stat" || return 0
         case ${line##*) } in T* | t*) stopped=$((stopped + 1)) ;; *) stopped=0 ;; esac
         if ((stopped >= (alive_count > 1 ? alive_count - 1 : 1))); then

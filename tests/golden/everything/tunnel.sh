@@ -620,6 +620,10 @@ watch_ssh() {
         read -r -t "$alive_interval_s" -u "$quiet" || :
         clock
         bound_log
+        if [[ -n $of_step ]] && read -r line 2>/dev/null <"/proc/$$/stat" && [[ ${line##*) } != ?" $PPID "* ]]; then
+            log info 'what started this step was killed'
+            kill -URG "$$" 2>/dev/null || :
+        fi
         read -r line 2>/dev/null <"/proc/$ssh_pid/stat" || return 0
         case ${line##*) } in T* | t*) stopped=$((stopped + 1)) ;; *) stopped=0 ;; esac
         if ((stopped >= (alive_count > 1 ? alive_count - 1 : 1))); then
@@ -980,6 +984,7 @@ hand_over() {
     look_at_key
     if [[ -n $reason ]]; then words+=(--key-note "$reason"); fi
     if [[ $job != shell ]]; then words+=(--job "$job" --nodes "$node_count"); fi
+    if [[ -n $of_step ]]; then words+=(--parent "$PPID"); fi
     # A signal that comes before the gate has its handlers must not end it with its state left behind. Where `env` cannot
     # hold them back (before coreutils 8.31) the gate does so as soon as it runs.
     if env --block-signal='TERM,URG,INT,USR1' true 2>/dev/null; then
@@ -991,7 +996,7 @@ hand_over() {
 }
 
 begin_hold() {
-    local mode=gate where='this node'
+    local mode=gate where='this node' of_step=''
     job=$1 key=$1.$2
     [[ $1 == shell || $1 =~ ^[0-9]{1,10}$ ]] && [[ $2 =~ ^[0-9]{1,10}$ ]] || exit 2
     node=${SLURMD_NODENAME:-${HOSTNAME%%.*}}
@@ -999,6 +1004,8 @@ begin_hold() {
     node_count=${SLURM_JOB_NUM_NODES:-${SLURM_NNODES:-1}}
     [[ $node_count =~ ^[1-9][0-9]{0,5}$ ]] || node_count=1
     spread "$node_count" "${#jump_names[@]}"
+    # The Prolog's holder outlives it; a step's must not outlive its slurmstepd.
+    if [[ $job != shell && -z $4 ]]; then of_step=1; fi
     trap end TERM URG
     if [[ $job == shell ]]; then trap end USR1 INT; else trap 'woken=1' USR1 INT; fi
     # Not '', which ssh would inherit and never end.
