@@ -9,13 +9,15 @@ import os
 import signal
 import sys
 import time
-from typing import Callable, NamedTuple, Optional, Set
+from typing import Callable, NamedTuple
 
 from .ending import HEEDED
 
 ORDERS = HEEDED + (signal.SIGUSR2,)
 IGNORED = (signal.SIGHUP, signal.SIGPIPE, signal.SIGQUIT)
-WATCHED = ORDERS + (signal.SIGCHLD,)
+# By a timer's signal and not sigtimedwait, which may return rubbish after a SIGSTOP (CPython's retry of EINTR).
+TICK = signal.SIGALRM
+WATCHED = ORDERS + (signal.SIGCHLD, TICK)
 LOOK_S = 2.0
 STEADY_S = 10.0  # who lived that long did not die of what it found at its start
 PAUSE_S = 0.5
@@ -64,7 +66,7 @@ def live(work: Callable[[Life], int], life: Life) -> None:
     """The child's whole life; never returns."""
     code = 1
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD, TICK))
         code = work(life)
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)
@@ -74,12 +76,13 @@ def live(work: Callable[[Life], int], life: Life) -> None:
 
 def tend(child: int, parent: int) -> int:
     """Pass on to `child` what we are sent until it ends; its exit code (negative: the signal)."""
+    signal.setitimer(signal.ITIMER_REAL, LOOK_S if parent else 0.0, LOOK_S)
     while True:
-        found = signal.sigtimedwait(WATCHED, LOOK_S) if parent else signal.sigwaitinfo(WATCHED)
-        number = signal.SIGURG if found is None else found.si_signo
-        if found is None and os.getppid() == parent:
-            continue
-        if number == signal.SIGCHLD:
+        number = signal.sigwait(WATCHED)
+        if number == TICK:
+            if parent and os.getppid() != parent:
+                os.kill(child, signal.SIGURG)
+        elif number == signal.SIGCHLD:
             pid, status = os.waitpid(child, os.WNOHANG)
             if pid:
                 return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
@@ -89,11 +92,8 @@ def tend(child: int, parent: int) -> int:
 
 def ended_in(pause_s: float) -> bool:
     """An order to end came within the pause; nobody is there to stay for, which is the safe side."""
-    end = time.monotonic() + pause_s
-    orders: Set[Optional[int]] = {signal.SIGTERM, signal.SIGURG}
+    signal.setitimer(signal.ITIMER_REAL, max(0.001, pause_s))
     while True:
-        found = signal.sigtimedwait(ORDERS, max(0.0, end - time.monotonic()))
-        if found is None:
-            return False
-        if found.si_signo in orders:
-            return True
+        number = signal.sigwait(ORDERS + (TICK,))
+        if number in (TICK, signal.SIGTERM, signal.SIGURG):
+            return number != TICK

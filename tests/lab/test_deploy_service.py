@@ -88,7 +88,7 @@ def test_each_user_of_a_node_has_a_way_out_of_his_own_and_nobody_has_the_key(sit
         for path in (f"/run/hpcproxy/{jobs[other]}.0", f"/run/hpcproxy/service/{jobs[user]}.0"):
             assert site.run("c1", ["ls", path], user).returncode != 0
         holders = [name for _, name, line in site.processes("c1") if "agent.pyz" in line]
-        assert holders == ["hpcproxy"] * 2
+        assert holders == ["hpcproxy"] * 4  # of each job the guardian and who works for it
         status = site.run("c1", ["ls", "-ld", f"/run/hpcproxy/{jobs[user]}.0"], user).stdout
         assert status.startswith("drwx------")
     for user, job in jobs.items():
