@@ -55,13 +55,30 @@ def test(context: Context, select: str = "") -> None:
 @task
 def clients_table(context: Context) -> None:
     """Run the real clients in the lab (as root) and write the table of docs/clients.md."""
-    from hpcproxy.lab import packages  # noqa: PLC0415 - only this task needs it
+    write_tables(context, "CLIENTS_TABLE", "tests/lab/test_clients.py")
+
+
+@task
+def outages_table(context: Context) -> None:
+    """Break the way out in all ways in the lab (as root) and write the tables of docs/outages.md."""
+    write_tables(context, "OUTAGES_TABLE", "tests/lab/test_outages.py tests/lab/test_outages_clients.py")
+
+
+@task
+def endings_table(context: Context) -> None:
+    """Let jobs end in the lab in all ways (as root) and write the tables of docs/endings.md."""
+    write_tables(context, "ENDINGS_TABLE", "tests/lab/test_ends.py tests/lab/test_ends_site.py -k 'ends or page'")
+
+
+def write_tables(context: Context, wish: str, tests: str) -> None:
+    """The page that `tests` write when `wish` is in their environment is there."""
+    from hpcproxy.lab import packages  # noqa: PLC0415 - only these tasks need it
 
     packages.ensure(packages.TEST_TOOLS)
     with context.cd(ROOT):
-        context.run(f"{BIN}/python -m pytest tests/lab/test_clients.py", env={"CLIENTS_TABLE": "1"})
+        context.run(f"{BIN}/python -m pytest {tests}", env={wish: "1"})
 
 
 namespace = user_tasks()
-for developer_task in (lint, docs, golden, clients_table, test):
+for developer_task in (lint, docs, golden, clients_table, outages_table, endings_table, test):
     namespace.add_task(developer_task)

@@ -1,61 +1,91 @@
 """Deploy to many sshd at once and compare with a loop over ssh that sends the same archive, in one session. Needs root.
 
-    python bench/deploy.py [--hosts 64] [--rounds 3] [--fanout 16]
+    python bench/deploy.py [--hosts 64,256] [--rounds 3] [--fanout 16] [--others]
 
-All hosts are addresses of one sshd in a network namespace of its own; each gives its sessions files of its own by a
-mount namespace (`ForceCommand unshare`), so that every host is written to for real. The loop runs `tar -x` there.
-Printed for both, the best of some rounds, interleaved: wall seconds of the first deploy and of one with nothing to
-change, CPU seconds and peak memory of the client; and round trips a host, counted as direction changes of TCP payload.
+All hosts are addresses of one sshd in a network namespace; each gives its sessions a file system of its own (an overlay
+on `/`, by `ForceCommand unshare`), so that every host is written to for real. The loop runs `tar -x` there.
+
+Runs of both are interleaved. A ratio is the median over the rounds of one round's ratio; CPU and memory are the
+client's, children included, the median; round trips a host are counted as direction changes of TCP payload. The bounds
+are the project's own; the exit code is 0 only if all hold. `--others` adds what admins use today, installed from PyPI
+into a directory that goes afterwards, and takes some minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import socket
+import statistics
 import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
-from hpcproxy import rollout, wire
-
-NAMESPACE = "hpcproxy-bench"
+# Nothing of ours is imported here: a child begins with its parent's peak memory.
+ROOT = Path(__file__).resolve().parent.parent
 NETWORK = "10.99"
 PORT = 22
+OURS, LOOP = "hpcproxy", "loop over ssh"
+FIRST, AGAIN = "first", "again"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a tool: wall seconds, the client's CPU seconds, its peak memory."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mb: float
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the tables; exit code 1 if a bound is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--hosts", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--fanout", type=int, default=16)
+    parser.add_argument("--hosts", default="64,256", help="how many, one or several numbers")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is run")
+    parser.add_argument("--fanout", type=int, default=16, help="how many at once")
+    parser.add_argument("--others", action="store_true", help="with clush, pyinfra and Ansible, with the first --hosts")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not options.inside:
-        # Everything in namespaces of this process: nothing of the bench outlives it, and nothing is seen outside.
-        words = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable]
-        raise SystemExit(subprocess.call([*words, *sys.argv, "--inside"]))
-    with tempfile.TemporaryDirectory() as name, _servers(Path(name), options.hosts) as hosts:
-        _compare(Path(name), hosts, options.rounds, options.fanout)
+        # Everything in namespaces of this process: nothing of the bench outlives it, and nothing is seen outside. What
+        # comes from PyPI is fetched before, for there is no network inside.
+        with tempfile.TemporaryDirectory() as name:
+            others = _install_others(Path(name)) if options.others else ""
+            words = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable]
+            environ = {**os.environ, "BENCH_OTHERS": others}
+            raise SystemExit(subprocess.call([*words, *sys.argv, "--inside"], env=environ))
+    held = True
+    others = Path(os.environ["BENCH_OTHERS"]) if os.environ.get("BENCH_OTHERS") else None
+    for count in map(int, options.hosts.split(",")):
+        with tempfile.TemporaryDirectory() as name, _servers(Path(name), count) as hosts:
+            bench = Bench(Path(name), hosts, options.rounds, options.fanout)
+            held = bench.compare() and held
+            if others:
+                bench.run_others(others)
+                others = None
+    raise SystemExit(0 if held else 1)
+
+
+# ---- hosts
 
 
 @contextmanager
 def _servers(work: Path, count: int) -> Iterator[list[str]]:
-    """Addresses of `count` hosts, each with a store of its own, behind one sshd."""
+    """Addresses of `count` hosts, each with a file system of its own, behind one sshd."""
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     hosts = [f"{NETWORK}.{number // 250}.{number % 250 + 1}" for number in range(count)]
     for host in hosts:
-        subprocess.run(["ip", "address", "add", f"{host}/32", "dev", "lo"], check=True)
+        subprocess.run(["ip", "address", "replace", f"{host}/32", "dev", "lo"], check=True)
     # Each host of a cluster has a disk of its own; here they would all wait for one.
     (work / "hosts").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "none", str(work / "hosts")], check=True)
@@ -65,18 +95,21 @@ def _servers(work: Path, count: int) -> Iterator[list[str]]:
     shutil.copy(work / "id.pub", work / "authorized_keys")
     key = " ".join((work / "host_key.pub").read_text().split()[:2])
     (work / "known_hosts").write_text("".join(f"{host} {key}\n" for host in hosts) + f"192.0.2.1 {key}\n")
-    _write_session(work)
+    (work / "session").write_text(SESSION.format(hosts=work / "hosts"))
+    (work / "session").chmod(0o755)
     config = [
         *(f"ListenAddress 0.0.0.0:{PORT}", f"HostKey {work}/host_key", f"AuthorizedKeysFile {work}/authorized_keys"),
         *("UsePAM no", "StrictModes no", "PermitRootLogin yes", "MaxStartups 1000", "PidFile none", "UseDNS no"),
-        f"ForceCommand {work}/session",
+        *(f"ForceCommand {work}/session", "Subsystem sftp internal-sftp", "MaxSessions 100"),
     ]
     subprocess.run(["mount", "--bind", "/dev/null", "/root/.bashrc"], check=False)
     (work / "sshd_config").write_text("".join(f"{line}\n" for line in config))
     Path("/run/sshd").mkdir(exist_ok=True)
-    server = subprocess.Popen(["/usr/sbin/sshd", "-D", "-f", str(work / "sshd_config")])
-    _await(hosts[0])
+    server = subprocess.Popen(
+        ["/usr/sbin/sshd", "-D", "-e", "-f", str(work / "sshd_config")], stderr=subprocess.DEVNULL
+    )
     try:
+        _await(hosts[0])
         yield hosts
     finally:
         server.terminate()
@@ -84,22 +117,18 @@ def _servers(work: Path, count: int) -> Iterator[list[str]]:
         subprocess.run(["umount", "--lazy", str(work / "hosts")], check=True)
 
 
-def _write_session(work: Path) -> None:
-    """What every session runs in: directories of the host's own where a deployment writes."""
-    lines = ["#!/bin/bash", 'read -r _ _ host _ <<<"$SSH_CONNECTION"', f"root={work}/hosts/$host"]
-    for place in ("/etc", "/usr/libexec", "/var/lib", "/run"):
-        name = place.strip("/").replace("/", "-")
-        lines.append(f'mkdir -p "$root/{name}/up" "$root/{name}/work"')
-    mounts = "; ".join(
-        f'mount -t overlay overlay -o lowerdir={place},upperdir="$0"/{n}/up,workdir="$0"/{n}/work {place}'
-        for place in ("/etc", "/usr/libexec", "/var/lib", "/run")
-        for n in [place.strip("/").replace("/", "-")]
-    )
-    lines.append(
-        f'exec unshare --mount /bin/bash -c \'{mounts}; exec /bin/bash -c "$1"\' "$root" "$SSH_ORIGINAL_COMMAND"'
-    )
-    (work / "session").write_text("".join(f"{line}\n" for line in lines))
-    (work / "session").chmod(0o755)
+# What every session runs in: a root of the host's own, and nothing of what this machine's root has in .bashrc.
+# ForceCommand comes before sftp, so it is asked for here.
+SESSION = """#!/bin/bash
+read -r _ _ host _ <<<"$SSH_CONNECTION"
+command=$SSH_ORIGINAL_COMMAND
+[[ $command != internal-sftp ]] || command=/usr/lib/openssh/sftp-server
+exec unshare --mount /bin/bash --norc -c '
+mount -t overlay overlay -o lowerdir=/,upperdir="$0"/up,workdir="$0"/work "$0"/root &&
+    mount --rbind /proc "$0"/root/proc && mount --rbind /dev "$0"/root/dev &&
+    exec chroot "$0"/root /bin/bash --norc -c "$1"
+' {hosts}/"$host" "$command"
+"""
 
 
 def _await(host: str) -> None:
@@ -118,84 +147,195 @@ def _greets(host: str) -> bool:
         return False
 
 
-def _compare(work: Path, hosts: list[str], rounds: int, fanout: int) -> None:
-    inventory = work / "site.yaml"
-    told = {"nodes": ",".join(hosts), "identity": str(work / "id"), "settings": {"jump": "192.0.2.1"}}
-    inventory.write_text(yaml.safe_dump(told))
-    archive = work / "archive.tar.gz"
-    archive.write_bytes(_archive(inventory))
-    ours = [sys.executable, "-m", "hpcproxy", "deploy", "--inventory", str(inventory), "--fanout", str(fanout)]
-    loop = [sys.executable, __file__, "--loop", str(work), str(fanout), *hosts]
-    rows: dict[str, list[tuple[float, float, float]]] = {}
-    for _ in range(rounds):
-        for host in hosts:
-            shutil.rmtree(work / "hosts" / host, ignore_errors=True)
-        rows.setdefault("hpcproxy deploy, first", []).append(_run(ours))
-        rows.setdefault("hpcproxy deploy, nothing to change", []).append(_run(ours))
-        for host in hosts:
-            shutil.rmtree(work / "hosts" / host)
-        rows.setdefault("loop over ssh, first", []).append(_run(loop))
-        rows.setdefault("loop over ssh, again", []).append(_run(loop))
-    print(f"{len(hosts)} hosts, {fanout} at once, best of {rounds}, {os.cpu_count()} cores for both ends")
-    print(f"{'':38} {'wall s':>8} {'CPU s':>8} {'peak MB':>8}")
-    for name, found in rows.items():
-        wall, cpu, peak = (min(row[column] for row in found) for column in range(3))
-        print(f"{name:38} {wall:8.2f} {cpu:8.2f} {peak:8.0f}")
-    wall = {name: min(row[0] for row in found) for name, found in rows.items()}
-    first = wall["hpcproxy deploy, first"] / wall["loop over ssh, first"]
-    again = wall["hpcproxy deploy, nothing to change"] / wall["loop over ssh, again"]
-    print(f"first deploy {first:.2f} times the loop, nothing to change {again:.2f} times")
-    print(f"round trips a host: {_round_trips(hosts[0], ours)}")
+# ---- the runs
 
 
-def _archive(inventory: Path) -> bytes:
-    return wire.archive(rollout.read_site(rollout.Request(inventory)).bundle.files)
+# The yardstick: ssh to every host, so many at once, the archive on stdin, unpacked by tar.
+LOOP_SCRIPT = """#!/bin/bash
+work=$1 fanout=$2 code=0 running=0
+shift 2
+for host; do
+    if ((running >= fanout)); then wait -n || code=1; else running=$((running + 1)); fi
+    ssh -F /dev/null -i "$work/id" -o BatchMode=yes -o UserKnownHostsFile="$work/known_hosts" \\
+        -o KexAlgorithms=curve25519-sha256 -o StrictHostKeyChecking=yes -l root "$host" \\
+        'mkdir -p /usr/libexec/hpcproxy && tar -xzf - -C /usr/libexec/hpcproxy' <"$work/archive.tar.gz" &
+done
+for ((; running > 0; running--)); do wait -n || code=1; done
+exit "$code"
+"""
+
+# Writes the loop's archive, and for the other tools each file with its place and mode.
+WRITE_FILES = """
+import json, sys
+from pathlib import Path
+from hpcproxy import rollout, wire
+work = Path(sys.argv[1])
+files = rollout.read_site(rollout.Request(work / "site.yaml")).bundle.files
+(work / "archive.tar.gz").write_bytes(wire.archive(files))
+(work / "files").mkdir()
+for number, file in enumerate(files):
+    (work / "files" / str(number)).write_bytes(file.content)
+places = [(str(file.artifact.path), f"{file.artifact.mode:04o}") for file in files]
+(work / "files.json").write_text(json.dumps(places))
+"""
 
 
-def _run(argv: list[str]) -> tuple[float, float, float]:
-    """Wall seconds, CPU seconds of the client with its children, and the largest process's peak memory in MB."""
+def _run(argv: Sequence[str], environ: dict[str, str] | None = None) -> Run:
+    """Run a tool to its end."""
     began = time.monotonic()
-    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    errors = process.stderr.read() if process.stderr else b""
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environ, cwd=ROOT)
+    said = process.stdout.read() if process.stdout else b""
     _, status, usage = os.wait4(process.pid, 0)
-    wall = time.monotonic() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    wall_s = time.monotonic() - began
     if status:
-        raise SystemExit(f"{argv[:5]} failed: {errors.decode()[-1000:]}")
-    return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+        raise SystemExit(f"{argv[:5]} failed: {said.decode(errors='replace')[-1000:]}")
+    return Run(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-def _loop(work: str, fanout: str, *hosts: str) -> None:
-    """The yardstick: ssh to every host, so many at once, the archive on stdin, unpacked by tar."""
-    argv = [
-        "ssh",
-        "-F",
-        "/dev/null",
-        "-i",
-        f"{work}/id",
-        "-o",
-        "BatchMode=yes",
-        "-o",
-        f"UserKnownHostsFile={work}/known_hosts",
-    ]
-    argv += ["-o", "KexAlgorithms=curve25519-sha256", "-o", "StrictHostKeyChecking=yes", "-l", "root"]
-    running: list[subprocess.Popen[bytes]] = []
-    for host in hosts:
-        while len(running) >= int(fanout):
-            pid, status = os.wait()
-            running = [process for process in running if process.pid != pid]
-            if status:
-                raise SystemExit("ssh failed")
-        with Path(work, "archive.tar.gz").open("rb") as archive:
-            command = "mkdir -p /usr/libexec/hpcproxy && tar -xzf - -C /usr/libexec/hpcproxy"
-            running.append(subprocess.Popen([*argv, host, command], stdin=archive))
-    for process in running:
-        if process.wait():
-            raise SystemExit("ssh failed")
+class Bench:
+    """Both tools on the same hosts."""
+
+    def __init__(self, work: Path, hosts: list[str], rounds: int, fanout: int) -> None:
+        self.work, self.hosts, self.rounds, self.fanout = work, hosts, rounds, fanout
+        told = {"nodes": ",".join(hosts), "identity": str(work / "id"), "settings": {"jump": "192.0.2.1"}}
+        (work / "site.yaml").write_text(json.dumps(told))  # which is YAML too
+        (work / "loop").write_text(LOOP_SCRIPT)
+        subprocess.run([sys.executable, "-c", WRITE_FILES, str(work)], check=True, cwd=ROOT)
+        self.ours = [sys.executable, "-m", "hpcproxy", "deploy", "--inventory", str(work / "site.yaml")]
+        self.ours += ["--fanout", str(fanout)]
+        self.loop = ["/bin/bash", str(work / "loop"), str(work), str(fanout), *hosts]
+
+    def reset(self) -> None:
+        """No host has anything."""
+        for host in self.hosts:
+            shutil.rmtree(self.work / "hosts" / host, ignore_errors=True)
+            for part in ("up", "work", "root"):
+                (self.work / "hosts" / host / part).mkdir(parents=True)
+
+    def compare(self) -> bool:
+        """Print the table of both tools and the bounds; return whether all hold."""
+        tools = {OURS: self.ours, LOOP: self.loop}
+        runs: dict[tuple[str, str], list[Run]] = {}
+        self.reset()
+        for argv in (self.loop, self.ours):  # once for the page cache
+            _run(argv)
+        for number in range(self.rounds):
+            for tool in sorted(tools, reverse=bool(number % 2)):
+                self.reset()
+                for which in (FIRST, AGAIN):
+                    runs.setdefault((tool, which), []).append(_run(tools[tool]))
+        cores = f"{os.cpu_count()} cores for both ends"
+        print(f"\n{len(self.hosts)} hosts, {self.fanout} at once, median of {self.rounds}, {cores}")
+        print(f"{'':26} {'wall s':>8} {'CPU s':>8} {'peak MB':>8}")
+        for (tool, which), found in sorted(runs.items()):
+            _show(f"{tool}, {which}", found)
+        return self._judge(runs)
+
+    def _judge(self, runs: dict[tuple[str, str], list[Run]]) -> bool:
+        def ratio(which: str) -> float:
+            pairs = zip(runs[OURS, which], runs[LOOP, which])
+            return statistics.median(ours.wall_s / loop.wall_s for ours, loop in pairs)
+
+        def worst(value: Callable[[Run], float]) -> float:
+            return max(statistics.median(map(value, runs[OURS, which])) for which in (FIRST, AGAIN))
+
+        trips = _round_trips(self.hosts[0], [*self.ours, "--limit", self.hosts[0]])
+        rows = [
+            ("first deploy, times the loop", ratio(FIRST), 1.25, "{:.2f}"),
+            ("nothing to change, times the loop", ratio(AGAIN), 1.0, "{:.2f}"),
+            ("client's CPU, s", worst(lambda run: run.cpu_s), 0.2 + 0.005 * len(self.hosts), "{:.2f}"),
+            ("client's memory, MB", worst(lambda run: run.peak_mb), 60, "{:.0f}"),
+            ("round trips a host", trips, 8, "{:.0f}"),
+        ]
+        print(f"{'':38} {'measured':>8} {'bound':>8}")
+        for name, value, bound, form in rows:
+            verdict = "ok" if value <= bound else "missed"
+            print(f"{name:38} {form.format(value):>8} {form.format(bound):>8}  {verdict}", flush=True)
+        return all(value <= bound for _, value, bound, _ in rows)
+
+    # ---- what admins use today
+
+    def run_others(self, tools: Path) -> None:
+        """Print what clush, pyinfra and Ansible take for the same files, once each."""
+        places = json.loads((self.work / "files.json").read_text())
+        for name, argv in {
+            "clush --copy": self._clush(tools, places),
+            "pyinfra": self._pyinfra(tools, places),
+            "Ansible, pipelining": self._ansible(tools, places),
+        }.items():
+            self.reset()
+            environ = {
+                **os.environ,
+                "PATH": f"{tools}/bin:{os.environ['PATH']}",
+                "ANSIBLE_CONFIG": f"{self.work}/ansible.cfg",
+            }
+            for which in (FIRST, AGAIN):
+                _show(f"{name}, {which}", [_run(argv, environ)])
+
+    def _ssh_options(self) -> str:
+        known = f"-o UserKnownHostsFile={self.work}/known_hosts -o StrictHostKeyChecking=yes"
+        return f"-F /dev/null -i {self.work}/id {known} -o BatchMode=yes"
+
+    def _clush(self, tools: Path, _places: list[list[str]]) -> list[str]:
+        """It copies a tree and nothing more: no mode, no check, one directory."""
+        copy = ["--copy", str(self.work / "files"), "--dest", "/usr/libexec/"]
+        clush = [f"{tools}/bin/clush", "-l", "root", "-f", str(self.fanout), "-o", self._ssh_options()]
+        return [*clush, "-w", ",".join(self.hosts), *copy]
+
+    def _pyinfra(self, tools: Path, places: list[list[str]]) -> list[str]:
+        puts = "".join(
+            f"files.put(src={str(self.work / 'files' / str(number))!r}, dest={path!r}, mode={mode!r})\n"
+            for number, (path, mode) in enumerate(places)
+        )
+        (self.work / "tree.py").write_text(f"from pyinfra.operations import files\n{puts}")
+        data = {
+            "ssh_user": "root",
+            "ssh_key": str(self.work / "id"),
+            "ssh_known_hosts_file": str(self.work / "known_hosts"),
+        }
+        (self.work / "hosts.py").write_text(f"hosts = ({self.hosts!r}, {data!r})\n")
+        argv = [f"{tools}/bin/pyinfra", "-y", "--parallel", str(self.fanout)]
+        return [*argv, str(self.work / "hosts.py"), str(self.work / "tree.py")]
+
+    def _ansible(self, tools: Path, places: list[list[str]]) -> list[str]:
+        config = [
+            "[defaults]",
+            f"forks = {self.fanout}",
+            "gathering = explicit",
+            "interpreter_python = /usr/bin/python3",
+        ]
+        config += ["host_key_checking = true", "[ssh_connection]", "pipelining = true"]
+        config += [f"ssh_args = {self._ssh_options()} -o ControlMaster=auto -o ControlPersist=60s"]
+        (self.work / "ansible.cfg").write_text("".join(f"{line}\n" for line in config))
+        folders = sorted({str(Path(path).parent) for path, _ in places})
+        tasks = [{"file": {"path": folder, "state": "directory"}} for folder in folders]
+        tasks += [
+            {"copy": {"src": str(self.work / "files" / str(number)), "dest": path, "mode": mode}}
+            for number, (path, mode) in enumerate(places)
+        ]
+        play = {"hosts": "all", "remote_user": "root", "tasks": tasks}
+        (self.work / "play.yaml").write_text(json.dumps([play]))
+        (self.work / "hosts.ini").write_text("".join(f"{host}\n" for host in self.hosts))
+        return [f"{tools}/bin/ansible-playbook", "-i", str(self.work / "hosts.ini"), str(self.work / "play.yaml")]
 
 
-def _round_trips(host: str, ours: list[str]) -> int:
-    """How often the direction of payload turns from the host's to ours, in one deploy with nothing to change."""
-    _run([*ours, "--limit", host])
+def _show(name: str, found: list[Run]) -> None:
+    values = (statistics.median(getattr(run, field) for run in found) for field in ("wall_s", "cpu_s", "peak_mb"))
+    wall, cpu, peak = values
+    print(f"{name:26} {wall:8.2f} {cpu:8.2f} {peak:8.0f}", flush=True)
+
+
+def _install_others(place: Path) -> str:
+    subprocess.run([sys.executable, "-m", "venv", str(place / "venv")], check=True)
+    pip = [str(place / "venv/bin/pip"), "install", "-q", "ClusterShell", "pyinfra", "ansible-core"]
+    subprocess.run(pip, check=True)
+    return str(place / "venv")
+
+
+def _round_trips(host: str, argv: list[str]) -> int:
+    """How often the direction of payload turns from the host's to ours, in a run that finds nothing to change."""
+    _run(argv)
     sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
     sniffer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
     sniffer.bind(("lo", 0x0800))
@@ -222,15 +362,13 @@ def _round_trips(host: str, ours: list[str]) -> int:
 
     thread = threading.Thread(target=listen)
     thread.start()
-    _run([*ours, "--limit", host])
+    _run(argv)
     time.sleep(0.3)
     ended.set()
     thread.join()
+    sniffer.close()
     return sum(1 for before, after in zip(turns, turns[1:]) if before and not after)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--loop"]:
-        _loop(*sys.argv[2:])
-    else:
-        main()
+    main()

@@ -6,6 +6,9 @@ used, for Fabric's `run(in_stream=…)` feeds a character at a time. Host keys a
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import logging
 import socket
 import threading
@@ -23,9 +26,15 @@ from hpcproxy import wire
 from hpcproxy.config import Jump
 from hpcproxy.errors import FileError, HpcproxyError
 
-_CHUNK_BYTES = 65536
-_POLL_S = 0.2
-_CIPHERS = ("aes128-gcm@openssh.com", "aes128-ctr", "aes256-ctr")
+_CHUNK_BYTES = 32000  # what fits into one packet of ssh
+# Paramiko compares and sorts every name it could speak several times for each connection, and computes other MACs than
+# GCM's own in Python: a short list of the cheapest that every sshd of the last ten years knows halves its CPU time.
+_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes256-ctr")
+_KEX = ("curve25519-sha256@libssh.org", "ecdh-sha2-nistp256", "ecdh-sha2-nistp384", "diffie-hellman-group16-sha512")
+_MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512")
+_COLLECT_EVERY = 16  # connections
+_SSH_PORT = 22
+_M_ARENA_MAX = -8  # mallopt(3)
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,23 @@ class Reply:
 OnReply = Callable[[Reply], None]
 
 
+class NoGatewayError(HpcproxyError):
+    """The gateway before the hosts cannot be used."""
+
+
+class _Patience(threading.Event):
+    """An event that is waited for so long at most; Paramiko would wait for the answer to `exec` without an end."""
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__()
+        self._timeout_s = timeout_s
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if not super().wait(self._timeout_s if timeout is None else timeout):
+            raise TimeoutError
+        return True
+
+
 class Fleet:
     """Who can be spoken to, and how. Made once: keys are parsed before the first thread starts."""
 
@@ -66,80 +92,122 @@ class Fleet:
         self._config = fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig())
         self._keys = _read_known_hosts(login.known_hosts)
         self._kwargs = _connect_kwargs(login)
-        # Fabric reads and copies the shared Config when it makes a connection, which threads must not do together.
         self._making = threading.Lock()
+        self._way: fabric.Connection | Exception | None = None  # the gateway, open; or why it is not
+        _be_frugal()
 
     def ask(self, messages: Mapping[str, bytes], token: str, fanout: int, on_reply: OnReply) -> list[Reply]:
         """Send every host its message, at most `fanout` at once, and return a reply for each, in order."""
         replies: dict[str, Reply] = {}
         with ThreadPoolExecutor(max_workers=max(1, min(fanout, len(messages)))) as pool:
-            futures = {pool.submit(self._one, host, message, token): host for host, message in messages.items()}
+            # All connections first: Fabric changes the shared Config when it makes one, and reads it when it opens one.
+            made = {host: self._connect_later(host) for host in messages}
+            futures = {pool.submit(self._one, host, made.pop(host), messages[host], token): host for host in messages}
             for future in _completed(futures):
                 reply = future.result()
                 replies[reply.host] = reply
                 on_reply(reply)
+                if len(replies) % _COLLECT_EVERY == 0:
+                    gc.collect()  # connections are circles of objects, with what they carried
         return [replies[host] for host in messages]
 
-    def _one(self, host: str, message: bytes, token: str) -> Reply:
+    def _connect_later(self, host: str) -> fabric.Connection | NoGatewayError:
+        try:
+            return self._connection(host, self.gateway())
+        except NoGatewayError as error:
+            return error
+
+    def _one(self, host: str, connection: fabric.Connection | NoGatewayError, message: bytes, token: str) -> Reply:
         began = time.monotonic()
-        with self._making:
-            connection = self._connection(host)
+        if isinstance(connection, NoGatewayError):
+            return Reply(host, None, str(connection))
         try:
             output, errors = self._talk(connection, message)
             return Reply(host, _answer(output, errors, token), "", time.monotonic() - began)
         except (HpcproxyError, OSError, EOFError, paramiko.SSHException) as error:
             return Reply(host, None, _explain(error, self.login), time.monotonic() - began)
         finally:
-            connection.close()
+            connection.client.close()  # Fabric's own close leaves alone what failed before the login's end
 
     def _talk(self, connection: fabric.Connection, message: bytes) -> tuple[bytes, bytes]:
         if connection.gateway is None:
-            # Paramiko leaves Nagle's algorithm on, which costs 40 ms at several steps of every login.
-            sock = socket.create_connection((connection.host, connection.port), timeout=self.login.timeout_s)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.connect_kwargs["sock"] = sock
+            self._dial(connection)
         connection.open()
         channel = connection.transport.open_session(timeout=self.login.timeout_s)
         try:
             channel.settimeout(self.login.timeout_s)
+            channel.event = _Patience(self.login.timeout_s)
             channel.exec_command(wire.COMMAND)
             return _converse(channel, message)
         finally:
             channel.close()
 
-    def _connection(self, host: str) -> fabric.Connection:
+    def _dial(self, connection: fabric.Connection) -> None:
+        # Paramiko leaves Nagle's algorithm on, which costs 40 ms at several steps of every login.
+        sock = socket.create_connection((connection.host, connection.port), timeout=self.login.timeout_s)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.connect_kwargs["sock"] = sock
+
+    def _connection(self, host: str, gateway: fabric.Connection | None) -> fabric.Connection:
         login = self.login
         connection = fabric.Connection(
             host,
             user=login.user,
             port=login.port,
             config=self._config,
-            gateway=self._gateway(),
+            gateway=gateway,
             connect_timeout=login.timeout_s,
             connect_kwargs=dict(self._kwargs),
         )
         self._guard(connection)
         return connection
 
-    def _gateway(self) -> fabric.Connection | None:
-        gateway = self.login.gateway
-        if gateway is None:
+    def gateway(self) -> fabric.Connection | None:
+        """Return the way to the hosts, one login for all of them; none if they are reached directly.
+
+        Raises NoGatewayError, the same for every host: one that is down is not waited for again and again.
+        """
+        told = self.login.gateway
+        if told is None:
             return None
+        with self._making:
+            if self._way is None:
+                self._way = self._open_gateway(told)
+            if isinstance(self._way, Exception):
+                raise NoGatewayError(f"behind the gateway {told}, which {_explain(self._way, self.login)}")
+            return self._way
+
+    def _open_gateway(self, told: Jump) -> fabric.Connection | Exception:
         connection = fabric.Connection(
-            gateway.host,
-            user=gateway.user or self.login.user,
-            port=gateway.port or 22,
+            told.host,
+            user=told.user or self.login.user,
+            port=told.port or _SSH_PORT,
             config=self._config,
             connect_timeout=self.login.timeout_s,
             connect_kwargs=dict(self._kwargs),
         )
         self._guard(connection)
+        try:
+            self._dial(connection)
+            connection.open()
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            connection.client.close()
+            return error
         return connection
 
     def _guard(self, connection: fabric.Connection) -> None:
         """Fabric alone would take any host key; here only those in our file count."""
         connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
         connection.client._host_keys = self._keys  # noqa: SLF001 - one parsed table for all, instead of a copy for each
+
+
+def _be_frugal() -> None:
+    """Keep the memory of many connections down: it is the threads' heaps and connections that are over."""
+    # All that is there now stays; garbage is looked for among the connections only.
+    gc.freeze()
+    # glibc gives every thread a heap of its own, and none ever shrinks. Elsewhere there is no such call.
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def _completed(futures: Mapping[Future[Reply], str]) -> Iterator[Future[Reply]]:
@@ -151,8 +219,24 @@ def _completed(futures: Mapping[Future[Reply], str]) -> Iterator[Future[Reply]]:
         raise
 
 
+def _transport(sock: socket.socket, disabled_algorithms: Mapping[str, Any] | None = None) -> paramiko.Transport:
+    """Return a transport that proposes a few cheap algorithms instead of all that Paramiko knows."""
+    transport = paramiko.Transport(sock, disabled_algorithms=disabled_algorithms)
+    options = transport.get_security_options()
+    options.ciphers = _known(_CIPHERS, options.ciphers)
+    options.kex = _known(_KEX, options.kex)
+    options.digests = _known(_MACS, options.digests)
+    return transport
+
+
+def _known(wanted: tuple[str, ...], offered: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of `wanted` that this Paramiko has; one that has none of them offers what it has."""
+    return tuple(name for name in wanted if name in offered) or offered
+
+
 def _connect_kwargs(login: Login) -> dict[str, Any]:
-    bounds = {"banner_timeout": login.timeout_s, "auth_timeout": login.timeout_s, "channel_timeout": login.timeout_s}
+    bounds: dict[str, Any] = dict.fromkeys(("banner_timeout", "auth_timeout", "channel_timeout"), login.timeout_s)
+    bounds["transport_factory"] = _transport
     if login.identity is None:
         return bounds
     try:
@@ -172,7 +256,8 @@ def _read_known_hosts(path: Path) -> paramiko.HostKeys:
 
 def _converse(channel: paramiko.Channel, message: bytes) -> tuple[bytes, bytes]:
     """Send `message` and return stdout and stderr, both to their end; TimeoutError if the host falls silent."""
-    channel.sendall(message)
+    for start in range(0, len(message), _CHUNK_BYTES):  # Paramiko would copy all that is left at every packet
+        channel.sendall(message[start : start + _CHUNK_BYTES])
     channel.shutdown_write()
     output, errors = bytearray(), bytearray()
     while chunk := channel.recv(_CHUNK_BYTES):

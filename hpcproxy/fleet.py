@@ -13,6 +13,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from hpcproxy.errors import UsageError
 from hpcproxy.report import console, number, results, say, table, verb
@@ -53,13 +54,15 @@ def _request(inventory: str | None, limit: str | None, fanout: Any, timeout: Any
 def _with_progress(run: Run, title: str, body: Callable[[Callable[[HostOutcome], None]], Outcomes]) -> Outcomes:
     """Run `body` under a live display on stderr that counts hosts; a failure is said when it happens."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    screen = Console(stderr=True)
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
         bar = progress.add_task(title, total=len(run.site.hosts))
 
         def hear(outcome: HostOutcome) -> None:
             progress.advance(bar)
             if outcome.word in ("failed", "unreached"):
-                progress.console.print(f"{outcome.host}: {outcome.cause}", style="red", markup=False, highlight=False)
+                # A style of `print` would be the bar's too.
+                progress.console.print(Text(f"{outcome.host}: {outcome.cause}", "red"), soft_wrap=True)
 
         return body(hear)
 

@@ -94,7 +94,8 @@ def home_removal(bundle: Bundle, home: Home) -> list[Step]:
     """Return the steps that remove what we keep in `home`: rendered files, settings, pinned keys."""
     paths = [file.artifact.path for file in bundle.files] + [home.config, home.known_hosts]
     debris = [left for path in paths for left in _debris(path)]
-    return [Remove(path) for path in paths + debris if path.exists()]
+    compiled = sorted(home.directory.glob("agent.*.code")) + sorted(home.directory.glob("agent.*.code.new"))
+    return [Remove(path) for path in paths + debris + compiled if path.exists()]
 
 
 def _debris(path: Path) -> list[Path]:

@@ -105,7 +105,7 @@ class Outcomes:
         for host in self.hosts:
             groups.setdefault((host.word, host.cause), []).append(host.host)
         rows = [Row(word, len(names), fold(names), cause) for (word, cause), names in groups.items()]
-        return sorted(rows, key=lambda row: (row.word not in GOOD, row.word, row.hosts))
+        return sorted(rows, key=lambda row: (row.word not in (*GOOD, _DRY), row.word, row.hosts))
 
     def differences(self, bundle: Bundle) -> list[Difference]:
         """Return every distinct change with the hosts that it concerns."""

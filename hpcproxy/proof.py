@@ -8,7 +8,7 @@ from typing import Any
 
 from hpcproxy.config import Config
 from hpcproxy.deploy import Fleet, Reply
-from hpcproxy.inventory import Inventory
+from hpcproxy.inventory import Inventory, Policy
 from hpcproxy.jumpkit import targets
 from hpcproxy.outcome import HostOutcome, Outcomes, judge
 from hpcproxy.plan import EPILOG, PROLOG, RUN, TASK_PROLOG, Artifact, Plan
@@ -18,11 +18,19 @@ from hpcproxy.ssh import PROBE_TARGET
 _SSHD_ITSELF = "127.0.0.1:22"
 
 
-def contract_message(bundle: Bundle, token: str) -> bytes:
-    """Return the message that runs the installed scripts as slurmd would."""
+def contract_message(bundle: Bundle, policy: Policy, token: str) -> bytes:
+    """Return the message that runs the installed scripts as slurmd would, for a job that meets `policy`."""
     paths = {file.artifact.name: str(file.artifact.path) for file in bundle.files}
-    values = {"token": token, "run": RUN, "prolog": paths[PROLOG], "epilog": paths[EPILOG]}
-    return _script("contract.sh", "deploy/contract.sh.j2", {**values, "task_prolog": paths[TASK_PROLOG]})
+    values = {
+        "token": token,
+        "run": RUN,
+        "prolog": paths[PROLOG],
+        "epilog": paths[EPILOG],
+        "task_prolog": paths[TASK_PROLOG],
+        "partition": next(iter(policy.partitions), "none"),
+        "account": next(iter(policy.accounts), "none"),
+    }
+    return _script("contract.sh", "deploy/contract.sh.j2", values)
 
 
 def key_message(inventory: Inventory, config: Config, values: Mapping[str, Any], token: str) -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 from hpcproxy import deploy, hostkey, install, inventory, jumpkit, proof, slurmconf, wire
 from hpcproxy.asuser import Accounts
 from hpcproxy.config import Config, Jump
-from hpcproxy.errors import ConfigError, FileError, UsageError, WayOutError
+from hpcproxy.errors import ConfigError, FileError, HpcproxyError, UsageError, WayOutError
 from hpcproxy.install import Write
 from hpcproxy.inventory import Inventory
 from hpcproxy.outcome import HostOutcome, Outcomes
@@ -112,30 +112,50 @@ class Trusted:
     host: str
     fingerprint: str
     news: str
-    error: WayOutError | None = None
+    error: HpcproxyError | None = None
 
 
 def trust(request: Request, *, replace: bool, on_key: Callable[[Trusted], None]) -> list[Trusted]:
-    """Fetch the keys of all hosts and jump hosts, before any login, and keep new ones; a changed one only on demand."""
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - only this verb asks many hosts by itself
+    """Fetch the keys of all hosts and jump hosts, before any login, and keep new ones; a changed one only on demand.
 
+    Hosts behind a gateway are asked through it, by a login there, once its own key is shown and kept.
+    """
     told, config = inventory.read(request.inventory)
-    path = told.known_hosts
-    if path is None:
+    known_hosts = told.known_hosts
+    if known_hosts is None:
         raise ConfigError(str(request.inventory), "known_hosts", "is not set")
-    text = (install.read(path) or b"").decode(errors="replace")
     hosts = inventory.limit(inventory.hosts(told), _limit(request))
     controllers = inventory.expand(told.controllers) if told.controllers else ()
-    every = dict.fromkeys((*hosts, *controllers))
-    asked = [*config.jump, *([told.gateway] if told.gateway else []), *(Jump(host, None, told.port) for host in every)]
+    first = [*config.jump, *([told.gateway] if told.gateway else [])]
+    inside = [Jump(host, None, told.port) for host in dict.fromkeys((*hosts, *controllers))]
+    if told.gateway is None:
+        return _trust(request, known_hosts, [*first, *inside], None, replace=replace, on_key=on_key)
+    shown = _trust(request, known_hosts, first, None, replace=replace, on_key=on_key)
+    fleet = deploy.Fleet(_login(told, known_hosts, request.timeout_s))
+    return shown + _trust(request, known_hosts, inside, fleet, replace=replace, on_key=on_key)
+
+
+def _trust(
+    request: Request,
+    known_hosts: Path,
+    asked: Sequence[Jump],
+    fleet: deploy.Fleet | None,
+    *,
+    replace: bool,
+    on_key: Callable[[Trusted], None],
+) -> list[Trusted]:
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - only this verb asks many hosts by itself
+
+    text = (install.read(known_hosts) or b"").decode(errors="replace")
 
     def fetch(jump: Jump) -> tuple[Trusted, hostkey.HostKey | None]:
         try:
-            key = hostkey.fetch(jump, int(request.timeout_s))
-        except WayOutError as error:
+            key = hostkey.fetch(jump, int(request.timeout_s), fleet.gateway() if fleet else None)
+        except (WayOutError, deploy.NoGatewayError) as error:
             return Trusted(str(jump), "", "", error), None
+        # A key of another kind than the one we know is no news but a change: a stranger chooses which kind to show.
         before = hostkey.pinned(text, key.name, key.kind)
-        news = "new" if before is None else "as before" if before == key.data else "changed"
+        news = "as before" if before == key.data else "changed" if hostkey.is_other(text, key) else "new"
         return Trusted(str(jump), f"{key.kind} {key.fingerprint}", news), key
 
     shown = []
@@ -145,7 +165,7 @@ def trust(request: Request, *, replace: bool, on_key: Callable[[Trusted], None])
             shown.append(trusted)
             if key is not None and (trusted.news == "new" or replace):
                 text = hostkey.pin(text, key)
-    install.apply([Write(path, text.encode(), _PRIVATE_MODE)])
+    install.apply([Write(known_hosts, text.encode(), _PRIVATE_MODE)])
     return shown
 
 
@@ -179,9 +199,11 @@ class Run:
 def start(request: Request, *, as_user: bool = False) -> Run:
     """Return a run whose keys are parsed and whose connections are built, none of them open."""
     site = read_site(request)
-    told = site.inventory
-    login = deploy.Login(told.user, told.port, told.identity, told.gateway, site.known_hosts, request.timeout_s)
-    return Run(site, request, deploy.Fleet(login), as_user)
+    return Run(site, request, deploy.Fleet(_login(site.inventory, site.known_hosts, request.timeout_s)), as_user)
+
+
+def _login(told: Inventory, known_hosts: Path, timeout_s: float) -> deploy.Login:
+    return deploy.Login(told.user, told.port, told.identity, told.gateway, known_hosts, timeout_s)
 
 
 def roll_out(run: Run, on_host: OnHost, *, canary: int = 0) -> Outcomes:
@@ -208,7 +230,7 @@ def look(run: Run, on_host: OnHost, *, want_content: bool = False) -> Outcomes:
 def check_contract(run: Run, seen: Outcomes, on_host: OnHost) -> Outcomes:
     """Run the installed scripts as slurmd would on every host that was `seen` to have ours; a breach is a failure."""
     hosts = tuple(host.host for host in seen.hosts if host.word in ("unchanged", "would"))
-    message = proof.contract_message(run.site.bundle, run.token)
+    message = proof.contract_message(run.site.bundle, run.site.inventory.policy, run.token)
     return proof.ask(run.fleet, hosts, message, run.token, run.request.fanout, on_host)
 
 
@@ -291,6 +313,7 @@ def slurm_lines(run: Run) -> list[str]:
     if lacking:
         words += ["slurm.conf lacks these lines; once all hosts are right, add them, or say deploy --enable:"]
         words += [f"    {line}" for line in lacking]
+        words += slurmconf.remarks(running, told)
     return words
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from hpcproxy import block
 from hpcproxy.inventory import Inventory
@@ -18,29 +18,69 @@ SHOW_CONFIG = ("scontrol", "show", "config")
 RECONFIGURE = ("scontrol", "reconfigure")
 INCLUDED = "hpcproxy.conf"
 _UNSET = ("", "(null)", "(none)", "n/a")
+_FLAGS_LINE = re.compile(r"\s*PrologFlags\s*=\s*(?P<value>[^\s#]*)", re.IGNORECASE)
 _ARRAY = re.compile(r"(?P<name>\w+)\[\d+\]")  # newer versions print one line for each Prolog
 
 
-def lines(inventory: Inventory) -> tuple[str, ...]:
-    """Return the lines that slurm.conf needs."""
+# What of PrologFlags runs the Prolog when the job gets its nodes, and not at its first step only; slurm.conf(5).
+_EARLY = ("alloc", "contain", "runinjob", "x11")
+_RUN_IN_JOB_SINCE = (24, 5)
+
+
+def lines(inventory: Inventory, flags: str = "Alloc") -> tuple[str, ...]:
+    """Return the lines that slurm.conf needs; no `flags`: those of the site will do."""
     return (
         f"Prolog={inventory.slurm_directory}/prolog.d/*",
         f"Epilog={inventory.slurm_directory}/epilog.d/*",
         f"TaskProlog={PROGRAMS / TASK_PROLOG}",
-        "PrologFlags=Alloc",
+        *([f"PrologFlags={flags}"] if flags else []),
     )
 
 
-def included_file(inventory: Inventory) -> bytes:
+def flags_to_add(own: str) -> str:
+    """Return the value of PrologFlags that has what we need and the site's `own`; none if that has it already."""
+    kept = [flag.strip() for flag in own.split(",") if flag.strip()]
+    return "" if _runs_early(kept) else ",".join([*kept, "Alloc"])
+
+
+def flags_in(slurm_conf: bytes) -> str | None:
+    """Return the value of PrologFlags that the text of a slurm.conf sets, None if it sets none; the last one counts."""
+    found = None
+    for line in slurm_conf.decode(errors="replace").splitlines():
+        match = _FLAGS_LINE.match(line)
+        found = match["value"] if match else found
+    return found
+
+
+def included_file(inventory: Inventory, flags: str = "Alloc") -> bytes:
     """Return the file that `--enable` lets slurm.conf include."""
     head = "# hpcproxy: written by deploy --enable; undeploy takes it back\n"
-    return (head + "".join(f"{line}\n" for line in lines(inventory))).encode()
+    return (head + "".join(f"{line}\n" for line in lines(inventory, flags))).encode()
+
+
+def flags_for(running: Mapping[str, tuple[str, ...]], slurm_conf: bytes, included: bytes | None) -> str:
+    """Return what the included file says of PrologFlags, so that no flag of the site's is lost, now and next time.
+
+    Slurm takes the last value it reads. The site's own stands in `slurm_conf`, or in a file that it includes: then it
+    is what runs, unless ours does already.
+    """
+    own = flags_in(slurm_conf)
+    if own is None and included is not None:
+        return flags_in(included) or ""
+    return flags_to_add(",".join(running.get("PrologFlags", ())) if own is None else own)
+
+
+def _runs_early(flags: Sequence[str]) -> bool:
+    return any(flag.lower() in _EARLY for flag in flags)
 
 
 def enable(slurm_conf: bytes, inventory: Inventory) -> bytes:
-    """Return `slurm_conf` with our block, which holds one include line; raises BlockError."""
+    """Return `slurm_conf` with our block, which holds one include line; raises BlockError.
+
+    The bare name: a configless controller hands on included files that are named so, and no others.
+    """
     path = f"{inventory.slurm_directory}/slurm.conf"
-    return block.put(slurm_conf, f"Include {inventory.slurm_directory}/{INCLUDED}\n".encode(), path)
+    return block.put(slurm_conf, f"Include {INCLUDED}\n".encode(), path)
 
 
 def disable(slurm_conf: bytes, inventory: Inventory) -> bytes:
@@ -87,10 +127,42 @@ def missing(running: Mapping[str, tuple[str, ...]], inventory: Inventory) -> lis
     ]
     if wanted["TaskProlog"] not in running.get("TaskProlog", ()):
         lacking.append(f"TaskProlog={wanted['TaskProlog']}")
-    flags = ",".join(running.get("PrologFlags", ())).lower().split(",")
-    if not {"alloc", "contain", "runinjob"} & set(flags):
-        lacking.append("PrologFlags=Alloc")
+    flags = flags_to_add(",".join(running.get("PrologFlags", ())))
+    if flags:
+        lacking.append(f"PrologFlags={flags}")
     return lacking
+
+
+def remarks(running: Mapping[str, tuple[str, ...]], inventory: Inventory) -> list[str]:
+    """Return what an admin should know of this Slurm: whose process a way out is, where the lines must stand."""
+    words = []
+    version = _version(running)
+    flags = ",".join(running.get("PrologFlags", ())).lower().split(",")
+    if "runinjob" in flags:
+        words.append("PrologFlags has RunInJob: a way out lives in its job, and Slurm ends it with the job")
+    elif version >= _RUN_IN_JOB_SINCE and "cgroup" in "".join(running.get("ProctrackType", ())):
+        words.append(
+            "a way out lives beside its job, and the Epilog ends it; PrologFlags=RunInJob would put it into the job's "
+            "cgroup, with every other Prolog of the site's"
+        )
+    if is_configless(running):
+        words.append(
+            f"Slurm is configless: only the controllers have a slurm.conf; the Prolog, Epilog and TaskProlog that it "
+            f"names are files of the nodes, in {inventory.slurm_directory} and {PROGRAMS}, where deploy puts them"
+        )
+    return words
+
+
+def is_configless(running: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether nodes without a slurm.conf get it from the controller."""
+    return "enable_configless" in ",".join(running.get("SlurmctldParameters", ())).lower()
+
+
+def _version(running: Mapping[str, tuple[str, ...]]) -> tuple[int, ...]:
+    """Return Slurm's version, 24.05.3 as (24, 5, 3); one that cannot be read is older than every other."""
+    (text,) = running.get("SLURM_VERSION", ("",))[:1]
+    match = re.match(r"\d+(\.\d+)*", text)
+    return tuple(map(int, match[0].split("."))) if match else ()
 
 
 def _runs_ours(values: object, wanted: str) -> bool:

@@ -54,16 +54,27 @@ class Switch:
         obstacles = slurmconf.in_the_way(running, self.inventory)
         if obstacles:
             raise UsageError("nothing was enabled: " + "; ".join(obstacles))
-        included = slurmconf.included_file(self.inventory)
+
+        def included(conf: bytes, before: bytes | None) -> bytes:
+            own = slurmconf.disable(conf, self.inventory)
+            return slurmconf.included_file(self.inventory, slurmconf.flags_for(running, own, before))
+
         # What is included must be there before it is.
         return self._change(hosts, lambda text: slurmconf.enable(text, self.inventory), included, reverse=True)
 
     def off(self, hosts: Sequence[str]) -> Outcomes:
         """No slurm.conf includes our lines, and the daemons know."""
-        return self._change(hosts, lambda text: slurmconf.disable(text, self.inventory), None, reverse=False)
+        return self._change(
+            hosts, lambda text: slurmconf.disable(text, self.inventory), lambda _conf, _before: None, reverse=False
+        )
 
     def _change(
-        self, nodes: Sequence[str], change: Callable[[bytes], bytes], included: bytes | None, *, reverse: bool
+        self,
+        nodes: Sequence[str],
+        change: Callable[[bytes], bytes],
+        included: Callable[[bytes, bytes | None], bytes | None],
+        *,
+        reverse: bool,
     ) -> Outcomes:
         hosts = tuple(dict.fromkeys((*self.controllers, *nodes)))
         conf, extra = self._files
@@ -77,7 +88,7 @@ class Switch:
             try:
                 edits = [
                     wire.Edit(conf, before[conf], change(before[conf])),
-                    wire.Edit(extra, before.get(extra), included),
+                    wire.Edit(extra, before.get(extra), included(before[conf], before.get(extra))),
                 ]
             except BlockError as error:
                 outcomes.append(HostOutcome(reply.host, "failed", str(error)))

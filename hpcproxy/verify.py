@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import ipaddress
 import socket
 import ssl
@@ -12,9 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
-
-import python_socks
-from python_socks.sync import Proxy
 
 from hpcproxy.errors import WayOutError
 from hpcproxy.install import Outcome, bundle_steps, preview
@@ -79,6 +75,8 @@ class Answer:
 
 def fetch_address(proxy_url: str, check_url: str, timeout_s: float) -> Answer:
     """Return the address that `check_url` sees when asked through `proxy_url`; raises WayOutError naming the layer."""
+    import http.client  # noqa: PLC0415 - as in `connect`
+
     target = urlsplit(check_url)
     host, tls = target.hostname or "", target.scheme == "https"
     port = target.port or (443 if tls else 80)
@@ -105,6 +103,10 @@ def fetch_address(proxy_url: str, check_url: str, timeout_s: float) -> Answer:
 
 def connect(proxy_url: str, host: str, port: int, timeout_s: float) -> socket.socket:
     """Return a connection to `host:port` through `proxy_url`; raises WayOutError naming the layer that failed."""
+    # Here, not above: 20 ms that only who connects should pay, and no other task.
+    import python_socks  # noqa: PLC0415
+    from python_socks.sync import Proxy  # noqa: PLC0415
+
     url = urlsplit(proxy_url)
     kind = python_socks.ProxyType.HTTP if url.scheme == "http" else python_socks.ProxyType.SOCKS5
     try:
@@ -128,6 +130,8 @@ def connect(proxy_url: str, host: str, port: int, timeout_s: float) -> socket.so
 
 
 def _get(stream: socket.socket, host: str, port: int | None, path: str) -> tuple[int, str]:
+    import http.client  # noqa: PLC0415 - as in `connect`
+
     connection = http.client.HTTPConnection(host, port)
     connection.sock = stream
     connection.request("GET", path, headers={"User-Agent": "hpcproxy", "Accept": "text/plain", "Connection": "close"})

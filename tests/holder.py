@@ -89,8 +89,9 @@ class Holder:
 
     @property
     def ssh_pids(self) -> list[int]:
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(pid) for pid in children if b"-N\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        """Its own child where the shell holds ssh, its worker's where the gate does."""
+        families = [children(self.process.pid), *map(children, children(self.process.pid))]
+        return [pid for family in families for pid in family if b"-N\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send the signal, wait, and return the exit code; nothing of it is left then."""
@@ -119,6 +120,14 @@ def session(leader: int) -> list[int]:
         if int(fields[3]) == leader and fields[0] != "Z":
             members.append(int(path.parent.name))
     return members
+
+
+def children(pid: int) -> list[int]:
+    """Return the pids of its child processes; none when it has ended."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 def listens(address: str, port: int) -> bool:

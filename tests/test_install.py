@@ -156,6 +156,14 @@ def test_uninstalling_where_nothing_is_does_nothing(home: Path, account: Account
     assert tree(home, times=True) == before
 
 
+def test_uninstall_takes_what_the_agent_has_kept_compiled(home: Path, account: Account) -> None:
+    _install(account)
+    for name in ("agent.cpython-36.code", "agent.cpython-311.code.new"):
+        (home / ".hpcproxy" / name).touch()
+    ops.uninstall(account)
+    assert not (home / ".hpcproxy").exists()
+
+
 def test_uninstall_leaves_what_is_not_ours_and_names_it(home: Path, account: Account) -> None:
     _install(account)
     theirs = account.home.directory / "notes.txt"

@@ -52,6 +52,23 @@ def direct(tmp_path: Path) -> str:
     return subprocess.run(argv, capture_output=True, text=True, check=True, env=environ).stdout
 
 
+def test_the_list_of_a_heterogeneous_job_names_the_nodes_of_all_its_components() -> None:
+    argv = [
+        "bash",
+        "-c",
+        'set -euo pipefail; . "$0"; job_nodes; echo "${nodes[*]}"',
+        str(TEMPLATES / "lib" / "nodes.sh"),
+    ]
+    environ = {
+        "PATH": os.environ["PATH"],
+        "SLURM_JOB_NODELIST": "c[1-2]",
+        "SLURM_JOB_NODELIST_HET_GROUP_0": "c[1-2]",
+        "SLURM_JOB_NODELIST_HET_GROUP_1": "g3",
+    }
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, env=environ)
+    assert done.stdout == "c1 c2 g3\n"
+
+
 # ------------------------------------------------------------------------------------------------ readers
 
 

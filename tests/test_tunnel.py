@@ -326,3 +326,16 @@ def test_after_a_suspension_only_the_far_ends_answer_counts(hold: Callable[..., 
     finally:
         for pid in sessions:
             os.kill(pid, signal.SIGKILL)
+
+
+def test_a_holder_whose_slurmstepd_was_killed_ends(mode: str, jump_host: Sshd, tmp_path: Path) -> None:
+    script = write_script(tmp_path / "home", **jump_host.settings, gate=mode == "gate", alive_interval_s=1)
+    said = tmp_path / "said"
+    words = ["bash", "-c", 'bash -p "$0" hold 4711 0 >"$1" & echo $!; wait', str(script), str(said)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True) as step:
+        assert step.stdout is not None
+        pid = int(step.stdout.readline())
+        until(lambda: said.exists() and "ready " in said.read_text(), "it is ready")
+        step.kill()
+    until(lambda: not Path(f"/proc/{pid}").exists(), "it has gone, too")
+    until(lambda: not list(Path(os.environ["TMPDIR"]).glob("hpcproxy-*")), "and left nothing")

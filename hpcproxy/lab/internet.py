@@ -65,11 +65,19 @@ class Internet(http.server.BaseHTTPRequestHandler):
         """Answer POST /echo: the body comes back."""
         self.answer(self.body(), kind=self.headers.get("Content-Type") or "application/octet-stream")
 
+    def sink(self) -> None:
+        """Answer PUT /sink: how many bytes the body had; none of it is kept."""
+        rest = size = int(self.headers.get("Content-Length") or 0)
+        while rest > 0 and (part := self.rfile.read1(min(rest, len(_BLOCK)))):
+            rest -= len(part)
+        self.answer(f"{size - rest}\n".encode())
+
     routes: ClassVar[tuple[tuple[str, str, Callable[[Internet], None]], ...]] = (
         ("GET", "/ip", address),
         ("GET", "/bytes/", zeros),
         ("POST", "/echo", echo),
         ("PUT", "/echo", echo),
+        ("PUT", "/sink", sink),
         ("GET", "/", front),
     )
 

@@ -205,6 +205,11 @@ class Lab:
         for link in links:
             network.set_link(self._switch, link, up)
 
+    def wire(self, host: str, other: str, up: bool) -> None:
+        """Let packets between two hosts pass, or vanish without a word, while both reach everybody else."""
+        pair = [self.machine(name) for name in (host, other)]
+        network.set_wire(pair[0].host, pair[1].host, {machine.name: machine.pid for machine in pair}, up)
+
     def sshd(self, host: str, config: Mapping[str, str] | None = None) -> None:
         """Start the sshd of `host` anew, with `config` before its own lines; open sessions live on."""
         machine = self._jump(host)

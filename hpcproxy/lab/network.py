@@ -9,6 +9,8 @@ from hpcproxy.errors import LabError
 from hpcproxy.lab.cradle import SWITCH
 from hpcproxy.lab.spec import CLUSTER, OUTER, Host, Link
 
+_NOBODY = "02:00:00:00:00:00"
+
 
 def connect(hosts: Iterable[Host], pids: Mapping[str, int]) -> None:
     """Give every host its addresses and neighbours known for good, and none a default route."""
@@ -32,6 +34,21 @@ def set_link(switch_pid: int, link: Link, up: bool) -> None:
     """Let the link carry frames, or swallow them without a word: no carrier loss, no ARP failure, no RST."""
     state = "3" if up else "0"  # forwarding, disabled
     _call(switch_pid, ["bridge", "link", "set", "dev", link.port, "state", state])
+
+
+def set_wire(one: Host, other: Host, pids: Mapping[str, int], up: bool) -> None:
+    """Let packets between two hosts pass, or vanish without a word in both directions; all others are not touched."""
+    for here, there in ((one, other), (other, one)):
+        devices = {link.network: link.device for link in here.links}
+        # To an address that nobody has: the bridge takes the frame, and every host that sees it lets it drop.
+        lines = []
+        for link in there.links:
+            if link.network in devices:
+                known = f"{link.address} lladdr {link.mac if up else _NOBODY} nud permanent"
+                lines.append(f"neigh replace {known} dev {devices[link.network]}")
+        if not lines:
+            raise LabError(f"lab: {one.name} and {other.name} have no network in common")
+        _ip(pids[here.name], lines)
 
 
 def _legs(host: Host, every: Iterable[Host]) -> list[str]:

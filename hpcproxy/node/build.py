@@ -14,10 +14,14 @@ import sys
 
 signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGURG, signal.SIGINT, signal.SIGUSR1))
 
-from {}.hold import main
+from {package}.compiled import use
+
+use(sys.argv[0], "{package}", {names})
+
+from {package}.hold import main
 
 sys.exit(main(sys.argv[1:]))
-""".format(PACKAGE)
+"""
 SHEBANG = b"#!/usr/bin/env python3\n"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip file can name
 NOT_INSIDE = ("build.py",)
@@ -31,8 +35,10 @@ def build() -> bytes:
     buffer = io.BytesIO()
     buffer.write(SHEBANG)
     with zipfile.ZipFile(buffer, "w") as archive:
-        add(archive, "__main__.py", MAIN.encode("ascii"))
-        for name in sources(folder):
+        names = sources(folder)
+        modules = [name[:-3] for name in names if name != "__init__.py"]
+        add(archive, "__main__.py", MAIN.format(package=PACKAGE, names=modules).encode("ascii"))
+        for name in names:
             with open(os.path.join(folder, name), "rb") as file:
                 add(archive, "{}/{}".format(PACKAGE, name), file.read())
     return buffer.getvalue()

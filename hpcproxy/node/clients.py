@@ -25,6 +25,7 @@ def bind(address: str, port: int) -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # only against TIME_WAIT: listeners still exclude
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # Linux: what is accepted has it from here
         sock.bind((address, port))
         sock.listen(BACKLOG)
     except BaseException:
@@ -97,7 +98,6 @@ class Clients:
         if len(self.talks) >= self.max_connections:
             busy = "{} connections are open, no more are allowed".format(self.max_connections)
             self.gate.record.refused += 1
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client = Stream(self.loop, sock)
         talk = Talk(self.gate, client, busy)
         self.talks.add(talk)

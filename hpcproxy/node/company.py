@@ -16,7 +16,7 @@ class Company:
     """
 
     def __init__(self, job: str, uid: int) -> None:
-        self.uid = uid
+        self.uid, self.ours = uid, (os.getpid(), os.getppid())
         # A process that writes its title, or was given an empty environment, is known by its cgroup only.
         self.variable = "SLURM_JOB_ID={}".format(job).encode()
         self.cgroup = re.compile(r"/job_{}(/|$)".format(job), re.MULTILINE)
@@ -28,7 +28,7 @@ class Company:
     def _belongs(self, pid: str) -> bool:
         place = "/proc/" + pid
         try:
-            if os.stat(place).st_uid != self.uid or int(pid) == os.getpid():
+            if os.stat(place).st_uid != self.uid or int(pid) in self.ours:
                 return False
             variables = read(place + "/environ").split(b"\0")
             if any(each.startswith(MARK) for each in variables):

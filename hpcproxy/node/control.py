@@ -11,7 +11,7 @@ from typing import List, Tuple
 
 from . import mux
 from .loop import Loop, TimedOut
-from .stream import Ended, Stream, TooLong
+from .stream import Ended, Stream
 from .target import Target
 from .way import WayError
 
@@ -20,6 +20,8 @@ BUSY_S = 0.005
 # an accept and a greeting, and us two context switches on a node whose other cores compute.
 SPARES = 8
 REFILL_S = 0.02
+READ = 4096
+HELLO = mux.hello()
 
 
 class MasterLost(Exception):
@@ -31,7 +33,7 @@ class Control:
 
     def __init__(self, loop: Loop, path: str) -> None:
         self.loop, self.path = loop, path
-        self.spares: List[Stream] = []
+        self.spares: List[socket.socket] = []  # nobody watches them: what ssh has said there is read when one is used
         self.refilling = False
         self.closed = False
 
@@ -40,20 +42,18 @@ class Control:
 
         WayError when nobody answers in time, MasterLost.
         """
-        control = await self._connect(deadline)
+        control, heard = await self._connect(deadline)
         try:
             await control.send(mux.open_channel(1, *target), deadline)
             for fd in fds:
                 control.sock.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
-            reply = await hear(control, deadline)
-            if reply.kind == mux.HELLO:
-                reply = await hear(control, deadline)
+            reply = await hear(control, heard, mux.HELLO, deadline)
             self._refill()
             return control, reply
         except TimedOut:
             control.close()
             raise WayError("timeout", "no answer from the far end")
-        except (OSError, Ended, TooLong, mux.BadPacket):
+        except (OSError, Ended, mux.BadPacket):
             control.close()
             raise MasterLost()
         except BaseException:
@@ -64,26 +64,38 @@ class Control:
         """ssh is there and turns."""
         control = None
         try:
-            control = await self._dial(deadline)
+            control = Stream(self.loop, await self._dial(deadline))
             await control.send(mux.alive_check(1), deadline)
-            while (await hear(control, deadline)).kind != mux.ALIVE:
-                pass
-            return True
-        except (TimedOut, WayError, MasterLost, OSError, Ended, TooLong, mux.BadPacket):
+            return (await hear(control, bytearray(), mux.HELLO, deadline)).kind == mux.ALIVE
+        except (TimedOut, WayError, MasterLost, OSError, Ended, mux.BadPacket):
             return False
         finally:
             if control is not None:
                 control.close()
 
-    async def _connect(self, deadline: float) -> Stream:
-        while self.spares:
-            spare = self.spares.pop()
-            if not spare.watch.ended:
-                return spare
-            spare.close()
-        return await self._dial(deadline)
+    async def _connect(self, deadline: float) -> Tuple[Stream, bytearray]:
+        """A connection for one request, and what ssh has said there; MasterLost."""
+        sock, heard = None, bytearray()
+        while self.spares and sock is None:
+            sock = self.spares.pop()
+            try:
+                heard += sock.recv(READ)
+            except BlockingIOError:
+                break  # it was made this moment
+            except OSError:
+                pass
+            if not heard:  # an ssh that has gone
+                sock.close()
+                sock = None
+        if sock is None:
+            sock = await self._dial(deadline)
+        try:
+            return Stream(self.loop, sock), heard
+        except OSError:
+            sock.close()
+            raise MasterLost()
 
-    async def _dial(self, deadline: float) -> Stream:
+    async def _dial(self, deadline: float) -> socket.socket:
         """A connection, and our hello under way on it; MasterLost."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         sock.setblocking(False)
@@ -91,8 +103,8 @@ class Control:
             while True:
                 try:
                     sock.connect(self.path)
-                    sock.send(mux.hello())
-                    return Stream(self.loop, sock)
+                    sock.send(HELLO)
+                    return sock
                 except BlockingIOError:  # its backlog of 64 is full
                     if time.monotonic() > deadline:
                         raise WayError("timeout", "ssh is too busy to take the request")
@@ -126,6 +138,16 @@ class Control:
             self.spares.pop().close()
 
 
-async def hear(control: Stream, deadline: float) -> mux.Reply:
-    """The next packet from ssh."""
-    return await control.take(mux.parse, mux.MAX_PACKET, deadline)
+async def hear(control: Stream, heard: bytearray, skip: int, deadline: float) -> mux.Reply:
+    """The first packet from ssh that is not of kind `skip`; `heard` is what was read before."""
+    while True:
+        found = mux.parse(heard)
+        if found is None:
+            data = await control.recv(READ, deadline)
+            if not data:
+                raise Ended()
+            heard += data
+        elif found[1].kind == skip:
+            del heard[: found[0]]
+        else:
+            return found[1]

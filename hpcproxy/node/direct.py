@@ -13,33 +13,37 @@ from .loop import Loop
 from .master import Session
 from .stream import Stream
 from .target import Target
-from .tcpinfo import Counters
+from .tcpinfo import Counters, Marks
 from .tunnel import Tunnel
 from .way import WayError
 
 
-async def hand_over(loop: Loop, tunnel: Tunnel, client: Stream, counters: Counters, target: Target) -> "Direct":
-    """The far end is connected to the client's own socket; WayError, and then the socket is still ours."""
+async def hand_over(
+    loop: Loop, tunnel: Tunnel, client: Stream, counters: Counters, before: Marks, target: Target
+) -> "Direct":
+    """The far end is connected to the client's own socket; WayError, and then the socket is still ours.
+
+    `before` says how far the connection is by now.
+    """
     deadline = time.monotonic() + tunnel.settings.hold_s + tunnel.settings.connect_timeout_s
-    taken, said = counters.consumed(), counters.sent()
     fd = client.sock.fileno()
     while True:
         try:
             session = await tunnel.open(target, (fd, fd))
-            return Direct(client, counters, session, taken, said)
+            return Direct(client, counters, session, before)
         except MasterLost:
             # Trying again is safe as long as ssh has not read what the client sent ahead.
-            if time.monotonic() > deadline or counters.consumed() != taken:
+            if time.monotonic() > deadline or counters.marks().taken != before.taken:
                 raise WayError("down", tunnel.outage())
             await loop.sleep(0.05)
 
 
 class Direct:
-    """A client's socket in ssh's hands; `taken` bytes of it were read by us, `said` bytes written, before."""
+    """A client's socket in ssh's hands; how far it was `before` that."""
 
-    def __init__(self, client: Stream, counters: Counters, session: Session, taken: int, said: int) -> None:
+    def __init__(self, client: Stream, counters: Counters, session: Session, before: Marks) -> None:
         self.client, self.counters, self.session = client, counters, session
-        self.taken, self.said = taken, said
+        self.taken, self.said = before.taken, before.sent
         self.final: Optional[Tuple[int, int]] = None
         client.detach()
 
@@ -55,9 +59,7 @@ class Direct:
         self.said += len(reply)
         if not whole or (self.counters.sent() != self.said and self.counters.received() <= self.taken):
             return False
-        self.session.on_eof = self.client.finish
-        if self.session.eof:
-            self.client.finish()
+        self.session.heed(self.client.finish)
         return True
 
     async def run(self) -> None:
@@ -72,8 +74,9 @@ class Direct:
         """Bytes up and down so far, by the kernel's count; our FIN counts as one there."""
         if self.final is not None:
             return self.final
-        down = self.counters.sent() - self.said - int(self.session.eof)
-        return max(0, self.counters.received() - self.taken), max(0, down)
+        marks = self.counters.marks()
+        down = marks.sent - self.said - int(self.session.eof)
+        return max(0, marks.taken + marks.waiting - self.taken), max(0, down)
 
     def close(self) -> None:
         """The channel is closed."""

@@ -23,6 +23,7 @@ class Folder:
 
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
+        self.pid = os.getpid()  # whoever works for it later: this process holds it
         check(self.path)
         holder = self._holder()
         if holder:
@@ -35,8 +36,8 @@ class Folder:
         self.environment, self.host = self._read("env"), self._read("host")
 
     def write_pid(self) -> None:
-        """`pid` names this process so that nobody can be mistaken for it: PID and start time (proc(5), field 22)."""
-        words = "{} {}\n".format(os.getpid(), start_time(os.getpid())).encode()
+        """`pid` names the process that holds the directory, and no other: PID and start time (proc(5), 22)."""
+        words = "{} {}\n".format(self.pid, start_time(self.pid)).encode()
         # tunnel.sh has written the same: to whoever looks while it is written anew, nobody would be here.
         if self._read("pid") != words:
             self._write("pid", words)
@@ -89,7 +90,7 @@ class Folder:
             with open(os.path.join(self.path, "pid")) as file:
                 pid, started = file.read(64).split()
             # tunnel.sh writes the file and becomes this process: then it names us.
-            return int(pid) if int(pid) != os.getpid() and start_time(int(pid)) == started else 0
+            return int(pid) if int(pid) != self.pid and start_time(int(pid)) == started else 0
         except (OSError, ValueError):
             return 0  # no such file, or none of ours: nobody is there
 

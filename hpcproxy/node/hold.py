@@ -1,7 +1,7 @@
-"""The command `hold`: holds the way out and the port until it is told to end.
+"""The command `hold`: holds the way out and the port until it is told to end, whatever kills it meanwhile.
 
     python3 -I agent.pyz hold --config AGENT_JSON --address A --port P --state DIR [--node NAME] [--uid N]
-        [--job N] [--nodes N] [--ssh-option OPTION] [--key-note TEXT]
+        [--job N] [--nodes N] [--parent PID] [--ssh-option OPTION] [--key-note TEXT]
 
 On stdout, one line each: `ready NODE JUMP`, `failed NODE LAYER TEXT`, `gave-up NODE LAYER TEXT`. With `--job` SIGURG
 ends it, and SIGTERM as soon as no other process of that job is on this node; without, SIGINT and SIGUSR1 end it too,
@@ -20,6 +20,7 @@ from .clients import Clients, bind, raise_fd_limit
 from .ending import HEEDED, Ending
 from .folder import BadFolder, Folder, TooDeep
 from .gate import Gate
+from .guardian import ORDERS, Life, guard
 from .journal import Journal
 from .loop import Loop
 from .record import Record
@@ -27,8 +28,8 @@ from .settings import BadSettings, Settings, load
 from .tunnel import GaveUp, Tunnel, in_table
 
 USAGE = "usage: agent.pyz hold --config FILE --address ADDRESS --port PORT --state DIR [--node NAME] [--uid UID]"
-USAGE += " [--job N] [--nodes N] [--ssh-option OPTION] [--key-note TEXT]"
-OPTIONS = ("config", "address", "port", "state", "node", "uid", "job", "nodes", "ssh-option", "key-note")
+USAGE += " [--job N] [--nodes N] [--parent PID] [--ssh-option OPTION] [--key-note TEXT]"
+OPTIONS = ("config", "address", "port", "state", "node", "uid", "job", "nodes", "parent", "ssh-option", "key-note")
 
 
 class BadArguments(Exception):
@@ -49,6 +50,7 @@ class Arguments:
         self.port = parse_number("port", given["port"], 1, 65535)
         self.uid = parse_number("uid", given["uid"], 0, 2**32 - 2) if "uid" in given else os.getuid()
         self.job = str(parse_number("job", given["job"], 1, 2**32 - 1)) if "job" in given else ""
+        self.parent = parse_number("parent", given["parent"], 1, 2**31 - 1) if "parent" in given else 0
         self.nodes = parse_number("nodes", given["nodes"], 1, 10**6) if "nodes" in given else 1
         try:
             socket.inet_pton(socket.AF_INET, self.address)
@@ -99,7 +101,7 @@ def main(words: List[str]) -> int:
         print("gave-up {} path {}".format(arguments.node, error), flush=True)
         return 0
     try:
-        return hold(arguments, settings, folder)
+        return occupy(arguments, settings, folder)
     finally:
         folder.remove()
 
@@ -125,25 +127,41 @@ def occupy_standard_descriptors() -> None:
             return
 
 
-def hold(arguments: Arguments, settings: Settings, folder: Folder) -> int:
-    """Hold the port and the way out until a signal comes or there is no hope."""
-    loop = Loop(lambda error: record.log("error {!r}".format(error)))
-    journal = Journal(arguments.job or "shell", arguments.node, settings.log_level, settings.syslog)
-    record = Record(loop, folder.path, journal, (arguments.address, arguments.port), settings.access_log)
+def occupy(arguments: Arguments, settings: Settings, folder: Folder) -> int:
+    """Take the port, which stays ours until the end, and have the work done; the exit code."""
     try:
         listener = bind(arguments.address, arguments.port)
     except OSError as error:
-        record.gave_up(port_trouble(settings, arguments, error))
+        loop = Loop(lambda error: None)  # runs nothing
+        recorder(loop, arguments, settings, folder).gave_up(port_trouble(settings, arguments, error))
         return 0
+    folder.write_pid()
+    with listener:
+        return guard(lambda life: hold(arguments, settings, folder, listener, life), arguments.parent)
+
+
+def recorder(loop: Loop, arguments: Arguments, settings: Settings, folder: Folder) -> Record:
+    """What is said of this way out goes where the settings want it."""
+    journal = Journal(arguments.job or "shell", arguments.node, settings.log_level, settings.syslog)
+    return Record(loop, folder.path, journal, (arguments.address, arguments.port), settings.access_log)
+
+
+def hold(arguments: Arguments, settings: Settings, folder: Folder, listener: socket.socket, life: Life) -> int:
+    """Hold the way out until a signal comes or there is no hope."""
+    loop = Loop(lambda error: record.log("error {!r}".format(error)))
+    record = recorder(loop, arguments, settings, folder)
+    record.pid, record.restarts = folder.pid, life.restarts
+    if life.restarts:
+        record.log("the agent was ended by {}; another takes its place".format(life.cause))
     watch_signals(loop, record, Ending(loop, record, arguments.job, settings.linger_s))
     max_connections = raise_fd_limit(settings.max_connections)
     if max_connections < settings.max_connections:
         record.log("the limit on descriptors allows {} connections".format(max_connections))
-    folder.write_pid()
     turn = Turn(arguments.job, arguments.node, arguments.nodes, len(settings.jumps), settings.logins_per_s)
     tunnel = Tunnel(loop, settings, folder, record, turn)
     clients = Clients(loop, Gate(loop, settings, tunnel, record), listener, arguments.uid, max_connections)
     loop.spawn(clients.accept())
+    loop.spawn(end_with(loop, life.lifeline, record))
     loop.spawn(keep(loop, tunnel, record))
     record.write_status()
     try:
@@ -152,6 +170,8 @@ def hold(arguments: Arguments, settings: Settings, folder: Folder) -> int:
         tunnel.stop()
         loop.close()
         clients.close()
+        if os.getppid() != folder.pid:
+            folder.remove()  # whose part that was has been killed
     return 0
 
 
@@ -165,6 +185,13 @@ async def keep(loop: Loop, tunnel: Tunnel, record: Record) -> None:
         loop.stopping = True
 
 
+async def end_with(loop: Loop, lifeline: int, record: Record) -> None:
+    """Without the guardian the agent ends: what holds the job's step is gone, and Slurm counts it as over."""
+    await loop.watch(lifeline).wait_readable()
+    record.log("its guardian was killed")
+    loop.stopping = True
+
+
 def port_trouble(settings: Settings, arguments: Arguments, error: OSError) -> str:
     """Layer and reason why the port is not ours; those of agent.json's table, so that they are the shell's words."""
     words = os.strerror(error.errno or 0)
@@ -175,7 +202,7 @@ def port_trouble(settings: Settings, arguments: Arguments, error: OSError) -> st
 
 
 def watch_signals(loop: Loop, record: Record, ending: Ending) -> None:
-    """`ending` hears of its signals, SIGUSR2 has status.json written; SIGHUP and SIGPIPE do nothing."""
+    """`ending` hears of its signals, SIGUSR2 has status.json written; the guardian has had others ignored."""
     inner, outer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     loop.watch(inner)  # any wake-up ends the poll; the handler has run by then
 
@@ -194,7 +221,5 @@ def watch_signals(loop: Loop, record: Record, ending: Ending) -> None:
     signal.signal(signal.SIGUSR2, report)
     for number in HEEDED:
         signal.signal(number, told)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.set_wakeup_fd(outer)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)

@@ -1,7 +1,8 @@
 """Coroutines over epoll: the part of asyncio that the agent needs, at a tenth of its memory.
 
 Descriptors are registered once, edge-triggered, so waiting costs no system call: try the call first, and wait only
-after it said EAGAIN. An event that nobody waits for is remembered in the Watch.
+after it said EAGAIN. An event that nobody waits for is remembered in the Watch. Room to write is asked for only once a
+write found none: a Unix socket would wake us each time that the other end has read something.
 """
 
 import collections
@@ -12,7 +13,8 @@ import types
 from typing import Any, Callable, Coroutine, Deque, Dict, Generator, List, Optional, Set, Tuple
 
 STEPS = 256
-EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+FEW_TIMERS = 64
+EDGES = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 WRITABLE = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
 ENDED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
@@ -35,18 +37,17 @@ def _park() -> Generator[None, None, None]:
 class Timer:
     """A call that is due at `when` (seconds of time.monotonic)."""
 
-    __slots__ = ("when", "call")
+    __slots__ = ("loop", "when", "call")
 
-    def __init__(self, when: float, call: Callable[[], None]) -> None:
-        self.when = when
+    def __init__(self, loop: "Loop", when: float, call: Callable[[], None]) -> None:
+        self.loop, self.when = loop, when
         self.call: Optional[Callable[[], None]] = call
 
     def cancel(self) -> None:
-        """Never called from now on."""
-        self.call = None
-
-    def __lt__(self, other: "Timer") -> bool:
-        return self.when < other.when
+        """Never called from now on. Twice is once."""
+        if self.call is not None:
+            self.call = None
+            self.loop.cancelled += 1
 
 
 class Task:
@@ -75,6 +76,10 @@ class Task:
     def cancel(self) -> None:
         """Ends at its next turn, its `finally` parts included."""
         self.resume(Cancelled())
+
+    def time_out(self) -> None:
+        """Run on with TimedOut raised where the task waits."""
+        self.resume(TimedOut())
 
     async def join(self, deadline: Optional[float] = None) -> Any:
         """What the task returned; raises what it raised; TimedOut after `deadline`."""
@@ -112,10 +117,10 @@ class Task:
 class Watch:
     """What epoll has said about one descriptor and nobody has used yet."""
 
-    __slots__ = ("loop", "fd", "readable", "writable", "ended", "reader", "writer")
+    __slots__ = ("loop", "fd", "events", "readable", "writable", "ended", "reader", "writer")
 
     def __init__(self, loop: "Loop", fd: int) -> None:
-        self.loop, self.fd = loop, fd
+        self.loop, self.fd, self.events = loop, fd, EDGES
         self.readable = self.writable = self.ended = False
         self.reader: Optional[Task] = None
         self.writer: Optional[Task] = None
@@ -132,6 +137,9 @@ class Watch:
 
     async def wait_writable(self, deadline: Optional[float] = None) -> None:
         """There is room since the last wait; TimedOut after `deadline`."""
+        if not self.events & select.EPOLLOUT:
+            self.events |= select.EPOLLOUT
+            self.loop.epoll.modify(self.fd, self.events)  # which tells at once if there is room by now
         if not self.writable:
             self.writer = self.loop.current
             try:
@@ -189,7 +197,8 @@ class Loop:
         self.watches: Dict[int, Watch] = {}
         self.tasks: Set[Task] = set()
         self.ready: Deque[Task] = collections.deque()
-        self.timers: List[Timer] = []
+        self.timers: List[Tuple[float, int, Timer]] = []  # a heap; the number tells those of the same moment apart
+        self.numbered = self.cancelled = 0
         self.current: Optional[Task] = None
         self.stopping = False
 
@@ -215,12 +224,18 @@ class Loop:
     def mute(self, watch: Watch, muted: bool) -> None:
         """No events while muted; afterwards one at once, if there is something to read."""
         if watch.fd in self.watches:
-            self.epoll.modify(watch.fd, 0 if muted else EDGES)
+            self.epoll.modify(watch.fd, 0 if muted else watch.events)
 
     def call_at(self, when: float, call: Callable[[], None]) -> Timer:
         """`call` is called once, at `when` of time.monotonic or soon after."""
-        timer = Timer(when, call)
-        heapq.heappush(self.timers, timer)
+        # Nearly all are cancelled long before they are due; without this each would stay until then.
+        if self.cancelled > FEW_TIMERS and 2 * self.cancelled > len(self.timers):
+            self.timers = [entry for entry in self.timers if entry[2].call is not None]
+            heapq.heapify(self.timers)
+            self.cancelled = 0
+        timer = Timer(self, when, call)
+        self.numbered += 1
+        heapq.heappush(self.timers, (when, self.numbered, timer))
         return timer
 
     async def pause(self, deadline: Optional[float]) -> None:
@@ -230,7 +245,7 @@ class Loop:
             return
         me = self.current
         assert me is not None
-        timer = self.call_at(deadline, lambda: me.resume(TimedOut()))
+        timer = self.call_at(deadline, me.time_out)
         try:
             await _park()
         finally:
@@ -267,17 +282,25 @@ class Loop:
             if watch is not None:
                 watch.notice(events)
         now = time.monotonic()
-        while self.timers and self.timers[0].when <= now:
-            call = heapq.heappop(self.timers).call
+        while self.timers and self.timers[0][0] <= now:
+            call = self._next_call()
             if call is not None:
                 call()
 
+    def _next_call(self) -> Optional[Callable[[], None]]:
+        """What the first timer calls, None if it was cancelled; it is a timer no more."""
+        timer = heapq.heappop(self.timers)[2]
+        call, timer.call = timer.call, None  # cancelling it has no meaning any more
+        if call is None:
+            self.cancelled -= 1
+        return call
+
     def _patience(self) -> float:
-        while self.timers and self.timers[0].call is None:
-            heapq.heappop(self.timers)
+        while self.timers and self.timers[0][2].call is None:
+            self._next_call()
         if self.ready or self.stopping:
             return 0
-        return max(0.0, self.timers[0].when - time.monotonic()) if self.timers else -1
+        return max(0.0, self.timers[0][0] - time.monotonic()) if self.timers else -1
 
     def _poll(self, patience_s: float) -> List[Tuple[int, int]]:
         return self.epoll.poll(patience_s, 256)

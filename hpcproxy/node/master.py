@@ -10,13 +10,14 @@ from typing import Callable, List, Optional, Tuple
 from . import mux
 from .child import CANNOT_START, END, Child
 from .control import Control, MasterLost
-from .loop import Loop, Signal, TimedOut
+from .loop import Loop, Signal, TimedOut, Watch
 from .sshlog import LOG_VERBOSE, SshLog
 from .stream import Stream
 from .target import Target
 from .way import explain
 
 POLL_S = 0.02
+LOGIN_POLL_S = 0.005  # ssh says nothing when it is logged in, it makes its control socket
 LONGEST_LINE = 4096
 PIPE_READ = 65536
 
@@ -35,8 +36,16 @@ class Session:
     def __init__(self, control: Stream, number: int, master: "Master") -> None:
         self.control, self.number, self.master = control, number, master
         self.eof = False
-        self.on_eof: Callable[[], None] = nothing  # called once, when the client's side has all of it
-        master.log.attach(number, self._far_end_ended)
+        self.on_eof: Callable[[], None] = nothing
+
+    def heed(self, on_eof: Callable[[], None] = nothing) -> None:
+        """`on_eof` is called once, when the client's side has all that the far end said; at once if it has already.
+
+        To be called before others get their turn: the channel's beginning is in ssh's log by now.
+        """
+        self.on_eof = on_eof
+        self.master.drain()
+        self.master.log.attach(self.number, self._far_end_ended)
 
     def _far_end_ended(self) -> None:
         if not self.eof:
@@ -90,7 +99,8 @@ class Master:
         self.child: Optional[Child] = None
         self.exit: Optional[int] = None
         self.gone = Signal(loop)
-        self.dead = self.tells_eof = False
+        self.dead = self.tells_eof = self.hushed = False
+        self.stderr: Optional[Watch] = None
 
     async def start(self, deadline: float) -> None:
         """ssh is logged in and takes requests; MasterLost when it has ended instead, TimedOut."""
@@ -105,33 +115,33 @@ class Master:
             extra += ["-o", "LogVerbose=" + LOG_VERBOSE]
         self.child = Child([self.argv[0]] + extra + list(self.argv[1:]))
         self.loop.spawn(self._listen(self.child))
+        begun = time.monotonic()
         while not os.path.exists(self.control.path):
+            now = time.monotonic()
             if self.dead:
                 raise MasterLost()
-            if time.monotonic() > deadline:
+            if now > deadline:
                 raise TimedOut()
-            await self.loop.sleep(POLL_S)
+            # Rarely where it takes long: then the machines are busy, and with us perhaps hundreds of others look.
+            await self.loop.sleep(max(LOGIN_POLL_S, (now - begun) / 20))
 
     async def open(self, target: Target, fds: Tuple[int, int], deadline: float) -> Session:
         """A channel from the two descriptors (ssh reads, ssh writes) to `target`; WayError, MasterLost."""
+        self._hush()  # what ssh writes to its log about this we look for when it has answered
         control, reply = await self.control.open(target, fds, deadline)
-        # ssh has written to its log before it answered: the channel's beginning, which the session needs, or the
-        # reason of the failure.
-        self.drain()
         if reply.kind == mux.SESSION_OPENED:
             return Session(control, reply.number, self)
         control.close()
+        self.drain()
         raise explain(self.log.reason(target) or reply.text)
 
     async def _listen(self, child: Child) -> None:
         """Read ssh's stderr to its end, which is ssh's end."""
-        watch = self.loop.watch(child.stderr)
+        watch = self.stderr = self.loop.watch(child.stderr)
         while self.drain():
+            self._hush()
             await watch.wait_readable()
-            # One line at a time would wake us several times per connection. Who needs to know at once calls `drain`.
-            self.loop.mute(watch, True)
-            await self.loop.sleep(POLL_S)
-            self.loop.mute(watch, False)
+        self.stderr = None
         self.loop.unwatch(watch)
         child.close()
         # The end of stderr comes a moment before the process can be reaped.
@@ -146,6 +156,21 @@ class Master:
         self.control.close()
         self.gone.fire()
 
+    def _hush(self) -> None:
+        """Nothing from ssh's stderr wakes us for a moment: one line at a time it would several times per connection.
+
+        Who needs to know at once calls `drain`.
+        """
+        if self.stderr is not None and not self.hushed:
+            self.hushed = True
+            self.loop.mute(self.stderr, True)
+            self.loop.call_at(time.monotonic() + POLL_S, self._listen_again)
+
+    def _listen_again(self) -> None:
+        self.hushed = False
+        if self.stderr is not None:
+            self.loop.mute(self.stderr, False)
+
     def drain(self) -> bool:
         """Take in what ssh has written; False at the end."""
         while self.child is not None and self.child.stderr >= 0:
@@ -155,10 +180,10 @@ class Master:
                 return True
             if not data:
                 return False
-            lines = (self.tail + data).split(b"\n")
-            self.tail = lines.pop()[-LONGEST_LINE:]
-            for line in lines:
-                self._line(line.decode("utf-8", "replace").strip())
+            whole, _, tail = (self.tail + data).rpartition(b"\n")
+            self.tail = tail[-LONGEST_LINE:]
+            for line in whole.decode("utf-8", "replace").split("\n"):
+                self._line(line.strip())
             if len(data) < PIPE_READ:
                 return True  # that was all; more of it is a new event
         return False

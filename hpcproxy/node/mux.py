@@ -1,7 +1,7 @@
 """The bytes of OpenSSH's multiplexing protocol, version 4 (PROTOCOL.mux in its source), as pure functions."""
 
 import struct
-from typing import NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional, Tuple, Union
 
 VERSION = 4
 HELLO = 0x00000001
@@ -47,7 +47,7 @@ def alive_check(request: int) -> bytes:
     return packet(ALIVE_CHECK, request)
 
 
-def parse(data: bytes) -> Optional[Tuple[int, Reply]]:
+def parse(data: Union[bytes, bytearray]) -> Optional[Tuple[int, Reply]]:
     """The first packet in `data` and its size, or None while it is not whole.
 
     `number` is the session id, the version or the pid, according to `kind`; `text` the reason of a failure.

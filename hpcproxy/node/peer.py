@@ -26,6 +26,9 @@ NO_COOKIE = 0xFFFFFFFF
 QUERY = struct.Struct("=IHHII" + "BBBBI" + "HH16s16sIII")
 # inet_diag_msg: family, state, timer, retrans; inet_diag_sockid; expires, rqueue, wqueue, uid, inode
 REPLY = struct.Struct("=IHHII" + "BBBB" + "HH16s16sIII" + "IIIII")
+HEADER = 16  # of nlmsghdr, in which the number of the question stands
+SEQUENCE, SEQUENCE_AT = struct.Struct("=I"), 8
+REPLY_BYTES = 1024
 OVERFLOW_UID = 65534
 MAPPED = b"\0" * 10 + b"\xff\xff"  # the IPv4 address follows
 TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
@@ -38,6 +41,7 @@ class Peers:
 
     def __init__(self) -> None:
         self.netlink: Optional[socket.socket] = None
+        self.asked = 0
         try:
             self.netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG)
             self.netlink.setblocking(False)
@@ -60,20 +64,20 @@ class Peers:
         return owner_in_proc(client, here)
 
     def _ask(self, netlink: socket.socket, client: Address, here: Address) -> Optional[int]:
-        while True:  # an answer that came late for an earlier question must not answer this one
-            try:
-                netlink.recv(8192)
-            except BlockingIOError:
-                break
-        netlink.send(query(client, here))
-        # The kernel answers within the send call; an empty queue is an error, never "allowed".
-        return read_reply(netlink.recv(8192), client, here)
+        self.asked = self.asked % ANY_STATE + 1
+        netlink.send(query(client, here, self.asked))
+        while True:
+            # The kernel answers within the send call; an empty queue is an error, never "allowed".
+            reply = netlink.recv(REPLY_BYTES)
+            # What came late for an earlier question must not answer this one.
+            if len(reply) >= HEADER and SEQUENCE.unpack_from(reply, SEQUENCE_AT)[0] == self.asked:
+                return read_reply(reply, client, here)
 
 
-def query(client: Address, here: Address) -> bytes:
-    """The netlink message that asks for exactly this socket."""
+def query(client: Address, here: Address, number: int) -> bytes:
+    """The netlink message that asks for exactly this socket; the answer has the same number."""
     return QUERY.pack(
-        *(QUERY.size, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, 1, 0),
+        *(QUERY.size, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, number, 0),
         *(socket.AF_INET, socket.IPPROTO_TCP, 0, 0, ANY_STATE),
         *(socket.htons(client[1]), socket.htons(here[1])),
         *(socket.inet_aton(client[0]), socket.inet_aton(here[0])),

@@ -55,6 +55,7 @@ async def open_far(loop: Loop, tunnel: Tunnel, target: Target) -> Far:
         far = Far(Stream(loop, ours_to), Stream(loop, ours_back))
         try:
             far.session = await tunnel.open(target, (theirs_to.fileno(), theirs_back.fileno()))
+            far.session.heed()
             return far
         except MasterLost:
             if time.monotonic() > deadline:

@@ -24,7 +24,8 @@ class Record:
         self.loop, self.folder, self.journal = loop, folder, journal
         self.address, self.port = listen
         self.requests = self.active = self.bytes_up = self.bytes_down = 0
-        self.held = self.refused = self.denied = self.reconnects = 0
+        self.held = self.refused = self.denied = self.reconnects = self.restarts = 0
+        self.pid = os.getpid()
         self.ready = False
         self.since = time.time()
         self.jump: Optional[str] = None
@@ -107,8 +108,11 @@ class Record:
 
     def changed(self) -> None:
         """status.json is brought up to date, within a second."""
-        if self.timer is None:
-            self.timer = self.loop.call_at(max(time.monotonic(), self.written + EVERY_S), self._write)
+        when = max(time.monotonic(), self.written + EVERY_S)
+        if self.timer is None or self.timer.when > when:
+            if self.timer is not None:
+                self.timer.cancel()  # the one of WHILE_ACTIVE_S, which is later
+            self.timer = self.loop.call_at(when, self._write)
 
     def _write(self) -> None:
         self.timer = None
@@ -146,6 +150,7 @@ class Record:
             "since": self.since,
             "jump": self.jump,
             "reconnects": self.reconnects,
+            "restarts": self.restarts,
             "last_error": self.last_error,
             "requests": self.requests,
             "active": self.active,
@@ -154,5 +159,5 @@ class Record:
             "held": self.held,
             "refused": self.refused,
             "denied": self.denied,
-            "pid": os.getpid(),
+            "pid": self.pid,
         }

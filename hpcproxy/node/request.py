@@ -11,6 +11,8 @@ from .target import BadTarget, Target, parse_authority
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 VERSION = re.compile(r"HTTP/(\d)\.(\d)\Z", re.ASCII)
 STATUS = re.compile(r"HTTP/1\.([01]) ([1-9]\d\d)( .*)?\Z", re.ASCII)
+VISIBLE = re.compile(r"[!-~]+\Z")
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 HEAD_END = re.compile(rb"\r?\n\r?\n")
 DIGITS = re.compile(r"[0-9]{1,18}\Z")
 # Meant for the next hop only (RFC 9110, 7.6.1). Transfer-Encoding stays: bodies are passed on as they are framed.
@@ -60,7 +62,7 @@ def parse_request(data: bytes) -> Optional[Tuple[int, Request]]:
         raise BadRequest("no HTTP version")
     if matched.group(1) != "1":
         raise BadRequest("{} is not spoken here".format(version), "version")
-    if not target or not all(33 <= ord(c) < 127 for c in target):
+    if not VISIBLE.match(target):
         raise BadRequest("unprintable characters in the request target")
     return size, Request(method, target, min(1, int(matched.group(2))), parse_headers(lines[1:]))
 
@@ -116,7 +118,7 @@ def parse_headers(lines: List[str], lenient: bool = False) -> List[Header]:
         if not colon or not (TOKEN.match(name) or (lenient and name == name.strip() and name.isprintable() and name)):
             raise BadRequest("a header line that is none")
         value = value.strip(" \t")
-        if any(ord(c) < 32 and c != "\t" or ord(c) == 127 for c in value):
+        if CONTROL.search(value):
             raise BadRequest("control characters in header {}".format(name))
         headers.append((name, value))
     return headers

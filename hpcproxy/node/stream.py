@@ -30,18 +30,29 @@ class Stream:
     def __init__(self, loop: Loop, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.loop, self.sock = loop, sock
+        self.is_client = sock.family == socket.AF_INET  # kept: asking takes longer than to open and close it
         self.watch = loop.watch(sock.fileno())
+        # All that the watch told of was read: there is nothing until it tells more. A new watch tells what is there.
+        self.drained = True
 
     async def recv(self, size: int = SIZE, deadline: Optional[float] = None) -> bytes:
         """At most `size` bytes, b"" at the end; TimedOut, OSError."""
+        watch = self.watch
         while True:
+            if self.drained and not watch.readable and not watch.ended:
+                await watch.wait_readable(deadline)
+            watch.readable = False
             try:
-                return self.sock.recv(size)
+                data = self.sock.recv(size)
             except BlockingIOError:
-                await self.watch.wait_readable(deadline)
+                self.drained = True
+                continue
+            self.drained = len(data) < size  # epoll(7), answer 9
+            return data
 
     async def peek(self, size: int = SIZE, deadline: Optional[float] = None) -> bytes:
         """As recv, but the bytes stay."""
+        self.drained = False
         while True:
             try:
                 return self.sock.recv(size, socket.MSG_PEEK)
@@ -125,7 +136,7 @@ class Stream:
         if self.sock.fileno() < 0:
             return
         self.loop.unwatch(self.watch)
-        if self.sock.family == socket.AF_INET:  # only a client's socket has copies
+        if self.is_client:  # only a client's socket has copies
             try:
                 self.sock.shutdown(socket.SHUT_RDWR)
             except OSError:

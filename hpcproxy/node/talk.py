@@ -13,7 +13,7 @@ from .pipe import Relay, open_far
 from .request import BadRequest, Request, body_length, parse_request
 from .stream import Ended, Stream, TooLong
 from .target import BadTarget, Target, parse_authority, spell
-from .tcpinfo import Counters
+from .tcpinfo import Counters, Marks
 from .way import WayError
 
 HEAD_BYTES = 16384
@@ -132,8 +132,9 @@ class Talk:
         try:
             self.gate.check(target, self.busy)
             # What the client has sent ahead reaches the far end at once, and its answer could come before ours.
-            if self.gate.order.may_hand_over(target) and not self.counters.ahead():
-                outcome = await self._hand_over(target, reply)
+            before = self.counters.marks()
+            if self.gate.order.may_hand_over(target) and not before.waiting:
+                outcome = await self._hand_over(target, before, reply)
             else:
                 outcome = await self._relay(target, reply)
         except WayError as error:
@@ -146,12 +147,13 @@ class Talk:
             self.direct = self.relay = None
             self.gate.finished(spell(target), up, down, time.monotonic() - began, outcome)
 
-    async def _hand_over(self, target: Target, reply: Reply) -> str:
-        direct = self.direct = await hand_over(self.gate.loop, self.gate.tunnel, self.client, self.counters, target)
+    async def _hand_over(self, target: Target, before: Marks, reply: Reply) -> str:
+        gate, client = self.gate, self.client
+        direct = self.direct = await hand_over(gate.loop, gate.tunnel, client, self.counters, before, target)
         try:
             if not direct.confirm(reply(None)):
-                self.gate.order.learn(target, b"")
-                self.client.abort()
+                gate.order.learn(target, b"")
+                client.abort()
                 return "far end spoke first"
             await direct.run()
             return "ok"

@@ -12,7 +12,15 @@ job_address() {
 
 # Set `python` to one that can run the gate: the system's first, for one from a user's environment may be slow to load.
 find_python() {
+    local minor
     for python in /usr/bin/python3 /usr/libexec/platform-python python3; do
+        # A system's own tells its version by another name of the same file, python3.N or platform-python3.N. To start it
+        # only to ask would take as long as all the rest here.
+        if [[ $python == /* && -x $python ]]; then
+            for ((minor = 6; minor < 40; minor++)); do
+                if [[ $python -ef ${python%3}3.$minor ]]; then return 0; fi
+            done
+        fi
         if "$python" -I -c 'import sys; sys.exit(sys.version_info < (3, 6))' >/dev/null 2>&1 </dev/null; then return 0; fi
     done
     return 1

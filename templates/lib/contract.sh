@@ -1,8 +1,10 @@
 # shellcheck shell=bash
 # Runs our Prolog, Epilog and TaskProlog as slurmd does and names every breach of what Slurm demands of them: an empty
-# environment, both outputs on one pipe that is read to its end, a process group that is killed at the exit. For a job
-# that does not exist, of a user who does not exist, so that no jump host hears of it. Other files beside ours are looked
-# at, never run: one without its run bit, or an editor's backup, drains the node as well.
+# environment, both outputs on one pipe that is read to its end, then a process group that is killed. For a job that does
+# not exist, of a user who does not exist, so that no jump host hears of it. Other files beside ours are looked at, never
+# run: one without its run bit, or an editor's backup, drains the node as well.
+#
+#   partition, account   such that the policy gives this job a way out
 #
 # Answers on stdout, each line with the token: file breach TEXT · done unchanged|failed TEXT
 
@@ -37,33 +39,55 @@ run() {
     reader=$!
     now_ms && began=$ms
     # shellcheck disable=SC2016 # its own process says who it is; the comment is to stay as it is
-    timeout -s KILL "$limit_s" setsid -w /bin/bash -c 'printf "%s\n" $$ >"$0" && exec env -i "$@"' "$work/group" \
-        SLURM_JOB_ID="$job" SLURM_JOB_UID="$uid" SLURM_JOB_USER=nobody SLURM_JOB_PARTITION=none \
-        SLURM_JOB_COMMENT='hpcproxy $(false) `false`' SLURM_NODELIST=localhost "$1" >"$work/pipe" 2>&1 </dev/null || code=$?
+    timeout --foreground -s KILL "$limit_s" setsid -w /bin/bash -c 'printf "%s\n" $$ >"$0" && exec env -i "$@"' "$work/group" \
+        SLURM_JOB_ID="$job" SLURM_JOB_UID="$uid" SLURM_JOB_USER=nobody SLURM_JOB_PARTITION="$partition" \
+        SLURM_JOB_ACCOUNT="$account" SLURM_JOB_COMMENT='hpcproxy $(false) `false`' SLURM_NODELIST=localhost "$1" >"$work/pipe" 2>&1 </dev/null || code=$?
     now_ms && ended=$ms
-    if read -r group <"$work/group" && [[ $group =~ ^[0-9]+$ ]]; then kill -KILL -- "-$group" 2>/dev/null; fi
+    # slurmd reads to the end first, and kills the group then.
     for ((tries = 0; tries < pipe_ms / 10; tries++)); do
         kill -0 "$reader" 2>/dev/null || break
         sleep 0.01
     done
-    if kill "$reader" 2>/dev/null; then
+    if ((ended - began < limit_s * 1000)) && kill -0 "$reader" 2>/dev/null; then
         breach "$1 leaves its output open after its end; slurmd reads on, and the job does not start"
     fi
+    if read -r group <"$work/group" && [[ $group =~ ^[0-9]+$ ]]; then kill -KILL -- "-$group" 2>/dev/null; fi
+    kill "$reader" 2>/dev/null
     wait "$reader" 2>/dev/null
     output=$(<"$work/output")
+    if ((ended - began >= limit_s * 1000)); then
+        breach "$1 is not over after $limit_s s; slurmd kills it in the end, and drains the node"
+        return 0
+    fi
     [[ $code == 0 ]] || breach "$1 ends with code $code; anything but 0 drains the node"
-    ((ended - began <= slow_ms)) || breach "$1 takes $((ended - began)) ms; slurmd may give it $slow_ms"
+    ((ended - began <= slow_ms)) || breach "$1 takes longer than $slow_ms ms; slurmd may give it no more"
 }
 
-# What slurmd would trip over in the directory of $1: it runs every file there, the last name first.
+# What slurmd would trip over in the directory of $1: it runs every file there, the last name first, and none after one
+# that fails.
 look_beside() {
-    local file
-    for file in "${1%/*}"/*; do
+    local files=("${1%/*}"/*) i file when='before ours'
+    for ((i = ${#files[@]} - 1; i >= 0; i--)); do
+        file=${files[i]}
+        if [[ $file == "$1" ]]; then
+            when='after ours'
+            continue
+        fi
         [[ -e $file ]] || continue
-        [[ -f $file ]] || breach "$file is no file; Slurm takes everything there for a script"
-        [[ -x $file ]] || breach "$file has no run bit"
-        case $file in *'~' | *.bak | *.orig | *.rpm* | *.dpkg-* | *.swp) breach "$file looks like a backup, and is run" ;; esac
+        [[ -f $file ]] || breach "$file is no file; Slurm takes everything there for a script, this one $when"
+        [[ -x $file ]] || breach "$file has no run bit; Slurm runs it $when"
+        case $file in *'~' | *.bak | *.orig | *.rpm* | *.dpkg-* | *.swp) breach "$file looks like a backup, and is run $when" ;; esac
     done
+}
+
+# What our Prolog starts must outlive it: its first word is on record then.
+await_holder() {
+    local tries
+    for ((tries = 0; tries < 100; tries++)); do
+        if grep -q gave-up "$run_base/holders/$job.0.said" 2>/dev/null; then return 0; fi
+        sleep 0.02
+    done
+    breach "$prolog starts nothing that outlives it; slurmd kills its process group"
 }
 
 check_one() {
@@ -87,18 +111,14 @@ check_task_prolog() {
 }
 
 main() {
-    local breaches=0 output work tries
+    local breaches=0 output work
     trap '' HUP PIPE
     work=$(mktemp -d) || { answer 'done failed no temporary directory can be made' && return; }
     look_beside "$prolog"
     look_beside "$epilog"
     if check_one "$prolog"; then
         run "$prolog"
-        # The holder writes this; it was killed with the group otherwise.
-        for ((tries = 0; tries < 100; tries++)); do
-            grep -q gave-up "$run_base/holders/$job.0.said" 2>/dev/null && break
-            sleep 0.02
-        done
+        await_holder
     fi
     check_task_prolog
     if check_one "$epilog"; then
@@ -108,7 +128,7 @@ main() {
     fi
     rm -rf -- "$work"
     if ((breaches)); then
-        answer "done failed $breaches breaches of Slurm's contract"
+        answer "done failed Slurm's contract is broken: $breaches times"
     else
         answer 'done unchanged'
     fi
@@ -116,6 +136,5 @@ main() {
 
 {
     (main)
-    cat >/dev/null
-    exit
+    exec cat >/dev/null
 }

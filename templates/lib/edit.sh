@@ -100,6 +100,5 @@ main() {
 
 {
     (main)
-    cat >/dev/null
-    exit
+    exec cat >/dev/null
 }

@@ -29,7 +29,7 @@ end_process() {
     lives "$1" "$2" && kill -KILL "$1"
 }
 
-# One line to the system's log if there never was a way out, with the reason.
+# One line to the system's log if there never was a way out, with the reason; a log that nobody reads is not waited for.
 report_failure() {
     local line last=''
     while read -r line; do
@@ -38,7 +38,7 @@ report_failure() {
             failed\ * | gave-up\ *) last=$line ;;
         esac
     done <"$1.said"
-    if [[ -n $last ]]; then timeout 1 logger -t hpcproxy -- "job ${1##*/}: no way out: ${last//[[:cntrl:]]/}"; fi
+    if [[ -n $last ]]; then timeout 0.3 logger -t hpcproxy -- "job ${1##*/}: no way out: ${last//[[:cntrl:]]/}"; fi
 }
 
 main() {

@@ -64,7 +64,9 @@ begin() {
     job=$1 restart=$2 key=$1.$2 uid=$3
     [[ $1 =~ ^[0-9]{1,10}$ && $2 =~ ^[0-9]{1,10}$ && $3 =~ ^[1-9][0-9]{0,9}$ ]] || exit 0
     put_on_record
-    look_up "${service_account:-$uid}"
+    # A user whom this node does not know has no job here, whoever runs the ssh.
+    look_up "$uid"
+    if [[ -n $service_account ]]; then look_up "$service_account"; fi
     ((account_uid != 0)) || give_up 'account root gets no way out'
     if [[ -z $gate ]] || ! find_python; then mode=ssh; fi
     # Without the gate nothing could keep other users of this node out of what the service's key opens.

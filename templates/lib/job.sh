@@ -7,6 +7,8 @@
 #                          content of status.json, between tabs; all but the node empty where there is none
 #
 # A process of its own (`bash -p`), so that the job script's options, traps and functions are neither seen nor touched.
+# HPCPROXY_HOLDER in its environment marks it and what it leaves behind as ours; all other processes of the job are those
+# that the way out is for (company.py).
 
 PATH=$PATH:/usr/local/bin:/usr/bin:/bin
 umask 077
@@ -19,16 +21,37 @@ complain() {
     printf 'hpcproxy: no way out: %s%s\n' "$1" "$consequence" >&2
 }
 
-# Run tunnel.sh on all $1 nodes of the job, as a step of its own that takes nothing from the others; $2 is its mode.
-start_step() {
-    local name
+# Set `sizes` to the number of nodes of each component of the job (one, unless it is a heterogeneous job) and `count` to
+# their sum.
+count_nodes() {
+    local component=0 name size
+    sizes=() count=0
+    while name=SLURM_JOB_NUM_NODES_HET_GROUP_$component && [[ -n ${!name-} ]]; do
+        sizes+=("${!name}")
+        component=$((component + 1))
+    done
+    if ((component == 0)); then sizes=("${SLURM_JOB_NUM_NODES:-${SLURM_NNODES:-1}}"); fi
+    for size in "${sizes[@]}"; do
+        [[ $size =~ ^[1-9][0-9]{0,5}$ ]] || return 1
+        count=$((count + size))
+    done
+}
+
+# Set `command` to what runs tunnel.sh in mode $1 on all nodes of the job, or on the $3 of host list $2, as a step of its own
+# that takes nothing from the others. The environment and the descriptors are then those that the step is to have.
+prepare_step() {
+    local name component
     # What sbatch or the user set as options for the job's own steps is none of this step's business.
     for name in ${!SLURM_*} ${!SRUN_*}; do
-        case $name in SLURM_CONF | SLURM_JOB_ID | SLURM_JOBID | SLURM_CLUSTER_NAME) ;; *) unset "$name" ;; esac
+        case $name in
+            SLURM_CONF | SLURM_JOB_ID | SLURM_JOBID | SLURM_CLUSTER_NAME) ;;
+            SLURM_HET_SIZE | SLURM_JOB_ID_HET_GROUP_* | SLURM_JOB_NODELIST_HET_GROUP_*) ;;
+            *) unset "$name" ;;
+        esac
     done
-    local options=(
+    local words=() options=(
         # One process on each node, beside whatever else runs there, with no memory, core or GPU of its own.
-        --nodes="$1" --ntasks="$1" --ntasks-per-node=1 --cpus-per-task=1
+        --ntasks-per-node=1 --cpus-per-task=1
         --overlap --mem=0 --gres=none --cpu-bind=none --mpi=none
         # Its end, early or late, good or bad, is no event for the job.
         --kill-on-bad-exit=0 --wait=0 --quiet --export=ALL --job-name=hpcproxy --chdir=/
@@ -38,13 +61,67 @@ start_step() {
         name=${name##*/}
         if [[ $name =~ ^[0-9]+$ ]] && ((name > 2 && name < 255)); then exec {name}>&-; fi
     done
-    # The processes of ours in the job; the rest are those that the way out is for (company.py).
-    export HPCPROXY_HOLDER=1
-    exec srun "${options[@]}" /bin/bash -p "$home/tunnel.sh" hold "$job" "$restart" "$2"
+    if [[ -n $2 ]]; then
+        sizes=("$3")
+        options+=(--nodelist="$2")
+    fi
+    for component in "${!sizes[@]}"; do
+        words+=("${options[@]}" --nodes="${sizes[component]}" --ntasks="${sizes[component]}")
+        if ((${#sizes[@]} > 1)); then words+=("--het-group=$component"); fi
+        words+=(/bin/bash -p "$home/tunnel.sh" hold "$job" "$restart" "$1")
+        if ((component + 1 < ${#sizes[@]})); then words+=(:); fi
+    done
+    # In a session of its own: when the terminal of an interactive job closes, srun would hear of it and kill the step.
+    command=(srun "${words[@]}")
+    if command -v setsid >/dev/null; then command=(setsid "${command[@]}"); fi
 }
 
-# Read what the holders have said so far into `ready` (a count), `why` (by node), `hopeless`, `modes` and `step`.
+# Run the step in mode $1 until it ends by itself; on the nodes where it is killed, by whomever, after one was ready, it is
+# started anew. At the job's end Slurm kills this process too. $2 and $3 as above; $4 is the pause before.
+# SIGURG ends it all: each further one asks srun in a ruder way. Other signals are for the job's programs (`scancel --full`
+# sends them to every process of a batch job).
+keep_step() {
+    local command=() orders=(USR1 TERM KILL) told=0 srun_pid='' quiet='' line said errors ready
+    trap : HUP INT QUIT TERM USR1 USR2
+    trap pass_on URG
+    if (($4)); then
+        pause "$4"
+        ((told == 0)) || return 0
+    fi
+    prepare_step "$1" "$2" "$3"
+    exec {said}>&1
+    exec {errors}< <(exec "${command[@]}" 2>&1 >&"$said" {said}>&-)
+    srun_pid=$!
+    while read -r line <&"$errors" || (($? > 128)); do
+        printf '%s\n' "$line" >&2
+        if killed_on "$line"; then
+            read_said 1
+            if ((ready && told == 0 && ${#sizes[@]} == 1)); then
+                keep_step "$1" "$dead" "$dead_count" "$(($4 < 32 ? $4 * 2 + 1 : 60))" {errors}<&- &
+            fi
+        fi
+    done
+    srun_pid=''
+}
+
+# True if $1 is srun's line on tasks that were killed: `dead` is then the list of their nodes, `dead_count` their number.
+killed_on() {
+    local range
+    [[ $1 =~ ^srun:\ error:\ ([][A-Za-z0-9._,-]+):\ tasks?\ ([0-9,-]+):\  ]] || return 1
+    dead=${BASH_REMATCH[1]} dead_count=0
+    local IFS=,
+    for range in ${BASH_REMATCH[2]}; do dead_count=$((dead_count + 10#${range#*-} - 10#${range%-*} + 1)); done
+}
+
+pass_on() {
+    if [[ -n $srun_pid ]]; then kill "-${orders[told]}" "$srun_pid" 2>/dev/null || :; fi
+    if ((told < 2)); then told=$((told + 1)); fi
+}
+
+# Read what the holders have said so far, which descriptor $1 holds, into `ready` (a count), `why` (by node), `hopeless`,
+# `modes` and `step`.
 read_said() {
+    local -A ready_nodes=()
     local verb name layer text
     ready=0 hopeless=0 modes=
     while read -r verb name layer text; do
@@ -54,11 +131,12 @@ read_said() {
                 [[ $modes == *"$layer"* ]] || modes+=$layer
                 if [[ $text =~ ^[0-9]+\.[0-9]+$ ]]; then step=$text; fi
                 ;;
-            ready) ready=$((ready + 1)) && unset "why[$name]" ;;
+            ready) ready_nodes[$name]=1 && unset "why[$name]" ;;
             failed) why[$name]="$layer: $text" ;;
             gave-up) why[$name]="$layer: $text" hopeless=1 ;;
         esac
-    done </proc/self/fd/3
+    done <"/proc/self/fd/$1"
+    ready=${#ready_nodes[@]}
 }
 
 # One sentence: each reason with its nodes. Nodes that said nothing are named last.
@@ -80,20 +158,20 @@ explain() {
 end_step() {
     local tries
     for ((tries = 0; tries < 80; tries++)); do
-        kill -0 "$srun_pid" 2>/dev/null || return 0
-        read_said
+        kill -0 "$keeper_pid" 2>/dev/null || return 0
+        read_said 3
         # Again and again: a holder that has only begun does not hear it.
         if [[ -n $step ]]; then
             if ((tries == 40)); then scancel --quiet "$step" 2>/dev/null || :; fi
             if ((tries % 10 == 0)); then scancel --quiet --signal=URG "$step" 2>/dev/null || :; fi
         elif ((tries == 0)); then
             # Not one has said a word. srun hears USR1 for its step, and what only begins ends of it.
-            kill -USR1 "$srun_pid" 2>/dev/null || :
+            kill -URG "$keeper_pid" 2>/dev/null || :
         fi
-        if ((tries == 40)); then kill -TERM "$srun_pid" 2>/dev/null || :; fi
+        if ((tries == 40 || tries == 60)); then kill -URG "$keeper_pid" 2>/dev/null || :; fi
         sleep 0.05
     done
-    kill -KILL "$srun_pid" 2>/dev/null || :
+    kill -URG "$keeper_pid" 2>/dev/null || :
 }
 
 # A pause of $1 seconds without a process for it, which would cost a busy node as much as the pause is meant to save it:
@@ -113,7 +191,7 @@ patience() {
 # ready, 2 if they chose differently, 1 if there is no way out, which has then been said.
 try_step() {
     local -A why=()
-    local ready=0 hopeless=0 modes='' step='' work srun_pid now begun deadline
+    local ready=0 hopeless=0 modes='' step='' work keeper_pid now begun deadline
     clock
     begun=$now
     patience
@@ -122,10 +200,10 @@ try_step() {
     # What the step says is read while it is written; without a name the files are gone with their last reader.
     exec 3<>"$work/said" 4<>"$work/errors"
     rm -rf -- "$work"
-    start_step "$count" "$1" </dev/null >&3 2>&4 3>&- 4>&- &
-    srun_pid=$!
+    keep_step "$1" '' '' 0 </dev/null >&3 2>&4 3>&- 4>&- &
+    keeper_pid=$!
     while clock && ((now < deadline)); do
-        read_said
+        read_said 3
         if [[ $modes == *gate* && $modes == *ssh* ]]; then
             end_step
             return 2
@@ -138,10 +216,10 @@ try_step() {
             complain "this shell is on no node of job $job; open one there with: srun --overlap --pty bash"
             return 1
         fi
-        kill -0 "$srun_pid" 2>/dev/null || break
+        kill -0 "$keeper_pid" 2>/dev/null || break
         pause 0.01
     done
-    read_said
+    read_said 3
     end_step
     explain
     return 1
@@ -177,7 +255,8 @@ await_others() {
 }
 
 start() {
-    local count=${SLURM_JOB_NUM_NODES:-${SLURM_NNODES:-1}} outcome=0
+    local count sizes outcome=0
+    count_nodes || { complain "Slurm's number of nodes of this job is none: ${sizes[*]}" && return 1; }
     if find_state "$job.$restart" && [[ $state != "$run_base"/* ]]; then
         await_others || return 1
     elif [[ -z $state ]] || ! await_prologs; then
@@ -260,12 +339,14 @@ sum_up() {
 }
 
 stop() {
-    local tries
+    local tries step
     find_state "$job.$restart" || return 0
     sum_up
     # The Prolog's ends with the job, by the Epilog.
     if [[ $state == "$run_base"/* ]]; then return 0; fi
-    if [[ ${HPCPROXY_STEP-} =~ ^[0-9]+\.[0-9]+$ ]]; then scancel --quiet --signal=URG "$HPCPROXY_STEP" 2>/dev/null || :; fi
+    # Not the step that the job's shell knows: that one may have been killed, and this is the one that came after it.
+    { read -r && read -r step; } <"$state/env" || step=''
+    if [[ $step =~ ^[0-9]+\.[0-9]+$ ]]; then scancel --quiet --signal=URG "$step" 2>/dev/null || :; fi
     for ((tries = 0; tries < 100; tries++)); do
         holder_lives "$state" || return 0
         sleep 0.05

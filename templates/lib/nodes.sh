@@ -54,6 +54,11 @@ expand_part() {
 job_nodes() {
     nodes=()
     local list=${SLURM_JOB_NODELIST:-${SLURM_NODELIST-}} name
+    # Of a heterogeneous job all components; Slurm says them only to the batch script and its steps.
+    for name in ${!SLURM_JOB_NODELIST_HET_GROUP_*}; do
+        if [[ $name == *_0 ]]; then list=''; fi
+        list+=${list:+,}${!name}
+    done
     if [[ -n $list ]] && ! expand_nodes "$list"; then
         nodes=()
         while read -r name; do

@@ -67,6 +67,5 @@ main() {
 
 {
     (main)
-    cat >/dev/null
-    exit
+    exec cat >/dev/null
 }

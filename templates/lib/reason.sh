@@ -23,13 +23,13 @@ read_reason() {
 # A refused key has causes on this side too; say the one that holds.
 look_at_key() {
     local candidates=() key line readable='' locked=''
-    if ssh-add -l >/dev/null 2>&1 </dev/null; then return 0; fi
+    if [[ -n ${SSH_AUTH_SOCK-} ]] && ssh-add -l >/dev/null 2>&1 </dev/null; then return 0; fi
     if [[ -n $identity ]]; then
         candidates=("$identity")
     else
         while read -r line key; do
             if [[ $line == identityfile ]]; then candidates+=("${key/#\~\//$HOME/}"); fi
-        done < <(ssh -G -- "${jump_destinations[0]}" 2>/dev/null </dev/null)
+        done <<<"${ssh_says:-$(ssh -G -- "${jump_destinations[0]}" 2>/dev/null </dev/null)}"
     fi
     for key in ${candidates[@]+"${candidates[@]}"}; do
         [[ -r $key ]] || continue

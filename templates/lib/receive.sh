@@ -80,7 +80,7 @@ look_at() {
 compare() {
     local i path strangers='' every=("${paths[@]}")
     local -A wanted=()
-    changes=() gone=()
+    changes=() gone=() owned=()
     for path in "${paths[@]}"; do wanted[$path]=1; done
     while read -r path; do
         [[ -n ${wanted[$path]-}${owned[$path]-} ]] || every+=("$path")
@@ -144,48 +144,56 @@ find_directories() {
     done
 }
 
-# Copy the tree $1 (DIRECTORY-NUMBER/NAME) to where each directory's files can be renamed from: below $store, or beside
-# one of the directories where those are on another file system. Never in one: slurmd and login shells read them whole.
-stage() {
-    local number device base devices why files=()
-    local -A base_of=() numbers_on=()
-    make_directories
-    staged=("$store/stage")
-    [[ ! -e $store/stage ]] || rm -rf -- "$store/stage"
-    why=$(cp -a -- "$1" "$store/stage" 2>&1) || fail "$store cannot take the files: $(last_words "$why")"
-    read -r -d '' -a devices < <(stat -c %d -- "$store" "${directories[@]}") || :
+# Set from[NUMBER] to where the files of directories[NUMBER] are to be renamed from, and `staged` to the directories that
+# this takes: one below $store, or one beside the directory if that is on another file system. Never in one of them: slurmd
+# and login shells read those whole.
+find_bases() {
+    local number device devices count=${#directories[@]} base parents=()
+    local -A base_of=() used=()
+    for number in "${!directories[@]}"; do
+        base=${directories[number]%/*}
+        parents+=("${base:-/}")
+    done
+    read -r -d '' -a devices < <(stat -c %d -- "$store" "${directories[@]}" "${parents[@]}" 2>/dev/null) || :
+    ((${#devices[@]} == 2 * count + 1)) || fail 'a directory that was there is gone'
     base_of[${devices[0]}]=$store/stage
     for number in "${!directories[@]}"; do
+        [[ -w ${directories[number]} ]] || fail "${directories[number]} cannot be written"
         device=${devices[number + 1]}
         if [[ -z ${base_of[$device]-} ]]; then
-            base=${directories[number]%/*}/.hpcproxy-new
-            base_of[$device]=$base
-            [[ ! -e $base ]] || rm -rf -- "$base"
-            staged+=("$base")
-            why=$(mkdir -- "$base" 2>&1) || fail "${base%/*} cannot take the files: $(last_words "$why")"
+            [[ ${devices[number + 1 + count]} == "$device" ]] ||
+                fail "${directories[number]} is a file system of its own; this cannot be changed in one step"
+            base_of[$device]=${parents[number]%/}/.hpcproxy-new
         fi
-        from[number]=${base_of[$device]}/$number
-        numbers_on[$device]+="$number "
-        [[ -w ${directories[number]} ]] || fail "${directories[number]} cannot be written"
+        base=${base_of[$device]}
+        from[number]=$base/$number
+        [[ -n ${used[$base]-} ]] || staged+=("$base")
+        used[$base]=1
     done
-    move_to_devices
-    for base in "${from[@]}"; do files+=("$base"/*); done
-    why=$(sync -- "${files[@]}" 2>&1) || fail "not on disk: $(last_words "$why")"
 }
 
-# What `stage` has under $store goes to the other file systems, all for one of them at once.
-move_to_devices() {
-    local device number numbers sources why
-    for device in "${!base_of[@]}"; do
-        [[ $device != "${devices[0]}" ]] || continue
-        read -r -a numbers <<<"${numbers_on[$device]}"
-        sources=()
-        for number in "${numbers[@]}"; do sources+=("$store/stage/$number"); done
-        why=$(mv -t "${base_of[$device]}" -- "${sources[@]}" 2>&1) ||
-            fail "${base_of[$device]%/*} cannot take the files: $(last_words "$why")"
-        [[ $(stat -c %d -- "${base_of[$device]}") == "$device" ]] ||
-            fail "${directories[numbers[0]]} is a file system of its own; this cannot be changed in one step"
+# Copy the tree $1 (DIRECTORY-NUMBER/NAME) to `from` and wait until all of it is on disk.
+stage() {
+    local number base why sources files=() debris=()
+    make_directories
+    find_bases
+    for base in "${staged[@]}"; do
+        [[ ! -e $base ]] || debris+=("$base")
     done
+    ((${#debris[@]} == 0)) || rm -rf -- "${debris[@]}"
+    for base in "${staged[@]}"; do
+        sources=()
+        for number in "${!from[@]}"; do
+            [[ ${from[number]} != "$base/$number" ]] || sources+=("$1/$number")
+        done
+        if ((${#staged[@]} == 1)); then
+            why=$(cp -a -T -- "$1" "$base" 2>&1)
+        else # a file goes to no file system but its own
+            why=$(mkdir -m 0700 -- "$base" 2>&1 && cp -a -t "$base" -- "${sources[@]}" 2>&1)
+        fi || fail "${base%/*} cannot take the files: $(last_words "$why")"
+    done
+    for base in "${from[@]}"; do files+=("$base"/*); done
+    why=$(sync -- "${files[@]}" 2>&1) || fail "not on disk: $(last_words "$why")"
 }
 
 # Move what is staged into place, in the manifest's order, and remove what is no longer wanted.
@@ -243,7 +251,12 @@ become() {
     sync -- "${directories[@]}" "$store"
 }
 
+# Who finds everything as it shall be needs no lock, unless somebody is at work; who does not looks again with it.
 apply() {
+    if [[ -e $store/current/manifest && ! -e $lock_file ]]; then
+        compare
+        if ((${#changes[@]} + ${#gone[@]} == 0)); then finish unchanged; fi
+    fi
     take_lock
     compare
     if ((${#changes[@]} + ${#gone[@]} == 0)) && [[ -e $store/current/manifest ]]; then finish unchanged; fi
@@ -286,11 +299,13 @@ facts() {
     if [[ -r $store/previous/manifest ]]; then answer 'fact previous yes'; fi
 }
 
-# End the ways out of jobs that run here: their Epilog is about to go.
+# End the ways out of jobs that run here: their Epilog is about to go. URG and TERM as there: at once, and one that is only
+# beginning too.
 end_holders() {
     local record pid since
     for record in "$run_base"/holders/*.*[0-9]; do
         if read -r pid since 2>/dev/null <"$record" && start_time "$pid" && [[ $started == "$since" ]]; then
+            kill -URG "$pid"
             kill -TERM "$pid"
         fi
     done
@@ -378,6 +393,5 @@ main() {
 # read as shell.
 {
     (main)
-    cat >/dev/null
-    exit
+    exec cat >/dev/null
 }

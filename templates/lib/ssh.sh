@@ -13,10 +13,12 @@ find_follow() {
 }
 
 # Set `cipher` to the words that put AES-GCM first, or to nothing. Asked of ssh itself: an older one does not know the
-# `^`, and one built without AES-GCM refuses its name.
+# `^`, and one built without AES-GCM refuses its name. What else it says of the first jump host is kept for look_at_key.
 cipher_words() {
     cipher=()
-    if ssh -G -o "$cipher_option" localhost >/dev/null 2>&1 </dev/null; then cipher=(-o "$cipher_option"); fi
+    if ssh_says=$(ssh -G -o "$cipher_option" -- "${jump_destinations[0]}" 2>/dev/null </dev/null); then
+        cipher=(-o "$cipher_option")
+    fi
 }
 
 # Set `command` to ssh with our options and what "$@" adds, to jump host number $1.
@@ -71,6 +73,10 @@ watch_ssh() {
         read -r -t "$alive_interval_s" -u "$quiet" || :
         clock
         bound_log
+        if [[ -n $of_step ]] && read -r line 2>/dev/null <"/proc/$$/stat" && [[ ${line##*) } != ?" $PPID "* ]]; then
+            log info 'what started this step was killed'
+            kill -URG "$$" 2>/dev/null || :
+        fi
         read -r line 2>/dev/null <"/proc/$ssh_pid/stat" || return 0
         case ${line##*) } in T* | t*) stopped=$((stopped + 1)) ;; *) stopped=0 ;; esac
         if ((stopped >= (alive_count > 1 ? alive_count - 1 : 1))); then

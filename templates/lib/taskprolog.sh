@@ -58,7 +58,11 @@ print_exports() {
 }
 
 main() {
-    local job=${SLURM_JOB_ID-} restart=${SLURM_RESTART_COUNT:-0}
+    local job=${SLURM_JOB_ID-} restart=${SLURM_RESTART_COUNT:-0} name
+    # In a step of a heterogeneous job that is the first component's everywhere; the Prolog here knew another.
+    for name in "${!SLURM_JOB_ID_HET_GROUP_@}"; do
+        if [[ ${!name} =~ ^[0-9]{1,10}$ && -r $__hpcproxy_run/holders/${!name}.$restart.said ]]; then job=${!name}; fi
+    done
     [[ $job =~ ^[0-9]{1,10}$ && $restart =~ ^[0-9]{1,10}$ ]] || return 0
     await_holder "$job.$restart" || return 0
     __hpcproxy_find "$job" || return 0

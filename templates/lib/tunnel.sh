@@ -22,7 +22,7 @@ unset LD_LIBRARY_PATH LD_PRELOAD
 export HPCPROXY_HOLDER=1
 umask 077
 
-ending='' told='' woken='' launching='' company_pid='' watch_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 tries='' up_at=0 changed_at=0 reconnects=-1 since=0 last_error='' current_jump=''
+ending='' ssh_says='' told='' woken='' launching='' company_pid='' watch_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 tries='' up_at=0 changed_at=0 reconnects=-1 since=0 last_error='' current_jump=''
 
 end() {
     ending=1 woken=1
@@ -69,6 +69,14 @@ pause() {
     wait "$pause_pid" 2>/dev/null || :
     if [[ -n $woken ]]; then kill "$pause_pid" 2>/dev/null || :; fi
     pause_pid=''
+}
+
+# A pause of $1 seconds, too short to be interrupted and too short for a process of its own.
+moment() {
+    local quiet
+    exec {quiet}<> <(:)
+    read -r -t "$1" -u "$quiet" || :
+    exec {quiet}>&-
 }
 
 # Slurm's SIGTERM.
@@ -248,7 +256,7 @@ yield_to_older() {
     # Longer than a tick of the clock that stamps files: whoever comes after this pause has a later stamp than ours, and
     # whoever has the same is seen by us as we are by him.
     : >"$state/turn"
-    pause 0.02
+    moment 0.02
     while ((older)) && [[ -z $ending ]]; do
         older=0
         for directory in "$state_base/hpcproxy-$key-"*; do
@@ -299,6 +307,7 @@ hand_over() {
     look_at_key
     if [[ -n $reason ]]; then words+=(--key-note "$reason"); fi
     if [[ $job != shell ]]; then words+=(--job "$job" --nodes "$node_count"); fi
+    if [[ -n $of_step ]]; then words+=(--parent "$PPID"); fi
     # A signal that comes before the gate has its handlers must not end it with its state left behind. Where `env` cannot
     # hold them back (before coreutils 8.31) the gate does so as soon as it runs.
     if env --block-signal='TERM,URG,INT,USR1' true 2>/dev/null; then
@@ -306,11 +315,11 @@ hand_over() {
     fi
     trap '' USR1
     [[ -z $ending ]] || return 0
-    exec ${held_back[@]+"${held_back[@]}"} "$python" -I "$home/agent.pyz" "${words[@]}"
+    exec ${held_back[@]+"${held_back[@]}"} "$python" -I -S "$home/agent.pyz" "${words[@]}"
 }
 
 begin_hold() {
-    local mode=gate where='this node'
+    local mode=gate where='this node' of_step=''
     job=$1 key=$1.$2
     [[ $1 == shell || $1 =~ ^[0-9]{1,10}$ ]] && [[ $2 =~ ^[0-9]{1,10}$ ]] || exit 2
     node=${SLURMD_NODENAME:-${HOSTNAME%%.*}}
@@ -318,6 +327,8 @@ begin_hold() {
     node_count=${SLURM_JOB_NUM_NODES:-${SLURM_NNODES:-1}}
     [[ $node_count =~ ^[1-9][0-9]{0,5}$ ]] || node_count=1
     spread "$node_count" "${#jump_names[@]}"
+    # The Prolog's holder outlives it; a step's must not outlive its slurmstepd.
+    if [[ $job != shell && -z $4 ]]; then of_step=1; fi
     trap end TERM URG
     if [[ $job == shell ]]; then trap end USR1 INT; else trap 'woken=1' USR1 INT; fi
     # Not '', which ssh would inherit and never end.

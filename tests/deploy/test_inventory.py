@@ -119,9 +119,71 @@ def test_what_is_in_the_way() -> None:
 @pytest.mark.parametrize("text", [b"", b"a=1\n", b"a=1", b"a=1\r\n# \xff\r\n"])
 def test_enable_and_disable_are_inverse(text: bytes) -> None:
     enabled = slurmconf.enable(text, told())
-    assert b"Include /etc/slurm/hpcproxy.conf\n" in enabled
+    assert b"Include hpcproxy.conf\n" in enabled
     assert slurmconf.enable(enabled, told()) == enabled
     assert slurmconf.disable(enabled, told()) == text
+
+
+@pytest.mark.parametrize(
+    ("own", "ours"),
+    [("", "Alloc"), ("Alloc", ""), ("alloc,x", ""), ("Contain,X11", ""), ("RunInJob", ""), ("Serial", "Serial,Alloc")],
+)
+def test_the_sites_own_prolog_flags_are_kept(own: str, ours: str) -> None:
+    """Slurm takes the last value that it reads, which is ours."""
+    conf = f"A=1\nPrologFlags={own} # why\n".encode() if own else b"A=1\n"
+    running = slurmconf.parse(f"PrologFlags = {own}\n")
+    assert slurmconf.flags_for(running, conf, None) == ours
+    included = slurmconf.included_file(told(), ours)
+    assert (b"PrologFlags=%s\n" % ours.encode() in included) == bool(ours)
+    # A second time Slurm runs with ours, and the answer is the same; also where the site's stand in a file of its own.
+    after = slurmconf.parse(f"PrologFlags = {ours or own}\n")
+    assert slurmconf.flags_for(after, conf, included) == ours
+    assert slurmconf.missing(after, told())[3:] == []
+    elsewhere = slurmconf.flags_for(running, b"Include mine.conf\n", None)
+    assert elsewhere == ours
+    assert slurmconf.flags_for(after, b"Include mine.conf\n", slurmconf.included_file(told(), elsewhere)) == ours
+
+
+@pytest.mark.parametrize(
+    ("version", "tracking", "flags", "words"),
+    [
+        ("22.05.8", "proctrack/cgroup", "Alloc", []),
+        ("24.05.0-0rc1", "proctrack/linuxproc", "Alloc", []),
+        ("24.05.3", "proctrack/cgroup", "Alloc", ["beside its job, and the Epilog ends it; PrologFlags=RunInJob"]),
+        ("25.11", "proctrack/cgroup", "Alloc,Contain,RunInJob", ["a way out lives in its job, and Slurm ends it"]),
+        ("unknown", "proctrack/cgroup", "Alloc", []),
+    ],
+)
+def test_whose_process_a_way_out_is(version: str, tracking: str, flags: str, words: list[str]) -> None:
+    """No Slurm of 24.05 is at hand here: the text is as its `scontrol show config` prints it."""
+    running = slurmconf.parse(f"SLURM_VERSION = {version}\nProctrackType = {tracking}\nPrologFlags = {flags}\n")
+    said = slurmconf.remarks(running, told())
+    assert len(said) == len(words)
+    assert all(word in line for word, line in zip(words, said))
+
+
+def test_a_configless_slurm_is_told_where_files_must_be() -> None:
+    running = slurmconf.parse("SLURM_VERSION = 22.05.8\nSlurmctldParameters = idle_on_node_suspend,enable_configless\n")
+    (line,) = slurmconf.remarks(running, told())
+    assert "only the controllers have a slurm.conf" in line
+    assert "files of the nodes, in /etc/slurm and /usr/libexec/hpcproxy" in line
+
+
+def test_nodes_from_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sinfo = tmp_path / "sinfo"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = told(nodes="slurm")
+    with pytest.raises(ConfigError, match=r"sinfo: nodes: names no nodes here: .*; list them in the inventory"):
+        inventory.hosts(found)
+    sinfo.write_text("#!/bin/sh\n[ \"$*\" = '--noheader --Node --format=%N' ] && printf 'c1\\nc2\\nc1\\n'\n")
+    sinfo.chmod(0o755)
+    assert inventory.hosts(found) == ("c1", "c2"), "once each, though in two partitions"
+    sinfo.write_text("#!/bin/sh\necho 'sinfo: error: unable to contact the controller' >&2\nexit 1\n")
+    with pytest.raises(ConfigError, match="names no nodes here"):
+        inventory.hosts(found)
+    sinfo.write_text("#!/bin/sh\necho '$(reboot)'\n")
+    with pytest.raises(ConfigError, match=r"is no host name|is no node set"):
+        inventory.hosts(found)
 
 
 # ---- jump-kit

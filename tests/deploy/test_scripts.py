@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from hpcproxy import proof, wire
+from hpcproxy.inventory import Policy
 from hpcproxy.render import Bundle, File, render
 from tests.deploy.cases import combinations, plan
 from tests.hostile import HOSTILE
@@ -37,7 +39,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     messages = {
         "receive.sh": wire.message(bundle, "look", "t"),
         "edit.sh": wire.reading(("/a b",), "t", ("true",)),
-        "contract.sh": proof.contract_message(bundle, "t"),
+        "contract.sh": proof.contract_message(bundle, Policy(), "t"),
     }
     for name, content in messages.items():
         paths.append(directory / name)
@@ -61,6 +63,57 @@ def test_every_combination_parses_and_is_laid_out_as_the_house_does(rendered: li
 def test_every_combination_passes_shellcheck(rendered: list[Path]) -> None:
     for start in range(0, len(rendered), 8):
         _silent(["shellcheck"], rendered[start : start + 8])
+
+
+# What bash has learned since 4.2, which is RHEL 7's; manual and CHANGES of bash. No older bash is to be had here.
+NEWER = {
+    "wait -n": r"\bwait -[np]",
+    "declare -n": r"\b(local|declare|typeset) -[a-zA-Z]*n",
+    "${x@Q}": r"\$\{[A-Za-z_]\w*(\[[^]]*\])?@[A-Za-z]\}",
+    "mapfile -d": r"\b(mapfile|readarray) (-\w+ )*-d",
+    "EPOCHSECONDS": r"\bEPOCH(SECONDS|REALTIME)\b|\bSRANDOM\b|\bBASH_ARGV0\b",
+    "local -": r"\blocal -(\s|$)",
+    "[[ -v a[i] ]]": r"-v \w+\[",
+    "a[-1]=": r"\w\[-\d+\](\+?=|\})",
+    "inherit_errexit": r"inherit_errexit|localvar_inherit|assoc_expand_once",
+    "${x,,}-like @U": r"\$\{\w+@[ULu]",
+    "printf without -1": r"%\([^)]*\)T'( |$)(?!-1)",
+    "$<( )": r"\$\{ |\$\{\|",
+}
+
+
+def test_no_script_needs_a_newer_bash_than_it_says(rendered: list[Path]) -> None:
+    for path in rendered:
+        for name, pattern in NEWER.items():
+            assert re.search(pattern, path.read_text(), re.MULTILINE) is None, f"{path.name}: {name}"
+    found = {name for name, pattern in NEWER.items() if re.search(pattern, _NEW_BASH, re.MULTILINE)}
+    assert found == set(NEWER), "every pattern finds what it is for"
+
+
+_NEW_BASH = """wait -n
+local -n x=y
+${x@Q}
+mapfile -t -d '' a
+$EPOCHSECONDS
+local -
+[[ -v a[1] ]]
+${a[-1]}
+shopt -s inherit_errexit
+${x@U}
+printf '%(%s)T'
+${ date; }
+"""
+
+
+def test_an_older_bash_is_named_and_nothing_is_done() -> None:
+    """`BASH_VERSINFO` cannot be set; the script is told another."""
+    script = wire.message(render(plan()), "apply", "t").replace(b"BASH_VERSINFO", b"OLD_VERSION")
+    done = subprocess.run(
+        ["/bin/bash", "-p", "-s"], input=b"OLD_VERSION=(4 1)\n" + script, capture_output=True, check=True
+    )
+    answer = wire.parse(done.stdout, "t")
+    assert answer.word == "failed"
+    assert re.fullmatch(r"bash \S+ is too old, 4\.2 is needed", answer.text)
 
 
 # ---- the Prolog, without root: as far as it goes before it would start something

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import getpass
+import socket
 import subprocess
+import threading
 from dataclasses import replace
 from pathlib import Path
 
+import paramiko
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcproxy import wire
+from hpcproxy import deploy, wire
 from hpcproxy.plan import Artifact
 from hpcproxy.render import Bundle, File
 from tests import modest
 from tests.snapshot import tree
+from tests.sshd import make_key
 
 ME = getpass.getuser()
 TOKEN = "hpcproxy-token"  # noqa: S105 - no secret: it marks lines
@@ -198,3 +202,51 @@ def test_any_noise_is_no_answer(noise: bytes) -> None:
 def test_the_same_files_make_the_same_archive(host: Host) -> None:
     bundle = host.bundle(a_hook="1", program="2")
     assert wire.archive(bundle.files) == wire.archive(bundle.files)
+
+
+# ---- a host that falls silent
+
+
+class _Deaf(paramiko.ServerInterface):
+    """Lets everybody in and never answers what is to be run."""
+
+    def __init__(self, ended: threading.Event) -> None:
+        self.ended = ended
+
+    def get_allowed_auths(self, username: str) -> str:  # noqa: ARG002 - as Paramiko calls it
+        return "publickey"
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:  # noqa: ARG002 - as Paramiko calls it
+        return paramiko.AUTH_SUCCESSFUL
+
+    def check_channel_request(self, kind: str, chanid: int) -> int:  # noqa: ARG002 - as Paramiko calls it
+        return paramiko.OPEN_SUCCEEDED
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:  # noqa: ARG002 - as Paramiko calls it
+        self.ended.wait()
+        return False
+
+
+def test_a_host_that_falls_silent_after_the_login_is_given_up(tmp_path: Path) -> None:
+    """Paramiko itself would wait for the answer to `exec` without an end."""
+    identity = make_key(tmp_path / "id")
+    host_key = paramiko.Ed25519Key.from_private_key_file(str(make_key(tmp_path / "host_key")))
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        (tmp_path / "known_hosts").write_text(f"[127.0.0.1]:{port} ssh-ed25519 {host_key.get_base64()}\n")
+        fleet = deploy.Fleet(deploy.Login("root", port, identity, None, tmp_path / "known_hosts", 1))
+        replies: list[deploy.Reply] = []
+        asking = threading.Thread(
+            target=lambda: replies.extend(fleet.ask({"127.0.0.1": b"exit\n"}, TOKEN, 1, lambda _reply: None))
+        )
+        asking.start()
+        transport = paramiko.Transport(listener.accept()[0])
+        transport.add_server_key(host_key)
+        try:
+            transport.start_server(server=_Deaf(ended), event=threading.Event())
+            asking.join(timeout=30)
+            assert [reply.trouble for reply in replies] == ["does not answer within 1 s"]
+        finally:
+            ended.set()
+            transport.close()

@@ -85,7 +85,8 @@ def site(lab_host: None) -> Iterator[Lab]:
     """A lab of four nodes whose root on the controller may log in to every one."""
     name = lab_name("deploy")
     try:
-        yield Lab.up(LabSpec(name=name, nodes=4, node_sshd=True, expose=(REPOSITORY,)))
+        configless = {"SlurmctldParameters": "enable_configless"}  # for the one test that makes use of it
+        yield Lab.up(LabSpec(name=name, nodes=4, node_sshd=True, expose=(REPOSITORY,), slurm_conf=configless))
     finally:
         Lab.remove(name)
 

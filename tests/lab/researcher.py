@@ -1,4 +1,4 @@
-"""Alice, who has no root: she sets hpcproxy up with the real commands and submits jobs with the hook line."""
+"""Alice (or bob), who has no root: she sets hpcproxy up with the real commands and submits jobs with the hook line."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import yaml
 
 from hpcproxy import jobscript
 from hpcproxy.lab import JobResult, Lab
+from hpcproxy.lab.spec import USERS
 
 JUMP1, JUMP2 = "alice@192.168.31.10", "alice@192.168.31.11"
 OUTER1, OUTER2 = "203.0.113.10", "203.0.113.11"
@@ -29,11 +30,14 @@ def until(true: Callable[[], Any], what: str) -> Any:
 
 
 class Researcher:
-    """What Alice does on the login node."""
+    """What Alice does on the login node; or somebody else, called `user`."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, user: str = "alice", home: str = ".hpcproxy") -> None:
         self.lab = lab
+        self.user = user
         self.gate = True
+        self.home = f"/home/{user}/{home}"
+        self.environment = {} if home == ".hpcproxy" else {"HPCPROXY_HOME": self.home}
 
     def address(self, job: int) -> str:
         """Where the way out of `job` is, on each of its nodes."""
@@ -45,25 +49,26 @@ class Researcher:
 
     def hpcproxy(self, *arguments: str, node: str = "login", check: bool = True) -> subprocess.CompletedProcess[str]:
         """The program has run in her account."""
-        return self.lab.run(node, [sys.executable, "-m", "hpcproxy", *arguments], "alice", check=check)
+        words = [sys.executable, "-m", "hpcproxy", *arguments]
+        return self.lab.run(node, words, self.user, check=check, env=self.environment)
 
     def set_up(self, *jumps: str, **settings: Any) -> None:
         """Her account is as after `init` and `install-bashrc`, with `settings` in her config.yaml and nothing else."""
-        self.lab.run("login", ["rm", "-rf", ".hpcproxy", ".bashrc"], "alice", check=True)
-        flags = [word for jump in jumps or (JUMP1,) for word in ("--jump", jump)]
+        self.lab.run("login", ["rm", "-rf", self.home, ".bashrc"], self.user, check=True)
+        flags = [word for jump in jumps or (JUMP1.replace("alice", self.user),) for word in ("--jump", jump)]
         self.hpcproxy("init", "--no-probe", *flags)
         self.set(check_url="https://internet.test/ip", gate=self.gate, **settings)
 
     def set(self, **settings: Any) -> None:
         """Her config.yaml has `settings` on top of what is in it, and is installed."""
-        path = self.lab.path_on("login", "/home/alice/.hpcproxy/config.yaml")
+        path = self.lab.path_on("login", f"{self.home}/config.yaml")
         path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **settings}))
         self.hpcproxy("install-bashrc", "--port", "2015")
 
     def submit(self, body: str, options: str = "#SBATCH -N3 --ntasks-per-node=1", shell: str = "/bin/bash") -> int:
         """A job with the hook line behind `options` is queued."""
         script = f"#!{shell}\n{options}\n{body}"
-        return self.lab.submit(jobscript.put(script.encode()).decode())
+        return self.lab.submit(jobscript.put(script.encode()).decode(), self.user)
 
     def job(self, body: str, options: str = "#SBATCH -N3 --ntasks-per-node=1", shell: str = "/bin/bash") -> JobResult:
         """The job has run to its end."""
@@ -72,15 +77,15 @@ class Researcher:
     def shell(self, job: int, node: str, command: str) -> subprocess.CompletedProcess[str]:
         """An interactive bash has run `command` inside `job` on `node`."""
         step = ["srun", f"--jobid={job}", "--overlap", "-N1", "-n1", "-w", node, "bash", "-ic", command]
-        return self.lab.run("login", step, "alice")
+        return self.lab.run("login", step, self.user)
 
     def traces(self) -> list[str]:
         """Every process, listener and file of hers on the compute nodes."""
         found = []
         for node in self.lab.nodes:
-            found += [f"{node}: process {line}" for _, user, line in self.lab.processes(node) if user == "alice"]
-            found += [f"{node}: listener {a}:{p}" for a, p, uid in self.lab.listeners(node) if uid == 2001]
+            found += [f"{node}: process {line}" for _, user, line in self.lab.processes(node) if user == self.user]
+            found += [f"{node}: listener {a}:{p}" for a, p, uid in self.lab.listeners(node) if uid == USERS[self.user]]
             for directory in ("/tmp", "/dev/shm", "/run", "/var/tmp"):
-                listed = self.lab.run(node, ["find", directory, "-user", "alice"], check=True).stdout.split()
+                listed = self.lab.run(node, ["find", directory, "-user", self.user], check=True).stdout.split()
                 found += [f"{node}: file {path}" for path in listed]
         return found

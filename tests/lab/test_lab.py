@@ -215,6 +215,21 @@ def test_a_broken_link_swallows_packets(lab: Lab) -> None:
     assert lab.run("c1", probe, timeout_s=DEADLINE_S).stdout == "SSH-"
 
 
+def test_a_broken_wire_parts_two_hosts_and_no_others(lab: Lab) -> None:
+    probe = ["bash", "-c", "exec 3<>/dev/tcp/jump2/22 && head -c 4 <&3"]
+    lab.wire("c1", "jump2", up=False)
+    try:
+        with pytest.raises(LabError, match="no end within"):  # neither refused nor unreachable
+            lab.run("c1", probe, timeout_s=5)
+        assert lab.run("c2", probe).stdout == "SSH-"
+        assert lab.run("c1", [*SSH, "jump1", "true"], "alice").returncode == 0
+    finally:
+        lab.wire("c1", "jump2", up=True)
+    assert lab.run("c1", probe, timeout_s=DEADLINE_S).stdout == "SSH-"
+    with pytest.raises(LabError, match="no network in common"):
+        lab.wire("c1", "internet", up=False)
+
+
 def test_sshd_can_refuse_forwarding(lab: Lab) -> None:
     lab.sshd("jump2", {"AllowTcpForwarding": "no"})
     try:

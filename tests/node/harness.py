@@ -51,6 +51,21 @@ def free_port():
         return sock.getsockname()[1]
 
 
+def children(pid):
+    """The pids of its child processes."""
+    try:
+        with open("/proc/{0}/task/{0}/children".format(pid)) as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        return []
+
+
+def pss_kb(pid):
+    """The memory of a process, in kB, its part of what it shares included."""
+    with open("/proc/{}/smaps_rollup".format(pid)) as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Pss:"))
+
+
 def read_rest(sock, seconds=10):
     """All that comes until the end."""
     sock.settimeout(seconds)
@@ -217,21 +232,24 @@ class Agent:
     def proxy(self):
         return "http://{}:{}".format(self.address, PORT)
 
+    def worker_pid(self):
+        """The pid of the process that serves: the guardian's child. 0 while there is none."""
+        return next(iter(children(self.process.pid)), 0)
+
     def ssh_pid(self):
         """The pid of the ssh that the agent holds."""
-        with open("/proc/{0}/task/{0}/children".format(self.process.pid)) as file:
-            for pid in file.read().split():
-                with contextlib.suppress(OSError), open("/proc/{}/cmdline".format(pid), "rb") as words:
-                    if b"-M" in words.read().split(b"\0"):
-                        return int(pid)
+        for pid in children(self.worker_pid()):
+            with contextlib.suppress(OSError), open("/proc/{}/cmdline".format(pid), "rb") as words:
+                if b"-M" in words.read().split(b"\0"):
+                    return pid
         return 0
 
-    def rss_kb(self):
-        with open("/proc/{}/status".format(self.process.pid)) as file:
-            return next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
+    def memory_kb(self):
+        """What the agent's two processes take, memory that they share counted once (smaps_rollup: Pss)."""
+        return sum(pss_kb(pid) for pid in (self.process.pid, self.worker_pid()))
 
     def fds(self):
-        return len(os.listdir("/proc/{}/fd".format(self.process.pid)))
+        return len(os.listdir("/proc/{}/fd".format(self.worker_pid())))
 
     def stop(self):
         """Ended by SIGTERM; returns the exit code."""

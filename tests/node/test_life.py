@@ -185,7 +185,8 @@ def test_a_passing_failure_is_said_once_and_tried_again(start_agent, tmp_path):
 
 def test_status(gate):
     status = gate.status()
-    keys = "version node address port mode ready since jump reconnects last_error requests active bytes_up bytes_down"
+    keys = "version node address port mode ready since jump reconnects restarts last_error"
+    keys += " requests active bytes_up bytes_down"
     assert list(status) == [*keys.split(), "held", "refused", "denied", "pid"]
     assert (status["version"], status["mode"], status["jump"]) == (1, "gate", "jump")
     assert (status["address"], status["port"], status["pid"]) == (gate.address, PORT, gate.process.pid)
@@ -284,3 +285,44 @@ def test_closed_standard_descriptors(jump_host, tmp_path):
         assert b" 502 " in agent.ask(b"CONNECT 127.0.0.1:1 HTTP/1.1\r\n\r\n")
     finally:
         assert agent.stop() == 0
+
+
+def test_an_agent_that_is_killed_comes_back_and_the_port_was_never_free(start_agent, far_end):
+    server = far_end(echo)
+    agent = start_agent()
+    for count in (1, 2):
+        worker, ssh = agent.worker_pid(), agent.ssh_pid()
+        os.kill(worker, signal.SIGKILL)
+        sock, head = agent.tunnel(server.target)  # at this very moment: it is not refused
+        sock.close()
+        assert b" 200 " in head
+        assert agent.worker_pid() != worker
+        until(lambda pid=ssh: not os.path.exists("/proc/{}".format(pid)), "its ssh has gone")
+        assert agent.status()["restarts"] == count
+    assert "ended by signal 9; another takes its place" in agent.log()
+    assert int((agent.state / "pid").read_text().split()[0]) == agent.process.pid
+
+
+def test_an_agent_that_is_killed_again_and_again_still_ends(start_agent):
+    agent = start_agent()
+    for _ in range(3):
+        worker = agent.worker_pid()
+        os.kill(worker, signal.SIGKILL)
+        until(lambda old=worker: agent.worker_pid() not in (0, old), "another has taken its place")
+    os.kill(agent.worker_pid(), signal.SIGKILL)
+    until(lambda: not agent.worker_pid(), "it waits before the next")
+    agent.process.send_signal(signal.SIGTERM)
+    assert agent.process.wait(timeout=20) == 0
+    assert not agent.state.exists()
+
+
+def test_without_its_guardian_it_ends(start_agent):
+    agent = start_agent()
+    worker, ssh = agent.worker_pid(), agent.ssh_pid()
+    agent.process.kill()
+    agent.process.wait()
+    for pid in (worker, ssh):
+        until(lambda pid=pid: not os.path.exists("/proc/{}".format(pid)), "it has gone")
+    assert not agent.state.exists()
+    with pytest.raises(ConnectionRefusedError):
+        agent.connect()

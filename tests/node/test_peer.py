@@ -72,12 +72,12 @@ def test_another_user_who_is_gone_before_the_kernel_is_asked(start_agent, far_en
     agent = start_agent()
     data = DIALECTS["connect"].replace(b"%d", str(server.port).encode())
     # The agent stands still meanwhile: an orphaned socket shows uid 0, which must not be taken for root.
-    os.kill(agent.process.pid, 19)
+    os.kill(agent.worker_pid(), 19)
     try:
         for _ in range(3):
             spy(agent, data, uid=NOBODY, how="quick")
     finally:
-        os.kill(agent.process.pid, 18)
+        os.kill(agent.worker_pid(), 18)
     until(lambda: agent.status().get("refused") == 3, "they are refused")
     assert server.connections == 0
     assert "whose owner the kernel does not name" in agent.log()

@@ -18,22 +18,9 @@ from .harness import Agent, clean_environment, echo, until
 
 SOURCES = sorted(Path(build.__file__).parent.glob("*.py"))
 STANDARD = {
-    *(
-        "array",
-        "binascii",
-        "collections",
-        "ctypes",
-        "errno",
-        "fcntl",
-        "heapq",
-        "io",
-        "json",
-        "os",
-        "re",
-        "resource",
-        "select",
-    ),
-    *("signal", "socket", "stat", "struct", "sys", "termios", "time", "types", "typing", "zipfile"),
+    *("array", "binascii", "collections", "ctypes", "errno", "fcntl", "gc", "heapq", "io", "json", "marshal", "os"),
+    *("re", "resource", "select", "signal", "socket", "stat", "struct", "sys", "termios", "time", "types", "typing"),
+    *("zipfile", "zipimport"),
 }
 
 

@@ -182,7 +182,7 @@ proxy_on() {
             printf 'hpcproxy: no tunnel of yours is up on this machine; start one with: hpcproxy up\n' >&2
             return 1
         fi
-        if ! state=$(/bin/bash -p "$__hpcproxy_home/job.sh" start shell </dev/null); then return 1; fi
+        if ! state=$(HPCPROXY_HOLDER=1 /bin/bash -p "$__hpcproxy_home/job.sh" start shell </dev/null); then return 1; fi
         if ! __hpcproxy_read "$state" || ! __hpcproxy_listening; then return 1; fi
     fi
     __hpcproxy_export

@@ -301,6 +301,11 @@ expand_part() {
 job_nodes() {
     nodes=()
     local list=${SLURM_JOB_NODELIST:-${SLURM_NODELIST-}} name
+    # Of a heterogeneous job all components; Slurm says them only to the batch script and its steps.
+    for name in ${!SLURM_JOB_NODELIST_HET_GROUP_*}; do
+        if [[ $name == *_0 ]]; then list=''; fi
+        list+=${list:+,}${!name}
+    done
     if [[ -n $list ]] && ! expand_nodes "$list"; then
         nodes=()
         while read -r name; do
@@ -373,13 +378,13 @@ read_reason() {
 # A refused key has causes on this side too; say the one that holds.
 look_at_key() {
     local candidates=() key line readable='' locked=''
-    if ssh-add -l >/dev/null 2>&1 </dev/null; then return 0; fi
+    if [[ -n ${SSH_AUTH_SOCK-} ]] && ssh-add -l >/dev/null 2>&1 </dev/null; then return 0; fi
     if [[ -n $identity ]]; then
         candidates=("$identity")
     else
         while read -r line key; do
             if [[ $line == identityfile ]]; then candidates+=("${key/#\~\//$HOME/}"); fi
-        done < <(ssh -G -- "${jump_destinations[0]}" 2>/dev/null </dev/null)
+        done <<<"${ssh_says:-$(ssh -G -- "${jump_destinations[0]}" 2>/dev/null </dev/null)}"
     fi
     for key in ${candidates[@]+"${candidates[@]}"}; do
         [[ -r $key ]] || continue
@@ -409,7 +414,15 @@ job_address() {
 
 # Set `python` to one that can run the gate: the system's first, for one from a user's environment may be slow to load.
 find_python() {
+    local minor
     for python in /usr/bin/python3 /usr/libexec/platform-python python3; do
+        # A system's own tells its version by another name of the same file, python3.N or platform-python3.N. To start it
+        # only to ask would take as long as all the rest here.
+        if [[ $python == /* && -x $python ]]; then
+            for ((minor = 6; minor < 40; minor++)); do
+                if [[ $python -ef ${python%3}3.$minor ]]; then return 0; fi
+            done
+        fi
         if "$python" -I -c 'import sys; sys.exit(sys.version_info < (3, 6))' >/dev/null 2>&1 </dev/null; then return 0; fi
     done
     return 1
@@ -547,10 +560,12 @@ find_follow() {
 }
 
 # Set `cipher` to the words that put AES-GCM first, or to nothing. Asked of ssh itself: an older one does not know the
-# `^`, and one built without AES-GCM refuses its name.
+# `^`, and one built without AES-GCM refuses its name. What else it says of the first jump host is kept for look_at_key.
 cipher_words() {
     cipher=()
-    if ssh -G -o "$cipher_option" localhost >/dev/null 2>&1 </dev/null; then cipher=(-o "$cipher_option"); fi
+    if ssh_says=$(ssh -G -o "$cipher_option" -- "${jump_destinations[0]}" 2>/dev/null </dev/null); then
+        cipher=(-o "$cipher_option")
+    fi
 }
 
 # Set `command` to ssh with our options and what "$@" adds, to jump host number $1.
@@ -605,6 +620,10 @@ watch_ssh() {
         read -r -t "$alive_interval_s" -u "$quiet" || :
         clock
         bound_log
+        if [[ -n $of_step ]] && read -r line 2>/dev/null <"/proc/$$/stat" && [[ ${line##*) } != ?" $PPID "* ]]; then
+            log info 'what started this step was killed'
+            kill -URG "$$" 2>/dev/null || :
+        fi
         read -r line 2>/dev/null <"/proc/$ssh_pid/stat" || return 0
         case ${line##*) } in T* | t*) stopped=$((stopped + 1)) ;; *) stopped=0 ;; esac
         if ((stopped >= (alive_count > 1 ? alive_count - 1 : 1))); then
@@ -680,7 +699,7 @@ unset LD_LIBRARY_PATH LD_PRELOAD
 export HPCPROXY_HOLDER=1
 umask 077
 
-ending='' told='' woken='' launching='' company_pid='' watch_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 tries='' up_at=0 changed_at=0 reconnects=-1 since=0 last_error='' current_jump=''
+ending='' ssh_says='' told='' woken='' launching='' company_pid='' watch_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 tries='' up_at=0 changed_at=0 reconnects=-1 since=0 last_error='' current_jump=''
 
 end() {
     ending=1 woken=1
@@ -727,6 +746,14 @@ pause() {
     wait "$pause_pid" 2>/dev/null || :
     if [[ -n $woken ]]; then kill "$pause_pid" 2>/dev/null || :; fi
     pause_pid=''
+}
+
+# A pause of $1 seconds, too short to be interrupted and too short for a process of its own.
+moment() {
+    local quiet
+    exec {quiet}<> <(:)
+    read -r -t "$1" -u "$quiet" || :
+    exec {quiet}>&-
 }
 
 # Slurm's SIGTERM.
@@ -906,7 +933,7 @@ yield_to_older() {
     # Longer than a tick of the clock that stamps files: whoever comes after this pause has a later stamp than ours, and
     # whoever has the same is seen by us as we are by him.
     : >"$state/turn"
-    pause 0.02
+    moment 0.02
     while ((older)) && [[ -z $ending ]]; do
         older=0
         for directory in "$state_base/hpcproxy-$key-"*; do
@@ -957,6 +984,7 @@ hand_over() {
     look_at_key
     if [[ -n $reason ]]; then words+=(--key-note "$reason"); fi
     if [[ $job != shell ]]; then words+=(--job "$job" --nodes "$node_count"); fi
+    if [[ -n $of_step ]]; then words+=(--parent "$PPID"); fi
     # A signal that comes before the gate has its handlers must not end it with its state left behind. Where `env` cannot
     # hold them back (before coreutils 8.31) the gate does so as soon as it runs.
     if env --block-signal='TERM,URG,INT,USR1' true 2>/dev/null; then
@@ -964,11 +992,11 @@ hand_over() {
     fi
     trap '' USR1
     [[ -z $ending ]] || return 0
-    exec ${held_back[@]+"${held_back[@]}"} "$python" -I "$home/agent.pyz" "${words[@]}"
+    exec ${held_back[@]+"${held_back[@]}"} "$python" -I -S "$home/agent.pyz" "${words[@]}"
 }
 
 begin_hold() {
-    local mode=gate where='this node'
+    local mode=gate where='this node' of_step=''
     job=$1 key=$1.$2
     [[ $1 == shell || $1 =~ ^[0-9]{1,10}$ ]] && [[ $2 =~ ^[0-9]{1,10}$ ]] || exit 2
     node=${SLURMD_NODENAME:-${HOSTNAME%%.*}}
@@ -976,6 +1004,8 @@ begin_hold() {
     node_count=${SLURM_JOB_NUM_NODES:-${SLURM_NNODES:-1}}
     [[ $node_count =~ ^[1-9][0-9]{0,5}$ ]] || node_count=1
     spread "$node_count" "${#jump_names[@]}"
+    # The Prolog's holder outlives it; a step's must not outlive its slurmstepd.
+    if [[ $job != shell && -z $4 ]]; then of_step=1; fi
     trap end TERM URG
     if [[ $job == shell ]]; then trap end USR1 INT; else trap 'woken=1' USR1 INT; fi
     # Not '', which ssh would inherit and never end.

@@ -1,0 +1,145 @@
+"""`verify --contract` on scripts that are right, and on scripts that break each thing that Slurm demands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from hpcproxy import proof, wire
+from hpcproxy.inventory import Policy
+from hpcproxy.plan import EPILOG, PROLOG, TASK_PROLOG
+from hpcproxy.render import Bundle, render
+from tests.deploy.cases import plan
+
+TOKEN = "hpcproxy-token"  # noqa: S105 - no secret: it marks lines
+
+# Says its word when whoever started it has long ended, as the real one does for a user whom the node does not know.
+HOLDER = """#!/bin/bash
+mkdir -p {run}/holders
+read -r -a stat </proc/$$/stat
+printf '%s %s\\n' "$$" "${{stat[21]}}" >{run}/holders/$1.$2
+while kill -0 $PPID; do sleep 0.02; done 2>/dev/null
+sleep 0.5
+printf 'gave-up here account\\n' >>{run}/holders/$1.$2.said
+"""
+
+
+@dataclass(frozen=True)
+class Node:
+    """The scripts of a node, below a directory of the test's own."""
+
+    root: Path
+    bundle: Bundle
+
+    def path(self, name: str) -> Path:
+        return next(Path(file.artifact.path) for file in self.bundle.files if file.artifact.name == name)
+
+    def breaches(self, policy: Policy | None = None, **settings: int) -> list[str]:
+        """What the check names; `settings` take the place of its own bounds."""
+        message = proof.contract_message(self.bundle, policy or Policy(), TOKEN).decode()
+        # This machine may be busy; how long they take is a check of one test only.
+        for name, value in {"slow_ms": 60_000, "pipe_ms": 3000, **settings}.items():
+            own = next(word for word in message.split() if word.startswith(f"{name}="))
+            message = message.replace(own, f"{name}={value}", 1)
+        done = subprocess.run(
+            ["/bin/bash", "-p", "-s"], input=message, capture_output=True, text=True, check=True, timeout=60
+        )
+        assert done.stderr == ""
+        answer = wire.parse(done.stdout.encode(), TOKEN)
+        named = [change.path for change in answer.changes]
+        if os.geteuid() != 0:
+            named = [text for text in named if "must be root's" not in text]
+        else:
+            assert answer.word == ("failed" if named else "unchanged")
+        return [text.replace(f"{self.root}/", "") for text in named]
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
+    return make(tmp_path, monkeypatch)
+
+
+def make(root: Path, monkeypatch: pytest.MonkeyPatch, **told: object) -> Node:
+    monkeypatch.setattr(proof, "RUN", root / "run")
+    whole = plan(**told)
+    values = {**whole.values, "run": root / "run", "home": root}
+    places = {PROLOG: root / "prolog.d/50-hpcproxy", EPILOG: root / "epilog.d/50-hpcproxy"}
+    artifacts = tuple(
+        replace(artifact, path=places.get(artifact.name, root / artifact.name)) for artifact in whole.artifacts
+    )
+    bundle = render(replace(whole, values=values, artifacts=artifacts))
+    for file in bundle.files:
+        file.artifact.path.parent.mkdir(exist_ok=True)
+        file.artifact.path.write_bytes(file.content)
+        file.artifact.path.chmod(file.artifact.mode)
+    (root / "holder.sh").write_text(HOLDER.format(run=root / "run"))
+    return Node(root, bundle)
+
+
+def test_what_we_install_is_without_breach(node: Node) -> None:
+    assert node.breaches() == []
+    assert node.breaches() == [], "a second time"
+    assert list((node.root / "run" / "holders").iterdir()) == []
+
+
+def test_the_job_of_the_check_meets_the_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = {"partitions": ["gpu"]}
+    assert make(tmp_path, monkeypatch, policy=policy).breaches(Policy(partitions=("gpu",))) == []
+
+
+def _script(text: str) -> Callable[[Path], None]:
+    return lambda path: path.write_text(f"#!/bin/bash\n{text}\n") and None
+
+
+def _in_its_group(path: Path) -> None:
+    path.write_text(path.read_text().replace("setsid /bin/bash", "/bin/bash"))
+
+
+# What breaks the contract, and in which words the check names it.
+BREACHES = {
+    "needs an environment": (PROLOG, _script(': "${HOME:?}"'), "ends with code 1; anything but 0 drains the node"),
+    "fails": (EPILOG, _script("exit 3"), "ends with code 3; anything but 0 drains the node"),
+    "keeps stdout": (PROLOG, _script("setsid sleep 20 2>/dev/null &"), "leaves its output open after its end"),
+    "keeps stderr": (EPILOG, _script("setsid sleep 20 >/dev/null &"), "leaves its output open after its end"),
+    "keeps it in its group": (PROLOG, _script("sleep 20 &"), "leaves its output open after its end"),
+    "starts in its group": (PROLOG, _in_its_group, "starts nothing that outlives it; slurmd kills its process group"),
+    "no run bit": (PROLOG, lambda path: path.chmod(0o644), "has no run bit"),
+    "not there": (EPILOG, lambda path: path.unlink(), "is missing"),
+    "writable for others": (PROLOG, lambda path: path.chmod(0o757), "must be root's, mode 0755"),
+    "never ends": (EPILOG, _script("sleep 60"), "is not over after 2 s"),
+    "slow": (EPILOG, _script("sleep 1.2"), "takes longer than 1000 ms; slurmd may give it no more"),
+    "prints what Slurm does not know": (TASK_PROLOG, _script("echo hello"), "prints what Slurm does not know: hello"),
+    "fails a task": (TASK_PROLOG, _script("exit 1"), "ends with code 1; anything but 0"),
+    "leaves state": (EPILOG, _script("true"), "leaves the job's state behind"),
+}
+
+
+@pytest.mark.parametrize("breach", BREACHES)
+def test_each_breach_is_named(node: Node, breach: str) -> None:
+    name, break_it, words = BREACHES[breach]
+    if "root's" in words and os.geteuid() != 0:
+        words = ""  # nothing here is root's then
+    path = node.path(name)
+    break_it(path)
+    named = node.breaches(limit_s=2, pipe_ms=1000, slow_ms=1000)
+    where = str(path).replace(f"{node.root}/", "")
+    assert [text for text in named if where in text and words in text] or not words, named
+
+
+def test_files_beside_ours_are_looked_at_in_slurms_order_and_never_run(node: Node) -> None:
+    directory = node.path(PROLOG).parent
+    (directory / "90-site").write_text(f"#!/bin/sh\ntouch {node.root}/ran\n")
+    (directory / "10-site~").write_text("")
+    (directory / "10-site~").chmod(0o755)
+    (directory / "20-more").mkdir()
+    assert node.breaches() == [
+        "prolog.d/90-site has no run bit; Slurm runs it before ours",
+        "prolog.d/20-more is no file; Slurm takes everything there for a script, this one after ours",
+        "prolog.d/10-site~ looks like a backup, and is run after ours",
+    ]
+    assert not (node.root / "ran").exists()

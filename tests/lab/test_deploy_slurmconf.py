@@ -1,0 +1,87 @@
+"""What `--enable` does to a Slurm that has its own ideas: flags of its own, nodes without a slurm.conf."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from hpcproxy.lab import Lab
+
+from .admin import FETCH, OUTER1, Admin
+from .researcher import until
+
+pytestmark = pytest.mark.lab
+CONF = "/etc/slurm/slurm.conf"
+GRES = "/etc/slurm/gres.conf"
+
+
+def flags(site: Lab) -> str:
+    shown = site.run("ctl", ["scontrol", "show", "config"], check=True).stdout
+    return next(line.partition("=")[2].strip() for line in shown.splitlines() if line.startswith("PrologFlags"))
+
+
+def test_nodes_from_slurm_and_flags_of_the_sites_own(admin: Admin, site: Lab) -> None:
+    """The last value that Slurm reads counts, which is ours: the site's flag must be in it, and alone again after."""
+    admin.describe(nodes="slurm")
+    hosts = ("ctl", *site.nodes)
+    for host in hosts:
+        site.run(host, ["sh", "-c", f"echo PrologFlags=DeferBatch >>{CONF}"], check=True)
+    site.run("ctl", ["scontrol", "reconfigure"], check=True)
+    try:
+        outcomes = admin.outcomes("deploy", "--enable")
+        assert outcomes == {**dict.fromkeys(site.nodes, ("changed", "")), "ctl": ("changed", "")}
+        assert set(flags(site).split(",")) == {"Alloc", "DeferBatch"}
+        assert admin.words("deploy", "--enable") == {"unchanged"}
+        assert set(flags(site).split(",")) == {"Alloc", "DeferBatch"}
+        assert admin.words("undeploy") == {"changed"}
+        assert flags(site) == "DeferBatch"
+    finally:
+        for host in hosts:
+            site.run(host, ["sed", "-i", "/DeferBatch/d", CONF], check=True)
+        site.run("ctl", ["scontrol", "reconfigure"], check=True)
+
+
+@contextmanager
+def configless(site: Lab, node: str) -> Iterator[None]:
+    """`node` has no slurm.conf and asks the controller for it, for as long as the block lasts."""
+    site.path_on("ctl", GRES).write_bytes(site.path_on(node, GRES).read_bytes())  # the controller hands all of it on
+    site.run("ctl", ["scontrol", "reconfigure"], check=True)
+    _restart(site, node, "mkdir /root/away && mv /etc/slurm/*.conf /root/away/", ["--conf-server", "ctl:6817"])
+    try:
+        yield
+    finally:
+        _restart(site, node, "mv /root/away/* /etc/slurm/ && rmdir /root/away", [])
+        site.path_on("ctl", GRES).unlink()
+
+
+def _restart(site: Lab, node: str, between: str, arguments: list[str]) -> None:
+    pid = site.run(node, ["cat", "/run/slurmd.pid"], check=True).stdout.strip()
+    site.run(node, ["kill", pid], check=True)
+    until(lambda: not any(str(found) == pid for found, _, _ in site.processes(node)), "slurmd has ended")
+    site.run(node, ["sh", "-c", between], check=True)
+    site.run(node, ["slurmd", *arguments], check=True)
+    until(lambda: site.drained() == [], "the node is back")
+
+
+def test_a_configless_node_has_it_too(admin: Admin, site: Lab) -> None:
+    with configless(site, "c4"):
+        assert set(admin.outcomes("deploy").values()) == {("changed", "")}
+        assert "Slurm is configless: only the controllers have a slurm.conf" in admin.said
+        outcomes = admin.outcomes("deploy", "--enable")
+        assert outcomes == {
+            "ctl": ("changed", ""),
+            **dict.fromkeys(site.nodes[:3], ("changed", "")),
+            "c4": ("unchanged", ""),
+        }
+        assert not site.path_on("c4", CONF).exists()
+        body = f"#!/bin/bash\n#SBATCH -w c4\necho $HPCPROXY_ERROR; {FETCH}\n"
+        until(
+            lambda: site.path_on("c4", "/var/spool/slurmd/conf-cache/hpcproxy.conf").exists(),
+            "the node has what is included",
+        )
+        assert site.wait_job(site.submit(body)).output.split() == [OUTER1]
+        assert admin.words("undeploy") == {"changed"}
+        assert site.wait_job(site.submit("#!/bin/bash\n#SBATCH -w c4\necho ${http_proxy-none}\n")).output == "none\n"
+    assert site.drained() == []

@@ -1,0 +1,183 @@
+"""Looks at a lab several times a second and writes down what there is of every job: its state, its processes, ours."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpcproxy.lab import Lab
+from hpcproxy.lab.slurm import RUNNING_STATES
+
+POLL_S = 0.1
+DEADLINE_S = 150.0
+PLACES = ("/tmp", "/dev/shm", "/var/tmp", "/run", "/run/hpcproxy", "/run/hpcproxy/holders", "/run/hpcproxy/service")
+_OUR_FILE = re.compile(r"(?:hpcproxy-)?(\d+)\.(\d+)(?:-\w+|\.said|\.new)?")
+_OUR_COMMAND = re.compile(
+    r"/tunnel\.sh hold|/agent\.pyz |/holder\.sh |/job\.sh |/(pro|epi)log\.d/|=hpcproxy |ssh .*/hpcproxy\S*/ctl "
+)
+_FILE = re.compile(r"\w+: (file|socket) ")
+_STEP_DAEMON = re.compile(r"slurmstepd: \[(\d+)\.")
+_JOB = re.compile(r"JobId=(\d+) .*?JobState=(\w+) .*?Restarts=(\d+)")
+
+
+@dataclass
+class Sight:
+    """What was seen of one job; times are time.monotonic()."""
+
+    states: list[tuple[float, str]] = field(default_factory=list)
+    own: frozenset[str] = frozenset()  # its processes now, each with its node
+    ours: frozenset[str] = frozenset()  # what is ours of it now: processes, listeners, sockets, files
+    slurms: frozenset[str] = frozenset()  # Slurm's daemons for its steps
+    ever: set[str] = field(default_factory=set)  # all that was ever ours
+    last_own: float = 0.0
+    last_ours: float = 0.0
+
+    @property
+    def state(self) -> str:
+        """Its state now; a requeued job is PENDING again."""
+        return self.states[-1][1] if self.states else ""
+
+    @property
+    def over(self) -> bool:
+        return bool(self.states) and self.state not in RUNNING_STATES
+
+    @property
+    def nothing_left(self) -> bool:
+        return not (self.own or self.ours or self.slurms)
+
+    @property
+    def only_files(self) -> bool:
+        """No process and no listener: at most files, and the names of sockets that nobody serves."""
+        return not (self.own or self.slurms) and all(_FILE.match(text) for text in self.ours)
+
+    @property
+    def completing_s(self) -> float:
+        """How long it was COMPLETING at its end."""
+        ends = [at for at, state in self.states if state not in RUNNING_STATES]
+        if not ends or len(self.states) < 2 or self.states[-2][1] != "COMPLETING":
+            return 0.0
+        return ends[-1] - self.states[-2][0]
+
+    @property
+    def gone_s(self) -> float:
+        """How long the last of ours outlived the last process of the job's own."""
+        return max(0.0, self.last_ours - self.last_own)
+
+
+class Watch:
+    """A thread that looks; what it saw last is read at any time. Ends with the block."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self._seen: dict[int, Sight] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._broken: Exception | None = None
+        self._thread = threading.Thread(target=self._look_on)
+
+    def __enter__(self) -> Watch:  # noqa: PYI034  typing.Self is newer than our oldest Python
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def of(self, job: int) -> Sight:
+        """What was seen of `job`."""
+        with self._lock:
+            return self._seen.setdefault(job, Sight())
+
+    def until(self, true: Callable[[], Any], what: Callable[[], str] | str, deadline_s: float = DEADLINE_S) -> Any:
+        """Return the first true value of `true`."""
+        deadline = time.monotonic() + deadline_s
+        while not (value := true()):
+            if self._broken is not None:
+                raise self._broken
+            said = what if isinstance(what, str) else what()
+            assert time.monotonic() < deadline, f"not within {deadline_s:.0f} s: {said}"
+            self._stop.wait(POLL_S / 2)
+        return value
+
+    def until_over(self, job: int, files_may_stay: bool = False) -> Sight:
+        """The job has ended on every node, and nothing is left of it, or nothing but files (and sockets' names)."""
+        sight = self.of(job)
+        self.until(lambda: sight.over, lambda: f"job {job} ends; it is {sight.state}; {sorted(sight.ours)}")
+        gone = lambda: sight.only_files if files_may_stay else sight.nothing_left  # noqa: E731
+        self.until(gone, lambda: f"left of job {job}: {sorted(sight.own | sight.ours | sight.slurms)}", 30)
+        return sight
+
+    def _look_on(self) -> None:
+        while not self._stop.wait(POLL_S):
+            try:
+                self._look()
+            except Exception as error:  # noqa: BLE001, PERF203  shown to whoever waits for something
+                self._broken = error
+                return
+
+    def _look(self) -> None:
+        found: dict[int, tuple[set[str], set[str], set[str]]] = {}
+        for host in ("login", *self.lab.nodes):
+            for kind, job, text in look_at(self.lab, host):
+                found.setdefault(job, (set(), set(), set()))[kind].add(f"{host}: {text}")
+        listed = self.lab.run("ctl", ["scontrol", "--oneliner", "show", "jobs"]).stdout
+        now = time.monotonic()
+        with self._lock:
+            for text in listed.splitlines():
+                if match := _JOB.match(text):
+                    sight = self._seen.setdefault(int(match[1]), Sight())
+                    if match[2] != sight.state:
+                        sight.states.append((now, match[2]))
+            for job in {*self._seen, *found}:
+                own, ours, slurms = found.get(job, (set(), set(), set()))
+                sight = self._seen.setdefault(job, Sight())
+                sight.own, sight.ours, sight.slurms = frozenset(own), frozenset(ours), frozenset(slurms)
+                sight.ever |= ours
+                if own:
+                    sight.last_own = now
+                if ours:
+                    sight.last_ours = now
+
+
+OWN, OURS, SLURMS = range(3)
+
+
+def look_at(lab: Lab, host: str) -> Iterator[tuple[int, int, str]]:
+    """(OWN, OURS or SLURMS, job, words) of every process, listener, socket and file on `host` that is of some job."""
+    root = Path(f"/proc/{lab.machine(host).pid}/root")
+    for pid in (entry for entry in (root / "proc").iterdir() if entry.name.isdigit()):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            yield from _process(pid)
+    for address, port, _ in lab.listeners(host):
+        a, b, c, d = (int(part) for part in address.split(".")) if "." in address else (0, 0, 0, 0)
+        if (a, b & 192) == (127, 64):
+            yield OURS, (b & 63) << 16 | c << 8 | d, f"listener {address}:{port}"
+    for line in Path(f"/proc/{lab.machine(host).pid}/net/unix").read_text().splitlines():
+        directory, _, name = line.split()[-1].rpartition("/")
+        if match := _OUR_FILE.fullmatch(directory.rpartition("/")[2]):
+            yield OURS, int(match[1]), f"socket {directory}/{name}"
+    for place in PLACES:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            for entry in (root / place[1:]).iterdir():
+                if match := _OUR_FILE.fullmatch(entry.name):
+                    yield OURS, int(match[1]), f"file {place}/{entry.name}"
+
+
+def _process(pid: Path) -> Iterator[tuple[int, int, str]]:
+    command = (pid / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").rstrip()
+    if match := _STEP_DAEMON.match(command):
+        yield SLURMS, int(match[1]), f"process {pid.name} {command}"
+        return
+    environment = (pid / "environ").read_bytes().split(b"\0")
+    job = next((word[13:] for word in environment if word.startswith(b"SLURM_JOB_ID=")), b"")
+    if job.isdigit() and command:
+        # What the Prolog started has little of a job's environment.
+        of_prolog = not any(word.startswith(b"SLURM_JOBID=") for word in environment)
+        ours = b"HPCPROXY_HOLDER=1" in environment or of_prolog or _OUR_COMMAND.search(command)
+        yield OURS if ours else OWN, int(job), f"process {pid.name} {command}"
