@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from typing import Callable, NamedTuple, Optional, Set
+from typing import Callable, NamedTuple, Tuple
 
 from .ending import HEEDED
 
@@ -36,7 +36,7 @@ def guard(work: Callable[[Life], int], parent: int = 0) -> int:
     Where `parent` is given it ends, too, when that is no longer this process's parent: of a Slurm step whose slurmstepd
     was killed nobody else would end what is left.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    signal.pthread_sigmask(signal.SIG_BLOCK, (*WATCHED, signal.SIGALRM))
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     gc.collect()
@@ -75,10 +75,11 @@ def live(work: Callable[[Life], int], life: Life) -> None:
 def tend(child: int, parent: int) -> int:
     """Pass on to `child` what we are sent until it ends; its exit code (negative: the signal)."""
     while True:
-        found = signal.sigtimedwait(WATCHED, LOOK_S) if parent else signal.sigwaitinfo(WATCHED)
-        number = signal.SIGURG if found is None else found.si_signo
-        if found is None and os.getppid() == parent:
-            continue
+        number = await_signal(WATCHED, LOOK_S if parent else 0.0)
+        if number == signal.SIGALRM:
+            if not parent or os.getppid() == parent:
+                continue
+            number = signal.SIGURG
         if number == signal.SIGCHLD:
             pid, status = os.waitpid(child, os.WNOHANG)
             if pid:
@@ -90,10 +91,19 @@ def tend(child: int, parent: int) -> int:
 def ended_in(pause_s: float) -> bool:
     """An order to end came within the pause; nobody is there to stay for, which is the safe side."""
     end = time.monotonic() + pause_s
-    orders: Set[Optional[int]] = {signal.SIGTERM, signal.SIGURG}
-    while True:
-        found = signal.sigtimedwait(ORDERS, max(0.0, end - time.monotonic()))
-        if found is None:
-            return False
-        if found.si_signo in orders:
+    while time.monotonic() < end:
+        if await_signal(ORDERS, max(0.001, end - time.monotonic())) in (signal.SIGTERM, signal.SIGURG):
             return True
+    return False
+
+
+def await_signal(numbers: Tuple[int, ...], seconds: float) -> int:
+    """The next of `numbers`, which are blocked; SIGALRM after that time, 0 being none.
+
+    Not by sigtimedwait: when a stop (a suspended job) outlasts its timeout, Python returns what it never filled in.
+    """
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        return signal.sigwaitinfo((*numbers, signal.SIGALRM)).si_signo
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
