@@ -150,7 +150,7 @@ def test_a_sigterm_that_was_a_warning_does_not_end_it(
     hold: Callable[..., Holder], jump_host: Sshd, slurm_says: Callable[[str], None]
 ) -> None:
     slurm_says("RUNNING")
-    holder = hold(**jump_host.settings, linger_s=1)
+    holder = hold(**jump_host.settings, linger_s=4)
     holder.line("ready")
     with rank(holder.job):
         _terminate(holder)

@@ -304,10 +304,14 @@ def test_an_ssh_that_was_stopped_is_replaced(hold: Callable[..., Holder], jump_h
     assert holder.left_behind() == []
 
 
-def test_after_a_suspension_only_the_far_ends_answer_counts(hold: Callable[..., Holder], own_jump_host: Sshd) -> None:
+def test_after_a_suspension_only_the_far_ends_answer_counts(
+    hold: Callable[..., Holder], own_jump_host: Sshd, mode: str
+) -> None:
     """All of the job is stopped; meanwhile the jump host forgets the connection, as a firewall does."""
     holder = hold(**{**own_jump_host.settings, "alive_interval_s": 1, "alive_count": 100})
     holder.line("ready")
+    # Without the gate: the holder, ssh, and who watches it.
+    until(lambda: mode == "gate" or len(session(holder.process.pid)) == 3, "all of it is there")
     everyone = [holder.process.pid, *session(holder.process.pid), *holder.ssh_pids]
     for pid in everyone:
         os.kill(pid, signal.SIGSTOP)

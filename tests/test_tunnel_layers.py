@@ -44,7 +44,7 @@ def _silent(server: Sshd, _path: Path) -> Iterator[Case]:
 @_case
 def _hanging_up(server: Sshd, _path: Path) -> Iterator[Case]:
     with servers.hanging_up() as port:
-        yield "ssh", "hung up", {**server.settings, "jump": f"u@127.0.0.1:{port}"}
+        yield "busy", "hung up", {**server.settings, "jump": f"u@127.0.0.1:{port}"}
 
 
 @_case

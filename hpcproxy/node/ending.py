@@ -50,7 +50,7 @@ class Ending:
         company = Company(self.job, os.getuid())
         linger_s = kill_wait_s() - RESERVE_S if self.linger_s is None else self.linger_s
         end = time.monotonic() + linger_s
-        last_look = end - min(ANSWER_S, linger_s / 4)
+        last_look = end - min(ANSWER_S, linger_s / 2)
         told = False
         while company.is_there():
             if time.monotonic() >= last_look:

@@ -55,9 +55,9 @@ class Tunnel:
             except Unusable as error:
                 self._failed(candidate, error.verdict)
                 continue
-            self._up(master, candidate)
             since = time.monotonic()
-            self.loop.spawn(self._watch(master))
+            self._up(master, candidate)
+            self.loop.spawn(self._watch(master, since))
             while not master.dead and self.master is master:
                 await master.gone.wait()
             self._down(master, candidate.jump.name)
@@ -160,8 +160,8 @@ class Tunnel:
         verdict = self._judge(master, MasterLost())
         self.record.down("{}: {}: {}".format(name, verdict.layer, verdict.reason))
 
-    async def _watch(self, master: Master) -> None:
-        """An ssh that no longer serves is ended, so that the next one comes.
+    async def _watch(self, master: Master, since: float) -> None:
+        """An ssh that no longer serves is ended, so that the next one comes; it was proved at `since`.
 
         The network is ssh's own ServerAliveInterval's business. This is for an ssh that hangs or was stopped, and for
         what may have happened while we were (a suspended job): then only the far end's answer counts.
@@ -169,14 +169,14 @@ class Tunnel:
         interval_s = self.settings.alive_interval_s
         patience_s = interval_s * max(1, self.settings.alive_count - 1)
         while not master.dead:
-            asleep = time.monotonic()
             await self.loop.sleep(interval_s)
-            stood_still_s = time.monotonic() - asleep - interval_s
+            stood_still_s = time.monotonic() - since - interval_s
             if stood_still_s > interval_s:
                 self.record.log("this node or job stood still for {:.0f} s".format(stood_still_s))
                 alive = await self._far_end_answers(master, interval_s)
             else:
                 alive = await master.control.answers(time.monotonic() + patience_s)
+            since = time.monotonic()
             if not alive and not master.dead:
                 self.record.log("ssh does not answer on its control socket, or its far end does not; ended")
                 master.stop(signal.SIGKILL)

@@ -523,7 +523,7 @@ outstay_nobody() {
     clock
     end=$((now + linger))
     while count_others && ((others)); do
-        if clock && ((now >= end - (linger > 7 ? 2 : linger / 4))); then
+        if clock && ((now >= end - (linger > 3 ? 2 : linger / 2))); then
             if ((linger)) && job_goes_on; then
                 log info 'the job goes on, and so does its way out'
                 return 0
