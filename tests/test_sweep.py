@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def crashed(hold: Callable[..., Holder], jump_host: Sshd) -> Path:
     holder = hold(**jump_host.settings)
     holder.line("ready")
     state = holder.state
-    holder.process.kill()
+    os.killpg(holder.process.pid, signal.SIGKILL)  # at once, for what is left of them would tidy up
     holder.process.wait()
     until(lambda: not [each for each in holder.left_behind() if each.isdecimal()], "ssh went with it")
     assert (state / "status.json").exists()
