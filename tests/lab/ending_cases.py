@@ -28,7 +28,7 @@ from .ending_acts import (
     terminal,
     time_limit,
 )
-from .endings import GATE, REQUESTS, TWO_NODES, UP, WAIT, Case, Run, broken
+from .endings import GATE, REQUESTS, SITE, TWO_NODES, UP, WAIT, Case, Run, broken
 from .researcher import FETCH, OUTER1
 
 OUT = (OUTER1, OUTER1)
@@ -161,10 +161,11 @@ CASES = (
         "kill -9 of the agent",
         "all",
         REQUESTS,
-        act=broken(AGENT),
+        act=broken(AGENT, children_only=True),
         output=("up", *OUT),
-        ways=EVERY,
+        ways=(GATE, SITE),
     ),
+    Case("kill -9 of the holder and all it started", "all", REQUESTS, act=broken(AGENT), output=("up", *OUT)),
     Case("kill -9 of ssh", "all", REQUESTS, act=broken(SSH_PROCESS), output=("up", *OUT), ways=EVERY),
     Case("array of 20 on one node", "all", play=array),
     Case("two users, four jobs, one node", "all", play=four_jobs, ways=(GATE,)),

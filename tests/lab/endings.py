@@ -318,13 +318,19 @@ def wanted(request: pytest.FixtureRequest, pairs: Sequence[tuple[Case, Way]]) ->
     return [pair for pair in pairs if pair in chosen]
 
 
-def broken(pattern: str) -> Callable[[Run], None]:
-    """On the job's second node SIGKILL ends what of ours matches; requests work again, then the job may go on."""
+def broken(pattern: str, children_only: bool = False) -> Callable[[Run], None]:
+    """On the job's second node SIGKILL ends what of ours matches, or of that only those whose parent matches, too;
+    requests work again, then the job may go on."""
+
+    def parent(node: str, pid: int, run: Run) -> int:
+        return int(run.lab.run(node, ["ps", "-o", "ppid=", "-p", str(pid)], check=True).stdout)
 
     def act(run: Run) -> None:
         node = run.node(1)
         run.watch.until(lambda: run.answered(node), "requests are answered")
         pids: Any = run.watch.until(lambda: run.our_pids(pattern, node), f"there is a {pattern} on {node}")
+        if children_only:
+            pids = [pid for pid in pids if parent(node, pid, run) in pids]
         since = time.time()
         run.kill(pids, node)
         run.await_again(node, since)
