@@ -28,7 +28,7 @@ from .ending_acts import (
     terminal,
     time_limit,
 )
-from .endings import GATE, REQUESTS, SITE, TWO_NODES, UP, WAIT, Case, Run, broken
+from .endings import GATE, KILL_WAIT_S, REQUESTS, SITE, TWO_NODES, UP, WAIT, Case, Run, broken
 from .researcher import FETCH, OUTER1
 
 OUT = (OUTER1, OUTER1)
@@ -211,5 +211,6 @@ CASES = (
         f"{FETCH}\n{UP}{WAIT}srun {FETCH}\n",
         act=kill_our_step_daemon,
         output=(*OUT, "up", OUTER1),
+        gone_s=KILL_WAIT_S + 3,  # so long, and two seconds more, the step's srun waits for its slurmstepd: Slurm's way
     ),
 )

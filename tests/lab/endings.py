@@ -114,6 +114,7 @@ class Case:
     play: Callable[[Run], None] | None = None
     ways: tuple[Way, ...] = (GATE, SSH)
     ups: int = 1  # how many processes say that they are up
+    gone_s: float = GONE_S
 
 
 @dataclass
@@ -213,7 +214,9 @@ class Run:
         assert any(self.watch.of(job).ever for job in self.jobs) or self.way is PLAIN, "there was a way out at all"
         for job in jobs or self.jobs:
             sight = self.watch.of(job)
-            assert sight.gone_s <= GONE_S, f"job {job}: {sight.gone_s:.1f} s; {self.lab.run('ctl', ['sinfo']).stdout}"
+            assert sight.gone_s <= self.case.gone_s, (
+                f"job {job}: {sight.gone_s:.1f} s; {self.lab.run('ctl', ['sinfo']).stdout}"
+            )
 
     def abandon(self) -> None:
         """After a failure: no job of the case is left."""

@@ -66,8 +66,10 @@ class Sight:
 
     @property
     def gone_s(self) -> float:
-        """How long the last of ours outlived the last process of the job's own."""
-        return max(0.0, self.last_ours - self.last_own)
+        """How long the last of ours outlived the last process of the job's own; where no such was ever seen (a later
+        component of a heterogeneous job, whose steps have the first one's id), the job."""
+        over = next((at for at, state in self.states if state not in ("PENDING", "RUNNING")), 0.0)
+        return max(0.0, self.last_ours - (self.last_own or over))
 
 
 class Watch:
