@@ -110,9 +110,14 @@ __hpcproxy_export() {
 # Ask the kernel who listens at the way out, without a fork. Sourced; valid in bash and dash.
 
 # True if the user of the state last read (__hpcproxy_uid) listens where it says (__hpcproxy_listen, HEXADDRESS:HEXPORT
-# as /proc/net/tcp writes it). Listening sockets come first in that table, so the first one that is not listening ends
-# the search. In doubt: not ours.
+# as /proc/net/tcp writes it). A shell reads that table in pieces, and where other sockets come and go meanwhile a line
+# can slip through between two of them: only what several looks do not find is not there. In doubt: not ours.
 __hpcproxy_listening() {
+    __hpcproxy_look || __hpcproxy_look || __hpcproxy_look || __hpcproxy_look || __hpcproxy_look
+}
+
+# One look. Listening sockets come first in the table, so the first one that is not listening ends the search.
+__hpcproxy_look() {
     local IFS=' ' where state uid
     while read -r _ where _ state _ _ _ uid _; do
         case $state in

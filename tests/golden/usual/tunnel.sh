@@ -887,7 +887,7 @@ hold() {
                 clock
                 up=1 wait_s=1
                 # The others first: who was cut off here would wait here for its answer.
-                while [[ ${order[-1]} != "$jump" ]]; do order=("${order[@]:1}" "${order[0]}"); done
+                while [[ ${order[${#order[@]} - 1]} != "$jump" ]]; do order=("${order[@]:1}" "${order[0]}"); done
                 break
             fi
             [[ -z $ending ]] || return 0
