@@ -91,7 +91,7 @@ class Holder:
     def ssh_pids(self) -> list[int]:
         """Its own child where the shell holds ssh, its worker's where the gate does."""
         families = [children(self.process.pid), *map(children, children(self.process.pid))]
-        return [pid for family in families for pid in family if b"-N\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return [pid for family in families for pid in family if b"-N\0" in command_line(pid)]
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send the signal, wait, and return the exit code; nothing of it is left then."""
@@ -120,6 +120,14 @@ def session(leader: int) -> list[int]:
         if int(fields[3]) == leader and fields[0] != "Z":
             members.append(int(path.parent.name))
     return members
+
+
+def command_line(pid: int) -> bytes:
+    """Return the words of process `pid`, each with a NUL behind it; nothing when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def children(pid: int) -> list[int]:
