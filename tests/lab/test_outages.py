@@ -22,7 +22,7 @@ from .outages import CUT, FILL_STATE, KILL_SSH, STOP_SSH, Fault, Story, Witnesse
 from .researcher import FETCH, JUMP1, JUMP2, OUTER1, OUTER2, Researcher
 
 pytestmark = pytest.mark.lab
-# A connection that hangs is given up after 15 s, with the defaults; that we can read it in status.json takes a moment more.
+# With the defaults a connection that hangs is given up after 15 s; until we read it in status.json a moment passes.
 FOUND_S = 16.0
 GIGABYTE = 1 << 30
 
