@@ -78,7 +78,9 @@ def restart_slurmd(run: Run) -> None:
     run.lab.run(node, ["kill", pid], check=True)
     gone = lambda: pid not in [str(found) for found, _, _ in run.lab.processes(node)]  # noqa: E731
     run.watch.until(gone, "slurmd has ended")
-    run.lab.run(node, ["slurmd"], check=True)
+    # Once in a while a slurmd that begins is ended by SIGTERM: each ends what it takes for the one before.
+    started = lambda: run.lab.run(node, ["slurmd"]).returncode == 0  # noqa: E731
+    run.watch.until(started, "slurmd has started", 30)
     run.await_again(node, since)
     run.go()
 
