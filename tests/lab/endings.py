@@ -331,9 +331,12 @@ def broken(pattern: str, children_only: bool = False) -> Callable[[Run], None]:
     def act(run: Run) -> None:
         node = run.node(1)
         run.watch.until(lambda: run.answered(node), "requests are answered")
-        pids: Any = run.watch.until(lambda: run.our_pids(pattern, node), f"there is a {pattern} on {node}")
-        if children_only:
-            pids = [pid for pid in pids if parent(node, pid, run) in pids]
+
+        def found() -> list[int]:
+            pids = run.our_pids(pattern, node)
+            return [pid for pid in pids if not children_only or parent(node, pid, run) in pids]
+
+        pids: Any = run.watch.until(found, f"there is a {pattern} on {node}")
         since = time.time()
         run.kill(pids, node)
         run.await_again(node, since)

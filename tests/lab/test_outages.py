@@ -83,7 +83,7 @@ def alices(stage: Lab) -> dict[tuple[tuple[str, ...], bool], Researcher]:
         if (jumps, gate) not in found:
             alice = Researcher(stage, home=f".hpcproxy-{len(found)}")
             alice.gate = gate
-            alice.set_up(*jumps)
+            alice.set_up(*jumps, ready_timeout_s=120)
             found[jumps, gate] = alice
     return found
 
