@@ -31,6 +31,25 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """A test may be skipped for what a machine lacks; CI's lacks nothing, so there a skip hides a failure and is one."""
+    return _no_skip_in_ci((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Iterator[None]:
+    """The same for a whole file (importorskip)."""
+    return _no_skip_in_ci((yield))
+
+
+def _no_skip_in_ci(report: Any) -> Any:
+    if report.skipped and os.environ.get("CI"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI: {report.longrepr}"
+    return report
+
+
 @pytest.fixture(scope="session")
 def own_ssh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with an `ssh` that reads nobody's ~/.ssh/config: ssh finds that by the account, not by HOME."""

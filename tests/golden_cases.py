@@ -1,4 +1,8 @@
-"""The configurations whose rendered files are kept in tests/golden, and the one way to write those files anew."""
+"""The configurations whose rendered files are kept in tests/golden, and the one way to write those files anew.
+
+Static shell from templates/lib, which must come out of the renderer as it went in, stands in a golden file as one line,
+`#= lib/NAME.sh`; put in its place, it makes the whole file that rendering is compared with.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from hpcproxy.plan import AGENT_PROGRAM, Home, Plan, account_plan
 from hpcproxy.render import Bundle, render
 
 GOLDEN = Path(__file__).parent / "golden"
+LIBRARY = Path(__file__).parent.parent / "templates" / "lib"
 
 _EVERYTHING: dict[str, Any] = {
     "jump": ["hello@192.168.31.10", "u@[2001:db8::1]:2222"],
@@ -51,8 +56,8 @@ def plan(home: str, **values: Any) -> Plan:
     return account_plan(resolve(Layer("case", values)), Home(Path(home)))
 
 
-def golden_files() -> dict[str, bytes]:
-    """Return every golden file's path below tests/golden and what it should hold."""
+def rendered_files() -> dict[str, bytes]:
+    """Return what is rendered now, by its golden file's path below tests/golden."""
     return {f"{variant}/{name}": content for variant, bundle in _bundles().items() for name, content in _named(bundle)}
 
 
@@ -65,13 +70,29 @@ def _named(bundle: Bundle) -> list[tuple[str, bytes]]:
     return [(file.artifact.name, file.content) for file in bundle.files if file.artifact.source != AGENT_PROGRAM]
 
 
+def expand(golden: str) -> str:
+    """Return the whole file for which `golden` stands."""
+    return "".join(_static(line) for line in golden.splitlines(keepends=True))
+
+
+def _static(line: str) -> str:
+    mark, _, name = line.rstrip("\n").partition(" lib/")
+    return (LIBRARY / name).read_text() if mark == "#=" else line
+
+
+def _fold(text: str) -> str:
+    for path in sorted(LIBRARY.glob("*.sh"), key=lambda path: (-path.stat().st_size, path.name)):
+        text = text.replace(path.read_text(), f"#= lib/{path.name}\n")
+    return text
+
+
 def write_goldens() -> list[Path]:
     """Write tests/golden anew, nothing else in it, and return the files; read the difference before you commit it."""
     shutil.rmtree(GOLDEN, ignore_errors=True)
     paths = []
-    for name, content in golden_files().items():
+    for name, content in rendered_files().items():
         path = GOLDEN / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        path.write_text(_fold(content.decode()))
         paths.append(path)
     return paths
