@@ -33,7 +33,7 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Iterator[None]:
-    """A test may be skipped for what a machine lacks; CI's lacks nothing, so there a skip hides a failure and is one."""
+    """What a machine lacks may skip a test; CI's lacks nothing, so there a skip hides a failure and is one."""
     return _no_skip_in_ci((yield))
 
 
