@@ -27,6 +27,7 @@ Runs = dict[tuple[str, str], "Future[Run]"]
 GONE_S = 5.0
 AT_ONCE = 3 if WRITE else 8  # what is measured for the page is not to wait for other cases
 KILL_WAIT_S = 8
+CRED_EXPIRE_S = 5
 MAIN = "main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=20"
 # Of Slurm's own voice in a job's output: what it says when it ends something.
 SLURMS_VOICE = re.compile(r"(slurmstepd\S*|srun|salloc): ")
@@ -52,7 +53,7 @@ def spec(purpose: str, **slurm_conf: str) -> LabSpec:
     """Four nodes with room for many jobs; c4 is for cases that break a node's own services."""
     conf = {
         "KillWait": str(KILL_WAIT_S),
-        "AuthInfo": "cred_expire=5",  # a requeued job waits that long, by default two minutes
+        "AuthInfo": f"cred_expire={CRED_EXPIRE_S}",  # a requeued job waits that long, by default two minutes
         "SchedulerParameters": "batch_sched_delay=0,sched_interval=2,bf_interval=2",
         "PreemptType": "preempt/partition_prio",
         "PreemptMode": "REQUEUE",
