@@ -21,8 +21,8 @@ ON_USR1 = f"srun {RANK} USR1\n"
 # Where Slurm knows a job's processes by their parents (proctrack/cgroup does better) a srun of the batch shell's is
 # signalled with it and then kills its ranks. In a session of its own it does not: the ranks have what KillWait gives.
 FLUSH = f"setsid -f srun {RANK} TERM 3\nexec sleep 600\n"
-# Before 23.02 a slurmd that has just tidied up its list of jobs, as others come and go, takes the second run for the first
-# and runs no Prolog (docs/admin.md). Not after its record of the first has expired and two seconds more.
+# Before 23.02 a slurmd that has just tidied up its list of jobs, as others come and go, takes the second run for the
+# first and runs no Prolog (docs/admin.md). Not after its record of the first has expired and two seconds more.
 PROLOG_AGAIN_S = CRED_EXPIRE_S + 4
 STUBBORN = "setsid -f srun sh -c 'trap \"\" TERM; echo up; sleep 600'\nexec sleep 600\n"
 # Twice, for the file that a job writes begins anew with its second run, which then sees what the first has left.
@@ -59,7 +59,7 @@ def requeue(run: Run) -> None:
 
 
 def preempt(run: Run) -> None:
-    """A job of more importance wants the same GPUs, for as long as `requeue` waits; afterwards the first starts again."""
+    """A job of more importance has the same GPUs, for as long as `requeue` waits; afterwards the first starts again."""
     longer = f"sleep {PROLOG_AGAIN_S}" if run.way is SITE else "true"
     run.lab.submit(f"#!/bin/bash\n#SBATCH -p urgent -w {run.node(0)} --gres=gpu:2\n{longer}\n", run.way.user)
 
