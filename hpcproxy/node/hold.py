@@ -1,7 +1,7 @@
 """The command `hold`: holds the way out and the port until it is told to end, whatever kills it meanwhile.
 
     python3 -I agent.pyz hold --config AGENT_JSON --address A --port P --state DIR [--node NAME] [--uid N]
-        [--job N] [--nodes N] [--parent PID] [--ssh-option OPTION] [--key-note TEXT]
+        [--job N] [--nodes N] [--parent PID] [--ssh-option OPTION] [--log-verbose yes] [--key-note TEXT]
 
 On stdout, one line each: `ready NODE JUMP`, `failed NODE LAYER TEXT`, `gave-up NODE LAYER TEXT`. With `--job` SIGURG
 ends it, and SIGTERM as soon as no other process of that job is on this node; without, SIGINT and SIGUSR1 end it too,
@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import sys
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Tuple
 
 from .candidate import Turn
 from .clients import Clients, bind, raise_fd_limit
@@ -25,11 +25,15 @@ from .journal import Journal
 from .loop import Loop
 from .record import Record
 from .settings import BadSettings, Settings, load
+from .sshlog import LOG_VERBOSE
 from .tunnel import GaveUp, Tunnel, in_table
 
 USAGE = "usage: agent.pyz hold --config FILE --address ADDRESS --port PORT --state DIR [--node NAME] [--uid UID]"
-USAGE += " [--job N] [--nodes N] [--parent PID] [--ssh-option OPTION] [--key-note TEXT]"
-OPTIONS = ("config", "address", "port", "state", "node", "uid", "job", "nodes", "parent", "ssh-option", "key-note")
+USAGE += " [--job N] [--nodes N] [--parent PID] [--ssh-option OPTION] [--log-verbose yes] [--key-note TEXT]"
+OPTIONS = (
+    *("config", "address", "port", "state", "node", "uid", "job", "nodes", "parent"),
+    *("ssh-option", "log-verbose", "key-note"),
+)
 
 
 class BadArguments(Exception):
@@ -47,6 +51,9 @@ class Arguments:
         self.node = given.get("node") or os.uname().nodename.split(".")[0]
         # Known only on the node: an option that this ssh understands, and what is wrong with the keys found here.
         self.ssh_option, self.key_note = given.get("ssh-option"), given.get("key-note")
+        self.log_verbose = given.get("log-verbose", "no")
+        if self.log_verbose not in ("yes", "no"):
+            raise BadArguments("--log-verbose: must be yes or no, not {!r}".format(self.log_verbose))
         self.port = parse_number("port", given["port"], 1, 65535)
         self.uid = parse_number("uid", given["uid"], 0, 2**32 - 2) if "uid" in given else os.getuid()
         self.job = str(parse_number("job", given["job"], 1, 2**32 - 1)) if "job" in given else ""
@@ -109,9 +116,10 @@ def main(words: List[str]) -> int:
 def here(settings: Settings, arguments: Arguments) -> Settings:
     """`settings` with what only this node knows."""
     jumps, failures = settings.jumps, settings.failures
-    if arguments.ssh_option is not None:
-        words = ("-o", arguments.ssh_option)
-        jumps = tuple(jump._replace(argv=jump.argv[:1] + words + jump.argv[1:]) for jump in jumps)
+    words: Tuple[str, ...] = ("-o", arguments.ssh_option) if arguments.ssh_option is not None else ()
+    if arguments.log_verbose == "yes":
+        words += ("-o", LOG_VERBOSE)
+    jumps = tuple(jump._replace(argv=jump.argv[:1] + words + jump.argv[1:]) for jump in jumps)
     if arguments.key_note is not None:
         note = arguments.key_note
         failures = tuple(row._replace(reason=note) if row.layer == "key" else row for row in failures)

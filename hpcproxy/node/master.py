@@ -1,7 +1,6 @@
 """One ssh: started, listened to, asked for channels, watched, ended."""
 
 import os
-import re
 import signal
 import socket
 import time
@@ -17,7 +16,9 @@ from .target import Target
 from .way import explain
 
 POLL_S = 0.02
-LOGIN_POLL_S = 0.005  # ssh says nothing when it is logged in, it makes its control socket
+# When ssh is logged in it makes its control socket; of an ssh that does not tell (LOG_VERBOSE) we have to look for it.
+LOGIN_POLL_S = 0.005
+TOLD_POLL_S = 0.5
 LONGEST_LINE = 4096
 PIPE_READ = 65536
 
@@ -99,7 +100,9 @@ class Master:
         self.child: Optional[Child] = None
         self.exit: Optional[int] = None
         self.gone = Signal(loop)
-        self.dead = self.tells_eof = self.hushed = False
+        self.heard = Signal(loop)  # ssh has written something
+        self.dead = self.started = self.hushed = False
+        self.tells_eof = LOG_VERBOSE in argv
         self.stderr: Optional[Watch] = None
 
     async def start(self, deadline: float) -> None:
@@ -110,9 +113,6 @@ class Master:
             pass
         # A forward of the user's own ~/.ssh/config would want a port that another ssh of his has already.
         extra = ["-M", "-S", self.control.path, "-o", "ClearAllForwardings=yes"]
-        self.tells_eof = await knows_log_verbose(self.loop, self.argv[0])
-        if self.tells_eof:
-            extra += ["-o", "LogVerbose=" + LOG_VERBOSE]
         self.child = Child([self.argv[0]] + extra + list(self.argv[1:]))
         self.loop.spawn(self._listen(self.child))
         begun = time.monotonic()
@@ -123,7 +123,12 @@ class Master:
             if now > deadline:
                 raise TimedOut()
             # Rarely where it takes long: then the machines are busy, and with us perhaps hundreds of others look.
-            await self.loop.sleep(max(LOGIN_POLL_S, (now - begun) / 20))
+            poll_s = max(TOLD_POLL_S if self.tells_eof else LOGIN_POLL_S, (now - begun) / 20)
+            try:
+                await self.heard.wait(now + poll_s)
+            except TimedOut:
+                pass
+        self.started = True
 
     async def open(self, target: Target, fds: Tuple[int, int], deadline: float) -> Session:
         """A channel from the two descriptors (ssh reads, ssh writes) to `target`; WayError, MasterLost."""
@@ -139,8 +144,11 @@ class Master:
         """Read ssh's stderr to its end, which is ssh's end."""
         watch = self.stderr = self.loop.watch(child.stderr)
         while self.drain():
-            self._hush()
-            await watch.wait_readable()
+            self.heard.fire()
+            if self.started:
+                self._hush()
+            if not watch.ended:  # else its end was told together with what was just read, and is told once
+                await watch.wait_readable()
         self.stderr = None
         self.loop.unwatch(watch)
         child.close()
@@ -154,6 +162,7 @@ class Master:
             child.signal(signal.SIGKILL)  # it closed its stderr and lives on: nothing ssh does
         self.dead = True
         self.control.close()
+        self.heard.fire()
         self.gone.fire()
 
     def _hush(self) -> None:
@@ -206,30 +215,3 @@ class Master:
         """ssh is told to end; `gone` fires when it has."""
         if self.child is not None and not self.dead:
             self.child.signal(number)
-
-
-async def knows_log_verbose(loop: Loop, ssh: str) -> bool:
-    """This ssh is OpenSSH 8.5 or later. An older one would refuse the option; in doubt it is not used."""
-    child = Child([ssh, "-V"])
-    watch = loop.watch(child.stderr)
-    text = b""
-    try:
-        deadline = time.monotonic() + 5
-        while len(text) < LONGEST_LINE:
-            try:
-                data = os.read(child.stderr, LONGEST_LINE)
-            except BlockingIOError:
-                await watch.wait_readable(deadline)
-                continue
-            if not data:
-                break
-            text += data
-    except TimedOut:
-        child.signal(signal.SIGKILL)
-    finally:
-        loop.unwatch(watch)
-        child.close()
-    while child.reap() is None:
-        await loop.sleep(POLL_S / 4)
-    found = re.search(rb"OpenSSH_(\d+)\.(\d+)", text)
-    return bool(found) and (int(found.group(1)), int(found.group(2))) >= (8, 5)  # type: ignore[union-attr]

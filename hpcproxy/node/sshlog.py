@@ -12,8 +12,9 @@ from typing import Callable, Deque, Dict, Optional
 
 from .target import Target
 
-LOG_VERBOSE = ",".join(
+LOG_VERBOSE = "LogVerbose=" + ",".join(
     [
+        "mux.c:muxserver_listen():*",  # when its control socket is there; Master.start waits for that
         "mux.c:mux_master_process_stdio_fwd():*",
         "nchan.c:chan_shutdown_write():*",
         "channels.c:channel_input_open_failure():*",

@@ -16,6 +16,7 @@ from .target import Target
 from .way import WayError, tidy
 
 LOGIN_S = 15.0  # for authentication, after ssh's own ConnectTimeout
+NUDGES_S = (0.003, 0.005, 0.01)
 # sshd tried to connect and could not: login, permission to forward and the way back are proved.
 PROOF = ("refused", "host", "network", "name")
 
@@ -104,18 +105,38 @@ class Tunnel:
 
     async def _prove(self, master: Master, seconds: float) -> None:
         """Login, forwarding and the way back work, shown by a channel that touches no service; Unusable, MasterLost."""
-        ours, theirs = socket.socketpair()
+        nudges = self.loop.spawn(self._nudge(master, seconds))
         try:
-            fds = (theirs.fileno(), theirs.fileno())
-            target = Target(*self.settings.probe)
-            session = await master.open(target, fds, time.monotonic() + seconds)
-            session.close()
+            await self._probe(master, seconds)
         except WayError as error:
             if error.kind == "prohibited":
                 plain = Verdict("forwarding", "the jump host does not allow forwarding", True)
                 raise Unusable(in_table(self.settings.failures, "administratively prohibited") or plain)
             if error.kind not in PROOF:
                 raise Unusable(Verdict("probe", error.reason, False))
+        finally:
+            nudges.cancel()
+
+    async def _nudge(self, master: Master, seconds: float) -> None:
+        """sshd holds its answer back until what it said before is acknowledged (Nagle's algorithm; it has none for its
+        terminals and commands only), and this node's kernel does that 40 ms later, or with the next that ssh sends."""
+        for pause_s in NUDGES_S:
+            await self.loop.sleep(pause_s)
+            self.loop.spawn(self._try_probe(master, seconds))
+
+    async def _try_probe(self, master: Master, seconds: float) -> None:
+        try:
+            await self._probe(master, seconds)
+        except (WayError, MasterLost, OSError):
+            pass  # who waits for an answer has one of its own
+
+    async def _probe(self, master: Master, seconds: float) -> None:
+        """A channel to where nobody listens; WayError, MasterLost."""
+        ours, theirs = socket.socketpair()
+        try:
+            fds = (theirs.fileno(), theirs.fileno())
+            session = await master.open(Target(*self.settings.probe), fds, time.monotonic() + seconds)
+            session.close()
         finally:
             ours.close()
             theirs.close()

@@ -26,8 +26,8 @@ find_python() {
     return 1
 }
 
-# Write the environment for shells of this job, with URLs of scheme $1, served by user $2, into directory $3. Values are
-# made of checked sets of characters.
+# Write the environment for shells of this job, with URLs of scheme $1, served by user $2, into directory $3, before the
+# file `pid` is there: no reader looks at a state without that one. Values are made of checked sets of characters.
 write_env() {
     local step=${SLURM_STEP_ID-} octets listen
     IFS=. read -r -a octets <<<"$address"
@@ -36,6 +36,5 @@ write_env() {
     if [[ $step =~ ^[0-9]+$ ]]; then step=$job.$step; else step=''; fi
     no_proxy_list "$bypass_private" ${no_proxy_more[@]+"${no_proxy_more[@]}"}
     # In the order in which __hpcproxy_read takes them.
-    printf '%s\n' "$key" "$step" "$2" "$listen" "$1://$address:$port" "$direct" >"$3/env.new"
-    mv -f -- "$3/env.new" "$3/env"
+    printf '%s\n' "$key" "$step" "$2" "$listen" "$1://$address:$port" "$direct" >"$3/env"
 }

@@ -7,6 +7,12 @@ clock() {
     now=${now%%.*}
 }
 
+# Set `now_cs` to the hundredths of a second since boot.
+uptime_cs() {
+    read -r now_cs _ </proc/uptime
+    now_cs=$((10#${now_cs/./}))
+}
+
 # Set `spread_ms` to the time over which $1 nodes spread their first logins to $2 jump hosts, logins_per_s to each; none
 # for few nodes. The agent reckons the same (candidate.py).
 spread() {

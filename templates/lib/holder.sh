@@ -45,8 +45,8 @@ make_state() {
     [[ $mode == gate ]] || mode_scheme=$scheme
     rm -rf -- "${run_base:?}/$key" "$run_base/service/$key"
     mkdir -m 0700 -- "$run_base/$key"
-    printf '%d %s\n' "$$" "$started" >"$run_base/$key/pid"
     write_env "$mode_scheme" "$account_uid" "$run_base/$key"
+    printf '%d %s\n' "$$" "$started" >"$run_base/$key/pid"
     # What is in it first: once the directory is his, its names are too.
     chown -- "$uid" "$run_base/$key/pid" "$run_base/$key/env" "$record.said"
     chown -- "$uid" "$run_base/$key"

@@ -191,18 +191,21 @@ patience() {
 # ready, 2 if they chose differently, 1 if there is no way out, which has then been said.
 try_step() {
     local -A why=()
-    local ready=0 hopeless=0 modes='' step='' work keeper_pid now begun deadline
+    local ready=0 hopeless=0 modes='' step='' cancelled='' work keeper_pid now begun deadline
     clock
     begun=$now
     patience
     deadline=$((now + patience_s))
+    # What the step says is read while it is written; without a name the files are gone with their last reader, and until
+    # then no signal of a job that is cancelled comes between.
+    trap '' HUP INT TERM
     work=$(mktemp -d -- "$state_base/hpcproxy-start-XXXXXXXX") || { complain "no directory can be made in $state_base" && return 1; }
-    # What the step says is read while it is written; without a name the files are gone with their last reader.
     exec 3<>"$work/said" 4<>"$work/errors"
     rm -rf -- "$work"
+    trap 'cancelled=1' HUP INT TERM
     keep_step "$1" '' '' 0 </dev/null >&3 2>&4 3>&- 4>&- &
     keeper_pid=$!
-    while clock && ((now < deadline)); do
+    while [[ -z $cancelled ]] && clock && ((now < deadline)); do
         read_said 3
         if [[ $modes == *gate* && $modes == *ssh* ]]; then
             end_step
@@ -221,7 +224,7 @@ try_step() {
     done
     read_said 3
     end_step
-    explain
+    [[ -n $cancelled ]] || explain
     return 1
 }
 

@@ -81,7 +81,7 @@ cluster_domain() {
 # Set `direct` to the no_proxy list: what is reached without the way out. `$1` 1 adds the private networks.
 # Names and addresses both, because half of the clients do not know networks and the other half resolve first.
 no_proxy_list() {
-    local bypass_private=$1 entries=(localhost 127.0.0.1 ::1 0.0.0.0) node address last='' _
+    local bypass_private=$1 entries=(localhost 127.0.0.1 ::1 0.0.0.0) node address seen=' ' _
     shift
     job_nodes
     cluster_domain
@@ -92,9 +92,9 @@ no_proxy_list() {
     if ((${#nodes[@]})); then
         # Bounded: a resolver that does not answer must not hold the job up.
         while read -r address _; do
-            if [[ $address =~ ^[0-9.]+$ && $address != 127.* && $address != "$last" ]]; then entries+=("$address"); fi
-            last=$address
-        done < <(timeout 2 getent ahostsv4 -- "${nodes[@]}" 2>/dev/null | sort -u)
+            if [[ $address =~ ^[0-9.]+$ && $address != 127.* && $seen != *" $address "* ]]; then entries+=("$address"); fi
+            seen+="$address "
+        done < <(exec timeout 2 getent ahostsv4 -- "${nodes[@]}" 2>/dev/null)
     fi
     # One variable may hold 128 KiB (MAX_ARG_STRLEN); far below it, a list this long helps nobody.
     local IFS=, joined

@@ -1,31 +1,41 @@
 # shellcheck shell=bash
 # One ssh: its command line, its start, whether it serves, its end. The rest of tunnel.sh decides when.
 
-# `command -v` also finds what may not be run.
+# `hash` also finds what may not be run.
 has_ssh() {
-    [[ -x $(command -v ssh) ]]
+    hash ssh 2>/dev/null && [[ -x ${BASH_CMDS[ssh]} ]]
 }
 
-# Set `follow` to the words that end ssh when this process is gone, killed or not, where there is such a program.
-find_follow() {
-    follow=()
-    if setpriv --pdeathsig HUP true 2>/dev/null; then follow=(setpriv --pdeathsig HUP); fi
+# Set to the words for it, or to nothing where this node's programs do not know them:
+#   cipher       AES-GCM first. An older ssh does not know the `^`, and one built without AES-GCM refuses its name.
+#   log_verbose  what makes ssh say more of its channels, from OpenSSH 8.5 on
+#   follow       end a program when the process that started it is gone, killed or not
+#   held_back    start a program with the signals held back that it is to heed (coreutils 8.31)
+# and `ssh_says` to what ssh has for the first jump host, for look_at_key. All at once, for each process costs a node that
+# starts a job more than a millisecond; only where that fails each by itself.
+learn() {
+    [[ -z $learned ]] || return 0
+    learned=1
+    cipher=(-o "$cipher_option") log_verbose=(-o LogVerbose=none) follow=(setpriv --pdeathsig HUP)
+    held_back=(env --block-signal='TERM,URG,INT,USR1')
+    if ssh_would "${follow[@]}" "${held_back[@]}" ssh "${cipher[@]}" "${log_verbose[@]}"; then return 0; fi
+    if ! ssh_would "${follow[@]}" ssh; then follow=(); fi
+    if ! ssh_would "${held_back[@]}" ssh; then held_back=(); fi
+    if ! ssh_would ssh "${cipher[@]}"; then cipher=(); fi
+    if ! ssh_would ssh "${log_verbose[@]}"; then log_verbose=(); fi
+    ssh_would ssh || :
 }
 
-# Set `cipher` to the words that put AES-GCM first, or to nothing. Asked of ssh itself: an older one does not know the
-# `^`, and one built without AES-GCM refuses its name. What else it says of the first jump host is kept for look_at_key.
-cipher_words() {
-    cipher=()
-    if ssh_says=$(ssh -G -o "$cipher_option" -- "${jump_destinations[0]}" 2>/dev/null </dev/null); then
-        cipher=(-o "$cipher_option")
-    fi
+# True if the command line "$@", which ends with ssh and options, can be used for the first jump host.
+ssh_would() {
+    ssh_says=$(exec "$@" -G -- "${jump_destinations[0]}" 2>/dev/null </dev/null)
 }
 
 # Set `command` to ssh with our options and what "$@" adds, to jump host number $1.
 ssh_command() {
     local jump=$1
     shift
-    cipher_words
+    learn
     command=(ssh "${ssh_options[@]}" ${cipher[@]+"${cipher[@]}"})
     if [[ -n ${jump_ports[jump]} ]]; then command+=(-p "${jump_ports[jump]}"); fi
     command+=("$@" -- "${jump_destinations[jump]}")

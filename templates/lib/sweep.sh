@@ -8,14 +8,14 @@ name_host() {
     here+=" $(readlink /proc/self/ns/pid 2>/dev/null)"
 }
 
-# Remove the state directories of this user's ways out on this node whose holder is gone and could not remove its own: the
-# node crashed, or everything was killed by force. Never one that somebody else made or could have changed, and never one
-# whose holder lives, or is not known to have lived here: in doubt it stays.
+# Remove the state directories of this user's other ways out on this node whose holder is gone and could not remove its
+# own: the node crashed, or everything was killed by force. Never one that somebody else made or could have changed, and
+# never one whose holder lives, or is not known to have lived `here`: in doubt it stays.
 sweep() {
-    local directory here was
-    name_host
-    for directory in /tmp/hpcproxy-* "$state_base"/hpcproxy-*; do
-        [[ ${directory##*/} =~ ^hpcproxy-(shell|[0-9]+)\.[0-9]+-[A-Za-z0-9]{8}$ ]] || continue
+    local directory was found=(/tmp/hpcproxy-*)
+    if [[ $state_base != /tmp ]]; then found+=("$state_base"/hpcproxy-*); fi
+    for directory in "${found[@]}"; do
+        [[ $directory != "$state" && ${directory##*/} =~ ^hpcproxy-(shell|[0-9]+)\.[0-9]+-[A-Za-z0-9]{8}$ ]] || continue
         # The owner first: what a link of somebody else's leads to is not looked at.
         [[ ! -L $directory && -d $directory && -O $directory ]] || continue
         [[ $(stat -c %a -- "$directory" 2>/dev/null) == 700 ]] || continue

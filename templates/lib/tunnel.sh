@@ -22,7 +22,7 @@ unset LD_LIBRARY_PATH LD_PRELOAD
 export HPCPROXY_HOLDER=1
 umask 077
 
-ending='' ssh_says='' told='' woken='' launching='' company_pid='' watch_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 tries='' up_at=0 changed_at=0 reconnects=-1 since=0 last_error='' current_jump=''
+ending='' learned='' ssh_says='' told='' woken='' launching='' company_pid='' watch_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 tries='' up_at=0 changed_at=0 reconnects=-1 since=0 last_error='' current_jump=''
 
 end() {
     ending=1 woken=1
@@ -253,10 +253,10 @@ hold() {
 # one says so once that is ready, or takes its place if it goes.
 yield_to_older() {
     local directory older=1
-    # Longer than a tick of the clock that stamps files: whoever comes after this pause has a later stamp than ours, and
+    # Longer than a tick of the clock that stamps files: whoever comes after that has a later stamp than our `turn`, and
     # whoever has the same is seen by us as we are by him.
-    : >"$state/turn"
-    moment 0.02
+    uptime_cs
+    if ((now_cs - turn_cs < 3)); then moment "0.0$((3 - now_cs + turn_cs))"; fi
     while ((older)) && [[ -z $ending ]]; do
         older=0
         for directory in "$state_base/hpcproxy-$key-"*; do
@@ -289,37 +289,39 @@ make_state() {
     state=$(mktemp -d -- "$state_base/hpcproxy-$key-XXXXXXXX") || give_up "state no directory can be made in $state_base"
     start_time "$$"
     name_host
-    if ! { printf '%d %s\n' "$$" "$started" >"$state/pid" && printf '%s\n' "$here" >"$state/host" &&
-        write_env "$1" "$UID" "$state"; }; then
+    if ! { : >"$state/turn" && uptime_cs && turn_cs=$now_cs && write_env "$1" "$UID" "$state" &&
+        printf '%d %s\n' "$$" "$started" >"$state/pid" && printf '%s\n' "$here" >"$state/host"; }; then
         give_up "state nothing can be written in $state_base"
     fi
     sweep
 }
 
-# Become the gate, for user $1: same pid, same state directory, which it removes at its end.
-hand_over() {
-    local held_back=() words=(
-        hold --config "$home/agent.json" --address "$address" --port "$port" --state "$state" --node "$node" --uid "$1"
+# Set `gate_words` to the command line of the gate, for user $1.
+prepare_gate() {
+    learn
+    gate_words=(
+        ${held_back[@]+"${held_back[@]}"} "$python" -I -S "$home/agent.pyz" hold --config "$home/agent.json"
+        --address "$address" --port "$port" --state "$state" --node "$node" --uid "$1"
     )
-    cipher_words
-    if ((${#cipher[@]})); then words+=(--ssh-option "${cipher[1]}"); fi
+    if ((${#cipher[@]})); then gate_words+=(--ssh-option "${cipher[1]}"); fi
+    if ((${#log_verbose[@]})); then gate_words+=(--log-verbose yes); fi
     reason=''
     look_at_key
-    if [[ -n $reason ]]; then words+=(--key-note "$reason"); fi
-    if [[ $job != shell ]]; then words+=(--job "$job" --nodes "$node_count"); fi
-    if [[ -n $of_step ]]; then words+=(--parent "$PPID"); fi
-    # A signal that comes before the gate has its handlers must not end it with its state left behind. Where `env` cannot
-    # hold them back (before coreutils 8.31) the gate does so as soon as it runs.
-    if env --block-signal='TERM,URG,INT,USR1' true 2>/dev/null; then
-        held_back=(env --block-signal='TERM,URG,INT,USR1')
-    fi
+    if [[ -n $reason ]]; then gate_words+=(--key-note "$reason"); fi
+    if [[ $job != shell ]]; then gate_words+=(--job "$job" --nodes "$node_count"); fi
+    if [[ -n $of_step ]]; then gate_words+=(--parent "$PPID"); fi
+}
+
+# Become the gate: same pid, same state directory, which it removes at its end. A signal that comes before it has its
+# handlers must not end it with its state left behind: where `env` cannot hold them back it does so as soon as it runs.
+hand_over() {
     trap '' USR1
     [[ -z $ending ]] || return 0
-    exec ${held_back[@]+"${held_back[@]}"} "$python" -I -S "$home/agent.pyz" "${words[@]}"
+    exec "${gate_words[@]}"
 }
 
 begin_hold() {
-    local mode=gate where='this node' of_step=''
+    local mode=gate where='this node' of_step='' gate_words=() turn_cs=0 now_cs
     job=$1 key=$1.$2
     [[ $1 == shell || $1 =~ ^[0-9]{1,10}$ ]] && [[ $2 =~ ^[0-9]{1,10}$ ]] || exit 2
     node=${SLURMD_NODENAME:-${HOSTNAME%%.*}}
@@ -351,16 +353,17 @@ begin_hold() {
         log info "no python3 of 3.6 or later for the gate on $where; ssh itself listens"
     fi
     say "mode $node $mode${SLURM_STEP_ID:+ $job.$SLURM_STEP_ID}"
+    if [[ $mode == gate ]]; then prepare_gate "${5:-$UID}"; fi
     if [[ -z $4 ]]; then yield_to_older; fi
     [[ -z $ending ]] || return 0
-    if [[ $mode == ssh ]]; then
-        if [[ $job != shell ]]; then trap tell TERM; fi
-        trap 'woken=1' USR2
-        find_follow
-        hold
-    else
-        hand_over "${5:-$UID}"
+    if [[ $mode == gate ]]; then
+        hand_over
+        return 0
     fi
+    if [[ $job != shell ]]; then trap tell TERM; fi
+    trap 'woken=1' USR2
+    learn
+    hold
 }
 
 probe() {

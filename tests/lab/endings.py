@@ -216,7 +216,7 @@ class Run:
         for job in jobs or self.jobs:
             sight = self.watch.of(job)
             assert sight.gone_s <= self.case.gone_s, (
-                f"job {job}: {sight.gone_s:.1f} s; {self.lab.run('ctl', ['sinfo']).stdout}"
+                f"job {job}: {sight.gone_s:.1f} s; {sorted(sight.outlived)}; {self.lab.run('ctl', ['sinfo']).stdout}"
             )
 
     def abandon(self) -> None:

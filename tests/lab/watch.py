@@ -35,6 +35,7 @@ class Sight:
     ours: frozenset[str] = frozenset()  # what is ours of it now: processes, listeners, sockets, files
     slurms: frozenset[str] = frozenset()  # Slurm's daemons for its steps
     ever: set[str] = field(default_factory=set)  # all that was ever ours
+    outlived: set[str] = field(default_factory=set)  # of that, what was there after the last process of its own
     last_own: float = 0.0
     last_ours: float = 0.0
 
@@ -141,6 +142,7 @@ class Watch:
                 sight = self._seen.setdefault(job, Sight())
                 sight.own, sight.ours, sight.slurms = frozenset(own), frozenset(ours), frozenset(slurms)
                 sight.ever |= ours
+                sight.outlived = set() if own else sight.outlived | ours
                 if own:
                     sight.last_own = now
                 if ours:

@@ -178,7 +178,7 @@ class Agent:
 
     def start(self):
         argv = [*self.python, str(self.pyz), "hold", "--config", str(self.config), "--address", self.address]
-        argv += ["--port", str(PORT), "--state", str(self.state), "--node", "c1"]
+        argv += ["--port", str(PORT), "--state", str(self.state), "--node", "c1", "--log-verbose", "yes"]
         if self.uid is not None:
             argv += ["--uid", str(self.uid)]
         argv += self.words
