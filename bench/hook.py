@@ -25,16 +25,18 @@ from hpcproxy.lab import Lab, LabSpec  # noqa: E402  not installed where a check
 from tests.lab.researcher import JUMP1, Researcher  # noqa: E402
 
 FACTOR, GRACE_MS = 1.3, 150
-LOGIN = (
-    f"ssh -o BatchMode=yes -o StrictHostKeyChecking=yes -o UserKnownHostsFile=$HOME/.hpcproxy/known_hosts {JUMP1} true"
-)
+KNOWN_HOSTS = "/home/alice/.hpcproxy/known_hosts"
+LOGIN = f"ssh -o BatchMode=yes -o StrictHostKeyChecking=yes -o UserKnownHostsFile={KNOWN_HOSTS} {JUMP1} true"
 BODY = """
 now() { now=${EPOCHREALTIME/[.,]/}; }
 took() { local begun=$now; now; printf '%s %d\\n' "$1" $((now - begun)); }
 logins() {
-    local n
-    for ((n = 0; n < nodes; n++)); do $login & done
-    wait
+    local n pids=()
+    for ((n = 0; n < nodes; n++)); do
+        $login &
+        pids+=($!)
+    done
+    for n in "${pids[@]}"; do wait "$n" || exit 1; done
 }
 options="--overlap --mem=0 --gres=none --mpi=none --cpu-bind=none --ntasks-per-node=1"
 step() { srun $options -n "$nodes" -N "$nodes" "$@" </dev/null; }
@@ -45,7 +47,7 @@ for ((round = 0; round < rounds; round++)); do
     . ~/.hpcproxy/epilogue.sh 2>/dev/null
     if ((parts)); then
         now; step true; took step
-        now; step $login; took "step+login"
+        now; step $login || exit 1; took "step+login"
     fi
 done
 """

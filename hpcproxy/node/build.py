@@ -9,9 +9,11 @@ PACKAGE = "hpcproxy_node"
 # Signals first: one that comes before the handlers are there is kept until then (hold.py). Else the agent would end of
 # it and leave its state behind.
 MAIN = """\
+import gc
 import signal
 import sys
 
+gc.disable()  # until the worker runs (guardian.py): what is imported stays
 signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGURG, signal.SIGINT, signal.SIGUSR1))
 
 from {package}.compiled import use

@@ -48,7 +48,8 @@ class Control:
             for fd in fds:
                 control.sock.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
             reply = await hear(control, heard, mux.HELLO, deadline)
-            self._refill()
+            if reply.kind == mux.SESSION_OPENED:  # by then somebody uses the way out
+                self._refill()
             return control, reply
         except TimedOut:
             control.close()

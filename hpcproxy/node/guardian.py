@@ -67,6 +67,7 @@ def live(work: Callable[[Life], int], life: Life) -> None:
     code = 1
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD, TICK))
+        gc.enable()
         code = work(life)
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)

@@ -16,7 +16,7 @@ from .target import Target
 from .way import WayError, tidy
 
 LOGIN_S = 15.0  # for authentication, after ssh's own ConnectTimeout
-NUDGES_S = (0.003, 0.005, 0.01)
+NUDGES_S = (0.004, 0.012)
 # sshd tried to connect and could not: login, permission to forward and the way back are proved.
 PROOF = ("refused", "host", "network", "name")
 

@@ -81,7 +81,7 @@ prepare_step() {
 # SIGURG ends it all: each further one asks srun in a ruder way. Other signals are for the job's programs (`scancel --full`
 # sends them to every process of a batch job).
 keep_step() {
-    local command=() orders=(USR1 TERM KILL) told=0 srun_pid='' quiet='' line said errors ready
+    local command=() orders=(USR1 TERM KILL) told=0 srun_pid='' quiet='' line said errors ready=0 heard=''
     trap : HUP INT QUIT TERM USR1 USR2
     trap pass_on URG
     if (($4)); then
@@ -119,11 +119,13 @@ pass_on() {
 }
 
 # Read what the holders have said so far, which descriptor $1 holds, into `ready` (a count), `why` (by node), `hopeless`,
-# `modes` and `step`.
+# `modes` and `step`; nothing is done if that is what it was the last time (`heard`).
 read_said() {
     local -A ready_nodes=()
-    local verb name layer text
-    ready=0 hopeless=0 modes=
+    local verb name layer text lines=()
+    mapfile -t lines <"/proc/self/fd/$1"
+    [[ ${lines[*]} != "$heard" ]] || return 0
+    heard=${lines[*]} ready=0 hopeless=0 modes=
     while read -r verb name layer text; do
         [[ $name =~ ^[A-Za-z0-9._-]+$ ]] || continue
         case $verb in
@@ -191,7 +193,7 @@ patience() {
 # ready, 2 if they chose differently, 1 if there is no way out, which has then been said.
 try_step() {
     local -A why=()
-    local ready=0 hopeless=0 modes='' step='' cancelled='' work keeper_pid now begun deadline
+    local ready=0 hopeless=0 modes='' step='' heard='' cancelled='' work keeper_pid now begun deadline
     clock
     begun=$now
     patience
