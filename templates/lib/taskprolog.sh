@@ -4,6 +4,9 @@
 # cancels the task, so nothing of ours ends with another; the site's own TaskProlog keeps its say.
 
 PATH=/usr/bin:/bin:/usr/sbin:/sbin
+# Of one that a signal ends slurmstepd prints all it has said into the task's output, as an error; of a task that is
+# cancelled while it begins that would be our exports.
+trap 'exit 0' HUP INT QUIT TERM USR1 USR2
 
 names=(
     http_proxy HTTP_PROXY https_proxy HTTPS_PROXY no_proxy NO_PROXY all_proxy ALL_PROXY ftp_proxy

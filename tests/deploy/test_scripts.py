@@ -253,6 +253,19 @@ def test_taskprolog_tells_the_reason_when_the_holder_gave_up(tmp_path: Path) -> 
     assert _as_slurmd(site["taskprolog"], _job()) == (0, "export HPCPROXY_ERROR=c1 key no key to log in with\n")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_taskprolog_of_a_task_that_is_cancelled_exits_as_ever(tmp_path: Path, number: signal.Signals) -> None:
+    site = _site(tmp_path)
+    (tmp_path / "run/holders").mkdir(parents=True)
+    (tmp_path / "run/holders/77.0.said").write_text("mode c1 gate\n")  # it waits for `ready`
+    with subprocess.Popen([site["taskprolog"]], env=_job(), stdout=subprocess.PIPE, start_new_session=True) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        until(children.read_text, "it waits in a process of its own")
+        os.killpg(process.pid, number)
+        assert process.communicate(timeout=60) == (b"", None)
+    assert process.returncode == 0
+
+
 def test_the_sites_own_taskprolog_runs_first_and_keeps_its_say(tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.write_text("#!/bin/sh\necho export SITE=1\nexit ${CODE:-0}\n")
