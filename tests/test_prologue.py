@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from hpcproxy import jobscript, ops, tunnels
 from hpcproxy.ops import Account
 from tests import servers, sshd
 from tests.shells import PROXY_VARIABLES, SHELLS, script, tunnel_state, url_of
+from tests.waiting import until
 
 every_shell = pytest.mark.parametrize("shell", SHELLS)
 HOOK = jobscript.HOOK.decode() + "\n"
@@ -179,4 +182,16 @@ def test_a_job_hears_within_the_deadline_why_there_is_none(
     assert "is not pinned" in done.stderr
     assert done.stderr.endswith("; the job runs on without it\n")
     assert done.stderr.count("\n") == 1
+    assert list(Path(os.environ["TMPDIR"]).iterdir()) == []
+
+
+def test_a_job_that_is_cancelled_while_it_begins_leaves_nothing(slurm: dict[str, str], account: Account) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        _install(account, jump=[f"u@127.0.0.1:{silent.getsockname()[1]}"], port=servers.free_port())
+        argv = ["/bin/bash", "-p", str(account.home.directory / "job.sh"), "start"]
+        with subprocess.Popen(argv, env=slurm, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            until(lambda: tunnels.find(os.environ), "a holder is at work")
+            process.terminate()
+            assert process.communicate(timeout=60) == (b"", b"")
+    assert process.returncode == 1
     assert list(Path(os.environ["TMPDIR"]).iterdir()) == []
