@@ -147,8 +147,7 @@ CASES = (
         output=(*OUT, "up", OUTER1),
         ways=EVERY,
     ),
-    # Once in ten with `gate: false` what is left goes only when KillWait is over; the cause is not known.
-    Case("suspend and resume", "all", REQUESTS, act=suspend, output=("up", *OUT), ways=EVERY, gone_s=KILL_WAIT_S + 3),
+    Case("suspend and resume", "all", REQUESTS, act=suspend, output=("up", *OUT), ways=EVERY),
     Case(
         "slurmd restarted",
         "all",
