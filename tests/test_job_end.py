@@ -187,7 +187,8 @@ def test_a_signal_while_it_becomes_the_gate_leaves_nothing(
     holder = hold(**jump_host.settings)
     base = Path(os.environ["TMPDIR"])
     if word == "python3":
-        until(lambda: "python3" in Path(f"/proc/{holder.process.pid}/cmdline").read_text(), "the gate begins")
+        exe = Path(f"/proc/{holder.process.pid}/exe")
+        until(lambda: "python3" in exe.readlink().name, "the gate begins")
     else:
         until(lambda: list(base.glob(f"hpcproxy-{holder.job}.0-*/{word}")), f"there is {word}")
     assert holder.end(number) == 0
@@ -201,3 +202,17 @@ def test_without_the_gate_ssh_goes_with_a_holder_that_is_killed(hold: Callable[.
     holder.process.kill()
     holder.process.wait()
     until(lambda: not Path(f"/proc/{ssh}").exists(), "ssh is gone")
+
+
+def test_a_holder_that_is_told_to_end_while_it_makes_its_directory_leaves_none(
+    hold: Callable[..., Holder], jump_host: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm signals every process of a step, `mktemp` too."""
+    stub = tmp_path / "programs" / "mktemp"
+    stub.parent.mkdir()
+    stub.write_text('#!/bin/bash\nmade=$(/usr/bin/mktemp "$@")\nkill -TERM $PPID $$\nprintf "%s\\n" "$made"\n')
+    stub.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{stub.parent}:{os.environ['PATH']}")
+    holder = hold(**jump_host.settings)
+    assert holder.process.wait(60) == 0
+    assert list(Path(os.environ["TMPDIR"]).glob("hpcproxy-*")) == []

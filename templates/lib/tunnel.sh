@@ -282,11 +282,19 @@ before_us() {
     [[ ! $state/turn -ot $1/turn && $1 < $state ]]
 }
 
+# Set `state` to a new directory for $1. A signal does not end mktemp between its making and its name.
+make_directory() {
+    find_state_base
+    state=$(
+        trap '' HUP INT TERM URG USR1 USR2
+        exec mktemp -d -- "$state_base/hpcproxy-$1-XXXXXXXX"
+    )
+}
+
 # Make and fill the state directory for URLs of scheme $1.
 make_state() {
     local here
-    find_state_base
-    state=$(mktemp -d -- "$state_base/hpcproxy-$key-XXXXXXXX") || give_up "state no directory can be made in $state_base"
+    make_directory "$key" || give_up "state no directory can be made in $state_base"
     start_time "$$"
     name_host
     if ! { : >"$state/turn" && uptime_cs && turn_cs=$now_cs && write_env "$1" "$UID" "$state" &&
@@ -369,9 +377,8 @@ begin_hold() {
 probe() {
     local jump out text
     has_ssh || { printf 'failed ssh there is no ssh on this machine\n' && return 0; }
-    find_state_base
     trap 'clean_up $?' EXIT
-    state=$(mktemp -d -- "$state_base/hpcproxy-probe-XXXXXXXX")
+    make_directory probe || { printf 'failed state no directory can be made in %s\n' "$state_base" && return 0; }
     for jump in "${!jump_names[@]}"; do
         ssh_command "$jump" -o ControlPath=none -W "$probe_target"
         out=0
