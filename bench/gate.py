@@ -1,17 +1,19 @@
-"""The gate beside plain `ssh -D`, same machine, same cipher, one run: `python bench/gate.py [--json]`; about 100 s.
+"""The gate beside plain `ssh -D`, same machine, same cipher, one run: `python bench/gate.py [--json]`; about 140 s.
 
 Each figure that has a bound is `ok` or `missed`; the exit code is 0 if none is missed, else 1. Run it on a machine that
 does nothing else: four processes (client, ssh, sshd, far end) want all that two cores have.
 
-Everything is on loopback: an sshd, a far end that sends as much as it is asked for, the agent, and two `ssh -D`. How it
-is measured, and why so:
+Everything is on loopback: an sshd, a far end that sends as much as it is asked for, the agent, two `ssh -D`, and an ssh
+that gets its connections handed over with no agent there. How it is measured, and why so:
 
 - A throughput swings by 10 % and more from one transfer to the next, for the kernel places the processes anew each
-  time; no single ratio says anything. So there are as many rounds as the time allows, and in each the three ways take
-  turns: one `ssh -D`, the gate, the other `ssh -D`, and in the next round the other way round. What changes slowly hits
-  all three, and the gate is always in the middle.
-- A round's ratio is the gate's rate by the mean of the two others. The figure is the median of all rounds, the spread
+  time; no single ratio says anything. So there are as many rounds as the time allows, and in each the ways take turns:
+  one `ssh -D`, the gate, the bare hand-over, the other `ssh -D`, and in the next round the other way round. What
+  changes slowly hits all of them, and the gate is always in the middle.
+- A round's ratio is the gate's rate by the mean of the two `ssh -D`. The figure is the median of all rounds, the spread
   that follows it the quartiles.
+- The bare hand-over is what OpenSSH makes of sockets that it did not accept itself: the most that a gate could have in
+  that run. No bound is on it.
 - The same for one `ssh -D` by the other: that ratio is 1 by nature, and what the run makes of it (`ssh -D by itself`)
   shows how far the method can be trusted. A run in which it is off by more than 0.02 decides nothing about 0.98.
 - CPU time is the kernel's account in nanoseconds (/proc/PID/schedstat), of the agent with its opens and closes; in
@@ -21,6 +23,7 @@ is measured, and why so:
 """
 
 import argparse
+import array
 import contextlib
 import importlib
 import json
@@ -40,6 +43,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 harness = importlib.import_module("node.harness")
+mux = importlib.import_module("hpcproxy.node.mux")
 
 CIPHER = "aes128-gcm@openssh.com"
 HOST = harness.random_loopback(1, 63)
@@ -63,7 +67,7 @@ BOUNDS = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    parser.add_argument("--seconds", type=float, default=38, help="time for each throughput (default 38)")
+    parser.add_argument("--seconds", type=float, default=50, help="time for each throughput (default 50)")
     parser.add_argument("--gb", type=float, default=0.25, help="GB per transfer of one stream; 32 have four times that")
     parser.add_argument("--requests", type=int, default=600, help="small HTTPS requests of each way (default 600)")
     parser.add_argument("--python", help="what runs the agent (default: as on a node)")
@@ -103,13 +107,14 @@ def measure(folder, stack, options):
     agent = harness.Agent(folder / "agent", [sshd.jump(extra=("-c", CIPHER))], python=python).start().ready()
     stack.callback(agent.stop)
     ways = [Way(lambda target: via_connect(agent, target), agent.ssh_pid()), start_plain(sshd), start_plain(sshd)]
+    ways.append(start_bare(sshd, str(folder / "bare")))
     for way in ways[1:]:
         stack.callback(way.stop)
     figures = {"agent memory, idle": {"value": agent.memory_kb() / 1024.0, "unit": " (MB)"}}
     throughput(figures, 1, options.gb, ways, agent, options.seconds)
     throughput(figures, 32, 4 * options.gb, ways, agent, options.seconds)
     opens(figures, ways[0], agent)
-    latency(figures, ways, options.requests)
+    latency(figures, ways[:3], options.requests)
     memory(figures, agent, ways[0])
     return figures
 
@@ -131,20 +136,31 @@ class Way:
         self.process.wait()
 
 
-def start_plain(sshd):
-    port = harness.free_port()
-    words = sshd.argv("-c", CIPHER, "-D", "127.0.0.1:{}".format(port))
+def start_ssh(sshd, *options):
+    words = sshd.argv("-c", CIPHER, *options)
     # In a session of its own, as the agent's ssh is: the kernel shares the cores out among sessions (autogroup).
     environment = harness.clean_environment(sshd.folder)
-    process = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+    return subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+GREETING, METHOD, GRANTED = b"\5\1\0", b"\5\0", b"\5\0\0\1\0\0\0\0\0\0"
+
+
+def socks_request(target):
+    host = target[0].encode()
+    return b"\5\1\0\3" + bytes([len(host)]) + host + struct.pack(">H", target[1])
+
+
+def start_plain(sshd):
+    port = harness.free_port()
+    process = start_ssh(sshd, "-D", "127.0.0.1:{}".format(port))
 
     def connect(target):
         sock = socket.create_connection(("127.0.0.1", port), 30)
-        host = target[0].encode()
-        sock.sendall(b"\5\1\0")
-        assert sock.recv(2) == b"\5\0"
-        sock.sendall(b"\5\1\0\3" + bytes([len(host)]) + host + struct.pack(">H", target[1]))
-        assert sock.recv(10)[1:2] == b"\0"
+        sock.sendall(GREETING)
+        assert sock.recv(2) == METHOD
+        sock.sendall(socks_request(target))
+        assert sock.recv(10) == GRANTED
         return sock
 
     def up():
@@ -153,6 +169,67 @@ def start_plain(sshd):
 
     harness.until(up, "ssh -D is up")
     return Way(connect, process.pid, process)
+
+
+class Handed(socket.socket):
+    """A connection whose other end is ssh's as long as `control` is open."""
+
+    control = None
+
+    def close(self):
+        super().close()
+        self.control.close()
+
+
+def start_bare(sshd, path):
+    """ssh that is given what is accepted here, over the control socket at `path` (PROTOCOL.mux).
+
+    Client and accepted socket say to each other what they would with `ssh -D`: how the kernel treats a connection
+    depends on what it has seen there, by 5 % of ssh's CPU time.
+    """
+    process = start_ssh(sshd, "-M", "-S", path)
+    harness.until(lambda: os.path.exists(path), "ssh takes requests")
+    listener, one_at_a_time = socket.socket(), threading.Lock()
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is accepted has it, as with ssh -D
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(100)
+
+    def connect(target):
+        with one_at_a_time:
+            sock = Handed()
+            sock.connect(listener.getsockname())
+            accepted = listener.accept()[0]
+        with accepted:
+            say(sock, GREETING, accepted)
+            say(accepted, METHOD, sock)
+            say(sock, socks_request(target), accepted)
+            sock.control = hand_over(path, accepted, target)
+            say(accepted, GRANTED, sock)
+        return sock
+
+    return Way(connect, process.pid, process)
+
+
+def say(sender, words, receiver):
+    sender.sendall(words)
+    assert receiver.recv(1000) == words
+
+
+def hand_over(path, accepted, target):
+    """The control connection, once ssh has the far end connected to the socket."""
+    control = socket.socket(socket.AF_UNIX)
+    control.connect(path)
+    control.sendall(mux.hello() + mux.open_channel(1, *target))
+    for _ in range(2):
+        control.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [accepted.fileno()]))])
+    heard = b""
+    for kind in (mux.HELLO, mux.SESSION_OPENED):
+        while mux.parse(heard) is None:
+            heard += control.recv(4096)
+        size, reply = mux.parse(heard)
+        assert reply.kind == kind, reply
+        heard = heard[size:]
+    return control
 
 
 def via_connect(agent, target):
@@ -214,7 +291,7 @@ def run(way, streams, size):
 
 
 def throughput(figures, streams, gb, ways, agent, seconds):
-    gate, one, other = ways
+    gate, one, other, bare = ways
     name = "1 stream" if streams == 1 else "{} streams".format(streams)
     size = int(gb * 1e9)
     for way in ways:
@@ -222,17 +299,19 @@ def throughput(figures, streams, gb, ways, agent, seconds):
     rounds, agent_cpu = [], cpu_s(agent.worker_pid())
     end = time.monotonic() + seconds
     while time.monotonic() < end or len(rounds) < FEWEST_ROUNDS:
-        order = ((one, gate, other), (other, gate, one))[len(rounds) % 2]
+        order = ((one, gate, bare, other), (other, bare, gate, one))[len(rounds) % 2]
         done = {way: run(way, streams, size) for way in order}
         rounds.append([done[way] for way in ways])
     agent_cpu = cpu_s(agent.worker_pid()) - agent_cpu  # of all the time: it does nothing in the others' turns but close
-    rates = [[each[side][0] for each in rounds] for side in range(3)]
+    rates = [[each[side][0] for each in rounds] for side in range(4)]
     plain = [(a + b) / 2 for a, b in zip(rates[1], rates[2])]
     figures[name] = ratios(rates[0], plain, unit=" (rate, MB/s)", scale=1e-6)
     figures["  ssh -D by itself, " + name] = ratios(rates[1], rates[2], unit="")
-    cpus = [[each[side][1] / gb for each in rounds] for side in range(3)]
+    figures["  bare hand-over, " + name] = ratios(rates[3], plain, unit=" (rate, MB/s)", scale=1e-6)
+    cpus = [[each[side][1] / gb for each in rounds] for side in range(4)]
     mean = [(a + b) / 2 for a, b in zip(cpus[1], cpus[2])]
     figures["  CPU of ssh, " + name] = ratios(cpus[0], mean, unit=" (s/GB)", scale=1)
+    figures["  CPU of ssh, bare, " + name] = ratios(cpus[3], mean, unit=" (s/GB)", scale=1)
     figures["agent CPU per GB, " + name] = {"value": agent_cpu / gb / len(rounds), "unit": " (s)"}
 
 

@@ -8,7 +8,7 @@ from typing import Set, Tuple
 
 from .gate import Gate
 from .loop import Loop
-from .peer import Peers, who_may_pass
+from .peer import who_may_pass
 from .stream import Stream
 from .talk import Talk
 
@@ -51,7 +51,6 @@ class Clients:
     def __init__(self, loop: Loop, gate: Gate, listener: socket.socket, uid: int, max_connections: int) -> None:
         self.loop, self.gate, self.listener = loop, gate, listener
         self.max_connections = max_connections
-        self.peers = Peers()
         self.allowed = who_may_pass(uid)
         self.strangers: Set[object] = set()
         self.troubles: Set[object] = set()
@@ -104,7 +103,7 @@ class Clients:
         self.loop.spawn(self._serve(talk, client))
 
     def _is_ours(self, sock: socket.socket, address: Tuple[str, int]) -> bool:
-        uid = self.peers.owner(address, sock.getsockname())
+        uid = self.gate.peers.owner(address, sock.getsockname())
         if uid in self.allowed:
             return True
         if uid not in self.strangers and len(self.strangers) < 1000:
@@ -127,7 +126,7 @@ class Clients:
     def close(self) -> None:
         """The port is given up."""
         self.listener.close()
-        self.peers.close()
+        self.gate.peers.close()
 
     def open_bytes(self) -> Tuple[int, int]:
         """Bytes of all requests under way, up and down."""

@@ -4,12 +4,12 @@ No `Via` is added, though RFC 9110 asks for it: common servers (nginx's gzip_pro
 """
 
 import time
-from typing import List, Optional, Union
+from typing import Awaitable, Callable, List, Optional, TypeVar, Union
 
 from .answer import http_answer
 from .framing import BadBody, Chunked, Fixed, UntilClose
 from .gate import Gate
-from .loop import Task
+from .loop import Task, TimedOut
 from .pipe import Far, Relay, open_far
 from .request import (
     BadRequest,
@@ -31,13 +31,19 @@ from .way import WayError
 
 RESPONSE_BYTES = 65536
 PART_S = 1.0
+LOOK_S = 5.0
 REPEATABLE = ("GET", "HEAD", "OPTIONS", "TRACE")
 
+T = TypeVar("T")
 Body = Union[Fixed, Chunked, UntilClose]
 
 
 class NoResponse(Exception):
     """The far end has closed without a usable response."""
+
+
+class ClientGone(Exception):
+    """The client has left while its response was awaited."""
 
 
 class Exchange:
@@ -57,7 +63,10 @@ class Exchange:
         self.far = None
 
     async def serve(self, request: Request) -> bool:
-        """The client has its response; True if the connection can carry another request. BadRequest, OSError."""
+        """The client has its response; True if the connection can carry another request.
+
+        BadRequest, ClientGone, OSError.
+        """
         target, authority, path = split_url(request.target)
         if len(values(request.headers, "host")) > 1:
             raise BadRequest("more than one Host")
@@ -130,7 +139,7 @@ class Exchange:
         """The response after the interim ones, which are passed on; None after an upgrade."""
         while True:
             try:
-                response = await far.back.take(parse_response, RESPONSE_BYTES)
+                response = await self._awaited(lambda until: far.back.take(parse_response, RESPONSE_BYTES, until))
             except (Ended, TooLong, BadRequest, OSError) as error:
                 if isinstance(upload.result, BadBody):
                     raise upload.result
@@ -143,6 +152,19 @@ class Exchange:
                 return response
             if request.minor >= 1:
                 await self._send(write_head(status_line(response), end_to_end(response.headers)))
+
+    async def _awaited(self, wait: Callable[[float], Awaitable[T]]) -> T:
+        """What `wait`, which is given a deadline, gets from the far end in the end; ClientGone.
+
+        Nobody reads from the client meanwhile, and a far end that is silent for ever would keep its slot for ever. The
+        end of its sending says little: a client may end that and still want its response.
+        """
+        while True:
+            try:
+                return await wait(time.monotonic() + LOOK_S)
+            except TimedOut:
+                if self.client.watch.ended and self.gate.peers.gone(self.client.sock):
+                    raise ClientGone()
 
     async def _upgraded(self, far: Far, request: Request, response: Response, upload: Task) -> None:
         if upgrade(request.headers) is None:
@@ -177,9 +199,14 @@ class Exchange:
         return False
 
     async def _download(self, far: Far, body: Body) -> None:
+        def more(until: float) -> Awaitable[bytes]:
+            """The next bytes of the body."""
+            whole = isinstance(body, UntilClose)
+            return far.back.recv(deadline=until) if whole else far.back.take_some(body.feed, until)
+
         try:
             while not body.done:
-                data = await (far.back.recv() if isinstance(body, UntilClose) else far.back.take_some(body.feed))
+                data = await self._awaited(more)
                 if not data:
                     break
                 await self._send(data)

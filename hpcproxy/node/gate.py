@@ -2,6 +2,7 @@
 
 from .loop import Loop
 from .order import Order
+from .peer import Peers
 from .policy import denied_by
 from .record import Record
 from .settings import Settings
@@ -16,6 +17,7 @@ class Gate:
     def __init__(self, loop: Loop, settings: Settings, tunnel: Tunnel, record: Record) -> None:
         self.loop, self.settings, self.tunnel, self.record = loop, settings, tunnel, record
         self.order = Order()
+        self.peers = Peers()
 
     def check(self, target: Target, busy: str) -> None:
         """`target` may be reached, and there is room for one more; WayError."""

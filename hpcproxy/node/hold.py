@@ -169,7 +169,7 @@ def hold(arguments: Arguments, settings: Settings, folder: Folder, listener: soc
     tunnel = Tunnel(loop, settings, folder, record, turn)
     clients = Clients(loop, Gate(loop, settings, tunnel, record), listener, arguments.uid, max_connections)
     loop.spawn(clients.accept())
-    loop.spawn(end_with(loop, life.lifeline, record))
+    orphaned = loop.spawn(end_with(loop, life.lifeline, record))
     loop.spawn(keep(loop, tunnel, record))
     record.write_status()
     try:
@@ -178,7 +178,8 @@ def hold(arguments: Arguments, settings: Settings, folder: Folder, listener: soc
         tunnel.stop()
         loop.close()
         clients.close()
-        if os.getppid() != folder.pid:
+        # A process that is killed closes its descriptors before it stops being our parent.
+        if orphaned.done or os.getppid() != folder.pid:
             folder.remove()  # whose part that was has been killed
     return 0
 

@@ -63,6 +63,13 @@ class Peers:
                 self.netlink = None  # forbidden or missing here; the slow way is as true
         return owner_in_proc(client, here)
 
+    def gone(self, sock: socket.socket) -> bool:
+        """Nobody has the other end of the accepted `sock` any more; not so of a client that only ended its sending."""
+        try:
+            return self.owner(sock.getpeername(), sock.getsockname()) is None
+        except OSError:
+            return True  # reset
+
     def _ask(self, netlink: socket.socket, client: Address, here: Address) -> Optional[int]:
         self.asked = self.asked % ANY_STATE + 1
         netlink.send(query(client, here, self.asked))

@@ -84,21 +84,22 @@ class Stream:
             if not ended:
                 await self.watch.wait_readable(deadline)
 
-    async def take_some(self, feed: Callable[[bytes], int]) -> bytes:
-        """The next bytes, as many as `feed` says are wanted; b"" at the end. Raises what `feed` raises, Ended, OSError.
+    async def take_some(self, feed: Callable[[bytes], int], deadline: Optional[float] = None) -> bytes:
+        """The next bytes, as many as `feed` says are wanted; b"" at the end.
 
-        `feed` is shown what is there, and says 0 if that is not enough to tell.
+        `feed` is shown what is there, and says 0 if that is not enough to tell. Raises what `feed` raises, Ended,
+        TimedOut, OSError.
         """
         while True:
             self.watch.readable = False
             ended = self.watch.ended
-            data = await self.peek()
+            data = await self.peek(deadline=deadline)
             size = feed(data) if data else 0
             if size or not data:
                 return self.sock.recv(size) if size else b""
             if ended:
                 raise Ended()
-            await self.watch.wait_readable()
+            await self.watch.wait_readable(deadline)
 
     async def part(self, seconds: float, limit: int = SIZE) -> None:
         """Say goodbye: closing while bytes lie unread would reset the connection, and our last words with it."""

@@ -6,7 +6,7 @@ from typing import Callable, Optional, Tuple
 from . import socks
 from .answer import CONNECTED, http_answer, socks5_code
 from .direct import Direct, hand_over
-from .exchange import Exchange
+from .exchange import ClientGone, Exchange
 from .gate import Gate
 from .loop import TimedOut
 from .pipe import Relay, open_far
@@ -45,7 +45,7 @@ class Talk:
                 await self._socks4()
             elif first:
                 await self._http()
-        except (OSError, Ended, TimedOut):
+        except (OSError, Ended, TimedOut, ClientGone):
             pass  # the client went away or fell silent: nobody is left to answer
 
     def open_bytes(self) -> Tuple[int, int]:

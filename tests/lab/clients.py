@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hpcproxy.lab.trust import AUTHORITY
+
 from .standins import DOMAIN, PORT
 
+# Beyond what all tests need; each maps a program to Debian's package. A JVM alone runs no program given as source.
+TOOLS = {"java": "default-jdk-headless", "javac": "default-jdk-headless"}
 WWW = f"https://www.{DOMAIN}:{PORT}/token"
 
 
@@ -77,6 +81,18 @@ _FETCH = f"""node -e 'fetch("{WWW}").then(answer => answer.text()).then(text => 
 _NPM = f"""npm install --silent --no-audit --no-fund --cache cache --registry {_url("npm")}/ labpackage
 node -p 'require("labpackage")'
 """
+# The JVM believes neither the system's bundle nor a variable, only a store in a form of its own.
+_JAVA = f"""keytool -importcert -noprompt -alias lab -file {AUTHORITY} -keystore trust -storepass changeit 2>keytool
+cat >Get.java <<'END'
+import java.net.URL;
+class Get {{
+    public static void main(String[] urls) throws Exception {{
+        for (String url : urls) new URL(url).openStream().transferTo(System.out);
+    }}
+}}
+END
+java -Djavax.net.ssl.trustStore=trust -Djavax.net.ssl.trustStorePassword=changeit Get.java {WWW} http://{DOMAIN}/ip
+"""
 _SWANLAB = """import os
 import swanlab
 swanlab.init(project="lab", workspace="alice")
@@ -105,6 +121,7 @@ CLIENTS = (
     Client("huggingface_hub", _installed("huggingface_hub"), _python(_HUB), "hub GET /lab/model/resolve/.*/token.txt"),
     Client("Node's fetch", "node --version", _FETCH, "www GET /token"),
     Client("npm install", "npm --version", _NPM, "npm GET /labpackage/-/labpackage-1.0.0.tgz"),
+    Client("Java", "java -version 2>&1 | grep version", _JAVA, "www GET /token"),
     Client("swanlab", _installed("swanlab"), _python(_SWANLAB), "swanlab POST /api/house/metrics", prints=False),
     Client("wandb", _installed("wandb"), _python(_WANDB), "wandb POST /files/alice/lab/.*/file_stream", prints=False),
 )

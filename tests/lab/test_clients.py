@@ -1,6 +1,7 @@
 """Real programs get out: in a real job on a node without DNS or route, from a fresh environment with nothing extra.
 
-What they are and how they are used is in clients.py; docs/clients.md has the table of the outcomes.
+What they are and how they are used is in clients.py; docs/clients.md has the table of the outcomes, with the gate and
+where ssh itself listens. There a program that got nowhere is given the two packages that teach Python SOCKS.
 """
 
 from __future__ import annotations
@@ -10,16 +11,16 @@ import re
 import subprocess
 import sys
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from hpcproxy.lab import JobResult, Lab
+from hpcproxy.lab import JobResult, Lab, packages
 
 from . import services
-from .clients import CLIENTS, Client, settings
+from .clients import CLIENTS, TOOLS, Client, settings
 from .conftest import ClientsPlace
 from .researcher import OUTER1, Researcher
 from .services import REPOSITORY, Services
@@ -28,21 +29,38 @@ from .standins import DOMAIN
 pytestmark = pytest.mark.lab
 PAGE = REPOSITORY / "docs" / "clients.md"
 REQUIREMENTS = Path(__file__).parent / "clients.txt"
+SOCKS_REQUIREMENTS = Path(__file__).parent / "clients_socks.txt"
 WRITE = bool(os.environ.get("CLIENTS_TABLE"))  # set by `invoke clients-table`; read before a test is alone with its own
 BEGIN, END = "<!-- clients: begin -->", "<!-- clients: end -->"
 IDS = [client.name for client in CLIENTS]
+COLUMNS = ("client", "version", "result", "without the gate")
+WORKS, WITH_PACKAGES, FAILS = "works", "works with PySocks and socksio", "fails"
+OPTIONS = "#SBATCH -n1 --cpus-per-task=2 --time=2"
 _LONGEST_S = 15
 
 
 @pytest.fixture(scope="module")
 def fresh(clients_place: ClientsPlace) -> Path:
     """A virtual environment with what clients.txt names, and nothing else; its bin directory."""
+    packages.ensure(TOOLS, lambda step: print(step, file=sys.stderr))
     venv.create(clients_place.directory, with_pip=True, symlinks=True)
     programs = clients_place.directory / "bin"
-    command = [f"{programs}/pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", REQUIREMENTS]
+    pip_install(programs, REQUIREMENTS)
+    return programs
+
+
+@pytest.fixture(scope="module")
+def socks_packages(fresh: Path) -> Path:
+    """What clients_socks.txt names, beside that environment and not in it."""
+    directory = fresh.parent / "socks"
+    pip_install(fresh, SOCKS_REQUIREMENTS, "--target", directory)
+    return directory
+
+
+def pip_install(programs: Path, requirements: Path, *options: str | Path) -> None:
+    command = [f"{programs}/pip", "install", "--quiet", "--disable-pip-version-check", *options, "-r", requirements]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    return programs
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +71,30 @@ def internet(lab: Lab) -> Iterator[Services]:
 
 @dataclass
 class Runs:
-    """The jobs of all clients, queued at once; each is waited for when it is asked about."""
+    """The jobs of some clients, queued at once; each is waited for when it is asked about.
+
+    What the internet wrote down before them, `seen` lines of its book and `logins` to its sshd, is not theirs.
+    """
 
     lab: Lab
     internet: Services
-    jobs: dict[str, int]
+    first_loss: int
+    seen: int = 0
+    logins: int = 0
+    jobs: dict[str, int] = field(default_factory=dict)
     ended: dict[str, JobResult] = field(default_factory=dict)
+
+    def submit(self, alice: Researcher, clients: Iterable[Client], path: str, extra: str = "") -> Runs:
+        """A job for each of `clients`; `extra` is shell text before its commands."""
+        self.seen, self.logins = len(self.internet.book), self._logins()
+        for client in clients:
+            text = body(client, self.internet.token, path, self.loss_of(client), extra)
+            self.jobs[client.name] = alice.submit(text, OPTIONS)
+        return self
+
+    def loss_of(self, client: Client) -> int:
+        """A number that this client alone logs, in these runs alone."""
+        return self.first_loss + IDS.index(client.name)
 
     def of(self, client: Client) -> JobResult:
         """How the client's job ended."""
@@ -66,13 +102,19 @@ class Runs:
             self.ended[client.name] = self.lab.wait_job(self.jobs[client.name])
         return self.ended[client.name]
 
+    def end(self) -> None:
+        """All of them have ended."""
+        for client in CLIENTS:
+            if client.name in self.jobs:
+                self.of(client)
+
     def complaints(self, client: Client) -> list[str]:
         """What is wrong with the client's run; nothing if it got out and back."""
         result = self.of(client)
         wrong = [] if result.state == "COMPLETED" else [f"{result.state}, exit code {result.exit_code}"]
         if client.prints and self.internet.token not in result.output:
             wrong.append("it has not printed the token")
-        if not client.prints and not self._logged(client.name, str(loss_of(client))):
+        if not client.prints and not self._logged(client.name, str(self.loss_of(client))):
             wrong.append("its cloud has not got what it logged")
         if not self._seen(client):
             wrong.append(f"no {client.seen} came from {OUTER1}")
@@ -85,34 +127,41 @@ class Runs:
 
     def _seen(self, client: Client) -> bool:
         if client.seen == "ssh":
-            return f"Accepted publickey for alice from {OUTER1} " in self.internet.ssh_log
-        requests = [entry for entry in self.internet.book if entry["kind"] == "request" and entry["status"] < 300]
+            return self._logins() > self.logins
+        book = self.internet.book[self.seen :]
+        requests = [entry for entry in book if entry["kind"] == "request" and entry["status"] < 300]
         return any(
             entry["address"] == OUTER1 and re.fullmatch(client.seen, f"{entry['service']} {entry['line']}")
             for entry in requests
         )
+
+    def _logins(self) -> int:
+        return self.internet.ssh_log.count(f"Accepted publickey for alice from {OUTER1} ")
 
     def _logged(self, service: str, what: str) -> bool:
         logged = [entry for entry in self.internet.book if entry["kind"] == "logged" and entry["service"] == service]
         return any(entry["address"] == OUTER1 and what in entry["text"] for entry in logged)
 
 
-def loss_of(client: Client) -> int:
-    """A number that this client alone logs."""
-    return 735_000 + IDS.index(client.name)
-
-
-def body(client: Client, token: str, path: str) -> str:
+def body(client: Client, token: str, path: str, loss: int, extra: str = "") -> str:
     """The job's commands: everything happens in a directory that is gone at the end."""
     return f"""work=$(mktemp -d ~/client-XXXXXXXX)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
 mkdir tmp
 export TMPDIR=$work/tmp
-{settings(token, loss_of(client), path)}
+{settings(token, loss, path)}{extra}
+{snippet("sh", "address=")}
 printf 'version %s\\n' "$({client.version} | head -n 1)"
 set -eu
 {client.script}"""
+
+
+def snippet(language: str, beginning: str) -> str:
+    """The manual's block of `language` that begins so."""
+    found = re.search(rf"```{language}\n({re.escape(beginning)}.*?)```", PAGE.read_text(), re.DOTALL)
+    assert found is not None, beginning
+    return found[1]
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +172,8 @@ def path(fresh: Path) -> str:
 @pytest.fixture(scope="module")
 def ssh_set_up(lab: Lab, internet: Services) -> Iterator[None]:
     """alice's ~/.ssh/config is the manual's snippet, for the lab's host instead of the manual's."""
-    snippet = re.search(r"```text\n(Match host .*?)```", PAGE.read_text(), re.DOTALL)
-    assert snippet is not None
-    files = {"config": snippet[1].replace("github.com", f"git.{DOMAIN}"), "known_hosts": internet.host_key}
+    config = snippet("text", "Match host ").replace("github.com", f"git.{DOMAIN}")
+    files = {"config": config, "known_hosts": internet.host_key}
     for name, text in files.items():
         lab.machine("login").put(f"/home/alice/.ssh/{name}", text, 0o600, (2001, 2001))
     yield
@@ -137,8 +185,25 @@ def ssh_set_up(lab: Lab, internet: Services) -> Iterator[None]:
 def runs(lab: Lab, internet: Services, path: str, ssh_set_up: None) -> Runs:
     alice = Researcher(lab)
     alice.set_up()
-    options = "#SBATCH -n1 --cpus-per-task=2 --time=2"
-    return Runs(lab, internet, {c.name: alice.submit(body(c, internet.token, path), options) for c in CLIENTS})
+    return Runs(lab, internet, first_loss=735_000).submit(alice, CLIENTS, path)
+
+
+@pytest.fixture(scope="module")
+def alone(lab: Lab, internet: Services, path: str, runs: Runs) -> Runs:
+    """The same, where ssh itself listens."""
+    runs.end()
+    alice = Researcher(lab)
+    alice.gate = False
+    alice.set_up()
+    return Runs(lab, internet, first_loss=736_000).submit(alice, CLIENTS, path)
+
+
+@pytest.fixture(scope="module")
+def with_packages(lab: Lab, internet: Services, path: str, alone: Runs, socks_packages: Path) -> Runs:
+    """Those that got nowhere there, with PySocks and socksio in reach."""
+    failed = [client for client in CLIENTS if alone.complaints(client)]
+    extra = f"export PYTHONPATH={socks_packages}\n"
+    return Runs(lab, internet, first_loss=737_000).submit(Researcher(lab), failed, path, extra)
 
 
 @pytest.mark.parametrize("client", CLIENTS, ids=IDS)
@@ -148,18 +213,16 @@ def test_it_gets_out(client: Client, runs: Runs) -> None:
 
 
 def test_the_services_had_no_request_that_they_do_not_know(runs: Runs) -> None:
-    for client in CLIENTS:
-        runs.of(client)
+    runs.end()
     assert [entry for entry in runs.internet.book if entry["kind"] == "unknown"] == []
 
 
 def test_without_the_hook_none_of_them_does(lab: Lab, runs: Runs, path: str) -> None:
-    for client in CLIENTS:
-        runs.of(client)
+    runs.end()
     before = (len(runs.internet.book), runs.internet.ssh_log.count("Accepted"))
     commands = ""
     for number, client in enumerate(CLIENTS):
-        lab.machine("login").put(f"/home/alice/without-{number}", body(client, "none", path), owner=(2001, 2001))
+        lab.machine("login").put(f"/home/alice/without-{number}", body(client, "none", path, 0), owner=(2001, 2001))
         commands += f"(timeout {_LONGEST_S} bash ~/without-{number} >/dev/null 2>&1; echo {number} exit $?) &\n"
     result = lab.wait_job(lab.submit(f"#!/bin/bash\n#SBATCH -n1 --exclusive\n{commands}wait\nrm ~/without-*\n"))
     ended = {int(line.split()[0]): int(line.split()[2]) for line in result.output.splitlines()}
@@ -168,15 +231,21 @@ def test_without_the_hook_none_of_them_does(lab: Lab, runs: Runs, path: str) -> 
     assert (len(runs.internet.book), runs.internet.ssh_log.count("Accepted")) == before
 
 
-def test_the_manual_has_the_table_of_what_was_run(runs: Runs) -> None:
-    rows = [(c.name, runs.version(c), "fails" if runs.complaints(c) else "works") for c in CLIENTS]
+def test_the_manual_has_the_table_of_what_was_run(runs: Runs, alone: Runs, with_packages: Runs) -> None:
+    def without_the_gate(client: Client) -> str:
+        if not alone.complaints(client):
+            return WORKS
+        return FAILS if with_packages.complaints(client) else WITH_PACKAGES
+
+    rows = [(c.name, runs.version(c), FAILS if runs.complaints(c) else WORKS, without_the_gate(c)) for c in CLIENTS]
     before, begin, rest = PAGE.read_text().partition(BEGIN)
     table, end, after = rest.partition(END)
     assert begin, f"{PAGE} has no line {BEGIN}"
     assert end, f"{PAGE} has no line {END}"
     if WRITE:
-        lines = ["| client | version | result |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
+        lines = [f"| {' | '.join(row)} |" for row in (COLUMNS, ("---",) * len(COLUMNS), *rows)]
         PAGE.write_text(f"{before}{BEGIN}\n" + "".join(f"{line}\n" for line in lines) + f"{END}{after}")
         return
     shown = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in table.strip().splitlines()[2:]]
-    assert [(name, result) for name, _, result in shown] == [(name, result) for name, _, result in rows]
+    complaints = {client.name: alone.complaints(client) for client in CLIENTS}
+    assert [(name, *rest) for name, _, *rest in shown] == [(name, *rest) for name, _, *rest in rows], complaints

@@ -1,8 +1,11 @@
 """Absolute-form requests: what arrives at the far end, what comes back, and on which connections."""
 
 import socket
+import time
 
 import pytest
+
+from hpcproxy.node.exchange import LOOK_S
 
 from .harness import read_head, read_rest, until
 
@@ -284,3 +287,37 @@ def test_a_client_that_leaves_frees_its_far_end(gate, far_end):
         until(lambda: server.connections, "the request arrives")
         sock.shutdown(socket.SHUT_WR)
     assert until(lambda: gone, "the far end is let go") == [b""]
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"], ids=["no response", "no body"])
+def test_a_client_that_leaves_a_silent_far_end_frees_it(gate, far_end, head):
+    gone = []
+
+    def serve(sock):
+        read_head(sock)
+        sock.sendall(head)
+        gone.append(sock.recv(1))
+
+    server = far_end(serve)
+    with gate.connect() as sock:
+        sock.sendall(get(server))
+        until(lambda: server.connections, "the request arrives")
+        if head:
+            assert read_head(sock).startswith(b"HTTP/1.1 200 ")
+    assert until(lambda: gone, "the far end is let go", 3 * LOOK_S) == [b""]
+    mine = " {}:{} ".format(*server.target)
+    line = until(lambda: [each for each in gate.access() if mine in each], "the request is over")[0]
+    assert line.endswith(" client gone")
+
+
+def test_a_client_that_only_ends_its_sending_has_its_response(gate, far_end):
+    def serve(sock):
+        read_head(sock)
+        time.sleep(1.5 * LOOK_S)  # so that the gate looks after the client meanwhile
+        sock.sendall(ok())
+
+    server = far_end(serve)
+    with gate.connect(5 * LOOK_S) as sock:
+        sock.sendall(get(server))
+        sock.shutdown(socket.SHUT_WR)
+        assert read_rest(sock, 5 * LOOK_S).endswith(b"hello")

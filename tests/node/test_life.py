@@ -12,13 +12,31 @@ import pytest
 
 from .harness import PORT, Agent, Sshd, clean_environment, echo, until
 
+MAIN = "from hpcproxy.node.hold import main; sys.exit(main(sys.argv[1:]))"
+# A guardian in the middle of its death: its descriptors are closed, and it is still its child's parent.
+DYING = """
+import os
+from hpcproxy.node import hold, folder, guardian, settings
+arguments = hold.parse(sys.argv[1:])
+state = folder.Folder(arguments.state)
+state.write_pid()
+lifeline, ours = os.pipe()
+listener = hold.bind(arguments.address, arguments.port)
+child = os.fork()
+if not child:
+    os.close(ours)
+    life = guardian.Life(0, "", lifeline)
+    os._exit(hold.hold(arguments, settings.load(arguments.config), state, listener, life))
+os.close(ours)
+sys.exit(os.WEXITSTATUS(os.waitpid(child, 0)[1]))
+"""
 
-def run(*words, **options):
+
+def run(*words, code=MAIN, **options):
     """The agent run to its end, from the sources."""
-    code = "import sys; sys.path.insert(0, {!r}); from hpcproxy.node.hold import main; sys.exit(main(sys.argv[1:]))"
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return subprocess.run(
-        [sys.executable, "-I", "-c", code.format(root), *map(str, words)],
+        [sys.executable, "-I", "-c", "import sys; sys.path.insert(0, {!r}); {}".format(root, code), *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         universal_newlines=True,
@@ -313,6 +331,14 @@ def test_an_agent_that_is_killed_again_and_again_still_ends(start_agent):
     until(lambda: not agent.worker_pid(), "it waits before the next")
     agent.process.send_signal(signal.SIGTERM)
     assert agent.process.wait(timeout=20) == 0
+    assert not agent.state.exists()
+
+
+def test_while_its_guardian_is_dying_it_ends_and_leaves_nothing(tmp_path, jump_host):
+    agent = Agent(tmp_path / "a", [jump_host.jump()])
+    words = ["hold", "--config", agent.config, "--address", agent.address, "--port", PORT, "--state", agent.state]
+    done = run(*words, code=DYING)
+    assert (done.returncode, done.stderr) == (0, "")
     assert not agent.state.exists()
 
 

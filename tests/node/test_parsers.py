@@ -168,6 +168,21 @@ def test_broken_chunks_are_refused_or_awaited(data, cuts):
     assert whole == first
 
 
+@pytest.mark.parametrize(
+    "data, why",
+    [
+        (b"5;" + b"x" * framing.LONGEST_LINE, "a line of more than"),
+        (b"0\r\n" + b"T: vvvvvv\r\n" * (framing.LONGEST_TRAILER // 9 + 1), "trailers of more than"),
+        (b"0\r\nnone\r\n", "a trailer line that is none"),
+        (b"0\r\nT: v\r\n folded\r\n", "a trailer line that is none"),
+        (b"1\r\nxyz", "a chunk longer than its size"),
+    ],
+)
+def test_the_bounds_of_chunks(data, why):
+    with pytest.raises(framing.BadBody, match=why):
+        framing.Chunked().feed(data)
+
+
 def outcome(data, cuts):
     body, seen, at, passed = framing.Chunked(), b"", 0, 0
     try:
