@@ -130,9 +130,7 @@ class Fleet:
             connection.client.close()  # Fabric's own close leaves alone what failed before the login's end
 
     def _talk(self, connection: fabric.Connection, message: bytes) -> tuple[bytes, bytes]:
-        if connection.gateway is None:
-            self._dial(connection)
-        connection.open()
+        self._open(connection)
         channel = connection.transport.open_session(timeout=self.login.timeout_s)
         try:
             channel.settimeout(self.login.timeout_s)
@@ -141,6 +139,17 @@ class Fleet:
             return _converse(channel, message)
         finally:
             channel.close()
+
+    def _open(self, connection: fabric.Connection) -> None:
+        if connection.gateway is None:
+            self._dial(connection)
+        try:
+            connection.open()
+        except (OSError, EOFError, paramiko.SSHException):
+            raise
+        except Exception as error:
+            # Bytes that are no ssh make Paramiko raise whatever its parser met: one host's trouble, and no other's.
+            raise paramiko.SSHException(f"what came is none, {type(error).__name__}: {error}") from error
 
     def _dial(self, connection: fabric.Connection) -> None:
         # Paramiko leaves Nagle's algorithm on, which costs 40 ms at several steps of every login.
@@ -188,8 +197,7 @@ class Fleet:
         )
         self._guard(connection)
         try:
-            self._dial(connection)
-            connection.open()
+            self._open(connection)
         except (OSError, EOFError, paramiko.SSHException) as error:
             connection.client.close()
             return error
@@ -226,7 +234,14 @@ def _transport(sock: socket.socket, disabled_algorithms: Mapping[str, Any] | Non
     options.ciphers = _known(_CIPHERS, options.ciphers)
     options.kex = _known(_KEX, options.kex)
     options.digests = _known(_MACS, options.digests)
+    # Its timer is a thread for each connection, and of one that fails it keeps the program from ending for 15 s. The
+    # connect_timeout bounds the handshake too.
+    transport.packetizer.start_handshake = _no_timer
     return transport
+
+
+def _no_timer(_timeout_s: float) -> None:
+    return None
 
 
 def _known(wanted: tuple[str, ...], offered: tuple[str, ...]) -> tuple[str, ...]:

@@ -250,3 +250,30 @@ def test_a_host_that_falls_silent_after_the_login_is_given_up(tmp_path: Path) ->
         finally:
             ended.set()
             transport.close()
+
+
+# A key exchange whose first list of names is no text, in a packet as ssh sends it (RFC 4253, 6 and 7.1).
+_NO_NAMES = bytes([20]) + bytes(16) + b"\0\0\0\2\xff\xff" + bytes(36 + 5)
+_NO_SSH = b"SSH-2.0-none\r\n" + (len(_NO_NAMES) + 1 + 11).to_bytes(4, "big") + bytes([11]) + _NO_NAMES + bytes(11)
+
+
+def test_bytes_that_are_no_ssh_are_the_trouble_of_one_host(tmp_path: Path) -> None:
+    """Paramiko's parser raises what it meets, here a UnicodeDecodeError; the run goes on."""
+    identity = make_key(tmp_path / "id")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        (tmp_path / "known_hosts").touch()
+        fleet = deploy.Fleet(deploy.Login("root", port, identity, None, tmp_path / "known_hosts", 30))
+        replies: list[deploy.Reply] = []
+        asking = threading.Thread(
+            target=lambda: replies.extend(fleet.ask({"127.0.0.1": b"exit\n"}, TOKEN, 1, lambda _reply: None))
+        )
+        asking.start()
+        client = listener.accept()[0]
+        with client:
+            client.sendall(_NO_SSH)
+            asking.join(timeout=60)
+        (reply,) = replies
+        assert reply.trouble.startswith("ssh failed: what came is none, UnicodeDecodeError")
+        waits = [thread.name for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+        assert not waits, "nothing keeps the program from ending"
