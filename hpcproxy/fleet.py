@@ -74,7 +74,7 @@ def _finish(run: Run, title: str, outcomes: Outcomes, report: str | None, *, goo
     shown = table("outcome", "hosts", "", "cause")
     for row in outcomes.rows():
         style = _COLOURS.get(row.word, "red")
-        shown.add_row(f"[{style}]{_WORDS.get(row.word, row.word)}[/]", str(row.count), row.hosts, row.cause)
+        shown.add_row(Text(_WORDS.get(row.word, row.word), style), str(row.count), row.hosts, row.cause)
     console().print(shown)
     rollout.keep_record(run.request, outcomes)
     if report:
@@ -86,10 +86,10 @@ def _finish(run: Run, title: str, outcomes: Outcomes, report: str | None, *, goo
 def _show_differences(outcomes: Outcomes, run: Run) -> None:
     out = console()
     for difference in outcomes.differences(run.site.bundle):
-        out.print(f"{difference.action} {difference.path} on {difference.hosts}", style="bold", markup=False)
+        out.print(f"{difference.action} {difference.path} on {difference.hosts}", style="bold")
         for line in difference.lines:
             style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
-            out.print(line, style=style, markup=False, soft_wrap=True)
+            out.print(line, style=style, soft_wrap=True)
 
 
 @task(
@@ -117,9 +117,14 @@ def deploy(  # noqa: PLR0913, PLR0917 - the flags an admin has
 ) -> None:
     """Bring the hosts of an inventory to the present version; what is right already is left alone."""
     request = _request(inventory, limit, fanout, timeout)
+    first = number(canary) or 0
+    if enable and as_user:
+        raise UsageError("--enable changes slurm.conf, which is root's; leave --as-user out")
     from hpcproxy import rollout  # noqa: PLC0415
 
     run = rollout.start(request, as_user=as_user)
+    if enable:
+        rollout.check_enable(run)
     if dry_run or diff:
         seen = _with_progress(run, "look", lambda hear: rollout.look(run, hear, want_content=diff))
         if diff:
@@ -127,10 +132,7 @@ def deploy(  # noqa: PLR0913, PLR0917 - the flags an admin has
         if dry_run:
             _finish(run, "deploy --dry-run", seen, report, good=not seen.failed)
             return
-    first = number(canary) or 0
     outcomes = _with_progress(run, "deploy", lambda hear: rollout.roll_out(run, hear, canary=first))
-    if enable and as_user:
-        raise UsageError("--enable changes slurm.conf, which is root's; leave --as-user out")
     if enable and outcomes.good:
         outcomes = outcomes.merged(rollout.enable(run))
     elif outcomes.good and not outcomes.as_wanted and not as_user:
