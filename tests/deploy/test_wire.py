@@ -18,6 +18,7 @@ from hpcproxy import deploy, wire
 from hpcproxy.plan import Artifact
 from hpcproxy.render import Bundle, File
 from tests import modest
+from tests.deploy.cases import script_of
 from tests.snapshot import tree
 from tests.sshd import make_key
 
@@ -107,10 +108,17 @@ def test_an_archive_that_is_cut_short_changes_nothing(host: Host) -> None:
 def test_a_wrong_byte_in_the_archive_changes_nothing(host: Host) -> None:
     bundle = host.bundle(a_hook="1")
     other = Bundle(tuple(replace(file, content=b"evil") for file in bundle.files))
-    script = wire.message(bundle, "look", TOKEN).replace(b"action=look", b"action=apply")
-    answer = host.talk(script + wire.archive(other.files))
+    script = script_of(wire.message(bundle, "look", TOKEN)).replace(b"action=look", b"action=apply")
+    answer = host.talk(wire.framed(script, wire.archive(other.files)))
     assert (answer.word, answer.text) == ("failed", "the archive did not arrive whole")
     assert not (host.root / "etc/a.d/a_hook").exists()
+
+
+def test_what_follows_the_script_is_never_read_as_shell(host: Host) -> None:
+    """Whatever the script does: here it ends at once, without a word, and without reading on."""
+    message = wire.framed(b"return 0\n", b"printf 'hpcproxy-token done changed\\n'\n")
+    with pytest.raises(wire.NoAnswerError):
+        host.talk(message)
 
 
 def test_somebody_elses_file_is_kept_unless_it_is_the_same(host: Host) -> None:
