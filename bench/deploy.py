@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import socket
 import statistics
 import struct
@@ -34,6 +35,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NETWORK = "10.99"
 PORT = 22
+LIMIT_S = 300
 OURS, LOOP = "hpcproxy", "loop over ssh"
 FIRST, AGAIN = "first", "again"
 
@@ -60,6 +62,8 @@ def main() -> None:
         # Everything in namespaces of this process: nothing of the bench outlives it, and nothing is seen outside. What
         # comes from PyPI is fetched before, for there is no network inside.
         with tempfile.TemporaryDirectory() as name:
+            # As an installed package is; this machine's environment may forbid Python to keep what it compiles.
+            subprocess.run([sys.executable, "-m", "compileall", "-q", "hpcproxy"], cwd=ROOT, check=True)
             others = _install_others(Path(name)) if options.others else ""
             words = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable]
             environ = {**os.environ, "BENCH_OTHERS": others}
@@ -181,15 +185,26 @@ places = [(str(file.artifact.path), f"{file.artifact.mode:04o}") for file in fil
 
 
 def _run(argv: Sequence[str], environ: dict[str, str] | None = None) -> Run:
-    """Run a tool to its end."""
+    """Run a tool to its end; one that hangs is ended, and what each of a Python program's threads did is shown."""
+    environ = {**(environ or os.environ), "PYTHONFAULTHANDLER": "1"}
     began = time.monotonic()
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environ, cwd=ROOT)
-    said = process.stdout.read() if process.stdout else b""
-    _, status, usage = os.wait4(process.pid, 0)
+    process = subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environ, cwd=ROOT, start_new_session=True
+    )
+    limits = [threading.Timer(LIMIT_S, os.killpg, (process.pid, signal.SIGABRT))]
+    limits += [threading.Timer(LIMIT_S + 5, os.killpg, (process.pid, signal.SIGKILL))]
+    for limit in limits:
+        limit.start()
+    try:
+        said = process.stdout.read() if process.stdout else b""
+        _, status, usage = os.wait4(process.pid, 0)
+    finally:
+        for limit in limits:
+            limit.cancel()
     process.returncode = os.waitstatus_to_exitcode(status)
     wall_s = time.monotonic() - began
     if status:
-        raise SystemExit(f"{argv[:5]} failed: {said.decode(errors='replace')[-1000:]}")
+        raise SystemExit(f"{argv[:5]} failed after {wall_s:.0f} s: {said.decode(errors='replace')[-8000:]}")
     return Run(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
@@ -362,11 +377,13 @@ def _round_trips(host: str, argv: list[str]) -> int:
 
     thread = threading.Thread(target=listen)
     thread.start()
-    _run(argv)
-    time.sleep(0.3)
-    ended.set()
-    thread.join()
-    sniffer.close()
+    try:
+        _run(argv)
+        time.sleep(0.3)
+    finally:  # else a run that fails would leave a bench that never ends
+        ended.set()
+        thread.join()
+        sniffer.close()
     return sum(1 for before, after in zip(turns, turns[1:]) if before and not after)
 
 
