@@ -28,7 +28,7 @@ def say(text: str) -> None:
 
 def console() -> Console:
     """Return the console for tables and stories on stdout; what hosts and programs said is shown, brackets and all."""
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
+    return Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
 
 
 def table(*columns: str) -> Table:

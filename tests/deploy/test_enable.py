@@ -55,9 +55,9 @@ def test_enable_without_a_controller_is_said_before_any_connection(tmp_path: Pat
         rollout.check_enable(run)
 
 
-@pytest.mark.parametrize("said", ["[/]", "[/x] gone", "[root@c1 ~]# ", "[bold]"])
+@pytest.mark.parametrize("said", ["[/]", "[/x] gone", "[root@c1 ~]# ", "[bold]", ":warning: full"])
 def test_what_a_host_said_is_shown_as_it_is(said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Brackets are no markup: a prompt would vanish, and a closing tag would end the program after its work."""
+    """Brackets and colons are no markup: a prompt would vanish, a closing tag end the program after its work."""
     shown = table("outcome", "cause")
     shown.add_row("failed", said)
     console().print(shown)
