@@ -12,7 +12,6 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from hpcproxy.errors import UsageError
@@ -53,16 +52,25 @@ def _request(inventory: str | None, limit: str | None, fanout: Any, timeout: Any
 
 def _with_progress(run: Run, title: str, body: Callable[[Callable[[HostOutcome], None]], Outcomes]) -> Outcomes:
     """Run `body` under a live display on stderr that counts hosts; a failure is said when it happens."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     screen = Console(stderr=True)
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+
+    def tell(outcome: HostOutcome) -> None:
+        if outcome.word in ("failed", "unreached"):
+            # A style of `print` would be the bar's too.
+            screen.print(Text(f"{outcome.host}: {outcome.cause}", "red"), soft_wrap=True)
+
+    if not screen.is_terminal:
+        return body(tell)
+    # Here, not above: a report to a file or a pipe has no use for it.
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=screen, transient=True) as progress:
         bar = progress.add_task(title, total=len(run.site.hosts))
 
         def hear(outcome: HostOutcome) -> None:
             progress.advance(bar)
-            if outcome.word in ("failed", "unreached"):
-                # A style of `print` would be the bar's too.
-                progress.console.print(Text(f"{outcome.host}: {outcome.cause}", "red"), soft_wrap=True)
+            tell(outcome)
 
         return body(hear)
 
