@@ -62,15 +62,18 @@ write_manifest() {
 # Set by_path[PATH] to "DIGEST MODE OWNER" as "$@" are now; a path that is no regular file is "other", one that is not
 # there has no entry.
 look_at() {
-    local kind owner path digest regular=()
+    local kind owner path digest present=() regular=()
     by_path=()
-    (($#)) || return 0
+    for path; do
+        if [[ -e $path || -L $path ]]; then present+=("$path"); fi
+    done
+    ((${#present[@]})) || return 0
     while read -r kind owner path; do
         by_path[$path]=other
         ((0x$kind >> 12 == 8)) || continue # S_IFREG, inode(7)
         regular+=("$path")
         printf -v "by_path[$path]" '%04o %s' "$((0x$kind & 07777))" "$owner"
-    done < <(stat -c '%f %U %n' -- "$@" 2>/dev/null)
+    done < <(stat -c '%f %U %n' -- "${present[@]}" 2>/dev/null)
     ((${#regular[@]})) || return 0
     while read -r digest path; do by_path[$path]="$digest ${by_path[$path]}"; done < <(sha256sum -- "${regular[@]}")
 }
