@@ -221,7 +221,9 @@ def _be_frugal() -> None:
     gc.freeze()
     # glibc gives every thread a heap of its own, and none ever shrinks. Elsewhere there is no such call.
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_ARENA_MAX, 1)
+        libc.malloc_trim(0)  # what loading and rendering have freed
 
 
 def _completed(futures: Mapping[Future[Reply], str]) -> Iterator[Future[Reply]]:
