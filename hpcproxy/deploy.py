@@ -36,6 +36,7 @@ _MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac
 _COLLECT_EVERY = 16  # connections
 _SSH_PORT = 22
 _TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # tcp(7); Linux alone has it, and forgets it soon
+_TCP_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
 _M_ARENA_MAX = -8  # mallopt(3)
 
 
@@ -160,6 +161,8 @@ class Fleet:
         made = socket.create_connection((connection.host, connection.port), timeout=self.login.timeout_s)
         sock = _Prompt(fileno=made.detach())
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if _TCP_USER_TIMEOUT is not None:  # Paramiko would go on sending for ever to a host that has ceased to read
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, int(self.login.timeout_s * 1000))
         connection.connect_kwargs["sock"] = sock
 
     def _connection(self, host: str, gateway: fabric.Connection | None) -> fabric.Connection:

@@ -8,6 +8,7 @@ import subprocess
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import paramiko
 import pytest
@@ -235,18 +236,30 @@ class _Deaf(paramiko.ServerInterface):
         return False
 
 
-def test_a_host_that_falls_silent_after_the_login_is_given_up(tmp_path: Path) -> None:
-    """Paramiko itself would wait for the answer to `exec` without an end."""
+@pytest.mark.parametrize(("size_bytes", "trouble"), [(10, "does not answer within 1 s"), (1_900_000, "hung up")])
+def test_a_host_that_falls_silent_after_the_login_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size_bytes: int, trouble: str
+) -> None:
+    """With what it was sent in its buffers, or while more is sent than they hold: Paramiko would try for ever."""
+    connect = socket.create_connection
+
+    def connect_with_little_room(*arguments: Any, **named: Any) -> socket.socket:
+        made = connect(*arguments, **named)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return made
+
+    monkeypatch.setattr(socket, "create_connection", connect_with_little_room)
     identity = make_key(tmp_path / "id")
     host_key = paramiko.Ed25519Key.from_private_key_file(str(make_key(tmp_path / "host_key")))
     ended = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         port = listener.getsockname()[1]
         (tmp_path / "known_hosts").write_text(f"[127.0.0.1]:{port} ssh-ed25519 {host_key.get_base64()}\n")
         fleet = deploy.Fleet(deploy.Login("root", port, identity, None, tmp_path / "known_hosts", 1))
         replies: list[deploy.Reply] = []
         asking = threading.Thread(
-            target=lambda: replies.extend(fleet.ask({"127.0.0.1": b"exit\n"}, TOKEN, 1, lambda _reply: None))
+            target=lambda: replies.extend(fleet.ask({"127.0.0.1": bytes(size_bytes)}, TOKEN, 1, lambda _reply: None))
         )
         asking.start()
         transport = paramiko.Transport(listener.accept()[0])
@@ -254,7 +267,7 @@ def test_a_host_that_falls_silent_after_the_login_is_given_up(tmp_path: Path) ->
         try:
             transport.start_server(server=_Deaf(ended), event=threading.Event())
             asking.join(timeout=30)
-            assert [reply.trouble for reply in replies] == ["does not answer within 1 s"]
+            assert [reply.trouble for reply in replies] == [trouble]
         finally:
             ended.set()
             transport.close()
