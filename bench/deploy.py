@@ -291,6 +291,7 @@ class Bench:
                 **os.environ,
                 "PATH": f"{tools}/bin:{os.environ['PATH']}",
                 "ANSIBLE_CONFIG": f"{self.work}/ansible.cfg",
+                "ANSIBLE_HOME": f"{self.work}/ansible",
             }
             try:
                 for which in (FIRST, AGAIN):
