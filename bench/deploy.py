@@ -191,8 +191,8 @@ def _run(argv: Sequence[str], environ: dict[str, str] | None = None) -> Run:
     process = subprocess.Popen(
         argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environ, cwd=ROOT, start_new_session=True
     )
-    limits = [threading.Timer(LIMIT_S, os.killpg, (process.pid, signal.SIGABRT))]
-    limits += [threading.Timer(LIMIT_S + 5, os.killpg, (process.pid, signal.SIGKILL))]
+    ends = {LIMIT_S: signal.SIGABRT, LIMIT_S + 5: signal.SIGKILL}
+    limits = [threading.Timer(after_s, os.killpg, (process.pid, number)) for after_s, number in ends.items()]
     for limit in limits:
         limit.start()
     try:
@@ -274,8 +274,7 @@ class Bench:
     def run_others(self, tools: Path) -> None:
         """Print what clush, pyinfra and Ansible take for the same files, once each.
 
-        The directories are there already: each session mounts a host's files anew, and an sftp session that began
-        before another one made a directory does not see it.
+        The directories are there already: an sftp session has a mount of its own and sees none that is made later.
         """
         places = json.loads((self.work / "files.json").read_text())
         for name, argv in {
@@ -287,12 +286,8 @@ class Bench:
             for host in self.hosts:
                 for path, _ in places:
                     (self.work / "hosts" / host / "up" / path.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
-            environ = {
-                **os.environ,
-                "PATH": f"{tools}/bin:{os.environ['PATH']}",
-                "ANSIBLE_CONFIG": f"{self.work}/ansible.cfg",
-                "ANSIBLE_HOME": f"{self.work}/ansible",
-            }
+            places_of = {"ANSIBLE_CONFIG": f"{self.work}/ansible.cfg", "ANSIBLE_HOME": f"{self.work}/ansible"}
+            environ = {**os.environ, **places_of, "PATH": f"{tools}/bin:{os.environ['PATH']}"}
             try:
                 for which in (FIRST, AGAIN):
                     _show(f"{name}, {which}", [_run(argv, environ)])
@@ -347,8 +342,8 @@ class Bench:
 
 
 def _show(name: str, found: list[Run]) -> None:
-    values = (statistics.median(getattr(run, field) for run in found) for field in ("wall_s", "cpu_s", "peak_mb"))
-    wall, cpu, peak = values
+    fields = ("wall_s", "cpu_s", "peak_mb")
+    wall, cpu, peak = (statistics.median(getattr(run, field) for run in found) for field in fields)
     print(f"{name:26} {wall:8.2f} {cpu:8.2f} {peak:8.0f}", flush=True)
 
 
