@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import socket
 import statistics
 import struct
@@ -34,6 +35,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NETWORK = "10.99"
 PORT = 22
+LIMIT_S = 300
 OURS, LOOP = "hpcproxy", "loop over ssh"
 FIRST, AGAIN = "first", "again"
 
@@ -60,6 +62,8 @@ def main() -> None:
         # Everything in namespaces of this process: nothing of the bench outlives it, and nothing is seen outside. What
         # comes from PyPI is fetched before, for there is no network inside.
         with tempfile.TemporaryDirectory() as name:
+            # As an installed package is; this machine's environment may forbid Python to keep what it compiles.
+            subprocess.run([sys.executable, "-m", "compileall", "-q", "hpcproxy"], cwd=ROOT, check=True)
             others = _install_others(Path(name)) if options.others else ""
             words = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable]
             environ = {**os.environ, "BENCH_OTHERS": others}
@@ -181,15 +185,26 @@ places = [(str(file.artifact.path), f"{file.artifact.mode:04o}") for file in fil
 
 
 def _run(argv: Sequence[str], environ: dict[str, str] | None = None) -> Run:
-    """Run a tool to its end."""
+    """Run a tool to its end; one that hangs is ended, and what each of a Python program's threads did is shown."""
+    environ = {**(environ or os.environ), "PYTHONFAULTHANDLER": "1"}
     began = time.monotonic()
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environ, cwd=ROOT)
-    said = process.stdout.read() if process.stdout else b""
-    _, status, usage = os.wait4(process.pid, 0)
+    process = subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environ, cwd=ROOT, start_new_session=True
+    )
+    ends = {LIMIT_S: signal.SIGABRT, LIMIT_S + 5: signal.SIGKILL}
+    limits = [threading.Timer(after_s, os.killpg, (process.pid, number)) for after_s, number in ends.items()]
+    for limit in limits:
+        limit.start()
+    try:
+        said = process.stdout.read() if process.stdout else b""
+        _, status, usage = os.wait4(process.pid, 0)
+    finally:
+        for limit in limits:
+            limit.cancel()
     process.returncode = os.waitstatus_to_exitcode(status)
     wall_s = time.monotonic() - began
     if status:
-        raise SystemExit(f"{argv[:5]} failed: {said.decode(errors='replace')[-1000:]}")
+        raise SystemExit(f"{argv[:5]} failed after {wall_s:.0f} s: {said.decode(errors='replace')[-8000:]}")
     return Run(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
@@ -257,7 +272,10 @@ class Bench:
     # ---- what admins use today
 
     def run_others(self, tools: Path) -> None:
-        """Print what clush, pyinfra and Ansible take for the same files, once each."""
+        """Print what clush, pyinfra and Ansible take for the same files, once each.
+
+        The directories are there already: an sftp session has a mount of its own and sees none that is made later.
+        """
         places = json.loads((self.work / "files.json").read_text())
         for name, argv in {
             "clush --copy": self._clush(tools, places),
@@ -265,13 +283,16 @@ class Bench:
             "Ansible, pipelining": self._ansible(tools, places),
         }.items():
             self.reset()
-            environ = {
-                **os.environ,
-                "PATH": f"{tools}/bin:{os.environ['PATH']}",
-                "ANSIBLE_CONFIG": f"{self.work}/ansible.cfg",
-            }
-            for which in (FIRST, AGAIN):
-                _show(f"{name}, {which}", [_run(argv, environ)])
+            for host in self.hosts:
+                for path, _ in places:
+                    (self.work / "hosts" / host / "up" / path.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+            places_of = {"ANSIBLE_CONFIG": f"{self.work}/ansible.cfg", "ANSIBLE_HOME": f"{self.work}/ansible"}
+            environ = {**os.environ, **places_of, "PATH": f"{tools}/bin:{os.environ['PATH']}"}
+            try:
+                for which in (FIRST, AGAIN):
+                    _show(f"{name}, {which}", [_run(argv, environ)])
+            except SystemExit as error:  # the others' figures are wanted all the same
+                print(f"{name}: {error}", flush=True)
 
     def _ssh_options(self) -> str:
         known = f"-o UserKnownHostsFile={self.work}/known_hosts -o StrictHostKeyChecking=yes"
@@ -321,8 +342,8 @@ class Bench:
 
 
 def _show(name: str, found: list[Run]) -> None:
-    values = (statistics.median(getattr(run, field) for run in found) for field in ("wall_s", "cpu_s", "peak_mb"))
-    wall, cpu, peak = values
+    fields = ("wall_s", "cpu_s", "peak_mb")
+    wall, cpu, peak = (statistics.median(getattr(run, field) for run in found) for field in fields)
     print(f"{name:26} {wall:8.2f} {cpu:8.2f} {peak:8.0f}", flush=True)
 
 
@@ -362,11 +383,13 @@ def _round_trips(host: str, argv: list[str]) -> int:
 
     thread = threading.Thread(target=listen)
     thread.start()
-    _run(argv)
-    time.sleep(0.3)
-    ended.set()
-    thread.join()
-    sniffer.close()
+    try:
+        _run(argv)
+        time.sleep(0.3)
+    finally:  # else a run that fails would leave a bench that never ends
+        ended.set()
+        thread.join()
+        sniffer.close()
     return sum(1 for before, after in zip(turns, turns[1:]) if before and not after)
 
 

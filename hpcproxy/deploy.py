@@ -21,6 +21,7 @@ from typing import Any
 
 import fabric
 import paramiko
+from paramiko.common import cMSG_CHANNEL_REQUEST
 
 from hpcproxy import wire
 from hpcproxy.config import Jump
@@ -34,6 +35,8 @@ _KEX = ("curve25519-sha256@libssh.org", "ecdh-sha2-nistp256", "ecdh-sha2-nistp38
 _MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512")
 _COLLECT_EVERY = 16  # connections
 _SSH_PORT = 22
+_TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # tcp(7); Linux alone has it, and forgets it soon
+_TCP_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
 _M_ARENA_MAX = -8  # mallopt(3)
 
 
@@ -66,17 +69,20 @@ class NoGatewayError(HpcproxyError):
     """The gateway before the hosts cannot be used."""
 
 
-class _Patience(threading.Event):
-    """An event that is waited for so long at most; Paramiko would wait for the answer to `exec` without an end."""
+class _Prompt(socket.socket):
+    """A connection that says at once what has arrived.
 
-    def __init__(self, timeout_s: float) -> None:
-        super().__init__()
-        self._timeout_s = timeout_s
+    sshd leaves Nagle's algorithm on until a command runs: of two small packets in a row it keeps the second one back
+    until the first is acknowledged, which the kernel here would do after 40 ms.
+    """
 
-    def wait(self, timeout: float | None = None) -> bool:
-        if not super().wait(self._timeout_s if timeout is None else timeout):
-            raise TimeoutError
-        return True
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """As a socket does."""
+        data = super().recv(size, flags)
+        if _TCP_QUICKACK is not None:
+            with contextlib.suppress(OSError):  # it may have been closed meanwhile
+                self.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
+        return data
 
 
 class Fleet:
@@ -90,7 +96,7 @@ class Fleet:
         # The inventory says all there is to say; an admin's ~/.ssh/config could say something else on each machine. One
         # for all: making one costs more than a handshake.
         self._config = fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig())
-        self._keys = _read_known_hosts(login.known_hosts)
+        self._known = _KnownHosts(login.known_hosts)
         self._kwargs = _connect_kwargs(login)
         self._making = threading.Lock()
         self._way: fabric.Connection | Exception | None = None  # the gateway, open; or why it is not
@@ -130,22 +136,33 @@ class Fleet:
             connection.client.close()  # Fabric's own close leaves alone what failed before the login's end
 
     def _talk(self, connection: fabric.Connection, message: bytes) -> tuple[bytes, bytes]:
-        if connection.gateway is None:
-            self._dial(connection)
-        connection.open()
+        self._open(connection)
         channel = connection.transport.open_session(timeout=self.login.timeout_s)
         try:
             channel.settimeout(self.login.timeout_s)
-            channel.event = _Patience(self.login.timeout_s)
-            channel.exec_command(wire.COMMAND)
+            _execute(channel, wire.COMMAND)
             return _converse(channel, message)
         finally:
             channel.close()
 
+    def _open(self, connection: fabric.Connection) -> None:
+        if connection.gateway is None:
+            self._dial(connection)
+        try:
+            connection.open()
+        except (OSError, EOFError, paramiko.SSHException):
+            raise
+        except Exception as error:
+            # Bytes that are no ssh make Paramiko raise whatever its parser met: one host's trouble, and no other's.
+            raise paramiko.SSHException(f"what came is none, {type(error).__name__}: {error}") from error
+
     def _dial(self, connection: fabric.Connection) -> None:
         # Paramiko leaves Nagle's algorithm on, which costs 40 ms at several steps of every login.
-        sock = socket.create_connection((connection.host, connection.port), timeout=self.login.timeout_s)
+        made = socket.create_connection((connection.host, connection.port), timeout=self.login.timeout_s)
+        sock = _Prompt(fileno=made.detach())
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if _TCP_USER_TIMEOUT is not None:  # Paramiko would go on sending for ever to a host that has ceased to read
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, int(self.login.timeout_s * 1000))
         connection.connect_kwargs["sock"] = sock
 
     def _connection(self, host: str, gateway: fabric.Connection | None) -> fabric.Connection:
@@ -188,8 +205,7 @@ class Fleet:
         )
         self._guard(connection)
         try:
-            self._dial(connection)
-            connection.open()
+            self._open(connection)
         except (OSError, EOFError, paramiko.SSHException) as error:
             connection.client.close()
             return error
@@ -198,7 +214,8 @@ class Fleet:
     def _guard(self, connection: fabric.Connection) -> None:
         """Fabric alone would take any host key; here only those in our file count."""
         connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        connection.client._host_keys = self._keys  # noqa: SLF001 - one parsed table for all, instead of a copy for each
+        name = connection.host if connection.port == _SSH_PORT else f"[{connection.host}]:{connection.port}"
+        connection.client._host_keys = self._known.of(name)  # noqa: SLF001 - else each would read the file
 
 
 def _be_frugal() -> None:
@@ -207,7 +224,9 @@ def _be_frugal() -> None:
     gc.freeze()
     # glibc gives every thread a heap of its own, and none ever shrinks. Elsewhere there is no such call.
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_ARENA_MAX, 1)
+        libc.malloc_trim(0)  # what loading and rendering have freed
 
 
 def _completed(futures: Mapping[Future[Reply], str]) -> Iterator[Future[Reply]]:
@@ -226,7 +245,14 @@ def _transport(sock: socket.socket, disabled_algorithms: Mapping[str, Any] | Non
     options.ciphers = _known(_CIPHERS, options.ciphers)
     options.kex = _known(_KEX, options.kex)
     options.digests = _known(_MACS, options.digests)
+    # Its timer is a thread for each connection, and of one that fails it keeps the program from ending for 15 s. The
+    # connect_timeout bounds the handshake too.
+    transport.packetizer.start_handshake = _no_timer
     return transport
+
+
+def _no_timer(_timeout_s: float) -> None:
+    return None
 
 
 def _known(wanted: tuple[str, ...], offered: tuple[str, ...]) -> tuple[str, ...]:
@@ -247,11 +273,39 @@ def _connect_kwargs(login: Login) -> dict[str, Any]:
     return {**bounds, "pkey": key, "allow_agent": False, "look_for_keys": False}
 
 
-def _read_known_hosts(path: Path) -> paramiko.HostKeys:
-    try:
-        return paramiko.HostKeys(str(path))
-    except OSError as error:
-        raise FileError(path, f"cannot be read: {error.strerror}", "make it with: hpcproxy trust") from None
+class _KnownHosts:
+    """A known_hosts file, read once; Paramiko goes through all of its lines for every connection."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            entries = paramiko.HostKeys(str(path))._entries  # noqa: SLF001 - its mapping goes through them all, for each name
+        except OSError as error:
+            raise FileError(path, f"cannot be read: {error.strerror}", "make it with: hpcproxy trust") from None
+        self._by_name: dict[str, list[Any]] = {}
+        self._hashed = [entry for entry in entries if any(name.startswith("|1|") for name in entry.hostnames)]
+        for entry in entries:
+            for name in entry.hostnames:
+                self._by_name.setdefault(name, []).append(entry)
+
+    def of(self, name: str) -> paramiko.HostKeys:
+        """Return the lines of one host, named as in the file; a hashed name may be anybody's."""
+        keys = paramiko.HostKeys()
+        keys._entries = [*self._by_name.get(name, ()), *self._hashed]  # noqa: SLF001 - as above
+        return keys
+
+
+def _execute(channel: paramiko.Channel, command: str) -> None:
+    """Have `command` run without waiting for the word that it does: a round trip less, and no wait without an end.
+
+    RFC 4254, 6.5. Where it is refused nothing is ever answered, which the channel's timeout ends.
+    """
+    request = paramiko.Message()
+    request.add_byte(cMSG_CHANNEL_REQUEST)
+    request.add_int(channel.remote_chanid)
+    request.add_string("exec")
+    request.add_boolean(False)
+    request.add_string(command)
+    channel.transport._send_user_message(request)  # noqa: SLF001 - what Channel.exec_command does, and then waits
 
 
 def _converse(channel: paramiko.Channel, message: bytes) -> tuple[bytes, bytes]:

@@ -12,7 +12,6 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from hpcproxy.errors import UsageError
@@ -53,16 +52,25 @@ def _request(inventory: str | None, limit: str | None, fanout: Any, timeout: Any
 
 def _with_progress(run: Run, title: str, body: Callable[[Callable[[HostOutcome], None]], Outcomes]) -> Outcomes:
     """Run `body` under a live display on stderr that counts hosts; a failure is said when it happens."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     screen = Console(stderr=True)
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+
+    def tell(outcome: HostOutcome) -> None:
+        if outcome.word in ("failed", "unreached"):
+            # A style of `print` would be the bar's too.
+            screen.print(Text(f"{outcome.host}: {outcome.cause}", "red"), soft_wrap=True)
+
+    if not screen.is_terminal:
+        return body(tell)
+    # Here, not above: a report to a file or a pipe has no use for it.
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=screen, transient=True) as progress:
         bar = progress.add_task(title, total=len(run.site.hosts))
 
         def hear(outcome: HostOutcome) -> None:
             progress.advance(bar)
-            if outcome.word in ("failed", "unreached"):
-                # A style of `print` would be the bar's too.
-                progress.console.print(Text(f"{outcome.host}: {outcome.cause}", "red"), soft_wrap=True)
+            tell(outcome)
 
         return body(hear)
 
@@ -74,7 +82,7 @@ def _finish(run: Run, title: str, outcomes: Outcomes, report: str | None, *, goo
     shown = table("outcome", "hosts", "", "cause")
     for row in outcomes.rows():
         style = _COLOURS.get(row.word, "red")
-        shown.add_row(f"[{style}]{_WORDS.get(row.word, row.word)}[/]", str(row.count), row.hosts, row.cause)
+        shown.add_row(Text(_WORDS.get(row.word, row.word), style), str(row.count), row.hosts, row.cause)
     console().print(shown)
     rollout.keep_record(run.request, outcomes)
     if report:
@@ -86,10 +94,10 @@ def _finish(run: Run, title: str, outcomes: Outcomes, report: str | None, *, goo
 def _show_differences(outcomes: Outcomes, run: Run) -> None:
     out = console()
     for difference in outcomes.differences(run.site.bundle):
-        out.print(f"{difference.action} {difference.path} on {difference.hosts}", style="bold", markup=False)
+        out.print(f"{difference.action} {difference.path} on {difference.hosts}", style="bold")
         for line in difference.lines:
             style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
-            out.print(line, style=style, markup=False, soft_wrap=True)
+            out.print(line, style=style, soft_wrap=True)
 
 
 @task(
@@ -117,9 +125,14 @@ def deploy(  # noqa: PLR0913, PLR0917 - the flags an admin has
 ) -> None:
     """Bring the hosts of an inventory to the present version; what is right already is left alone."""
     request = _request(inventory, limit, fanout, timeout)
+    first = number(canary) or 0
+    if enable and as_user:
+        raise UsageError("--enable changes slurm.conf, which is root's; leave --as-user out")
     from hpcproxy import rollout  # noqa: PLC0415
 
     run = rollout.start(request, as_user=as_user)
+    if enable:
+        rollout.check_enable(run)
     if dry_run or diff:
         seen = _with_progress(run, "look", lambda hear: rollout.look(run, hear, want_content=diff))
         if diff:
@@ -127,10 +140,7 @@ def deploy(  # noqa: PLR0913, PLR0917 - the flags an admin has
         if dry_run:
             _finish(run, "deploy --dry-run", seen, report, good=not seen.failed)
             return
-    first = number(canary) or 0
     outcomes = _with_progress(run, "deploy", lambda hear: rollout.roll_out(run, hear, canary=first))
-    if enable and as_user:
-        raise UsageError("--enable changes slurm.conf, which is root's; leave --as-user out")
     if enable and outcomes.good:
         outcomes = outcomes.merged(rollout.enable(run))
     elif outcomes.good and not outcomes.as_wanted and not as_user:

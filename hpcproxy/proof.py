@@ -14,6 +14,7 @@ from hpcproxy.outcome import HostOutcome, Outcomes, judge
 from hpcproxy.plan import EPILOG, PROLOG, RUN, TASK_PROLOG, Artifact, Plan
 from hpcproxy.render import Bundle, render
 from hpcproxy.ssh import PROBE_TARGET
+from hpcproxy.wire import framed
 
 _SSHD_ITSELF = "127.0.0.1:22"
 
@@ -51,7 +52,7 @@ def key_message(inventory: Inventory, config: Config, values: Mapping[str, Any],
 
 
 def _script(name: str, template: str, values: Mapping[str, Any]) -> bytes:
-    return render(Plan((Artifact(name, template, Path(name), 0o700, ""),), values, {})).files[0].content
+    return framed(render(Plan((Artifact(name, template, Path(name), 0o700, ""),), values, {})).files[0].content)
 
 
 def ask(

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -51,9 +53,30 @@ def render(plan: Plan, templates: Path = TEMPLATES) -> Bundle:
     return Bundle(tuple(File(artifact, _render_one(environment, artifact, plan)) for artifact in plan.artifacts))
 
 
+class _Loader(jinja2.FileSystemLoader):
+    """`lib/` is static shell: it goes in as it stands, and is not looked through for what a template might have."""
+
+    def load(
+        self,
+        environment: jinja2.Environment,
+        name: str,
+        globals: MutableMapping[str, Any] | None = None,  # noqa: A002 - Jinja names it
+    ) -> jinja2.Template:
+        """Return the template `name`; raises TemplateNotFound."""
+        if not name.startswith("lib/"):
+            return super().load(environment, name, globals)
+        text, path, _ = self.get_source(environment, name)
+
+        def root(*_: object) -> Iterator[str]:
+            yield text
+
+        module = {"name": name, "__file__": path, "blocks": {}, "root": root, "debug_info": ""}
+        return environment.template_class.from_module_dict(environment, module, globals or {})
+
+
 def _environment(templates: Path) -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(templates),
+        loader=_Loader(templates),
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
         trim_blocks=True,

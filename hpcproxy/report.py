@@ -27,8 +27,8 @@ def say(text: str) -> None:
 
 
 def console() -> Console:
-    """Return the console for tables and stories on stdout."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
+    """Return the console for tables and stories on stdout; what hosts and programs said is shown, brackets and all."""
+    return Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
 
 
 def table(*columns: str) -> Table:

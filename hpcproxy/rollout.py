@@ -296,8 +296,14 @@ def switch_of(run: Run) -> Switch:
     return Switch(run.fleet, run.site.inventory, run.token, run.request.fanout)
 
 
+def check_enable(run: Run) -> None:
+    """Raise UsageError, before anything is done, if the inventory does not say what `enable` needs."""
+    if not run.site.inventory.controllers:
+        raise UsageError("--enable changes slurm.conf on the controller too: name it with `controllers:`")
+
+
 def enable(run: Run) -> Outcomes:
-    """Put our include line into slurm.conf on all hosts that have one, and let Slurm read it; raises UsageError."""
+    """Put our include line into slurm.conf on all hosts that have one, and let Slurm read it."""
     return switch_of(run).on(run.site.hosts)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from hpcproxy import slurmconf, wire
 from hpcproxy.deploy import Fleet, Reply
-from hpcproxy.errors import BlockError, UsageError
+from hpcproxy.errors import BlockError
 from hpcproxy.inventory import Inventory, expand
 from hpcproxy.outcome import HostOutcome, Outcomes, judge
 
@@ -45,15 +45,16 @@ class Switch:
         return dict(slurmconf.parse(reply.answer.contents.get(_OUTPUT, b"").decode(errors="replace")))
 
     def on(self, hosts: Sequence[str]) -> Outcomes:
-        """Every host that has a slurm.conf includes our lines, and the daemons have read them; raises UsageError."""
-        if not self.controllers:
-            raise UsageError("--enable changes slurm.conf on the controller too: name it with `controllers:`")
+        """Every host that has a slurm.conf includes our lines, and the daemons have read them.
+
+        What stands in the way is the failure of the first controller: what became of the hosts before is told too.
+        """
         running = self.running(self.controllers[0])
         if running is None:
-            raise UsageError(f"{self.controllers[0]} does not answer `scontrol show config`; nothing was enabled")
+            return self._not_enabled("it does not answer `scontrol show config`")
         obstacles = slurmconf.in_the_way(running, self.inventory)
         if obstacles:
-            raise UsageError("nothing was enabled: " + "; ".join(obstacles))
+            return self._not_enabled("; ".join(obstacles))
 
         def included(conf: bytes, before: bytes | None) -> bytes:
             own = slurmconf.disable(conf, self.inventory)
@@ -61,6 +62,9 @@ class Switch:
 
         # What is included must be there before it is.
         return self._change(hosts, lambda text: slurmconf.enable(text, self.inventory), included, reverse=True)
+
+    def _not_enabled(self, cause: str) -> Outcomes:
+        return Outcomes((HostOutcome(self.controllers[0], "failed", f"nothing was enabled: {cause}"),))
 
     def off(self, hosts: Sequence[str]) -> Outcomes:
         """No slurm.conf includes our lines, and the daemons know."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-import ssl
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -76,6 +75,7 @@ class Answer:
 def fetch_address(proxy_url: str, check_url: str, timeout_s: float) -> Answer:
     """Return the address that `check_url` sees when asked through `proxy_url`; raises WayOutError naming the layer."""
     import http.client  # noqa: PLC0415 - as in `connect`
+    import ssl  # noqa: PLC0415
 
     target = urlsplit(check_url)
     host, tls = target.hostname or "", target.scheme == "https"

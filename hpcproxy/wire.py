@@ -25,6 +25,8 @@ ACTIONS = ("look", "apply", "rollback", "remove")
 
 # Does not depend on the login shell's language, and reads nobody's rc file; the shell in between may, and may print.
 COMMAND = "exec /bin/bash -p -s"
+# Before 4.0 bash sources nothing from a pipe, and says nothing either.
+_OLD_BASH = b"((BASH_VERSINFO[0] > 3)) || echo bash $BASH_VERSION is too old, 4.2 is needed >&2; "
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,16 @@ def message(
     }
     artifact = Artifact("receive.sh", "deploy/receive.sh.j2", Path("receive.sh"), 0o700, "")
     script = render(Plan((artifact,), values, {})).files[0].content
-    return script + (archive(files) if action == "apply" else b"")
+    return framed(script, archive(files) if action == "apply" else b"")
+
+
+def framed(script: bytes, archive: bytes = b"") -> bytes:
+    """Return what `COMMAND` reads on stdin: a line that takes the script as a whole, the script, the archive.
+
+    From a pipe bash reads its own commands byte by byte, a system call for each; `head` takes as many as it is told,
+    and no more. Nothing that follows the first line is ever read as shell, whatever becomes of the script.
+    """
+    return b"%s. <(head -c %d); exit\n%s%s" % (_OLD_BASH, len(script), script, archive)
 
 
 @dataclass(frozen=True)
@@ -96,7 +107,7 @@ class Edit:
 
 def reading(paths: Sequence[str], token: str, command: Sequence[str] = ()) -> bytes:
     """Return the message that asks for the bytes of `paths` and the output of `command`, which reads only."""
-    return _edit_script(token, paths, ["look"] * len(paths), ["look"] * len(paths), command)
+    return framed(_edit_script(token, paths, ["look"] * len(paths), ["look"] * len(paths), command))
 
 
 def editing(edits: Sequence[Edit], token: str, command: Sequence[str] = ()) -> bytes:
@@ -111,7 +122,7 @@ def editing(edits: Sequence[Edit], token: str, command: Sequence[str] = ()) -> b
             info = tarfile.TarInfo(str(number))
             info.size, info.mode = len(edit.after or b""), 0o600
             tar.addfile(info, io.BytesIO(edit.after or b""))
-    return script + gzip.compress(buffer.getvalue(), mtime=0)
+    return framed(script, gzip.compress(buffer.getvalue(), mtime=0))
 
 
 def _edit_script(

@@ -57,7 +57,7 @@ ONLY_IN = {
     "jinja2": {"render"},
     "fabric": {"hostkey", "deploy"},
     "paramiko": {"hostkey", "deploy"},
-    "invoke": {"cli", "fleet", "rehearsal", "report"},
+    "invoke": {"__main__", "cli", "fleet", "rehearsal", "report"},
     "shlex": {"shell"},
     "rich": {"fleet", "report"},
     "ClusterShell": {"inventory", "rehearsal"},

@@ -134,7 +134,5 @@ main() {
     fi
 }
 
-{
-    (main)
-    exec cat >/dev/null
-}
+(main)
+exec cat >/dev/null

@@ -98,7 +98,5 @@ main() {
     finish "$word"
 }
 
-{
-    (main)
-    exec cat >/dev/null
-}
+(main)
+exec cat >/dev/null

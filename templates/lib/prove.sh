@@ -65,7 +65,5 @@ main() {
     fi
 }
 
-{
-    (main)
-    exec cat >/dev/null
-}
+(main)
+exec cat >/dev/null

@@ -2,7 +2,7 @@
 # Brings this host to a version of our files, looks at it, takes it back a version or removes us.
 #
 #   action    look, apply (an archive of DIRECTORY-NUMBER/NAME on stdin), rollback, remove
-#   $store    current/, previous/: manifest and tree of a version; owned: every path that was ever ours;
+#   $store    current/, previous/: manifest, tree and its sums of a version; owned: every path that was ever ours;
 #             made: directories that we made
 #
 # Answers on stdout, each line with the token, so that what a .bashrc prints is not taken for ours:
@@ -62,15 +62,18 @@ write_manifest() {
 # Set by_path[PATH] to "DIGEST MODE OWNER" as "$@" are now; a path that is no regular file is "other", one that is not
 # there has no entry.
 look_at() {
-    local kind owner path digest regular=()
+    local kind owner path digest present=() regular=()
     by_path=()
-    (($#)) || return 0
+    for path; do
+        if [[ -e $path || -L $path ]]; then present+=("$path"); fi
+    done
+    ((${#present[@]})) || return 0
     while read -r kind owner path; do
         by_path[$path]=other
         ((0x$kind >> 12 == 8)) || continue # S_IFREG, inode(7)
         regular+=("$path")
         printf -v "by_path[$path]" '%04o %s' "$((0x$kind & 07777))" "$owner"
-    done < <(stat -c '%f %U %n' -- "$@" 2>/dev/null)
+    done < <(stat -c '%f %U %n' -- "${present[@]}" 2>/dev/null)
     ((${#regular[@]})) || return 0
     while read -r digest path; do by_path[$path]="$digest ${by_path[$path]}"; done < <(sha256sum -- "${regular[@]}")
 }
@@ -223,24 +226,27 @@ unpack() {
     write_manifest >"$store/next/manifest" || fail "$store cannot be written"
 }
 
-# True if the files of the tree $1 have the digests of the manifest.
+# True if the files of $store/next/tree have the digests of the manifest. The list stays there: whoever wonders asks
+# sha256sum himself.
 check_tree() {
     local i number path
     for i in "${!paths[@]}"; do
         path=${paths[i]}
         for number in "${!directories[@]}"; do
             if [[ ${directories[number]} == "${path%/*}" ]]; then
-                printf '%s  %s\n' "${digests[i]}" "$1/$number/${path##*/}"
+                printf '%s  tree/%s/%s\n' "${digests[i]}" "$number" "${path##*/}"
                 break
             fi
         done
-    done | sha256sum --check --status -
+    done >"$store/next/sums" || fail "$store cannot be written"
+    cd "$store/next" && sha256sum --check --status sums
 }
 
 # The version in $store/next is in place; what was current is previous.
 become() {
     find_directories
-    check_tree "$store/next/tree" || fail 'the archive did not arrive whole'
+    check_tree || fail 'the archive did not arrive whole'
+    cd /
     stage "$store/next/tree"
     commit
     if [[ -d $store/current ]]; then
@@ -389,9 +395,6 @@ main() {
     fail "no action $action"
 }
 
-# One command, read as a whole, and a process of its own: whatever goes wrong in there, the archive that follows is never
-# read as shell.
-{
-    (main)
-    exec cat >/dev/null
-}
+# A process of its own: whatever goes wrong in there, what is still to come is read to its end, or ssh would fail at random.
+(main)
+exec cat >/dev/null

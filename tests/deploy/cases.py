@@ -22,6 +22,11 @@ def plan(**told: Any) -> Plan:
     return site_plan(found, config, "192.168.31.10 ssh-ed25519 AAAA\n", b"key" if found.mode == "service" else None)
 
 
+def script_of(message: bytes) -> bytes:
+    """Return the script of a message to a host without an archive: all but the line that has it read as a whole."""
+    return message.partition(b"\n")[2]
+
+
 def combinations() -> Iterator[Plan]:
     """Every combination of policy, mode and the settings that the scripts of a node take."""
     policies = ({}, {"comment": True}, {"partitions": ["gpu", "a-b.c"], "accounts": "phys"})

@@ -14,7 +14,7 @@ from hpcproxy import proof, wire
 from hpcproxy.inventory import Policy
 from hpcproxy.plan import EPILOG, PROLOG, TASK_PROLOG
 from hpcproxy.render import Bundle, render
-from tests.deploy.cases import plan
+from tests.deploy.cases import plan, script_of
 
 TOKEN = "hpcproxy-token"  # noqa: S105 - no secret: it marks lines
 
@@ -41,16 +41,15 @@ class Node:
 
     def breaches(self, policy: Policy | None = None, **settings: int) -> list[str]:
         """What the check names; `settings` take the place of its own bounds."""
-        message = proof.contract_message(self.bundle, policy or Policy(), TOKEN).decode()
+        script = script_of(proof.contract_message(self.bundle, policy or Policy(), TOKEN)).decode()
         # This machine may be busy; how long they take is a check of one test only.
         for name, value in {"slow_ms": 60_000, "pipe_ms": 3000, **settings}.items():
-            own = next(word for word in message.split() if word.startswith(f"{name}="))
-            message = message.replace(own, f"{name}={value}", 1)
-        done = subprocess.run(
-            ["/bin/bash", "-p", "-s"], input=message, capture_output=True, text=True, check=True, timeout=60
-        )
-        assert done.stderr == ""
-        answer = wire.parse(done.stdout.encode(), TOKEN)
+            own = next(word for word in script.split() if word.startswith(f"{name}="))
+            script = script.replace(own, f"{name}={value}", 1)
+        message = wire.framed(script.encode())
+        done = subprocess.run(["/bin/bash", "-p", "-s"], input=message, capture_output=True, check=True, timeout=60)
+        assert done.stderr == b""
+        answer = wire.parse(done.stdout, TOKEN)
         named = [change.path for change in answer.changes]
         if os.geteuid() != 0:
             named = [text for text in named if "must be root's" not in text]

@@ -16,7 +16,7 @@ import pytest
 from hpcproxy import proof, wire
 from hpcproxy.inventory import Policy
 from hpcproxy.render import Bundle, File, render
-from tests.deploy.cases import combinations, plan
+from tests.deploy.cases import combinations, plan, script_of
 from tests.hostile import HOSTILE
 from tests.waiting import until
 
@@ -43,7 +43,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     }
     for name, content in messages.items():
         paths.append(directory / name)
-        paths[-1].write_bytes(content)
+        paths[-1].write_bytes(script_of(content))
     return paths
 
 
@@ -107,9 +107,9 @@ ${ date; }
 
 def test_an_older_bash_is_named_and_nothing_is_done() -> None:
     """`BASH_VERSINFO` cannot be set; the script is told another."""
-    script = wire.message(render(plan()), "apply", "t").replace(b"BASH_VERSINFO", b"OLD_VERSION")
+    script = script_of(wire.message(render(plan()), "look", "t")).replace(b"BASH_VERSINFO", b"OLD_VERSION")
     done = subprocess.run(
-        ["/bin/bash", "-p", "-s"], input=b"OLD_VERSION=(4 1)\n" + script, capture_output=True, check=True
+        ["/bin/bash", "-p", "-s"], input=wire.framed(b"OLD_VERSION=(4 1)\n" + script), capture_output=True, check=True
     )
     answer = wire.parse(done.stdout, "t")
     assert answer.word == "failed"

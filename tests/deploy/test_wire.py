@@ -8,6 +8,7 @@ import subprocess
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import paramiko
 import pytest
@@ -18,6 +19,7 @@ from hpcproxy import deploy, wire
 from hpcproxy.plan import Artifact
 from hpcproxy.render import Bundle, File
 from tests import modest
+from tests.deploy.cases import script_of
 from tests.snapshot import tree
 from tests.sshd import make_key
 
@@ -107,10 +109,17 @@ def test_an_archive_that_is_cut_short_changes_nothing(host: Host) -> None:
 def test_a_wrong_byte_in_the_archive_changes_nothing(host: Host) -> None:
     bundle = host.bundle(a_hook="1")
     other = Bundle(tuple(replace(file, content=b"evil") for file in bundle.files))
-    script = wire.message(bundle, "look", TOKEN).replace(b"action=look", b"action=apply")
-    answer = host.talk(script + wire.archive(other.files))
+    script = script_of(wire.message(bundle, "look", TOKEN)).replace(b"action=look", b"action=apply")
+    answer = host.talk(wire.framed(script, wire.archive(other.files)))
     assert (answer.word, answer.text) == ("failed", "the archive did not arrive whole")
     assert not (host.root / "etc/a.d/a_hook").exists()
+
+
+def test_what_follows_the_script_is_never_read_as_shell(host: Host) -> None:
+    """Whatever the script does: here it ends at once, without a word, and without reading on."""
+    message = wire.framed(b"return 0\n", b"printf 'hpcproxy-token done changed\\n'\n")
+    with pytest.raises(wire.NoAnswerError):
+        host.talk(message)
 
 
 def test_somebody_elses_file_is_kept_unless_it_is_the_same(host: Host) -> None:
@@ -227,18 +236,30 @@ class _Deaf(paramiko.ServerInterface):
         return False
 
 
-def test_a_host_that_falls_silent_after_the_login_is_given_up(tmp_path: Path) -> None:
-    """Paramiko itself would wait for the answer to `exec` without an end."""
+@pytest.mark.parametrize(("size_bytes", "trouble"), [(10, "does not answer within 1 s"), (1_900_000, "hung up")])
+def test_a_host_that_falls_silent_after_the_login_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size_bytes: int, trouble: str
+) -> None:
+    """With what it was sent in its buffers, or while more is sent than they hold: Paramiko would try for ever."""
+    connect = socket.create_connection
+
+    def connect_with_little_room(*arguments: Any, **named: Any) -> socket.socket:
+        made = connect(*arguments, **named)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return made
+
+    monkeypatch.setattr(socket, "create_connection", connect_with_little_room)
     identity = make_key(tmp_path / "id")
     host_key = paramiko.Ed25519Key.from_private_key_file(str(make_key(tmp_path / "host_key")))
     ended = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         port = listener.getsockname()[1]
         (tmp_path / "known_hosts").write_text(f"[127.0.0.1]:{port} ssh-ed25519 {host_key.get_base64()}\n")
         fleet = deploy.Fleet(deploy.Login("root", port, identity, None, tmp_path / "known_hosts", 1))
         replies: list[deploy.Reply] = []
         asking = threading.Thread(
-            target=lambda: replies.extend(fleet.ask({"127.0.0.1": b"exit\n"}, TOKEN, 1, lambda _reply: None))
+            target=lambda: replies.extend(fleet.ask({"127.0.0.1": bytes(size_bytes)}, TOKEN, 1, lambda _reply: None))
         )
         asking.start()
         transport = paramiko.Transport(listener.accept()[0])
@@ -246,7 +267,34 @@ def test_a_host_that_falls_silent_after_the_login_is_given_up(tmp_path: Path) ->
         try:
             transport.start_server(server=_Deaf(ended), event=threading.Event())
             asking.join(timeout=30)
-            assert [reply.trouble for reply in replies] == ["does not answer within 1 s"]
+            assert [reply.trouble for reply in replies] == [trouble]
         finally:
             ended.set()
             transport.close()
+
+
+# A key exchange whose first list of names is no text, in a packet as ssh sends it (RFC 4253, 6 and 7.1).
+_NO_NAMES = bytes([20]) + bytes(16) + b"\0\0\0\2\xff\xff" + bytes(36 + 5)
+_NO_SSH = b"SSH-2.0-none\r\n" + (len(_NO_NAMES) + 1 + 11).to_bytes(4, "big") + bytes([11]) + _NO_NAMES + bytes(11)
+
+
+def test_bytes_that_are_no_ssh_are_the_trouble_of_one_host(tmp_path: Path) -> None:
+    """Paramiko's parser raises what it meets, here a UnicodeDecodeError; the run goes on."""
+    identity = make_key(tmp_path / "id")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        (tmp_path / "known_hosts").touch()
+        fleet = deploy.Fleet(deploy.Login("root", port, identity, None, tmp_path / "known_hosts", 30))
+        replies: list[deploy.Reply] = []
+        asking = threading.Thread(
+            target=lambda: replies.extend(fleet.ask({"127.0.0.1": b"exit\n"}, TOKEN, 1, lambda _reply: None))
+        )
+        asking.start()
+        client = listener.accept()[0]
+        with client:
+            client.sendall(_NO_SSH)
+            asking.join(timeout=60)
+        (reply,) = replies
+        assert reply.trouble.startswith("ssh failed: what came is none, UnicodeDecodeError")
+        waits = [thread.name for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+        assert not waits, "nothing keeps the program from ending"
