@@ -12,21 +12,36 @@ lives() {
     start_time "$1" && [[ $started == "$2" ]]
 }
 
-# End the process $1 that started at $2: by URG, which means at once, by TERM if it is only beginning, and if it is still
-# there after two seconds by KILL, with its children.
+# End the process $1 that started at $2: by URG, which means at once, by TERM if it is only beginning, by CONT if its user
+# has stopped it; if it is still there after half a second by KILL, with all that it has started. slurmd may give an
+# Epilog a second and drains a node whose Epilog takes longer.
 end_process() {
-    local tries child children=()
+    local begun now_cs killed=0
     lives "$1" "$2" || return 0
     kill -URG "$1"
     kill -TERM "$1"
-    for ((tries = 0; tries < 100; tries++)); do
+    kill -CONT "$1"
+    uptime_cs
+    begun=$now_cs
+    while ((now_cs - begun < 50)); do
         lives "$1" "$2" || return 0
         sleep 0.02
+        uptime_cs
     done
+    kill_family "$1"
+}
+
+# KILL process $1 and all below it. Who is stopped starts nobody and reaps nobody, so each pid stays whose it is. Bounded,
+# for it is a user's, who may have started what he likes.
+kill_family() {
+    local child children=()
     kill -STOP "$1"
     read -r -a children <"/proc/$1/task/$1/children"
-    for child in ${children[@]+"${children[@]}"}; do kill -HUP "$child"; done
-    lives "$1" "$2" && kill -KILL "$1"
+    for child in ${children[@]+"${children[@]}"}; do
+        killed=$((killed + 1))
+        ((killed > 64)) || kill_family "$child"
+    done
+    kill -KILL "$1"
 }
 
 # One line to the system's log if there never was a way out, with the reason; a log that nobody reads is not waited for.

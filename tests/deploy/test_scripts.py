@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import proof, wire
+from hpcproxy import proof, tunnels, wire
 from hpcproxy.inventory import Policy
 from hpcproxy.render import Bundle, File, render
 from tests.deploy.cases import combinations, plan, script_of
@@ -185,6 +186,28 @@ def test_epilog_never_ends_a_process_that_only_has_the_pid(tmp_path: Path) -> No
     assert bystander.poll() is None
     bystander.kill()
     bystander.wait()
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_epilog_ends_a_holder_that_does_not_end_with_all_it_has_started(tmp_path: Path, stopped: bool) -> None:
+    """Its user may have stopped every process of it."""
+    site = _site(tmp_path)
+    deaf = "trap '' TERM; sleep 600 & wait"
+    with subprocess.Popen(["bash", "-c", f"trap '' TERM; bash -c {shlex.quote(deaf)} & wait"]) as holder:
+        pids = [holder.pid]
+        for _ in range(2):
+            children = Path(f"/proc/{pids[-1]}/task/{pids[-1]}/children")
+            pids.append(int(until(children.read_text, "it has started another").split()[0]))
+        if stopped:
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+        since = tunnels.start_time(holder.pid)
+        (tmp_path / "run/holders").mkdir(parents=True)
+        (tmp_path / "run/holders/77.0").write_text(f"{holder.pid} {since}\n")
+        assert _as_slurmd(site["epilog"], _job()) == (0, "")
+        assert holder.wait(30) == -signal.SIGKILL
+    for pid in pids[1:]:
+        until(lambda pid=pid: tunnels.start_time(pid) is None, "what it started is gone")
 
 
 @pytest.mark.parametrize("missing", ["holder.sh", "run"])

@@ -149,6 +149,10 @@ failure_permanent=(
 
 #= lib/clock.sh
 
+#= lib/uptime.sh
+
+#= lib/spread.sh
+
 #= lib/state.sh
 
 #= lib/nodes.sh

@@ -1,0 +1,10 @@
+# shellcheck shell=bash
+# Whose turn it is.
+
+# Set `spread_ms` to the time over which $1 nodes spread their first logins to $2 jump hosts, logins_per_s to each; none
+# for few nodes. The agent reckons the same (candidate.py).
+spread() {
+    spread_ms=0
+    if (($1 > 8)); then spread_ms=$(($1 * 1000 / (logins_per_s * ($2 > 1 ? $2 : 1)))); fi
+    if ((spread_ms > 120000)); then spread_ms=120000; fi
+}
