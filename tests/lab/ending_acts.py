@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import threading
 import time
 
 from .conftest import REPOSITORY
@@ -33,6 +34,7 @@ if [ -n "$SLURM_RESTART_COUNT" ]; then
 fi
 {UP}srun sleep 600
 """
+RESTARTING = threading.Lock()
 EAT = "srun -N1 -n1 python3 -c 'x = bytearray(300 << 20); import time; time.sleep(600)'\n"
 
 
@@ -84,14 +86,14 @@ def restart_slurmd(run: Run) -> None:
     """slurmd of the job's last node is ended and started, and knows the job as before."""
     node = run.node(1)
     run.watch.until(lambda: run.answered(node), "requests are answered")
-    since = time.time()
-    (pid,) = [str(pid) for pid, _, line in run.lab.processes(node) if line.split()[0].endswith("slurmd")]
-    run.lab.run(node, ["kill", pid], check=True)
-    gone = lambda: pid not in [str(found) for found, _, _ in run.lab.processes(node)]  # noqa: E731
-    run.watch.until(gone, "slurmd has ended")
-    # Once in a while a slurmd that begins is ended by SIGTERM: each ends what it takes for the one before.
-    started = lambda: run.lab.run(node, ["slurmd"]).returncode == 0  # noqa: E731
-    run.watch.until(started, "slurmd has started", 30)
+    listed = lambda: [str(p) for p, _, line in run.lab.processes(node) if line.split()[0].endswith("slurmd")]  # noqa: E731
+    with RESTARTING:  # a slurmd that begins ends the one that it takes for the one before
+        since = time.time()
+        (pid,) = listed()
+        run.lab.run(node, ["kill", pid], check=True)
+        run.watch.until(lambda: pid not in listed(), "slurmd has ended")
+        run.lab.run(node, ["slurmd"], check=True)
+        run.watch.until(lambda: len(listed()) == 1, lambda: f"one slurmd has started: {listed()}", 30)
     run.await_again(node, since)
     run.go()
 
