@@ -82,7 +82,9 @@ _NPM = f"""npm install --silent --no-audit --no-fund --cache cache --registry {_
 node -p 'require("labpackage")'
 """
 # The JVM believes neither the system's bundle nor a variable, only a store in a form of its own.
-_JAVA = f"""keytool -importcert -noprompt -alias lab -file {AUTHORITY} -keystore trust -storepass changeit 2>keytool
+_NO_TRACE = "-XX:-UsePerfData"  # else each JVM makes /tmp/hsperfdata_USER, which stays
+_STORE = "-keystore trust -storepass changeit"
+_JAVA = f"""keytool -J{_NO_TRACE} -importcert -noprompt -alias lab -file {AUTHORITY} {_STORE} 2>keytool
 cat >Get.java <<'END'
 import java.net.URL;
 class Get {{
@@ -91,7 +93,7 @@ class Get {{
     }}
 }}
 END
-java -Djavax.net.ssl.trustStore=trust -Djavax.net.ssl.trustStorePassword=changeit Get.java {WWW} http://{DOMAIN}/ip
+java {_NO_TRACE} -Djavax.net.ssl.trustStore=trust -Djavax.net.ssl.trustStorePassword=changeit Get.java {WWW} http://{DOMAIN}/ip
 """
 _SWANLAB = """import os
 import swanlab
@@ -121,7 +123,7 @@ CLIENTS = (
     Client("huggingface_hub", _installed("huggingface_hub"), _python(_HUB), "hub GET /lab/model/resolve/.*/token.txt"),
     Client("Node's fetch", "node --version", _FETCH, "www GET /token"),
     Client("npm install", "npm --version", _NPM, "npm GET /labpackage/-/labpackage-1.0.0.tgz"),
-    Client("Java", "java -version 2>&1 | grep version", _JAVA, "www GET /token"),
+    Client("Java", f"java {_NO_TRACE} -version 2>&1 | grep version", _JAVA, "www GET /token"),
     Client("swanlab", _installed("swanlab"), _python(_SWANLAB), "swanlab POST /api/house/metrics", prints=False),
     Client("wandb", _installed("wandb"), _python(_WANDB), "wandb POST /files/alice/lab/.*/file_stream", prints=False),
 )
