@@ -51,12 +51,16 @@ def keep_asking():
             counts["bad"] += "503" in str(error) or "refused" in str(error)
             print("other", error, file=sys.stderr)
 
+def children(pid):
+    return pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
 def ssh():
-    holder = pathlib.Path(state, "pid").read_text().split()[0]
-    for pid in pathlib.Path(f"/proc/{holder}/task/{holder}/children").read_text().split():
-        with open(f"/proc/{pid}/cmdline", "rb") as words:
-            if b"-M" in words.read().split(b"\0"):
-                return int(pid)
+    guardian = pathlib.Path(state, "pid").read_text().split()[0]
+    for agent in children(guardian):
+        for pid in children(agent):
+            with open(f"/proc/{pid}/cmdline", "rb") as words:
+                if b"-M" in words.read().split(b"\0"):
+                    return int(pid)
     return 0
 
 def kill():
