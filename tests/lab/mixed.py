@@ -20,8 +20,6 @@ from .watch import Watch
 
 AT_ONCE = 4
 NODES = ("c1", "c2", "c3")
-# What breaks a job's way out on a node from outside, and returns what undoes it: (name, begin).
-Disturbance = tuple[str, Callable[[Run, str], Callable[[], None]]]
 
 
 @dataclass(frozen=True)
@@ -99,6 +97,20 @@ def _kill_for_good(pattern: str) -> Callable[[Run, Fate], None]:
     return act
 
 
+def _stop_ssh(run: Run, fate: Fate) -> None:
+    """It stands still, up to ten seconds, as one behind a dead network does: it goes on, or another takes its place."""
+    run.up()
+    _pass(run, fate.after_s)
+    node = run.node(fate.where)
+    pids = run.watch.until(lambda: run.our_pids(SSH_PROCESS, node), f"there is an ssh on {node}")
+    since = time.time()
+    run.lab.run(node, ["kill", "-STOP", *map(str, pids)])
+    _pass(run, fate.after_s * 5)
+    run.lab.run(node, ["kill", "-CONT", *map(str, pids)])  # those that are there still
+    run.await_again(node, since)
+    run.go()
+
+
 def _cancel_our_step(run: Run, fate: Fate) -> None:
     run.up()
     _pass(run, fate.after_s)
@@ -111,26 +123,11 @@ KINDS: dict[str, Callable[[Run, Fate], None]] = {
     "fails": _end,
     "is cancelled": _cancel,
     "ssh is killed": _kill(SSH_PROCESS),
+    "ssh is stopped": _stop_ssh,
     "the agent is killed": _kill_for_good(AGENT),
     "the holder's step is killed": _cancel_our_step,
 }
 LEAVE_FILES = ("the agent is killed", "the holder's step is killed")  # until the next job of the user on that node
-
-
-def _disturb(disturbance: Disturbance) -> Callable[[Run, Fate], None]:
-    def act(run: Run, fate: Fate) -> None:
-        run.up()
-        node = run.node(fate.where)
-        run.watch.until(lambda: run.answered(node), "requests are answered")
-        undo = disturbance[1](run, node)
-        try:
-            _pass(run, fate.after_s * 5)
-        finally:
-            undo()
-        run.await_again(node, time.time())
-        run.go()
-
-    return act
 
 
 def _play(run: Run, fate: Fate, act: Callable[[Run, Fate], None]) -> None:
@@ -164,15 +161,12 @@ def _tidy_up(lab: Lab, watch: Watch, jobs: Sequence[int]) -> None:
         watch.until(lambda sight=sight: sight.nothing_left, f"the next job has tidied up: {sorted(sight.ours)}", 30)
 
 
-def play(
-    lab: Lab, watch: Watch, seed: int, seconds: float, disturbances: Sequence[Disturbance] = ()
-) -> tuple[Counter[str], float]:
+def play(lab: Lab, watch: Watch, seed: int, seconds: float) -> tuple[Counter[str], float]:
     """Jobs have been run for so long; returns how many of each kind, and the longest that anything of ours stayed.
 
     AssertionError names the seed and the job, with all that were played until then.
     """
-    acts = {**KINDS, **{disturbance[0]: _disturb(disturbance) for disturbance in disturbances}}
-    source, lock, end = fates(seed, tuple(acts)), threading.Lock(), time.monotonic() + seconds
+    source, lock, end = fates(seed, tuple(KINDS)), threading.Lock(), time.monotonic() + seconds
     played: list[str] = []
     kinds: Counter[str] = Counter()
     gone, untidy = [0.0], list[int]()
@@ -185,7 +179,7 @@ def play(
                 played.append(str(fate))
             run = Run(Case(fate.kind, ""), fate.way, lab, watch)
             try:
-                _play(run, fate, acts[fate.kind])
+                _play(run, fate, KINDS[fate.kind])
             except Exception as error:
                 failed.set()
                 run.abandon()
