@@ -26,8 +26,9 @@ find_python() {
     return 1
 }
 
-# Write the environment for shells of this job, with URLs of scheme $1, served by user $2, into directory $3, before the
-# file `pid` is there: no reader looks at a state without that one. Values are made of checked sets of characters.
+# Write the environment for shells of this job, with URLs of scheme $1, served by user $2, into directory $3. Half of it is
+# never used: a reader wants to see the file `pid`, or a listener at the port, and both come later. Values are made of
+# checked sets of characters.
 write_env() {
     local step=${SLURM_STEP_ID-} octets listen
     IFS=. read -r -a octets <<<"$address"

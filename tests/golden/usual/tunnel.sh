@@ -173,4 +173,6 @@ failure_permanent=(
 
 #= lib/ssh.sh
 
+#= lib/hold.sh
+
 #= lib/tunnel.sh
