@@ -70,12 +70,17 @@ def _cancel(run: Run, fate: Fate) -> None:
     run.scancel()
 
 
+def _find(run: Run, fate: Fate, pattern: str) -> tuple[str, list[int]]:
+    """The node of its fate, and what of ours is there when its time has come."""
+    run.up()
+    _pass(run, fate.after_s)
+    node = run.node(fate.where)
+    return node, run.watch.until(lambda: run.our_pids(pattern, node), f"there is a {pattern} on {node}")
+
+
 def _kill(pattern: str) -> Callable[[Run, Fate], None]:
     def act(run: Run, fate: Fate) -> None:
-        run.up()
-        _pass(run, fate.after_s)
-        node = run.node(fate.where)
-        pids = run.watch.until(lambda: run.our_pids(pattern, node), f"there is a {pattern} on {node}")
+        node, pids = _find(run, fate, pattern)
         since = time.time()
         run.kill(pids, node)
         run.await_again(node, since)
@@ -88,10 +93,8 @@ def _kill_for_good(pattern: str) -> Callable[[Run, Fate], None]:
     """Whether that comes back is for other tests: here only the job's end counts, and what is left."""
 
     def act(run: Run, fate: Fate) -> None:
-        run.up()
-        _pass(run, fate.after_s)
-        node = run.node(fate.where)
-        run.kill(run.watch.until(lambda: run.our_pids(pattern, node), f"there is a {pattern} on {node}"), node)
+        node, pids = _find(run, fate, pattern)
+        run.kill(pids, node)
         run.go()
 
     return act
@@ -99,10 +102,7 @@ def _kill_for_good(pattern: str) -> Callable[[Run, Fate], None]:
 
 def _stop_ssh(run: Run, fate: Fate) -> None:
     """It stands still, up to ten seconds, as one behind a dead network does: it goes on, or another takes its place."""
-    run.up()
-    _pass(run, fate.after_s)
-    node = run.node(fate.where)
-    pids = run.watch.until(lambda: run.our_pids(SSH_PROCESS, node), f"there is an ssh on {node}")
+    node, pids = _find(run, fate, SSH_PROCESS)
     since = time.time()
     run.lab.run(node, ["kill", "-STOP", *map(str, pids)])
     _pass(run, fate.after_s * 5)
