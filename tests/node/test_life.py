@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+from hpcproxy.node.sshlog import LOG_VERBOSE
+
 from .harness import PORT, Agent, Sshd, clean_environment, echo, until
 
 MAIN = "from hpcproxy.node.hold import main; sys.exit(main(sys.argv[1:]))"
@@ -352,3 +354,15 @@ def test_without_its_guardian_it_ends(start_agent):
     assert not agent.state.exists()
     with pytest.raises(ConnectionRefusedError):
         agent.connect()
+
+
+def test_ssh_says_when_its_control_socket_is_there(jump_host, tmp_path):
+    """Else the agent would look for it twice a second only."""
+    control, said = tmp_path / "ctl", tmp_path / "said"
+    argv = jump_host.argv("-M", "-S", str(control), "-o", LOG_VERBOSE)
+    with open(str(said), "wb") as stderr, subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=stderr) as ssh:
+        try:
+            until(control.exists, "it is there")
+            until(lambda: "muxserver_listen" in said.read_text(), "ssh says so")
+        finally:
+            ssh.terminate()
