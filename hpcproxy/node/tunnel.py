@@ -118,8 +118,8 @@ class Tunnel:
             nudges.cancel()
 
     async def _nudge(self, master: Master, seconds: float) -> None:
-        """sshd holds its answer back until what it said before is acknowledged (Nagle's algorithm, which it turns off for
-        terminals and commands only); this node's kernel does that 40 ms later, or with the next that ssh sends."""
+        """sshd holds its answer back until what it said before is acknowledged (Nagle's algorithm, which it turns off
+        for terminals and commands only); this node's kernel does that 40 ms later, or with the next that ssh sends."""
         for pause_s in NUDGES_S:
             await self.loop.sleep(pause_s)
             self.loop.spawn(self._try_probe(master, seconds))
