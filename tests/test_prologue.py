@@ -15,6 +15,7 @@ import pytest
 from hpcproxy import jobscript, ops, tunnels
 from hpcproxy.ops import Account
 from tests import servers, sshd
+from tests.holder import command_line
 from tests.shells import PROXY_VARIABLES, SHELLS, script, tunnel_state, url_of
 from tests.waiting import until
 
@@ -195,3 +196,23 @@ def test_a_job_that_is_cancelled_while_it_begins_leaves_nothing(slurm: dict[str,
             assert process.communicate(timeout=60) == (b"", b"")
     assert process.returncode == 1
     assert list(Path(os.environ["TMPDIR"]).iterdir()) == []
+
+
+def test_a_job_that_is_over_does_not_wait_for_an_srun_that_does(slurm: dict[str, str], account: Account) -> None:
+    """srun waits for a node that refused the step, because the job's end was there first, until KillWait is over; on a
+    busy node each program that is started takes its time."""
+    directory = Path(slurm["PATH"].split(":")[0])
+    begun = "printf '%s' $$ >$TMPDIR/srun.new && mv $TMPDIR/srun.new $TMPDIR/srun"
+    programs = {"srun": f"trap '' TERM USR1; {begun}; exec /bin/sleep 600", "sleep": "exec /bin/sleep 0.5"}
+    for name, text in programs.items():
+        (directory / name).write_text(f"#!/bin/bash\n{text}\n")
+        (directory / name).chmod(0o755)
+    _install(account, jump=["u@127.0.0.1"], port=servers.free_port())
+    argv = ["/bin/bash", "-p", str(account.home.directory / "job.sh"), "start"]
+    with subprocess.Popen(argv, env=slurm, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        note = Path(os.environ["TMPDIR"], "srun")
+        until(note.exists, "srun is at work")
+        process.terminate()
+        assert process.wait(5) == 1, "that is all that a way out may take to be gone"
+    until(lambda: not command_line(int(note.read_text())), "srun is gone")
+    assert list(note.parent.iterdir()) == [note]
