@@ -1,4 +1,4 @@
-"""The gate beside plain `ssh -D`, same machine, same cipher, one run: `python bench/gate.py [--json]`; about 140 s.
+"""The gate beside plain `ssh -D`, same machine, same cipher, one run: `python bench/gate.py [--json]`; about 170 s.
 
 Each figure that has a bound is `ok` or `missed`; the exit code is 0 if none is missed, else 1. Run it on a machine that
 does nothing else: four processes (client, ssh, sshd, far end) want all that two cores have.
@@ -10,6 +10,8 @@ that gets its connections handed over with no agent there. How it is measured, a
   time; no single ratio says anything. So there are as many rounds as the time allows, and in each the ways take turns:
   one `ssh -D`, the gate, the bare hand-over, the other `ssh -D`, and in the next round the other way round. What
   changes slowly hits all of them, and the gate is always in the middle.
+- Processes once started keep a rate of their own, by where the kernel has put their memory. So all are started anew for
+  each of several sittings (`--sittings`), and the rounds of all sittings count.
 - A round's ratio is the gate's rate by the mean of the two `ssh -D`. The figure is the median of all rounds, the spread
   that follows it the quartiles.
 - The bare hand-over is what OpenSSH makes of sockets that it did not accept itself: the most that a gate could have in
@@ -49,7 +51,7 @@ CIPHER = "aes128-gcm@openssh.com"
 HOST = harness.random_loopback(1, 63)
 DATA, TLS = (HOST, 8080), (HOST, 8443)  # ports that the gate hands over at once
 BLOCK = bytes(262144)
-FEWEST_ROUNDS = 4
+FEWEST_ROUNDS = 2
 
 
 BOUNDS = {
@@ -67,13 +69,13 @@ BOUNDS = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    parser.add_argument("--seconds", type=float, default=50, help="time for each throughput (default 50)")
+    parser.add_argument("--seconds", type=float, default=60, help="time for each throughput (default 60)")
+    parser.add_argument("--sittings", type=int, default=4, help="how often all is started anew for it (default 4)")
     parser.add_argument("--gb", type=float, default=0.25, help="GB per transfer of one stream; 32 have four times that")
     parser.add_argument("--requests", type=int, default=600, help="small HTTPS requests of each way (default 600)")
     parser.add_argument("--python", help="what runs the agent (default: as on a node)")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="gb", dir="/tmp") as folder, contextlib.ExitStack() as stack:
-        figures = measure(Path(folder), stack, options)
+    figures = measure(options)
     for name, (relation, bound) in BOUNDS.items():
         figures[name].update(bound="{} {}".format(relation, bound), ok=holds(figures[name]["value"], relation, bound))
     if options.json:
@@ -97,26 +99,45 @@ def show(figures):
         print(form(name + row["unit"], value, spread, row.get("bound", ""), gate, plain, verdict))
 
 
-def measure(folder, stack, options):
+def measure(options):
     """All figures: name to {value, unit, spread, gate, plain}; what is not there does not apply."""
-    sshd = harness.Sshd(folder / "jump", "MaxSessions 1000").start()
-    stack.callback(sshd.stop)
-    stack.callback(harness.FarEnd(send_as_asked, DATA[1], HOST).close)
-    stack.callback(harness.FarEnd(https(folder, sshd), TLS[1], HOST).close)
-    python = options.python or shutil.which("/usr/bin/python3") or sys.executable
-    agent = harness.Agent(folder / "agent", [sshd.jump(extra=("-c", CIPHER))], python=python).start().ready()
-    stack.callback(agent.stop)
-    ways = [Way(lambda target: via_connect(agent, target), agent.ssh_pid()), start_plain(sshd), start_plain(sshd)]
-    ways.append(start_bare(sshd, str(folder / "bare")))
-    for way in ways[1:]:
-        stack.callback(way.stop)
-    figures = {"agent memory, idle": {"value": agent.memory_kb() / 1024.0, "unit": " (MB)"}}
-    throughput(figures, 1, options.gb, ways, agent, options.seconds)
-    throughput(figures, 32, 4 * options.gb, ways, agent, options.seconds)
-    opens(figures, ways[0], agent)
-    latency(figures, ways[:3], options.requests)
-    memory(figures, agent, ways[0])
+    figures = {}
+    transfers = {1: Transfers(options.gb), 32: Transfers(4 * options.gb)}
+    times = [[], [], []]
+    for number in range(options.sittings):
+        with sitting(options.python) as (ways, agent):
+            memory_mb = agent.memory_kb() / 1024.0
+            for streams, done in transfers.items():
+                throughput(streams, done, ways, agent, options.seconds / options.sittings)
+            latency(times, ways[:3], options.requests // options.sittings)
+            if number < options.sittings - 1:
+                continue
+            figures["agent memory, idle"] = {"value": memory_mb, "unit": " (MB)"}
+            for streams, done in transfers.items():
+                done.show(figures, "1 stream" if streams == 1 else "{} streams".format(streams))
+            opens(figures, ways[0], agent)
+            show_latency(figures, times)
+            memory(figures, agent, ways[0])
     return figures
+
+
+@contextlib.contextmanager
+def sitting(python):
+    """The ways (the gate, ssh -D, another, the bare hand-over) and the agent, all of them just started."""
+    with tempfile.TemporaryDirectory(prefix="gb", dir="/tmp") as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        sshd = harness.Sshd(folder / "jump", "MaxSessions 1000").start()
+        stack.callback(sshd.stop)
+        stack.callback(harness.FarEnd(send_as_asked, DATA[1], HOST).close)
+        stack.callback(harness.FarEnd(https(folder, sshd), TLS[1], HOST).close)
+        python = python or shutil.which("/usr/bin/python3") or sys.executable
+        agent = harness.Agent(folder / "agent", [sshd.jump(extra=("-c", CIPHER))], python=python).start().ready()
+        stack.callback(agent.stop)
+        ways = [Way(lambda target: via_connect(agent, target), agent.ssh_pid()), start_plain(sshd), start_plain(sshd)]
+        ways.append(start_bare(sshd, str(folder / "bare")))
+        for way in ways[1:]:
+            stack.callback(way.stop)
+        yield ways, agent
 
 
 def cpu_s(pid):
@@ -290,29 +311,40 @@ def run(way, streams, size):
     return size / (time.monotonic() - began), cpu_s(way.pid) - cpu
 
 
-def throughput(figures, streams, gb, ways, agent, seconds):
+class Transfers:
+    """The rounds of all sittings: for each way bytes per second and its ssh's CPU seconds; and the agent's."""
+
+    def __init__(self, gb):
+        self.gb, self.rounds, self.agent_cpu = gb, [], 0.0
+
+    def show(self, figures, name):
+        rates = [[each[side][0] for each in self.rounds] for side in range(4)]
+        plain = [(a + b) / 2 for a, b in zip(rates[1], rates[2])]
+        figures[name] = ratios(rates[0], plain, unit=" (rate, MB/s)", scale=1e-6)
+        figures["  ssh -D by itself, " + name] = ratios(rates[1], rates[2], unit="")
+        figures["  bare hand-over, " + name] = ratios(rates[3], plain, unit=" (rate, MB/s)", scale=1e-6)
+        cpus = [[each[side][1] / self.gb for each in self.rounds] for side in range(4)]
+        mean = [(a + b) / 2 for a, b in zip(cpus[1], cpus[2])]
+        figures["  CPU of ssh, " + name] = ratios(cpus[0], mean, unit=" (s/GB)", scale=1)
+        figures["  CPU of ssh, bare, " + name] = ratios(cpus[3], mean, unit=" (s/GB)", scale=1)
+        value = self.agent_cpu / self.gb / len(self.rounds)
+        figures["agent CPU per GB, " + name] = {"value": value, "unit": " (s)"}
+
+
+def throughput(streams, done, ways, agent, seconds):
+    """One sitting's rounds are in `done`."""
     gate, one, other, bare = ways
-    name = "1 stream" if streams == 1 else "{} streams".format(streams)
-    size = int(gb * 1e9)
+    size = int(done.gb * 1e9)
     for way in ways:
         run(way, streams, size // 4)  # to warm up
-    rounds, agent_cpu = [], cpu_s(agent.worker_pid())
+    rounds, before = [], cpu_s(agent.worker_pid())
     end = time.monotonic() + seconds
     while time.monotonic() < end or len(rounds) < FEWEST_ROUNDS:
         order = ((one, gate, bare, other), (other, bare, gate, one))[len(rounds) % 2]
-        done = {way: run(way, streams, size) for way in order}
-        rounds.append([done[way] for way in ways])
-    agent_cpu = cpu_s(agent.worker_pid()) - agent_cpu  # of all the time: it does nothing in the others' turns but close
-    rates = [[each[side][0] for each in rounds] for side in range(4)]
-    plain = [(a + b) / 2 for a, b in zip(rates[1], rates[2])]
-    figures[name] = ratios(rates[0], plain, unit=" (rate, MB/s)", scale=1e-6)
-    figures["  ssh -D by itself, " + name] = ratios(rates[1], rates[2], unit="")
-    figures["  bare hand-over, " + name] = ratios(rates[3], plain, unit=" (rate, MB/s)", scale=1e-6)
-    cpus = [[each[side][1] / gb for each in rounds] for side in range(4)]
-    mean = [(a + b) / 2 for a, b in zip(cpus[1], cpus[2])]
-    figures["  CPU of ssh, " + name] = ratios(cpus[0], mean, unit=" (s/GB)", scale=1)
-    figures["  CPU of ssh, bare, " + name] = ratios(cpus[3], mean, unit=" (s/GB)", scale=1)
-    figures["agent CPU per GB, " + name] = {"value": agent_cpu / gb / len(rounds), "unit": " (s)"}
+        each = {way: run(way, streams, size) for way in order}
+        rounds.append([each[way] for way in ways])
+    done.rounds += rounds
+    done.agent_cpu += cpu_s(agent.worker_pid()) - before  # in the others' turns it does nothing but close
 
 
 def ratios(gate, plain, unit, scale=None):
@@ -349,17 +381,20 @@ def request(way, context):
     return time.monotonic() - began
 
 
-def latency(figures, ways, count):
+def latency(times, ways, count):
+    """One sitting's seconds for small requests by the gate and by each `ssh -D` are in `times`."""
     context = ssl.create_default_context()
     # A TLS 1.3 client ends its handshake and asks in two small packets, which sshd writes under Nagle: a delayed ACK of
     # this server's would add 40 ms to most requests of both ways, and hide what differs.
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    times = [[], [], []]
     for index in range(count):
         for side in ((1, 0, 2), (2, 0, 1))[index % 2]:
             times[side].append(request(ways[side], context))
+
+
+def show_latency(figures, times):
     gate, one, other = (1000 * statistics.median(each) for each in times)
     plain = (one + other) / 2
     row = {"value": gate / plain, "unit": " (median, ms)", "gate": gate, "plain": plain}

@@ -11,6 +11,7 @@ from typing import Optional, Tuple
 from .control import MasterLost
 from .loop import Loop
 from .master import Session
+from .pace import Pace
 from .stream import Stream
 from .target import Target
 from .tcpinfo import Counters, Marks
@@ -30,7 +31,7 @@ async def hand_over(
     while True:
         try:
             session = await tunnel.open(target, (fd, fd))
-            return Direct(client, counters, session, before)
+            return Direct(loop, client, counters, session, before)
         except MasterLost:
             # Trying again is safe as long as ssh has not read what the client sent ahead.
             if time.monotonic() > deadline or counters.marks().taken != before.taken:
@@ -41,8 +42,8 @@ async def hand_over(
 class Direct:
     """A client's socket in ssh's hands; how far it was `before` that."""
 
-    def __init__(self, client: Stream, counters: Counters, session: Session, before: Marks) -> None:
-        self.client, self.counters, self.session = client, counters, session
+    def __init__(self, loop: Loop, client: Stream, counters: Counters, session: Session, before: Marks) -> None:
+        self.loop, self.client, self.counters, self.session = loop, client, counters, session
         self.taken, self.said = before.taken, before.sent
         self.final: Optional[Tuple[int, int]] = None
         client.detach()
@@ -64,7 +65,11 @@ class Direct:
 
     async def run(self) -> None:
         """The channel is closed, both ways, and the client knows."""
-        await self.session.closed()
+        pace = Pace(self.loop, self.client.sock, self.counters, self.said)
+        try:
+            await self.session.closed()
+        finally:
+            pace.stop()
         lost = self.session.lost()
         self.final = self.bytes()
         if lost:

@@ -49,6 +49,10 @@ class Counters:
         state, _, received = self._read()
         return data(state, received)
 
+    def acknowledged(self) -> int:
+        """Bytes that have arrived at the client."""
+        return self._read()[1]
+
     def sent(self) -> int:
         """Bytes written to the client, by us and by ssh; a FIN of ours would count as one."""
         return self._read()[1] + self._queue(termios.TIOCOUTQ)

@@ -90,6 +90,6 @@ class Session:
 )
 def test_our_answer_is_the_first_that_the_client_gets(sent, received, good, said):
     client, session = Client(sent, received), Session()
-    direct = Direct(client, client, session, Marks(taken=0, waiting=0, sent=5))
+    direct = Direct(None, client, client, session, Marks(taken=0, waiting=0, sent=5))
     assert direct.confirm(b"yes") is good
     assert (client.said, session.heeded) == (said, good)

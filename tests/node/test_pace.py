@@ -1,0 +1,163 @@
+"""Small packets wait for each other while much flows to the client, and at no other time."""
+
+import socket
+import threading
+import time
+
+import pytest
+
+from hpcproxy.node import pace as module
+from hpcproxy.node.clients import bind
+from hpcproxy.node.direct import Direct
+from hpcproxy.node.loop import Loop, Signal
+from hpcproxy.node.pace import LONGEST_S, MUCH, MUCH_S, TICK_S, Pace
+from hpcproxy.node.stream import Stream
+from hpcproxy.node.tcpinfo import Counters, Marks
+
+SOON_S = 30
+
+
+class Played:
+    """Loop, socket, counters and clock of a connection whose client has had so many bytes at each look."""
+
+    def __init__(self, counts):
+        self.counts, self.now, self.slept, self.no_delay = list(counts), 1000.02, [], []
+        self.call = None
+
+    def monotonic(self):
+        return self.now
+
+    def acknowledged(self):
+        return self.counts.pop(0)
+
+    def call_at(self, when, call):
+        self.slept.append(when - self.now)
+        self.call = call
+        return self
+
+    def cancel(self):
+        self.call = None
+
+    def setsockopt(self, level, option, value):
+        assert (level, option) == (socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        self.no_delay.append(bool(value))
+
+
+def play(monkeypatch, counts):
+    """What became of a connection, looked at once for each of `counts` but the first, which was its beginning."""
+    played = Played(counts)
+    monkeypatch.setattr(module, "time", played)
+    pace = Pace(played, played, played, played.counts.pop(0))
+    while played.counts:
+        played.now += played.slept[-1]
+        played.call()
+    pace.stop()
+    assert played.call is None
+    return played
+
+
+LOTS = int(MUCH)  # in the half second between two looks twice what is called much
+
+
+@pytest.mark.parametrize(
+    "counts, no_delay",
+    [
+        ([0] * 9, []),
+        (range(0, 40_000, 10_000), []),  # answers of some kilobytes
+        ([70, 70 + LOTS, 70 + 2 * LOTS, 70 + 3 * LOTS], [False]),
+        ([0, LOTS, 2 * LOTS, 2 * LOTS + 900], [False, True]),
+        ([0, 0, LOTS, LOTS, 9 * LOTS], [False, True, False]),
+        ([LOTS, 0], []),  # its counts are gone
+    ],
+)
+def test_only_much_in_little_time_changes_anything(monkeypatch, counts, no_delay):
+    assert play(monkeypatch, counts).no_delay == no_delay
+
+
+def test_a_quiet_connection_is_looked_at_ever_more_seldom(monkeypatch):
+    slept = play(monkeypatch, [0] * 20).slept
+    assert all(later > sooner - 1.5 * TICK_S for sooner, later in zip(slept, slept[1:]))
+    assert slept[-1] == pytest.approx(LONGEST_S, abs=TICK_S)
+
+
+def test_a_fast_one_is_looked_at_as_often_as_its_last_words_may_wait(monkeypatch):
+    slept = play(monkeypatch, range(0, 20 * LOTS, LOTS)).slept
+    assert slept[1:] == pytest.approx([MUCH_S] * len(slept[1:]), abs=TICK_S)
+
+
+def test_connections_are_looked_at_together(monkeypatch):
+    played = play(monkeypatch, [0, 0])
+    assert played.now / TICK_S == pytest.approx(round(played.now / TICK_S))
+
+
+class Session:
+    """A channel that is open as long as a test wants."""
+
+    eof = False
+
+    def __init__(self, loop):
+        self.end = Signal(loop)
+
+    async def closed(self):
+        await self.end.wait()
+
+    def lost(self):
+        return False
+
+
+def write_while(flowing, sock):
+    """What ssh does with its copy of the client's socket."""
+    with sock:
+        sock.setblocking(True)
+        while flowing.is_set():
+            sock.sendall(bytes(32768))
+
+
+def test_a_connection_in_the_hands_of_ssh_is_looked_after_until_its_end():
+    errors = []
+    loop = Loop(errors.append)
+    listener = bind("127.0.0.1", 0)
+    client = socket.create_connection(listener.getsockname())
+    flowing = threading.Event()
+    flowing.set()
+
+    async def seen(sock, wanted):
+        end = time.monotonic() + SOON_S
+        while bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)) != wanted:
+            assert time.monotonic() < end
+            await loop.sleep(0.01)
+
+    async def main():
+        sock = listener.accept()[0]
+        threads = [
+            threading.Thread(target=lambda: [None for _ in iter(lambda: client.recv(1 << 20), b"")]),
+            threading.Thread(target=write_while, args=(flowing, sock.dup())),
+        ]
+        stream, session = Stream(loop, sock), Session(loop)
+        try:
+            await seen(sock, True)
+            direct = Direct(loop, stream, Counters(sock), session, Marks(0, 0, 0))
+            under_way = loop.spawn(direct.run())
+            for thread in threads:
+                thread.start()
+            await seen(sock, False)
+            flowing.clear()
+            await seen(sock, True)
+            session.end.fire()
+            await under_way.join(time.monotonic() + SOON_S)
+            assert [timer for _, _, timer in loop.timers if timer.call is not None] == []
+        finally:
+            flowing.clear()
+            stream.close()
+            for thread in threads:
+                thread.join()
+            loop.stopping = True
+
+    try:
+        loop.spawn(main())
+        loop.run()
+    finally:
+        loop.close()
+        listener.close()
+        client.close()
+    assert errors == []
