@@ -57,6 +57,32 @@ def test_without_a_way_out_the_job_runs_on_with_one_line(shell: str, slurm: dict
 
 
 @every_shell
+def test_one_that_is_cut_off_as_the_job_begins_is_waited_for(shell: str, account: Account) -> None:
+    """Where ssh itself listens nobody does until there is another ssh; job.sh, asked again, knows when."""
+    _install(account)
+    with tunnel_state("9") as state:
+        (state / "env").rename(state / "away")
+        away = (state / "away").read_text().splitlines()
+        (state / "env").write_text("\n".join([*away[:3], "0100007F:0001", *away[4:]]) + "\n")
+        body = (
+            f'if [[ -e {state}/asked ]]; then mv {state}/away {state}/env; fi; : >{state}/asked; printf "%s\\n" {state}'
+        )
+        _fake_job_script(account, body)
+        done = script(shell, f'set -eu\n{HOOK}printf "%s" "$https_proxy"')
+        assert (done.returncode, done.stdout, done.stderr) == (0, url_of(state), "")
+
+
+@every_shell
+def test_one_that_does_not_come_back_is_said_with_one_line(shell: str, account: Account) -> None:
+    _install(account)
+    with tunnel_state("9", listening=False) as state:
+        _fake_job_script(account, f'printf "%s\\n" {state}')
+        done = script(shell, f'set -eu\n{HOOK}printf "%s" "${{http_proxy-none}}"')
+    said = "hpcproxy: no way out: it was up and does not listen now; the job runs on without it\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, "none", said)
+
+
+@every_shell
 def test_if_it_is_required_the_job_stops_with_one_line(shell: str, slurm: dict[str, str], account: Account) -> None:
     _install(account)
     with account.home.config.open("a") as file:

@@ -25,7 +25,8 @@ FLUSH = f"setsid -f srun {RANK} TERM 3\nexec sleep 600\n"
 # Before 23.02 a slurmd that has just tidied up its list of jobs, as others come and go, takes the second run for the
 # first and runs no Prolog (docs/admin.md). Not after its record of the first has expired and two seconds more.
 PROLOG_AGAIN_S = CRED_EXPIRE_S + 4
-STUBBORN = "setsid -f srun sh -c 'trap \"\" TERM; echo up; sleep 600'\nexec sleep 600\n"
+# `exec`, for a shell whose program is killed before it is has something to say.
+STUBBORN = "setsid -f srun sh -c 'trap \"\" TERM; echo up; exec sleep 600'\nexec sleep 600\n"
 # Twice, for the file that a job writes begins anew with its second run, which then sees what the first has left.
 AGAIN = f"""srun {FETCH}
 if [ -n "$SLURM_RESTART_COUNT" ]; then
