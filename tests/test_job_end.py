@@ -28,6 +28,8 @@ def rank(job: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
     environ = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": job, **more}
     with subprocess.Popen(["sleep", "600"], env=environ, stdin=subprocess.DEVNULL) as process:
         try:
+            # Popen returns as soon as exec cannot fail any more, which is before the kernel shows the new environment.
+            until(lambda: b"SLURM_JOB_ID=" in Path(f"/proc/{process.pid}/environ").read_bytes(), "it is a rank")
             yield process
         finally:
             process.kill()
