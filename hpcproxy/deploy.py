@@ -33,9 +33,11 @@ _CHUNK_BYTES = 32000  # what fits into one packet of ssh
 _CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes256-ctr")
 _KEX = ("curve25519-sha256@libssh.org", "ecdh-sha2-nistp256", "ecdh-sha2-nistp384", "diffie-hellman-group16-sha512")
 _MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512")
-_COLLECT_EVERY = 16  # connections
+_LOOK_S = 1.0  # Paramiko looks ten times a second whether a connection is to end, which ours tell at once
+_COLLECT_EVERY = 32  # connections
 _SSH_PORT = 22
 _TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # tcp(7); Linux alone has it, and forgets it soon
+_TCP_CORK: int | None = getattr(socket, "TCP_CORK", None)
 _TCP_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
 _M_ARENA_MAX = -8  # mallopt(3)
 
@@ -84,6 +86,23 @@ class _Prompt(socket.socket):
                 self.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
         return data
 
+    def close(self) -> None:
+        """As a socket does, and whoever reads it learns of that at once, not when he looks next."""
+        with contextlib.suppress(OSError):  # the other end was first
+            self.shutdown(socket.SHUT_RDWR)
+        super().close()
+
+
+class _Connection(fabric.Connection):
+    """One that leaves the Config alone, which all of them share.
+
+    Fabric's looks for a setting of that name, among all there are, whenever one of its attributes is set, and changes
+    the Config for one of them, while other threads read it.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
 
 class Fleet:
     """Who can be spoken to, and how. Made once: keys are parsed before the first thread starts."""
@@ -106,27 +125,21 @@ class Fleet:
         """Send every host its message, at most `fanout` at once, and return a reply for each, in order."""
         replies: dict[str, Reply] = {}
         with ThreadPoolExecutor(max_workers=max(1, min(fanout, len(messages)))) as pool:
-            # All connections first: Fabric changes the shared Config when it makes one, and reads it when it opens one.
-            made = {host: self._connect_later(host) for host in messages}
-            futures = {pool.submit(self._one, host, made.pop(host), messages[host], token): host for host in messages}
+            futures = {pool.submit(self._one, host, message, token): host for host, message in messages.items()}
             for future in _completed(futures):
                 reply = future.result()
                 replies[reply.host] = reply
                 on_reply(reply)
-                if len(replies) % _COLLECT_EVERY == 0:
+                if len(replies) % _COLLECT_EVERY == 0 and len(replies) < len(messages):
                     gc.collect()  # connections are circles of objects, with what they carried
         return [replies[host] for host in messages]
 
-    def _connect_later(self, host: str) -> fabric.Connection | NoGatewayError:
-        try:
-            return self._connection(host, self.gateway())
-        except NoGatewayError as error:
-            return error
-
-    def _one(self, host: str, connection: fabric.Connection | NoGatewayError, message: bytes, token: str) -> Reply:
+    def _one(self, host: str, message: bytes, token: str) -> Reply:
         began = time.monotonic()
-        if isinstance(connection, NoGatewayError):
-            return Reply(host, None, str(connection))
+        try:
+            connection = self._connection(host, self.gateway())
+        except NoGatewayError as error:
+            return Reply(host, None, str(error))
         try:
             output, errors = self._talk(connection, message)
             return Reply(host, _answer(output, errors, token), "", time.monotonic() - began)
@@ -137,13 +150,11 @@ class Fleet:
 
     def _talk(self, connection: fabric.Connection, message: bytes) -> tuple[bytes, bytes]:
         self._open(connection)
+        # It ends with the connection; a word of its own about that would only be answered.
         channel = connection.transport.open_session(timeout=self.login.timeout_s)
-        try:
-            channel.settimeout(self.login.timeout_s)
-            _execute(channel, wire.COMMAND)
-            return _converse(channel, message)
-        finally:
-            channel.close()
+        channel.settimeout(self.login.timeout_s)
+        _execute(channel, wire.COMMAND)
+        return _converse(channel, message)
 
     def _open(self, connection: fabric.Connection) -> None:
         if connection.gateway is None:
@@ -167,7 +178,7 @@ class Fleet:
 
     def _connection(self, host: str, gateway: fabric.Connection | None) -> fabric.Connection:
         login = self.login
-        connection = fabric.Connection(
+        connection = _Connection(
             host,
             user=login.user,
             port=login.port,
@@ -195,7 +206,7 @@ class Fleet:
             return self._way
 
     def _open_gateway(self, told: Jump) -> fabric.Connection | Exception:
-        connection = fabric.Connection(
+        connection = _Connection(
             told.host,
             user=told.user or self.login.user,
             port=told.port or _SSH_PORT,
@@ -248,6 +259,7 @@ def _transport(sock: socket.socket, disabled_algorithms: Mapping[str, Any] | Non
     # Its timer is a thread for each connection, and of one that fails it keeps the program from ending for 15 s. The
     # connect_timeout bounds the handshake too.
     transport.packetizer.start_handshake = _no_timer
+    transport.sock.settimeout(_LOOK_S)
     return transport
 
 
@@ -310,15 +322,30 @@ def _execute(channel: paramiko.Channel, command: str) -> None:
 
 def _converse(channel: paramiko.Channel, message: bytes) -> tuple[bytes, bytes]:
     """Send `message` and return stdout and stderr, both to their end; TimeoutError if the host falls silent."""
-    for start in range(0, len(message), _CHUNK_BYTES):  # Paramiko would copy all that is left at every packet
-        channel.sendall(message[start : start + _CHUNK_BYTES])
-    channel.shutdown_write()
+    with _in_one_go(channel.transport.sock):
+        for start in range(0, len(message), _CHUNK_BYTES):  # Paramiko would copy all that is left at every packet
+            channel.sendall(message[start : start + _CHUNK_BYTES])
+        channel.shutdown_write()
     output, errors = bytearray(), bytearray()
     while chunk := channel.recv(_CHUNK_BYTES):
         output += chunk
     while channel.recv_stderr_ready():
         errors += channel.recv_stderr(_CHUNK_BYTES)
     return bytes(output), bytes(errors)
+
+
+@contextlib.contextmanager
+def _in_one_go(sock: socket.socket) -> Iterator[None]:
+    """What is sent meanwhile fills its packets: sshd finds a message's end with its last words, a round trip less."""
+    if _TCP_CORK is None or not isinstance(sock, _Prompt):  # behind a gateway it is a channel
+        yield
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, _TCP_CORK, 1)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it may have been closed meanwhile
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_CORK, 0)
 
 
 def _answer(output: bytes, errors: bytes, token: str) -> wire.Answer:

@@ -1,6 +1,6 @@
 """What goes to one host, and what comes back: a script with an archive behind it, and lines with a token. Pure.
 
-The host's side is templates/lib/receive.sh.
+The host's side is templates/deploy/glance.sh.j2 and templates/lib/receive.sh.
 """
 
 from __future__ import annotations
@@ -79,21 +79,47 @@ def message(
         "drop_ins": [str(f.artifact.path) for f in files if f.artifact.name in (PROLOG, EPILOG)],
         "paths": [str(file.artifact.path) for file in files],
         "digests": [file.digest for file in files],
-        "modes": [f"{file.artifact.mode:04o}" for file in files],
-        "owners": [file.artifact.owner or "root" for file in files],
+        "modes": [_mode(file) for file in files],
+        "owners": [_owner(file) for file in files],
     }
     artifact = Artifact("receive.sh", "deploy/receive.sh.j2", Path("receive.sh"), 0o700, "")
     script = render(Plan((artifact,), values, {})).files[0].content
-    return framed(script, archive(files) if action == "apply" else b"")
+    return framed(script, archive(files), glance(bundle, token, place)) if action == "apply" else framed(script)
 
 
-def framed(script: bytes, archive: bytes = b"") -> bytes:
-    """Return what `COMMAND` reads on stdin: a line that takes the script as a whole, the script, the archive.
+def framed(script: bytes, archive: bytes = b"", first: bytes = b"") -> bytes:
+    """Return what `COMMAND` reads on stdin: `first`, a line that takes the script as a whole, the script, the archive.
 
     From a pipe bash reads its own commands byte by byte, a system call for each; `head` takes as many as it is told,
-    and no more. Nothing that follows the first line is ever read as shell, whatever becomes of the script.
+    and no more. Nothing that follows that line is ever read as shell, whatever becomes of the script.
     """
-    return b"%s. <(head -c %d); exit\n%s%s" % (_OLD_BASH, len(script), script, archive)
+    return b"%s%s. <(head -c %d); exit\n%s%s" % (first, _OLD_BASH, len(script), script, archive)
+
+
+def glance(bundle: Bundle, token: str, place: Place) -> bytes:
+    """Return the script that answers for a host which has this version already, and does nothing on any other."""
+    values = {
+        "token": token,
+        "store": place.store,
+        "lock_file": place.lock_file,
+        "manifest_digest": hashlib.sha256(_manifest(bundle)).hexdigest(),
+    }
+    artifact = Artifact("glance.sh", "deploy/glance.sh.j2", Path("glance.sh"), 0o700, "")
+    return render(Plan((artifact,), values, {})).files[0].content
+
+
+def _manifest(bundle: Bundle) -> bytes:
+    """Return the list of its files as a host keeps it (`write_manifest` in templates/lib/receive.sh)."""
+    lines = (f"{file.digest} {_mode(file)} {_owner(file)} {file.artifact.path}\n" for file in bundle.files)
+    return "".join(lines).encode()
+
+
+def _mode(file: File) -> str:
+    return f"{file.artifact.mode:04o}"
+
+
+def _owner(file: File) -> str:
+    return file.artifact.owner or "root"
 
 
 @dataclass(frozen=True)
@@ -145,7 +171,7 @@ def archive(files: Sequence[File]) -> bytes:
         for file in files:
             number = directories.index(file.artifact.path.parent)
             info = tarfile.TarInfo(f"{number}/{file.artifact.path.name}")
-            info.size, info.mode, info.uname = len(file.content), file.artifact.mode, file.artifact.owner or "root"
+            info.size, info.mode, info.uname = len(file.content), file.artifact.mode, _owner(file)
             info.gname = "root"
             tar.addfile(info, io.BytesIO(file.content))
     return gzip.compress(buffer.getvalue(), compresslevel=6, mtime=0)

@@ -73,9 +73,9 @@ look_at() {
         ((0x$kind >> 12 == 8)) || continue # S_IFREG, inode(7)
         regular+=("$path")
         printf -v "by_path[$path]" '%04o %s' "$((0x$kind & 07777))" "$owner"
-    done < <(stat -c '%f %U %n' -- "${present[@]}" 2>/dev/null)
+    done < <(exec stat -c '%f %U %n' -- "${present[@]}" 2>/dev/null)
     ((${#regular[@]})) || return 0
-    while read -r digest path; do by_path[$path]="$digest ${by_path[$path]}"; done < <(sha256sum -- "${regular[@]}")
+    while read -r digest path; do by_path[$path]="$digest ${by_path[$path]}"; done < <(exec sha256sum -- "${regular[@]}")
 }
 
 # Set `changes` to the indexes of what differs and `gone` to paths that are ours and wanted no more; fail for a file that
@@ -132,7 +132,7 @@ make_directories() {
     done
     ((${#missing[@]})) || return 0
     printf '%s\n' "${missing[@]}" >>"$store/made" || fail "$store cannot be written"
-    why=$(mkdir -m "$directory_mode" -- "${missing[@]}" 2>&1) || fail "a directory cannot be made: ${why%%$'\n'*}"
+    why=$(exec mkdir -m "$directory_mode" -- "${missing[@]}" 2>&1) || fail "a directory cannot be made: ${why%%$'\n'*}"
 }
 
 # Set `directories` to the different directories of `paths`, in their order.
@@ -157,7 +157,7 @@ find_bases() {
         base=${directories[number]%/*}
         parents+=("${base:-/}")
     done
-    read -r -d '' -a devices < <(stat -c %d -- "$store" "${directories[@]}" "${parents[@]}" 2>/dev/null) || :
+    read -r -d '' -a devices < <(exec stat -c %d -- "$store" "${directories[@]}" "${parents[@]}" 2>/dev/null) || :
     ((${#devices[@]} == 2 * count + 1)) || fail 'a directory that was there is gone'
     base_of[${devices[0]}]=$store/stage
     for number in "${!directories[@]}"; do
@@ -190,13 +190,13 @@ stage() {
             [[ ${from[number]} != "$base/$number" ]] || sources+=("$1/$number")
         done
         if ((${#staged[@]} == 1)); then
-            why=$(cp -a -T -- "$1" "$base" 2>&1)
+            why=$(exec cp -a -T -- "$1" "$base" 2>&1)
         else # a file goes to no file system but its own
             why=$(mkdir -m 0700 -- "$base" 2>&1 && cp -a -t "$base" -- "${sources[@]}" 2>&1)
         fi || fail "${base%/*} cannot take the files: $(last_words "$why")"
     done
     for base in "${from[@]}"; do files+=("$base"/*); done
-    why=$(sync -- "${files[@]}" 2>&1) || fail "not on disk: $(last_words "$why")"
+    why=$(exec sync -- "${files[@]}" 2>&1) || fail "not on disk: $(last_words "$why")"
 }
 
 # Move what is staged into place, in the manifest's order, and remove what is no longer wanted.
@@ -207,10 +207,10 @@ commit() {
         [[ -n ${owned[$path]-} ]] || printf '%s\n' "$path"
     done >>"$store/owned" || fail "$store cannot be written"
     for number in "${!directories[@]}"; do
-        why=$(mv -f -t "${directories[number]}" -- "${from[number]}"/* 2>&1) || fail "${directories[number]}: $(last_words "$why")"
+        why=$(exec mv -f -t "${directories[number]}" -- "${from[number]}"/* 2>&1) || fail "${directories[number]}: $(last_words "$why")"
     done
-    ((${#gone[@]})) || return 0
-    rm -f -- "${gone[@]}"
+    ((${#owned[@]})) || return 0 # the list is new, and complete
+    ((${#gone[@]} == 0)) || rm -f -- "${gone[@]}"
     printf '%s\n' "${paths[@]}" >"$store/owned.new" && mv -f -- "$store/owned.new" "$store/owned"
 }
 
@@ -220,9 +220,9 @@ unpack() {
     ((EUID == 0)) || owner=--no-same-owner
     [[ ! -e $store/next ]] || rm -rf -- "$store/next"
     umask 077
-    why=$(mkdir -p -- "$store/next/tree" 2>&1) || fail "$store cannot be made: $(last_words "$why")"
+    why=$(exec mkdir -p -- "$store/next/tree" 2>&1) || fail "$store cannot be made: $(last_words "$why")"
     umask 022
-    why=$(tar -xzf - -C "$store/next/tree" "$owner" --same-permissions --touch 2>&1) || fail "$store cannot take the files: $(last_words "$why")"
+    why=$(exec tar -xzf - -C "$store/next/tree" "$owner" --same-permissions --touch 2>&1) || fail "$store cannot take the files: $(last_words "$why")"
     write_manifest >"$store/next/manifest" || fail "$store cannot be written"
 }
 
@@ -257,12 +257,7 @@ become() {
     sync -- "${directories[@]}" "$store"
 }
 
-# Who finds everything as it shall be needs no lock, unless somebody is at work; who does not looks again with it.
 apply() {
-    if [[ -e $store/current/manifest && ! -e $lock_file ]]; then
-        compare
-        if ((${#changes[@]} + ${#gone[@]} == 0)); then finish unchanged; fi
-    fi
     take_lock
     compare
     if ((${#changes[@]} + ${#gone[@]} == 0)) && [[ -e $store/current/manifest ]]; then finish unchanged; fi
@@ -395,6 +390,6 @@ main() {
     fail "no action $action"
 }
 
-# A process of its own: whatever goes wrong in there, what is still to come is read to its end, or ssh would fail at random.
-(main)
-exec cat >/dev/null
+# Whatever goes wrong in there, what is still to come is read to its end, or ssh would fail at random.
+trap 'exec cat >/dev/null' EXIT
+main

@@ -45,6 +45,8 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for name, content in messages.items():
         paths.append(directory / name)
         paths[-1].write_bytes(script_of(content))
+    paths.append(directory / "glance.sh")
+    paths[-1].write_bytes(wire.glance(bundle, "t", wire.Place(wire.STORE, wire.LOCK_FILE)))
     return paths
 
 

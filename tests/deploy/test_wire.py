@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import getpass
+import os
+import shutil
 import socket
 import subprocess
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -113,6 +116,64 @@ def test_a_wrong_byte_in_the_archive_changes_nothing(host: Host) -> None:
     answer = host.talk(wire.framed(script, wire.archive(other.files)))
     assert (answer.word, answer.text) == ("failed", "the archive did not arrive whole")
     assert not (host.root / "etc/a.d/a_hook").exists()
+
+
+@pytest.fixture
+def glance(host: Host) -> Callable[[], str]:
+    """A host that has a version; returns how it answers to a message whose script says nothing."""
+    bundle = host.bundle(a_hook="1", program="2")
+    assert host.do("apply", bundle).word == "changed"
+
+    def answer() -> str:
+        first = wire.glance(bundle, TOKEN, wire.Place(wire.STORE, wire.LOCK_FILE))
+        try:
+            return host.talk(wire.framed(b"return 0\n", bytes(300_000), first)).word
+        except wire.NoAnswerError:
+            return ""
+
+    return answer
+
+
+def test_one_glance_is_enough_for_a_host_that_has_all(glance: Callable[[], str]) -> None:
+    assert glance() == "unchanged"
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "echo 3 >lib/ours/program",
+        "chmod 0600 lib/ours/program",
+        "chmod 4644 lib/ours/program",
+        "rm etc/a.d/a_hook",
+        "mv lib/ours/program there; ln -s ../../there lib/ours/program",
+        "rm lib/ours/program; mkfifo -m 0644 lib/ours/program",
+        "rm lib/ours/program; mkdir -m 0644 lib/ours/program",
+        "echo x >more; echo $PWD/more >>store/owned",
+        "rm store/owned",
+        "rm store/current/manifest",
+        "echo >>store/current/manifest",
+        "sed -i 's/0644/x[$(touch evil)]/' store/current/manifest",
+        ": >store/current/manifest",
+        "touch lock",
+    ],
+)
+def test_whatever_is_not_as_it_should_be_is_looked_at_closely(host: Host, glance: Callable[[], str], harm: str) -> None:
+    subprocess.run(["bash", "-ec", harm], cwd=host.root, check=True)
+    assert glance() == ""
+    assert not (host.root / "evil").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file away")
+def test_a_file_of_another_owner_is_looked_at_closely(host: Host, glance: Callable[[], str]) -> None:
+    shutil.chown(host.root / "lib/ours/program", "nobody")
+    assert glance() == ""
+
+
+def test_a_glance_is_enough_after_every_change_too(host: Host, glance: Callable[[], str]) -> None:
+    host.do("apply", host.bundle(a_first="0", a_hook="2"))
+    assert glance() == ""
+    host.do("apply", host.bundle(a_hook="1", program="2"))
+    assert glance() == "unchanged"
 
 
 def test_what_follows_the_script_is_never_read_as_shell(host: Host) -> None:
