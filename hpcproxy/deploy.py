@@ -93,7 +93,7 @@ class _Prompt(socket.socket):
         super().close()
 
 
-class _Connection(fabric.Connection):
+class _Connection(fabric.Connection):  # type: ignore[misc]  # Fabric has no types
     """One that leaves the Config alone, which all of them share.
 
     Fabric's looks for a setting of that name, among all there are, whenever one of its attributes is set, and changes
