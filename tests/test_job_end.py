@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ def rank(job: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
     environ = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": job, **more}
     with subprocess.Popen(["sleep", "600"], env=environ, stdin=subprocess.DEVNULL) as process:
         try:
+            # Popen returns as soon as exec cannot fail any more, which is before the kernel shows the new environment.
+            until(lambda: b"SLURM_JOB_ID=" in Path(f"/proc/{process.pid}/environ").read_bytes(), "it is a rank")
             yield process
         finally:
             process.kill()
@@ -204,15 +207,49 @@ def test_without_the_gate_ssh_goes_with_a_holder_that_is_killed(hold: Callable[.
     until(lambda: not Path(f"/proc/{ssh}").exists(), "ssh is gone")
 
 
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """program(name, text) puts a script before the real program of that name."""
+    directory = tmp_path / "programs"
+    directory.mkdir()
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+
+    def put(name: str, text: str) -> None:
+        (directory / name).write_text(f"#!/bin/bash\n{text}\n")
+        (directory / name).chmod(0o755)
+
+    return put
+
+
 def test_a_holder_that_is_told_to_end_while_it_makes_its_directory_leaves_none(
-    hold: Callable[..., Holder], jump_host: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hold: Callable[..., Holder], jump_host: Sshd, program: Callable[[str, str], None]
 ) -> None:
     """Slurm signals every process of a step, `mktemp` too."""
-    stub = tmp_path / "programs" / "mktemp"
-    stub.parent.mkdir()
-    stub.write_text('#!/bin/bash\nmade=$(/usr/bin/mktemp "$@")\nkill -TERM $PPID $$\nprintf "%s\\n" "$made"\n')
-    stub.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{stub.parent}:{os.environ['PATH']}")
+    program("mktemp", 'made=$(/usr/bin/mktemp "$@")\nkill -TERM $PPID $$\nprintf "%s\\n" "$made"')
     holder = hold(**jump_host.settings)
     assert holder.process.wait(60) == 0
     assert list(Path(os.environ["TMPDIR"]).glob("hpcproxy-*")) == []
+
+
+@pytest.mark.parametrize(
+    "hit",
+    [("rm", "-rf", "USR1"), ("env", "/tunnel.sh", "TERM"), ("env", "/agent.pyz", "TERM")],
+    ids=["rm", "env before the shell", "env before the gate"],
+)
+def test_a_signal_that_ends_a_program_of_its_own_leaves_nothing(
+    hit: tuple[str, str, str],
+    hold: Callable[..., Holder],
+    jump_host: Sshd,
+    mode: str,
+    program: Callable[[str, str], None],
+) -> None:
+    """Slurm signals every process of a step: here what tidies up, or what the shell is on its way to the gate."""
+    name, words, number = hit
+    program(name, f'[[ "$*" != *{words}* ]] || kill -{number} $$\nexec {shutil.which(name)} "$@"')
+    holder = hold(**jump_host.settings)
+    if words == "/tunnel.sh" and mode == "gate":
+        holder.process.wait(30)
+    else:
+        holder.line("ready")
+    holder.end()
+    until(lambda: not holder.left_behind(), f"nothing is left: {holder.left_behind()}")

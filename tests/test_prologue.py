@@ -15,6 +15,7 @@ import pytest
 from hpcproxy import jobscript, ops, tunnels
 from hpcproxy.ops import Account
 from tests import servers, sshd
+from tests.holder import command_line
 from tests.shells import PROXY_VARIABLES, SHELLS, script, tunnel_state, url_of
 from tests.waiting import until
 
@@ -53,6 +54,32 @@ def test_without_a_way_out_the_job_runs_on_with_one_line(shell: str, slurm: dict
     assert done.stderr.startswith("hpcproxy: no way out: 0 of 1 nodes ready after ")
     assert done.stderr.endswith(" s (srun: error: no such partition); the job runs on without it\n")
     assert done.stderr.count("\n") == 1
+
+
+@every_shell
+def test_one_that_is_cut_off_as_the_job_begins_is_waited_for(shell: str, account: Account) -> None:
+    """Where ssh itself listens nobody does until there is another ssh; job.sh, asked again, knows when."""
+    _install(account)
+    with tunnel_state("9") as state:
+        (state / "env").rename(state / "away")
+        away = (state / "away").read_text().splitlines()
+        (state / "env").write_text("\n".join([*away[:3], "0100007F:0001", *away[4:]]) + "\n")
+        body = (
+            f'if [[ -e {state}/asked ]]; then mv {state}/away {state}/env; fi; : >{state}/asked; printf "%s\\n" {state}'
+        )
+        _fake_job_script(account, body)
+        done = script(shell, f'set -eu\n{HOOK}printf "%s" "$https_proxy"')
+        assert (done.returncode, done.stdout, done.stderr) == (0, url_of(state), "")
+
+
+@every_shell
+def test_one_that_does_not_come_back_is_said_with_one_line(shell: str, account: Account) -> None:
+    _install(account)
+    with tunnel_state("9", listening=False) as state:
+        _fake_job_script(account, f'printf "%s\\n" {state}')
+        done = script(shell, f'set -eu\n{HOOK}printf "%s" "${{http_proxy-none}}"')
+    said = "hpcproxy: no way out: it was up and does not listen now; the job runs on without it\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, "none", said)
 
 
 @every_shell
@@ -195,3 +222,23 @@ def test_a_job_that_is_cancelled_while_it_begins_leaves_nothing(slurm: dict[str,
             assert process.communicate(timeout=60) == (b"", b"")
     assert process.returncode == 1
     assert list(Path(os.environ["TMPDIR"]).iterdir()) == []
+
+
+def test_a_job_that_is_over_does_not_wait_for_an_srun_that_does(slurm: dict[str, str], account: Account) -> None:
+    """srun waits for a node that refused the step, because the job's end was there first, until KillWait is over; on a
+    busy node each program that is started takes its time."""
+    directory = Path(slurm["PATH"].split(":")[0])
+    begun = "printf '%s' $$ >$TMPDIR/srun.new && mv $TMPDIR/srun.new $TMPDIR/srun"
+    programs = {"srun": f"trap '' TERM USR1; {begun}; exec /bin/sleep 600", "sleep": "exec /bin/sleep 0.5"}
+    for name, text in programs.items():
+        (directory / name).write_text(f"#!/bin/bash\n{text}\n")
+        (directory / name).chmod(0o755)
+    _install(account, jump=["u@127.0.0.1"], port=servers.free_port())
+    argv = ["/bin/bash", "-p", str(account.home.directory / "job.sh"), "start"]
+    with subprocess.Popen(argv, env=slurm, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        note = Path(os.environ["TMPDIR"], "srun")
+        until(note.exists, "srun is at work")
+        process.terminate()
+        assert process.wait(5) == 1, "that is all that a way out may take to be gone"
+    until(lambda: not command_line(int(note.read_text())), "srun is gone")
+    assert list(note.parent.iterdir()) == [note]

@@ -19,10 +19,11 @@ def crashed(hold: Callable[..., Holder], jump_host: Sshd) -> Path:
     """The state of a way out of which everything was killed by force."""
     holder = hold(**jump_host.settings)
     holder.line("ready")
-    state = holder.state
+    state, ssh = holder.state, holder.ssh_pids
     os.killpg(holder.process.pid, signal.SIGKILL)  # at once, for what is left of them would tidy up
     holder.process.wait()
-    until(lambda: not [each for each in holder.left_behind() if each.isdecimal()], "ssh went with it")
+    until(lambda: not [each for each in holder.left_behind() if each.isdecimal()], "all of its session are gone")
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ssh), "ssh went with it, and its socket")
     assert (state / "status.json").exists()
     return state
 

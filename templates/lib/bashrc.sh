@@ -10,15 +10,13 @@ __hpcproxy_where() {
 }
 
 proxy_on() {
-    local state
     __hpcproxy_where
     if ! __hpcproxy_find "$__hpcproxy_want"; then
         if [ "$__hpcproxy_want" = shell ]; then
             printf 'hpcproxy: no tunnel of yours is up on this machine; start one with: hpcproxy up\n' >&2
             return 1
         fi
-        if ! state=$(HPCPROXY_HOLDER=1 /bin/bash -p "$__hpcproxy_home/job.sh" start shell </dev/null); then return 1; fi
-        if ! __hpcproxy_read "$state" || ! __hpcproxy_listening; then return 1; fi
+        if ! __hpcproxy_start shell; then return 1; fi
     fi
     __hpcproxy_export
     if __hpcproxy_tell; then return 1; fi

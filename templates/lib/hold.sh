@@ -17,7 +17,7 @@ write_status() {
 # Hold a forward through jump host number $1 until it ends; true if it was ever up.
 hold_through() {
     local jump=$1 up=1 now
-    rm -f -- "$state/ctl"
+    rm -f -- "$state/ctl" || :
     ssh_command "$jump" -N -M -S "$state/ctl" -D "$address:$port"
     start_ssh
     if await_master && probe_master "$connect_timeout_s"; then

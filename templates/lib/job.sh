@@ -156,22 +156,30 @@ explain() {
     complain "$sentence"
 }
 
-# End the step and wait for it: by SIGURG to the holders, and if that is not enough by force.
+# End the step and wait for it: by SIGURG to the holders, and if that is not enough by force. By the clock, for on a busy
+# node a turn of the loop takes many times its pause. The holders of a job that is over have heard of it from Slurm; it is
+# srun that would wait, KillWait and two seconds, for a node that refused the step because the job's end was there first.
 end_step() {
-    local tries
-    for ((tries = 0; tries < 80; tries++)); do
-        kill -0 "$keeper_pid" 2>/dev/null || return 0
+    local now_cs begun_cs force_cs=200 more_cs=100 urg_cs=0 asked=''
+    if [[ -n $over ]]; then force_cs=100 more_cs=50; fi
+    uptime_cs
+    begun_cs=$now_cs
+    while kill -0 "$keeper_pid" 2>/dev/null && uptime_cs && ((now_cs - begun_cs < 400)); do
         read_said 3
-        # Again and again: a holder that has only begun does not hear it.
-        if [[ -n $step ]]; then
-            if ((tries == 40)); then scancel --quiet "$step" 2>/dev/null || :; fi
-            if ((tries % 10 == 0)); then scancel --quiet --signal=URG "$step" 2>/dev/null || :; fi
-        elif ((tries == 0)); then
-            # Not one has said a word. srun hears USR1 for its step, and what only begins ends of it.
+        if ((now_cs - begun_cs >= force_cs)); then
+            force_cs=$((force_cs + more_cs))
+            if [[ -n $step && -z $over ]]; then scancel --quiet "$step" 2>/dev/null || :; fi
             kill -URG "$keeper_pid" 2>/dev/null || :
+        elif [[ -z $step && -z $asked ]]; then
+            # Not one has said a word. srun hears USR1 for its step, and what only begins ends of it.
+            asked=1
+            kill -URG "$keeper_pid" 2>/dev/null || :
+        elif [[ -n $step ]] && ((now_cs - begun_cs >= urg_cs)); then
+            # Again and again: a holder that has only begun does not hear it.
+            urg_cs=$((now_cs - begun_cs + 50))
+            scancel --quiet --signal=URG "$step" 2>/dev/null || :
         fi
-        if ((tries == 40 || tries == 60)); then kill -URG "$keeper_pid" 2>/dev/null || :; fi
-        sleep 0.05
+        pause 0.05
     done
     kill -URG "$keeper_pid" 2>/dev/null || :
 }
@@ -193,18 +201,20 @@ patience() {
 # ready, 2 if they chose differently, 1 if there is no way out, which has then been said.
 try_step() {
     local -A why=()
-    local ready=0 hopeless=0 modes='' step='' heard='' cancelled='' work keeper_pid now begun deadline
+    local ready=0 hopeless=0 modes='' step='' heard='' cancelled='' over='' work keeper_pid now begun deadline
     clock
     begun=$now
     patience
     deadline=$((now + patience_s))
     # What the step says is read while it is written; without a name the files are gone with their last reader, and until
     # then no signal of a job that is cancelled comes between.
-    trap '' HUP INT TERM
+    trap '' HUP INT QUIT TERM USR1 USR2
     work=$(mktemp -d -- "$state_base/hpcproxy-start-XXXXXXXX") || { complain "no directory can be made in $state_base" && return 1; }
     exec 3<>"$work/said" 4<>"$work/errors"
     rm -rf -- "$work"
-    trap 'cancelled=1' HUP INT TERM
+    trap 'cancelled=1' HUP INT
+    trap 'cancelled=1 over=1' TERM
+    trap - QUIT USR1 USR2
     keep_step "$1" '' '' 0 </dev/null >&3 2>&4 3>&- 4>&- &
     keeper_pid=$!
     while [[ -z $cancelled ]] && clock && ((now < deadline)); do

@@ -90,11 +90,11 @@ no_proxy_list() {
         [[ -n $domain && $node != *.* ]] && entries+=("$node.$domain")
     done
     if ((${#nodes[@]})); then
-        # Bounded: a resolver that does not answer must not hold the job up.
+        # Bounded: a resolver that does not answer must not hold the job up. By KILL, for TERM may be held back here.
         while read -r address _; do
             if [[ $address =~ ^[0-9.]+$ && $address != 127.* && $seen != *" $address "* ]]; then entries+=("$address"); fi
             seen+="$address "
-        done < <(exec timeout 2 getent ahostsv4 -- "${nodes[@]}" 2>/dev/null)
+        done < <(exec timeout -s KILL 2 getent ahostsv4 -- "${nodes[@]}" 2>/dev/null)
     fi
     # One variable may hold 128 KiB (MAX_ARG_STRLEN); far below it, a list this long helps nobody.
     local IFS=, joined

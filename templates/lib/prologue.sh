@@ -4,9 +4,7 @@
 
 # False only if the job is to be stopped.
 __hpcproxy_begin() {
-    local state
-    if state=$(HPCPROXY_HOLDER=1 /bin/bash -p "$__hpcproxy_home/job.sh" start </dev/null) && __hpcproxy_read "$state" &&
-        __hpcproxy_listening; then
+    if __hpcproxy_start ''; then
         __hpcproxy_export
         __hpcproxy_tell || :
         return 0

@@ -10,17 +10,18 @@ has_ssh() {
 #   cipher       AES-GCM first. An older ssh does not know the `^`, and one built without AES-GCM refuses its name.
 #   log_verbose  what makes ssh say more of its channels, from OpenSSH 8.5 on
 #   follow       end a program when the process that started it is gone, killed or not
-#   held_back    start a program with the signals held back that it is to heed (coreutils 8.31)
+#   held_back    start a program with the signals held back that it is to heed (coreutils 8.31), unless they are already
 # and `ssh_says` to what ssh has for the first jump host, for look_at_key. All at once, for each process costs a node that
 # starts a job more than a millisecond; only where that fails each by itself.
 learn() {
     [[ -z $learned ]] || return 0
     learned=1
     cipher=(-o "$cipher_option") log_verbose=(-o LogVerbose=none) follow=(setpriv --pdeathsig HUP)
-    held_back=(env --block-signal='TERM,URG,INT,USR1')
-    if ssh_would "${follow[@]}" "${held_back[@]}" ssh "${cipher[@]}" "${log_verbose[@]}"; then return 0; fi
+    held_back=()
+    if [[ -z $held ]]; then held_back=(env --block-signal="$heeded"); fi
+    if ssh_would "${follow[@]}" ${held_back[@]+"${held_back[@]}"} ssh "${cipher[@]}" "${log_verbose[@]}"; then return 0; fi
     if ! ssh_would "${follow[@]}" ssh; then follow=(); fi
-    if ! ssh_would "${held_back[@]}" ssh; then held_back=(); fi
+    if ! ssh_would ${held_back[@]+"${held_back[@]}"} ssh; then held_back=(); fi
     if ! ssh_would ssh "${cipher[@]}"; then cipher=(); fi
     if ! ssh_would ssh "${log_verbose[@]}"; then log_verbose=(); fi
     ssh_would ssh || :

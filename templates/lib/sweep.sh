@@ -4,8 +4,16 @@
 # Set `here` to what tells this node, and what can see its processes, from another with the same TMPDIR: a shared file
 # system, a container.
 name_host() {
+    local space='' key value inode=''
     read -r here </proc/sys/kernel/hostname
-    here+=" $(readlink /proc/self/ns/pid 2>/dev/null)"
+    # Without a process for it where the kernel tells (5.14). One that a signal ends says nothing: what is left here then stays.
+    if { exec {space}</proc/self/ns/pid; } 2>/dev/null; then
+        while read -r key value; do
+            if [[ $key == ino: ]]; then inode=$value; fi
+        done 2>/dev/null <"/proc/self/fdinfo/$space" || :
+        exec {space}<&-
+    fi
+    if [[ -n $inode ]]; then here+=" pid:[$inode]"; else here+=" $(readlink /proc/self/ns/pid 2>/dev/null || :)"; fi
 }
 
 # Remove the state directories of this user's other ways out on this node whose holder is gone and could not remove its

@@ -2,6 +2,7 @@
 # Holds the way out of one job on one node, or probes the jump hosts.
 #
 #   tunnel.sh hold JOB RESTART [ssh]   as a background step of the job, one on each node; `ssh`: without the gate
+#   tunnel.sh hold JOB RESTART gate    what that becomes where there is the gate, with its signals held back (hold_back)
 #   tunnel.sh hold JOB RESTART MODE STATE UID   for the Prolog (holder.sh): MODE gate or ssh, in the directory STATE that
 #                                      is there already, for user UID, who need not be the one this runs as
 #   tunnel.sh hold shell 0             for a shell without Slurm, at 127.0.0.1
@@ -22,7 +23,7 @@ unset LD_LIBRARY_PATH LD_PRELOAD
 export HPCPROXY_HOLDER=1
 umask 077
 
-ending='' learned='' ssh_says='' told='' woken='' launching='' company_pid='' watch_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 tries='' up_at=0 changed_at=0 reconnects=-1 since=0 last_error='' current_jump=''
+heeded='TERM,URG,INT,USR1' held='' ending='' learned='' ssh_says='' told='' woken='' launching='' company_pid='' watch_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 tries='' up_at=0 changed_at=0 reconnects=-1 since=0 last_error='' current_jump=''
 
 end() {
     ending=1 woken=1
@@ -34,7 +35,9 @@ end() {
 }
 
 # Runs at every exit; $1 is the exit code. A holder that fails by a mistake of ours says so and does not mark the job.
+# Signals come to every process of a step: one that ended `rm` half way would leave what nobody knows for ours.
 clean_up() {
+    trap '' HUP INT TERM URG USR1 USR2
     if (($1)) && [[ -z $ending ]]; then say "gave-up ${node-} holder it ended by an error of its own, code $1"; fi
     end
     end_ssh
@@ -57,7 +60,7 @@ log() {
     if [[ -n $state ]]; then printf '%s %s %s %s\n' "$when" "$job" "$node" "$*" 2>/dev/null >>"$state/log" || :; fi
     [[ -n $syslog ]] || return 0
     # By a process of its own, and not as our child: nothing may wait for it, and `$!` stays what it is.
-    (timeout 1 logger -t "hpcproxy[$$]" -p "daemon.${level/error/err}" -- "job $job node $node: $*" &) </dev/null >/dev/null 2>&1
+    (timeout -s KILL 1 logger -t "hpcproxy[$$]" -p "daemon.${level/error/err}" -- "job $job node $node: $*" &) </dev/null >/dev/null 2>&1
 }
 
 # An interruptible pause of $1 seconds: the traps run at `wait`.
@@ -173,11 +176,32 @@ prepare_gate() {
     if [[ -n $of_step ]]; then gate_words+=(--parent "$PPID"); fi
 }
 
-# Become the gate: same pid, same state directory, which it removes at its end. A signal that comes before it has its
-# handlers must not end it with its state left behind: where `env` cannot hold them back it does so as soon as it runs.
+# In a step that is to become the gate: begin anew with the signals held back that the gate is to heed. One that comes
+# before ends this process, which has nothing yet; one that comes after waits, if not for the traps, then for the gate's
+# handlers. Held back only by an `env` on the way there, it could come upon the shell when that has looked at its traps
+# for the last time, and be lost until Slurm kills what is left, or upon `env`, and leave the state to nobody. Where
+# `env` knows no such option that remains.
+hold_back() {
+    if [[ $1 == shell || -n $3 || -z $gate ]] || ! find_python; then return 0; fi
+    if env --block-signal="$heeded" --version >/dev/null 2>&1; then
+        exec env --block-signal="$heeded" /bin/bash -p "$0" hold "$1" "$2" gate
+    fi
+}
+
+# True if a signal that ends us waits, held back. (proc(5): bit 14 is SIGTERM, 22 SIGURG.)
+end_waits() {
+    local key value
+    while read -r key value; do
+        if [[ $key == @(Sig|Shd)Pnd: ]] && ((16#$value & (1 << 14 | 1 << 22))); then return 0; fi
+    done <"/proc/$$/status"
+    return 1
+}
+
+# Become the gate: same pid, same state directory, which it removes at its end. A SIGURG that waits would be dropped when
+# the shell puts its traps back, for nothing is what it does by default; who sends one sends it again.
 hand_over() {
     trap '' USR1
-    [[ -z $ending ]] || return 0
+    if [[ -n $ending ]] || end_waits; then return 0; fi
     exec "${gate_words[@]}"
 }
 
@@ -192,6 +216,8 @@ begin_hold() {
     spread "$node_count" "${#jump_names[@]}"
     # The Prolog's holder outlives it; a step's must not outlive its slurmstepd.
     if [[ $job != shell && -z $4 ]]; then of_step=1; fi
+    # Held back or not: some a shell lets through while it waits for a program's output.
+    if [[ $3 == gate && -z $4 ]]; then held=1; fi
     trap end TERM URG
     if [[ $job == shell ]]; then trap end USR1 INT; else trap 'woken=1' USR1 INT; fi
     # Not '', which ssh would inherit and never end.
@@ -202,6 +228,7 @@ begin_hold() {
     has_ssh || give_up 'ssh there is no ssh on this node; ask for the OpenSSH client'
     job_address "$job"
     if [[ -z $gate || $3 == ssh ]] || ! find_python; then mode=ssh; fi
+    if [[ -n $held && $mode == ssh ]]; then give_up 'gate python3 was there a moment ago and is gone'; fi
     if [[ -n $4 ]]; then
         state=$4
     elif [[ $mode == gate ]]; then
@@ -252,7 +279,10 @@ probe() {
 }
 
 case ${1-} in
-    hold) begin_hold "${2-}" "${3-}" "${4-}" "${5-}" "${6-}" ;;
+    hold)
+        hold_back "${2-}" "${3-}" "${4-}"
+        begin_hold "${2-}" "${3-}" "${4-}" "${5-}" "${6-}"
+        ;;
     probe) probe ;;
     *)
         printf 'usage: tunnel.sh hold JOB RESTART [ssh | MODE STATE UID] | probe\n' >&2

@@ -25,7 +25,8 @@ FLUSH = f"setsid -f srun {RANK} TERM 3\nexec sleep 600\n"
 # Before 23.02 a slurmd that has just tidied up its list of jobs, as others come and go, takes the second run for the
 # first and runs no Prolog (docs/admin.md). Not after its record of the first has expired and two seconds more.
 PROLOG_AGAIN_S = CRED_EXPIRE_S + 4
-STUBBORN = "setsid -f srun sh -c 'trap \"\" TERM; echo up; sleep 600'\nexec sleep 600\n"
+# `exec`, for a shell whose program is killed before it is has something to say.
+STUBBORN = "setsid -f srun sh -c 'trap \"\" TERM; echo up; exec sleep 600'\nexec sleep 600\n"
 # Twice, for the file that a job writes begins anew with its second run, which then sees what the first has left.
 AGAIN = f"""srun {FETCH}
 if [ -n "$SLURM_RESTART_COUNT" ]; then
@@ -66,9 +67,9 @@ def preempt(run: Run) -> None:
     run.lab.submit(f"#!/bin/bash\n#SBATCH -p urgent -w {run.node(0)} --gres=gpu:2\n{longer}\n", run.way.user)
 
 
-def suspend(run: Run) -> None:
-    """The job is suspended until nothing of it has run for a while, and resumed."""
-    node = run.node(1)
+def suspend(run: Run, where: int = 1) -> None:
+    """The job is suspended until nothing of it has run for a while, and resumed; the node `where` gets out again."""
+    node = run.node(where)
     run.watch.until(lambda: run.answered(node), "requests are answered")
     run.ctl("scontrol", "suspend", str(run.job))
     run.watch.until(lambda: run.watch.of(run.job).state == "SUSPENDED", "it is suspended")
@@ -98,9 +99,9 @@ def restart_slurmd(run: Run) -> None:
     run.go()
 
 
-def kill_all_on_a_node(run: Run) -> None:
-    """All processes of the job on its second node are killed, its own and ours."""
-    node = run.node(1)
+def kill_all_on_a_node(run: Run, where: int = 1) -> None:
+    """All processes of the job on its node `where` are killed, its own and ours."""
+    node = run.node(where)
     sight = run.watch.of(run.job)
     texts = [text for text in sight.own | sight.ours if text.startswith(f"{node}: process ")]
     run.kill([int(text.split()[2]) for text in texts], node)

@@ -251,11 +251,14 @@ class Run:
 
     # ---- what its processes saw
 
+    def lines(self, node: str) -> list[str]:
+        """What was written down of each request on `node`."""
+        path = self.lab.path_on("login", f"/home/{self.way.user}/seen.{self.job}.{node}")
+        return [line.rstrip() for line in path.read_text().splitlines()] if path.exists() else []
+
     def seen(self, node: str) -> list[tuple[float, float, bool]]:
         """When each request on `node` began and ended, and whether it was answered."""
-        path = self.lab.path_on("login", f"/home/{self.way.user}/seen.{self.job}.{node}")
-        lines = path.read_text().splitlines() if path.exists() else []
-        rows = [line.split() for line in lines]
+        rows = [line.split() for line in self.lines(node)]
         return [(float(row[0]), float(row[1]), row[2:] == [OUTER1]) for row in rows if len(row) > 1]
 
     def answered(self, node: str) -> bool:

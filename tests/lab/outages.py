@@ -101,6 +101,12 @@ def _fill_state(place: Place) -> Callable[[], None]:
     return lambda: place.lab.path_on(place.node, file).unlink()
 
 
+def restart_sshd(lab: Lab, jump: str) -> Callable[[], None]:
+    """The sshd of a jump host is away with all its sessions, as when the machine is started again."""
+    lab.sshd_stop(jump)
+    return lambda: lab.sshd(jump)
+
+
 CUT = Fault("the jump host unreachable", _cut)
 KILL_SSH = Fault("ssh killed", _kill_ssh)
 STOP_SSH = Fault("ssh stopped (SIGSTOP)", _stop_ssh)

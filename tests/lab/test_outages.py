@@ -18,7 +18,19 @@ from hpcproxy.lab import Lab, LabSpec
 from tests.waiting import until
 
 from .conftest import REPOSITORY, lab_name
-from .outages import CUT, FILL_STATE, KILL_SSH, STOP_SSH, Fault, Story, Witnessed, in_the_manual, left_behind, play
+from .outages import (
+    CUT,
+    FILL_STATE,
+    KILL_SSH,
+    STOP_SSH,
+    Fault,
+    Story,
+    Witnessed,
+    in_the_manual,
+    left_behind,
+    play,
+    restart_sshd,
+)
 from .researcher import FETCH, JUMP1, JUMP2, OUTER1, OUTER2, Researcher
 
 pytestmark = pytest.mark.lab
@@ -97,12 +109,7 @@ def test_the_jump_hosts_sshd_is_restarted(
 ) -> None:
     """With all its sessions, as when the machine is started again, and away for three seconds."""
     witnessed = Witnessed(alices[(JUMP2,), gate], "c1")
-
-    def stop(_: object) -> object:
-        stage.sshd_stop("jump2")
-        return lambda: stage.sshd("jump2")
-
-    story = play(witnessed, Fault("the jump host's sshd restarted", stop), 3)  # type: ignore[arg-type]
+    story = play(witnessed, Fault("the jump host's sshd restarted", lambda _: restart_sshd(stage, "jump2")), 3)
     check(story, stage, "c1")
     if gate:  # held, all of them
         assert all(ask.good or ask.saw.startswith("curl 5") for ask in story.during), story.in_words

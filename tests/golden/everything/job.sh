@@ -13,6 +13,8 @@ jump_count=2
 
 #= lib/clock.sh
 
+#= lib/uptime.sh
+
 #= lib/spread.sh
 
 #= lib/state.sh
