@@ -97,8 +97,10 @@ class Sshd:
 
 def family(pid: int) -> list[int]:
     """Return `pid` and all its descendants: an sshd gives each connection a session of its own."""
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    text = children.read_text() if children.exists() else ""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:  # it has ended meanwhile
+        text = ""
     return [pid, *(member for child in text.split() for member in family(int(child)))]
 
 

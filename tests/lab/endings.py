@@ -251,6 +251,17 @@ class Run:
 
     # ---- what its processes saw
 
+    def our_step(self) -> str:
+        """The holders' step as Slurm calls it; a second one, if the first could not be made on a busy machine."""
+        argv = ["squeue", "-s", "-h", "-j", str(self.job), "-o", "%i %j"]
+
+        def find() -> list[str]:
+            lines = self.lab.run("login", argv, self.way.user, check=True).stdout.splitlines()
+            return [line.split()[0] for line in lines if line.endswith(" hpcproxy")]
+
+        (step,) = self.watch.until(find, "its holders have a step")
+        return step
+
     def lines(self, node: str) -> list[str]:
         """What was written down of each request on `node`."""
         path = self.lab.path_on("login", f"/home/{self.way.user}/seen.{self.job}.{node}")

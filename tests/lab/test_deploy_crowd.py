@@ -117,8 +117,11 @@ def test_hosts_behind_a_gateway_are_reached_through_it_by_one_login(many: Crowd)
 def test_a_wrong_clock_is_told_with_its_host(many: Crowd) -> None:
     many.describe(nodes="10.99.0.[4-6]")
     many.outcomes("deploy")
-    # No clock can be set for one of them: its answer is that of a host whose clock stands at the year 2001.
-    many.before_each_session("10.99.0.5", """exec < <(LC_ALL=C sed "s/'%(%s)T' -1/'%(%s)T' 1000000000/")""")
+    # No clock can be set for one of them: its answer is that of a host whose clock stands at the year 2001. In as many
+    # bytes as before, for so many are taken as the script.
+    told = "printf -v version '%(%s)T' -1"
+    false = "version=1000000000".ljust(len(told))
+    many.before_each_session("10.99.0.5", f"""exec < <(LC_ALL=C sed "s/{told}/{false}/")""")
     assert set(many.outcomes("verify").values()) == {("unchanged", "")}
     (line,) = [line for line in many.said.splitlines() if "clock" in line]
     assert line == "hpcproxy: 10.99.0.5: the clock is wrong by more than a minute: TLS may fail in jobs"

@@ -11,6 +11,8 @@ __hpcproxy_autostart=1
 
 #= lib/listening.sh
 
+#= lib/start.sh
+
 #= lib/tell.sh
 
 #= lib/find.sh

@@ -10,6 +10,8 @@ __hpcproxy_required=''
 
 #= lib/listening.sh
 
+#= lib/start.sh
+
 #= lib/tell.sh
 
 #= lib/prologue.sh

@@ -11,6 +11,8 @@ __hpcproxy_autostart=''
 
 #= lib/listening.sh
 
+#= lib/start.sh
+
 #= lib/tell.sh
 
 #= lib/find.sh

@@ -1,0 +1,17 @@
+# shellcheck shell=dash
+# Start a way out, for a job's prologue or for a shell. Sourced; valid in bash and dash.
+
+# True once job.sh has one that listens, whose state is then read; else it is said why not. Where ssh itself listens it may
+# have been cut off since job.sh saw it: asked again, job.sh waits until its holder has it up. `$1` is `shell` in one.
+__hpcproxy_start() {
+    local state tries=0 consequence='; the job runs on without it'
+    if [ -n "${__hpcproxy_required-}" ]; then consequence='; the job stops, because the configuration says required'; fi
+    if [ -n "$1" ]; then consequence=''; fi
+    while [ "$tries" -lt 5 ]; do
+        state=$(HPCPROXY_HOLDER=1 /bin/bash -p "$__hpcproxy_home/job.sh" start ${1:+"$1"} </dev/null) || return 1
+        if __hpcproxy_read "$state" && __hpcproxy_listening; then return 0; fi
+        tries=$((tries + 1))
+    done
+    printf 'hpcproxy: no way out: it was up and does not listen now%s\n' "$consequence" >&2
+    return 1
+}
