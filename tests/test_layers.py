@@ -107,11 +107,20 @@ def test_a_library_is_used_where_the_table_says(path: Path) -> None:
         assert path.stem in ONLY_IN.get(name, {path.stem}), f"{path.stem} imports {name}"
 
 
+def test_no_file_over_400_lines() -> None:
+    files = [
+        path
+        for folder in ("bench", "hpcproxy", "templates", "tests")
+        for path in (REPOSITORY / folder).rglob("*")
+        if path.suffix in {".py", ".sh", ".j2"} and "golden" not in path.parts  # which is what the rest renders
+    ]
+    assert len(files) > 100
+    assert [path.name for path in files if len(path.read_text().splitlines()) > 400] == []
+
+
 @pytest.mark.parametrize("path", EVERYTHING, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_no_module_over_400_lines_and_no_function_over_40(path: Path) -> None:
-    text = path.read_text()
-    assert len(text.splitlines()) <= 400
-    for node in ast.walk(ast.parse(text)):
+def test_no_function_over_40_lines(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             lines = (node.end_lineno or 0) - node.lineno + 1
             assert lines <= 40, f"{node.name} has {lines} lines"
