@@ -175,7 +175,7 @@ from pathlib import Path
 from hpcproxy import rollout, wire
 work = Path(sys.argv[1])
 files = rollout.read_site(rollout.Request(work / "site.yaml")).bundle.files
-(work / "archive.tar.gz").write_bytes(wire.archive(files))
+(work / "archive.tar.gz").write_bytes(wire.archive(files, wire.Place(wire.STORE, wire.LOCK_FILE)))
 (work / "files").mkdir()
 for number, file in enumerate(files):
     (work / "files" / str(number)).write_bytes(file.content)

@@ -13,7 +13,7 @@ import io
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from hpcproxy.errors import HpcproxyError
 from hpcproxy.plan import EPILOG, PROLOG, RUN, TASK_PROLOG, Artifact, Plan
@@ -25,8 +25,9 @@ ACTIONS = ("look", "apply", "rollback", "remove")
 
 # Does not depend on the login shell's language, and reads nobody's rc file; the shell in between may, and may print.
 COMMAND = "exec /bin/bash -p -s"
-# Before 4.0 bash sources nothing from a pipe, and says nothing either.
-_OLD_BASH = b"((BASH_VERSINFO[0] > 3)) || echo bash $BASH_VERSION is too old, 4.2 is needed >&2; "
+# `read -N`, which counts characters, so bytes in this locale, is older than all that we run on.
+_OLD_BASH = b"((BASH_VERSINFO[0] > 3)) || { echo bash $BASH_VERSION is too old, 4.2 is needed >&2; exit; }; LC_ALL=C; "
+_PART = b'IFS= read -r -N %d hpcproxy_part; eval "$hpcproxy_part"; '
 
 
 @dataclass(frozen=True)
@@ -84,16 +85,19 @@ def message(
     }
     artifact = Artifact("receive.sh", "deploy/receive.sh.j2", Path("receive.sh"), 0o700, "")
     script = render(Plan((artifact,), values, {})).files[0].content
-    return framed(script, archive(files), glance(bundle, token, place)) if action == "apply" else framed(script)
+    if action != "apply":
+        return framed(script)
+    return framed(script, archive(files, place), glance(bundle, token, place))
 
 
 def framed(script: bytes, archive: bytes = b"", first: bytes = b"") -> bytes:
-    """Return what `COMMAND` reads on stdin: `first`, a line that takes the script as a whole, the script, the archive.
+    """Return what `COMMAND` reads on stdin: a line that takes the scripts `first` and `script` whole; the archive.
 
-    From a pipe bash reads its own commands byte by byte, a system call for each; `head` takes as many as it is told,
-    and no more. Nothing that follows that line is ever read as shell, whatever becomes of the script.
+    From a pipe bash reads its own commands byte by byte, a system call for each; `read -N` takes as many as it is
+    told, and no more. Nothing that follows that line is ever read as shell, whatever becomes of the scripts.
     """
-    return b"%s%s. <(head -c %d); exit\n%s%s" % (first, _OLD_BASH, len(script), script, archive)
+    parts = [part for part in (first, script) if part]
+    return b"%s%sexit\n%s%s" % (_OLD_BASH, b"".join(_PART % len(part) for part in parts), b"".join(parts), archive)
 
 
 def glance(bundle: Bundle, token: str, place: Place) -> bytes:
@@ -163,14 +167,20 @@ def _digest(content: bytes | None) -> str:
     return "none" if content is None else hashlib.sha256(content).hexdigest()
 
 
-def archive(files: Sequence[File]) -> bytes:
-    """Return `files` as DIRECTORY-NUMBER/NAME in a compressed tar archive; the same bytes for the same files."""
-    directories = list(dict.fromkeys(file.artifact.path.parent for file in files))
+def archive(files: Sequence[File], place: Place) -> bytes:
+    """Return `files` as a compressed tar archive, each by its path below STORE/stage; the same bytes each time."""
+    stage = PurePosixPath(str(place.store).lstrip("/"), "stage")
+    names = {file: stage / str(file.artifact.path).lstrip("/") for file in files}
+    directories = {parent for name in names.values() for parent in name.parents if parent.is_relative_to(stage)}
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for file in files:
-            number = directories.index(file.artifact.path.parent)
-            info = tarfile.TarInfo(f"{number}/{file.artifact.path.name}")
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for directory in sorted(directories):
+            info = tarfile.TarInfo(str(directory))
+            info.type, info.uname, info.gname = tarfile.DIRTYPE, "root", "root"
+            info.mode = 0o700 if directory == stage else int(place.directory_mode, 8)
+            tar.addfile(info)
+        for file, name in names.items():
+            info = tarfile.TarInfo(str(name))
             info.size, info.mode, info.uname = len(file.content), file.artifact.mode, _owner(file)
             info.gname = "root"
             tar.addfile(info, io.BytesIO(file.content))

@@ -1,28 +1,34 @@
 # shellcheck shell=bash
 # Brings this host to a version of our files, looks at it, takes it back a version or removes us.
 #
-#   action    look, apply (an archive of DIRECTORY-NUMBER/NAME on stdin), rollback, remove
-#   $store    current/, previous/: manifest, tree and its sums of a version; owned: every path that was ever ours;
-#             made: directories that we made
+#   action    look, apply (an archive on stdin: every file by its whole path, below $store/stage), rollback, remove
+#   $store    manifest: what is in place, a line for each file: DIGEST MODE OWNER PATH
+#             next: the manifest to be, from before the first file is put in place until it is the manifest
+#             previous/: what was in place before: tree/; found, a manifest of that as it was found; manifest, our record
+#             of then; for, the manifest that came in its place
+#             owned: every path that was ever ours; made: directories that we made; stage/: files on their way
 #
 # Answers on stdout, each line with the token, so that what a .bashrc prints is not taken for ours:
 #   file ACTION PATH · content PATH BASE64 · fact NAME VALUE · done changed|unchanged|would|failed TEXT
 #
-# Nothing is moved into place before all of it is here, checked, on disk and on the target's own file system; then each
-# file by rename. The connection may be lost at any moment: from the lock on nobody needs to listen.
+# Nothing is put in place before all of it is here, checked, on disk and on the target's own file system; then each file by
+# rename, or by a link where nothing is yet. The connection may be lost at any moment: from the lock on nobody needs to
+# listen. Every program that is run costs a host about as much as all that bash does here.
 
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 LC_ALL=C
 export PATH LC_ALL
 umask 022
 
+# Said at the end, in one go: each line by itself would be a packet.
 answer() {
-    printf '%s %s\n' "$token" "$*" 2>/dev/null || :
+    said+="$token $*"$'\n'
 }
 
 finish() {
-    if [[ -n $locked ]]; then rm -rf -- "$lock_file" "$store/next" ${staged[@]+"${staged[@]}"}; fi
+    ((${#debris[@]} == 0)) || rm -rf -- "${debris[@]}"
     answer "done $1"
+    printf '%s' "$said" 2>/dev/null || :
     exit 0
 }
 
@@ -42,7 +48,13 @@ take_lock() {
     { exec 9>>"$lock_file"; } 2>/dev/null || fail "no lock can be made at $lock_file"
     flock -n 9 || fail 'another deployment is at work here'
     [[ $lock_file -ef /proc/self/fd/9 ]] || fail 'another deployment is at work here'
-    locked=1
+    debris=("$lock_file" "$store/stage" "$store/previous.new")
+}
+
+# Set `text` to all that file $1 holds; empty if it is not there.
+read_all() {
+    text=''
+    IFS= read -r -d '' text 2>/dev/null <"$1" || :
 }
 
 # Read manifest $1 into paths, digests, modes, owners.
@@ -54,9 +66,11 @@ read_manifest() {
     done 2>/dev/null <"$1"
 }
 
-write_manifest() {
+# Set `record` to the manifest of paths, digests, modes, owners.
+make_record() {
     local i
-    for i in "${!paths[@]}"; do printf '%s %s %s %s\n' "${digests[i]}" "${modes[i]}" "${owners[i]}" "${paths[i]}"; done
+    record=''
+    for i in "${!paths[@]}"; do record+="${digests[i]} ${modes[i]} ${owners[i]} ${paths[i]}"$'\n'; done
 }
 
 # Set by_path[PATH] to "DIGEST MODE OWNER" as "$@" are now; a path that is no regular file is "other", one that is not
@@ -83,11 +97,12 @@ look_at() {
 compare() {
     local i path strangers='' every=("${paths[@]}")
     local -A wanted=()
-    changes=() gone=() owned=()
+    changes=() gone=() owned=() mine=()
     for path in "${paths[@]}"; do wanted[$path]=1; done
     while read -r path; do
         [[ -n ${wanted[$path]-}${owned[$path]-} ]] || every+=("$path")
         owned[$path]=1
+        mine+=("$path")
     done 2>/dev/null <"$store/owned"
     look_at "${every[@]}"
     for i in "${!paths[@]}"; do
@@ -116,151 +131,13 @@ say_changes() {
     for path in ${gone[@]+"${gone[@]}"}; do answer "file remove $path"; done
 }
 
-# Make `directories` and what is missing above them, and remember what was made.
-make_directories() {
-    local missing=() branch=() directory why
-    local -A seen=()
-    for directory in "${directories[@]}"; do
-        branch=()
-        while [[ ! -d $directory && -z ${seen[$directory]-} ]]; do
-            seen[$directory]=1
-            branch=("$directory" ${branch[@]+"${branch[@]}"})
-            directory=${directory%/*}
-            [[ -n $directory ]] || directory=/
-        done
-        missing+=(${branch[@]+"${branch[@]}"})
-    done
-    ((${#missing[@]})) || return 0
-    printf '%s\n' "${missing[@]}" >>"$store/made" || fail "$store cannot be written"
-    why=$(exec mkdir -m "$directory_mode" -- "${missing[@]}" 2>&1) || fail "a directory cannot be made: ${why%%$'\n'*}"
-}
-
-# Set `directories` to the different directories of `paths`, in their order.
-find_directories() {
-    local path
-    local -A seen=()
-    directories=()
-    for path in "${paths[@]}"; do
-        path=${path%/*}
-        [[ -n ${seen[$path]-} ]] || directories+=("$path")
-        seen[$path]=1
-    done
-}
-
-# Set from[NUMBER] to where the files of directories[NUMBER] are to be renamed from, and `staged` to the directories that
-# this takes: one below $store, or one beside the directory if that is on another file system. Never in one of them: slurmd
-# and login shells read those whole.
-find_bases() {
-    local number device devices count=${#directories[@]} base parents=()
-    local -A base_of=() used=()
-    for number in "${!directories[@]}"; do
-        base=${directories[number]%/*}
-        parents+=("${base:-/}")
-    done
-    read -r -d '' -a devices < <(exec stat -c %d -- "$store" "${directories[@]}" "${parents[@]}" 2>/dev/null) || :
-    ((${#devices[@]} == 2 * count + 1)) || fail 'a directory that was there is gone'
-    base_of[${devices[0]}]=$store/stage
-    for number in "${!directories[@]}"; do
-        [[ -w ${directories[number]} ]] || fail "${directories[number]} cannot be written"
-        device=${devices[number + 1]}
-        if [[ -z ${base_of[$device]-} ]]; then
-            [[ ${devices[number + 1 + count]} == "$device" ]] ||
-                fail "${directories[number]} is a file system of its own; this cannot be changed in one step"
-            base_of[$device]=${parents[number]%/}/.hpcproxy-new
-        fi
-        base=${base_of[$device]}
-        from[number]=$base/$number
-        [[ -n ${used[$base]-} ]] || staged+=("$base")
-        used[$base]=1
-    done
-}
-
-# Copy the tree $1 (DIRECTORY-NUMBER/NAME) to `from` and wait until all of it is on disk.
-stage() {
-    local number base why sources files=() debris=()
-    make_directories
-    find_bases
-    for base in "${staged[@]}"; do
-        [[ ! -e $base ]] || debris+=("$base")
-    done
-    ((${#debris[@]} == 0)) || rm -rf -- "${debris[@]}"
-    for base in "${staged[@]}"; do
-        sources=()
-        for number in "${!from[@]}"; do
-            [[ ${from[number]} != "$base/$number" ]] || sources+=("$1/$number")
-        done
-        if ((${#staged[@]} == 1)); then
-            why=$(exec cp -a -T -- "$1" "$base" 2>&1)
-        else # a file goes to no file system but its own
-            why=$(mkdir -m 0700 -- "$base" 2>&1 && cp -a -t "$base" -- "${sources[@]}" 2>&1)
-        fi || fail "${base%/*} cannot take the files: $(last_words "$why")"
-    done
-    for base in "${from[@]}"; do files+=("$base"/*); done
-    why=$(exec sync -- "${files[@]}" 2>&1) || fail "not on disk: $(last_words "$why")"
-}
-
-# Move what is staged into place, in the manifest's order, and remove what is no longer wanted.
-commit() {
-    local number path why
-    # From here on both versions' files are ours, also for whoever comes after a power cut.
-    for path in "${paths[@]}"; do
-        [[ -n ${owned[$path]-} ]] || printf '%s\n' "$path"
-    done >>"$store/owned" || fail "$store cannot be written"
-    for number in "${!directories[@]}"; do
-        why=$(exec mv -f -t "${directories[number]}" -- "${from[number]}"/* 2>&1) || fail "${directories[number]}: $(last_words "$why")"
-    done
-    ((${#owned[@]})) || return 0 # the list is new, and complete
-    ((${#gone[@]} == 0)) || rm -f -- "${gone[@]}"
-    printf '%s\n' "${paths[@]}" >"$store/owned.new" && mv -f -- "$store/owned.new" "$store/owned"
-}
-
-# The archive on stdin becomes $store/next/tree, if every file in it is what the manifest says.
-unpack() {
-    local why owner=--same-owner
-    ((EUID == 0)) || owner=--no-same-owner
-    [[ ! -e $store/next ]] || rm -rf -- "$store/next"
-    umask 077
-    why=$(exec mkdir -p -- "$store/next/tree" 2>&1) || fail "$store cannot be made: $(last_words "$why")"
-    umask 022
-    why=$(exec tar -xzf - -C "$store/next/tree" "$owner" --same-permissions --touch 2>&1) || fail "$store cannot take the files: $(last_words "$why")"
-    write_manifest >"$store/next/manifest" || fail "$store cannot be written"
-}
-
-# True if the files of $store/next/tree have the digests of the manifest. The list stays there: whoever wonders asks
-# sha256sum himself.
-check_tree() {
-    local i number path
-    for i in "${!paths[@]}"; do
-        path=${paths[i]}
-        for number in "${!directories[@]}"; do
-            if [[ ${directories[number]} == "${path%/*}" ]]; then
-                printf '%s  tree/%s/%s\n' "${digests[i]}" "$number" "${path##*/}"
-                break
-            fi
-        done
-    done >"$store/next/sums" || fail "$store cannot be written"
-    cd "$store/next" && sha256sum --check --status sums
-}
-
-# The version in $store/next is in place; what was current is previous.
-become() {
-    find_directories
-    check_tree || fail 'the archive did not arrive whole'
-    cd /
-    stage "$store/next/tree"
-    commit
-    if [[ -d $store/current ]]; then
-        rm -rf -- "$store/previous"
-        mv -- "$store/current" "$store/previous"
-    fi
-    mv -- "$store/next" "$store/current"
-    sync -- "${directories[@]}" "$store"
-}
-
 apply() {
+    local text
     take_lock
     compare
-    if ((${#changes[@]} + ${#gone[@]} == 0)) && [[ -e $store/current/manifest ]]; then finish unchanged; fi
+    make_record
+    read_all "$store/manifest"
+    if ((${#changes[@]} + ${#gone[@]} == 0)) && [[ $text == "$record" ]]; then finish unchanged; fi
     unpack
     say_changes
     become
@@ -276,13 +153,16 @@ look() {
 }
 
 rollback() {
+    local text why
     take_lock
-    [[ -r $store/previous/manifest ]] || fail 'no earlier version is kept here'
-    read_manifest "$store/previous/manifest"
+    [[ -s $store/previous/found ]] || fail 'no earlier version is kept here'
+    read_manifest "$store/previous/found"
+    read_all "$store/previous/manifest"
+    record=$text
     compare
     say_changes
-    rm -rf -- "$store/next"
-    cp -a -- "$store/previous" "$store/next" || fail "$store cannot be written"
+    [[ ! -e $store/stage ]] || rm -rf -- "$store/stage"
+    why=$(exec cp -a -T -- "$store/previous/tree" "$store/stage" 2>&1) || fail "$store cannot take the files: $(last_words "$why")"
     become
     finish changed
 }
@@ -339,9 +219,9 @@ remove() {
     take_lock
     [[ -d $store ]] || finish unchanged
     refuse_while_needed
-    for version in current previous next; do
-        [[ -r $store/$version/manifest ]] || continue
-        read_manifest "$store/$version/manifest"
+    for version in manifest next; do
+        [[ -r $store/$version ]] || continue
+        read_manifest "$store/$version"
         for i in "${!paths[@]}"; do
             ours[${digests[i]}]=1
             if [[ -z ${listed[${paths[i]}]-} ]]; then known+=("${paths[i]}"); fi
@@ -376,7 +256,7 @@ remove_made() {
 }
 
 main() {
-    local locked='' changes=() gone=() directories=() from=() staged=()
+    local said='' record='' changes=() gone=() mine=() directories=() missing=() debris=()
     if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 402)); then finish "failed bash $BASH_VERSION is too old, 4.2 is needed"; fi
     local -A by_path=() owned=()
     trap '' HUP PIPE INT TERM
@@ -390,6 +270,6 @@ main() {
     fail "no action $action"
 }
 
-# Whatever goes wrong in there, what is still to come is read to its end, or ssh would fail at random.
-trap 'exec cat >/dev/null' EXIT
+# Whatever goes wrong in there, what is still to come is read to its end, or ssh would fail at random. Mostly that is nothing.
+trap 'IFS= read -r -N 1 _ && exec cat >/dev/null' EXIT
 main

@@ -61,7 +61,7 @@ def test_three_bad_hosts_among_64_keep_no_other_waiting(many: Crowd) -> None:
         silent: ("unreached", "accepts connections and stays silent for 12 s"),
     }
     assert outcomes == dict.fromkeys(rest, ("changed", ""))
-    done_s = [(many.store / host / "up/var/lib/hpcproxy/current").stat().st_ctime for host in rest]
+    done_s = [(many.store / host / "up/var/lib/hpcproxy/manifest").stat().st_ctime for host in rest]
     # If they waited for each other, the six beside the two in the first eight would be all.
     assert sum(moment_s < given_up.stat().st_mtime for moment_s in done_s) > 8
     for host in (refused, hole, silent):

@@ -1,0 +1,151 @@
+# shellcheck shell=bash
+# A version of our files is put in place of another, for receive.sh, which says what is where.
+
+# Set `directories` to the different directories of `paths`, in their order, and `missing` to those that are not there yet
+# and what is missing above them.
+find_directories() {
+    local path directory branch
+    local -A seen=() absent=()
+    directories=() missing=()
+    for path in "${paths[@]}"; do
+        directory=${path%/*}
+        [[ -z ${seen[$directory]-} ]] || continue
+        seen[$directory]=1
+        directories+=("$directory")
+        branch=()
+        while [[ -n $directory && ! -d $directory && -z ${absent[$directory]-} ]]; do
+            absent[$directory]=1
+            branch=("$directory" ${branch[@]+"${branch[@]}"})
+            directory=${directory%/*}
+        done
+        missing+=(${branch[@]+"${branch[@]}"})
+    done
+}
+
+# The archive on stdin becomes $store/stage.
+unpack() {
+    local why owner=--same-owner
+    ((EUID == 0)) || owner=--no-same-owner
+    [[ ! -e $store/stage ]] || rm -rf -- "$store/stage"
+    umask 077 # for $store and what is missing above it, which the archive does not name
+    why=$(exec tar -xf - -C / "$owner" --same-permissions --touch 2>&1 < <(exec gzip -dc 2>/dev/null)) ||
+        fail "$store cannot take the files: $(last_words "$why")"
+    umask 022
+}
+
+# Keep what is in place, as it is, and our record of it, for a rollback. Not if an attempt was cut off since the last time:
+# what is there now may be a mixture, and what was there before that is kept.
+keep() {
+    local path text why aim found='' there=() new=$store/previous.new
+    [[ -e $store/manifest ]] || return 0
+    read_all "$store/previous/for"
+    aim=$text
+    read_all "$store/manifest"
+    if [[ ! -e $store/previous/for || $aim == "$text" ]]; then
+        for path in "${mine[@]}"; do
+            [[ ${by_path[$path]-} == *' '* ]] || continue # it is not there, or no regular file
+            found+="${by_path[$path]} $path"$'\n'
+            there+=("${path#/}")
+        done
+        [[ ! -e $new ]] || rm -rf -- "$new"
+        why=$(umask 077 && mkdir -p -- "$new/tree" 2>&1) || fail "$store cannot be written: $(last_words "$why")"
+        if ((${#there[@]})); then
+            why=$(exec cp -a --parents -t "$new/tree" -- "${there[@]}" 2>&1) ||
+                fail "$store cannot take what is here: $(last_words "$why")"
+        fi
+        { printf '%s' "$found" >"$new/found" && printf '%s' "$text" >"$new/manifest"; } || fail "$store cannot be written"
+        rm -rf -- "$store/previous"
+        mv -- "$new" "$store/previous"
+    fi
+    printf '%s' "$record" >"$store/previous/for" || fail "$store cannot be written"
+}
+
+# What is in $store/stage is put in place, if it has the digests of paths and digests; `record` is the manifest from then on.
+become() {
+    local i path why files=() sums='' news='' made=''
+    for i in "${!paths[@]}"; do
+        path=${paths[i]}
+        files+=("$store/stage$path")
+        sums+=$'\n'"${digests[i]}  $store/stage$path"
+        [[ -n ${owned[$path]-} ]] || news+=$path$'\n'
+    done
+    [[ $'\n'$(exec sha256sum -- "${files[@]}" 2>&1) == "$sums" ]] || fail 'the archive did not arrive whole'
+    find_directories
+    keep
+    # From here on both versions' files are ours, also for whoever comes after a power cut.
+    for path in ${missing[@]+"${missing[@]}"}; do made+=$path$'\n'; done
+    {
+        printf '%s' "$record" >"$store/next" && printf '%s' "$news" >>"$store/owned" && printf '%s' "$made" >>"$store/made"
+    } 2>/dev/null || fail "$store cannot be written"
+    why=$(exec sync -- "${files[@]}" "$store/next" "$store/owned" "$store/made" 2>&1) || fail "not on disk: $(last_words "$why")"
+    link || move
+    if ((${#owned[@]})); then # else the list is new, and complete
+        ((${#gone[@]} == 0)) || rm -f -- "${gone[@]}"
+        printf '%s\n' "${paths[@]}" >"$store/owned.new" && mv -f -- "$store/owned.new" "$store/owned"
+    fi
+    printf '%s' "$record" 2>/dev/null >"$store/manifest" || fail "$store cannot be written"
+    sync -- "${directories[@]}" "$store" "$store/manifest"
+    debris+=("$store/next")
+}
+
+# True if every file is in place by a link from $store/stage, for a host that has none of them: one program for all.
+link() {
+    local path
+    ((${#by_path[@]} == 0)) || return
+    if (cd "$store/stage" && exec cp -l --parents -t / -- "${paths[@]#/}" 2>/dev/null); then return; fi
+    for path in "${paths[@]}"; do # another file system, or none that has links, or one that is full or read-only
+        if [[ $path -ef $store/stage$path ]]; then rm -f -- "$path"; fi
+    done
+    for path in "${paths[@]}"; do
+        [[ ! -e $path && ! -L $path ]] || fail "somebody else has just made $path"
+    done
+    return 1
+}
+
+# Rename every file into place, in the manifest's order: from $store/stage, or on another mount from a directory beside its
+# own. Never from inside that one: slurmd and login shells read those whole.
+move() {
+    local number path why base count=${#directories[@]} mounts=() parents=() from=() copies=() files=()
+    local -A base_of=()
+    find_directories
+    if ((${#missing[@]})); then
+        why=$(exec mkdir -m "$directory_mode" -- "${missing[@]}" 2>&1) || fail "a directory cannot be made: ${why%%$'\n'*}"
+    fi
+    for path in "${directories[@]}"; do
+        path=${path%/*}
+        parents+=("${path:-/}")
+    done
+    # A rename fails between two mounts of one file system too, and `mv` would copy.
+    mapfile -t mounts < <(exec stat -c '%d %m' -- "$store" "${directories[@]}" "${parents[@]}" 2>/dev/null)
+    ((${#mounts[@]} == 2 * count + 1)) || fail 'a directory that was there is gone'
+    for number in "${!directories[@]}"; do
+        path=${directories[number]}
+        [[ -w $path ]] || fail "$path cannot be written"
+        from[number]=$store/stage$path
+        [[ ${mounts[number + 1]} != "${mounts[0]}" ]] || continue
+        [[ ${mounts[number + 1]} == "${mounts[number + 1 + count]}" ]] ||
+            fail "$path is a file system of its own; this cannot be changed in one step"
+        base=${base_of[${mounts[number + 1]}]-}
+        if [[ -z $base ]]; then
+            base=${parents[number]%/}/.hpcproxy-new
+            base_of[${mounts[number + 1]}]=$base
+            debris+=("$base")
+            [[ ! -e $base ]] || rm -rf -- "$base"
+            why=$(exec mkdir -m 0700 -- "$base" 2>&1) || fail "${parents[number]} cannot take the files: $(last_words "$why")"
+        fi
+        why=$(exec cp -a -T -- "${from[number]}" "$base/$number" 2>&1) ||
+            fail "${parents[number]} cannot take the files: $(last_words "$why")"
+        from[number]=$base/$number
+        copies+=("$base/$number"/*)
+    done
+    if ((${#copies[@]})); then
+        why=$(exec sync -- "${copies[@]}" 2>&1) || fail "not on disk: $(last_words "$why")"
+    fi
+    for number in "${!directories[@]}"; do
+        files=()
+        for path in "${paths[@]}"; do
+            [[ ${path%/*} != "${directories[number]}" ]] || files+=("${from[number]}/${path##*/}")
+        done
+        why=$(exec mv -f -t "${directories[number]}" -- "${files[@]}" 2>&1) || fail "${directories[number]}: $(last_words "$why")"
+    done
+}
