@@ -6,6 +6,7 @@ import json
 import secrets
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -144,8 +145,6 @@ def _trust(
     replace: bool,
     on_key: Callable[[Trusted], None],
 ) -> list[Trusted]:
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - only this verb asks many hosts by itself
-
     text = (install.read(known_hosts) or b"").decode(errors="replace")
 
     def fetch(jump: Jump) -> tuple[Trusted, hostkey.HostKey | None]:
@@ -321,6 +320,29 @@ def slurm_lines(run: Run) -> list[str]:
         words += [f"    {line}" for line in lacking]
         words += slurmconf.remarks(running, told)
     return words
+
+
+class Aside:
+    """What `slurm_lines` says, asked beside the work as soon as a host has changed: then an admin wants to know."""
+
+    def __init__(self, run: Run, *, wanted: bool) -> None:
+        self._run = run
+        self._wanted = wanted
+        self._lines: Future[list[str]] | None = None
+
+    def hearing(self, on_host: OnHost) -> OnHost:
+        """Return `on_host`, which at the first change asks too."""
+
+        def hear(outcome: HostOutcome) -> None:
+            if self._wanted and self._lines is None and outcome.word == "changed":
+                self._lines = ThreadPoolExecutor(max_workers=1).submit(slurm_lines, self._run)
+            on_host(outcome)
+
+        return hear
+
+    def lines(self) -> list[str]:
+        """Return the answer, which may have to be waited for; empty if nothing was asked."""
+        return self._lines.result() if self._lines else []
 
 
 def keep_record(request: Request, outcomes: Outcomes) -> None:
