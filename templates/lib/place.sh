@@ -1,6 +1,26 @@
 # shellcheck shell=bash
 # A version of our files is put in place of another, for receive.sh, which says what is where.
 
+# What a program says is wrong, of what it printed: the end of its first line.
+last_words() {
+    local line=${1%%$'\n'*}
+    case $1 in *'No space left'* | *'Wrote only'*) line='No space left on device' ;; esac
+    printf '%s' "${line##*: }"
+}
+
+# Set `text` to all that file $1 holds; empty if it is not there.
+read_all() {
+    text=''
+    IFS= read -r -d '' text 2>/dev/null <"$1" || :
+}
+
+# Set `record` to the manifest of paths, digests, modes, owners.
+make_record() {
+    local i
+    record=''
+    for i in "${!paths[@]}"; do record+="${digests[i]} ${modes[i]} ${owners[i]} ${paths[i]}"$'\n'; done
+}
+
 # Set `directories` to the different directories of `paths`, in their order, and `missing` to those that are not there yet
 # and what is missing above them.
 find_directories() {
@@ -62,7 +82,7 @@ keep() {
 
 # What is in $store/stage is put in place, if it has the digests of paths and digests; `record` is the manifest from then on.
 become() {
-    local i path why files=() sums='' news='' made=''
+    local i path why files=() sums='' news='' made='' directories=() missing=()
     for i in "${!paths[@]}"; do
         path=${paths[i]}
         files+=("$store/stage$path")
@@ -148,4 +168,32 @@ move() {
         done
         why=$(exec mv -f -t "${directories[number]}" -- "${files[@]}" 2>&1) || fail "${directories[number]}: $(last_words "$why")"
     done
+}
+
+apply() {
+    local text record
+    take_lock
+    compare
+    make_record
+    read_all "$store/manifest"
+    if ((${#changes[@]} + ${#gone[@]} == 0)) && [[ $text == "$record" ]]; then finish unchanged; fi
+    unpack
+    say_changes
+    become
+    finish changed
+}
+
+rollback() {
+    local text record why
+    take_lock
+    [[ -s $store/previous/found ]] || fail 'no earlier version is kept here'
+    read_manifest "$store/previous/found"
+    read_all "$store/previous/manifest"
+    record=$text
+    compare
+    say_changes
+    [[ ! -e $store/stage ]] || rm -rf -- "$store/stage"
+    why=$(exec cp -a -T -- "$store/previous/tree" "$store/stage" 2>&1) || fail "$store cannot take the files: $(last_words "$why")"
+    become
+    finish changed
 }

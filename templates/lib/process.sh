@@ -6,6 +6,7 @@
 start_time() {
     local line fields
     read -r line 2>/dev/null <"/proc/$1/stat" || return 1
-    read -r -a fields <<<"${line##*) }"
+    # shellcheck disable=SC2206 # a letter and numbers; a here-string would need room in /tmp
+    fields=(${line##*) })
     started=${fields[19]}
 }

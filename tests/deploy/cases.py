@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import product
 from typing import Any
@@ -23,8 +24,10 @@ def plan(**told: Any) -> Plan:
 
 
 def script_of(message: bytes) -> bytes:
-    """Return the script of a message to a host without an archive: all but the line that has it read as a whole."""
-    return message.partition(b"\n")[2]
+    """Return the last script of a message to a host, without the line that has it read as a whole and the archive."""
+    head, _, rest = message.partition(b"\n")
+    lengths = [int(length) for length in re.findall(rb"read -r -N (\d+) ", head)]
+    return rest[sum(lengths[:-1]) : sum(lengths)]
 
 
 def combinations() -> Iterator[Plan]:

@@ -38,7 +38,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         paths.append(directory / f"{digest[:12]}-{file.artifact.name}")
         paths[-1].write_bytes(file.content)
     messages = {
-        "receive.sh": wire.message(bundle, "look", "t"),
+        **{f"{action}.sh": wire.message(bundle, action, "t") for action in wire.ACTIONS},
         "edit.sh": wire.reading(("/a b",), "t", ("true",)),
         "contract.sh": proof.contract_message(bundle, Policy(), "t"),
     }

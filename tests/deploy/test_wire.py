@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import random
 import shutil
-import signal
 import socket
 import subprocess
-import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,63 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcproxy import deploy, wire
-from hpcproxy.plan import Artifact
-from hpcproxy.render import Bundle, File
-from tests import modest
+from hpcproxy.render import Bundle
 from tests.deploy.cases import script_of
+from tests.deploy.host import TOKEN, Host
 from tests.snapshot import tree
 from tests.sshd import make_key
-
-ME = getpass.getuser()
-TOKEN = "hpcproxy-token"  # noqa: S105 - no secret: it marks lines
-
-
-class Host:
-    """A directory that stands for a host's file system."""
-
-    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.root = root
-        monkeypatch.setattr(wire, "STORE", root / "store")
-        monkeypatch.setattr(wire, "LOCK_FILE", root / "lock")
-        monkeypatch.setattr(wire, "RUN", root / "run")
-        (root / "etc").mkdir()
-
-    def bundle(self, **contents: str) -> Bundle:
-        """Files in two directories: `a_` in etc/a.d, others in lib, which is not there yet."""
-        files = []
-        for name, text in contents.items():
-            folder = self.root / ("etc/a.d" if name.startswith("a_") else "lib/ours")
-            files.append(File(Artifact(name, "t", folder / name, 0o644, "", ME), text.encode()))
-        return Bundle(tuple(files))
-
-    def talk(self, message: bytes) -> wire.Answer:
-        done = subprocess.run(
-            modest.argv("/bin/bash", "-p", "-s"), input=message, capture_output=True, check=True, timeout=20
-        )
-        assert done.stderr == b""
-        return wire.parse(done.stdout, TOKEN)
-
-    def altered(self, bundle: Bundle, where: bytes, words: bytes) -> bytes:
-        """Return the message that applies `bundle`, with `words` before `where` in its script."""
-        script = script_of(wire.message(bundle, "look", TOKEN)).replace(b"action=look", b"action=apply")
-        assert script.count(where) == 1
-        place = wire.Place(wire.STORE, wire.LOCK_FILE)
-        return wire.framed(script.replace(where, words + where), wire.archive(bundle.files, place))
-
-    def cut_off(self, bundle: Bundle, moment: bytes) -> None:
-        """Begin to apply `bundle`; the host's end of it is killed at `moment`."""
-        kill = b"((number == 0)) || kill -9 $$; " if moment == BETWEEN_TWO else b"kill -9 $$; "
-        message = self.altered(bundle, moment, kill)
-        done = subprocess.run(modest.argv("/bin/bash", "-p", "-s"), input=message, check=False, timeout=20)
-        assert done.returncode == -signal.SIGKILL
-
-    def do(self, action: str, bundle: Bundle, *, want_content: bool = False) -> wire.Answer:
-        return self.talk(wire.message(bundle, action, TOKEN, want_content=want_content))
-
-
-@pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
-    return Host(tmp_path, monkeypatch)
 
 
 def test_apply_is_idempotent_and_remove_leaves_nothing(host: Host) -> None:
@@ -96,25 +41,6 @@ def test_apply_is_idempotent_and_remove_leaves_nothing(host: Host) -> None:
     }
     assert host.do("remove", bundle).word == "changed"
     assert tree(host.root) == before
-
-
-def test_rollback_brings_the_earlier_version_back_and_forth(host: Host) -> None:
-    old, new = host.bundle(a_hook="1", gone="x"), host.bundle(a_hook="2", program="y")
-    host.do("apply", old)
-    assert host.do("rollback", old).text == "no earlier version is kept here"
-    answer = host.do("apply", new)
-    assert [(change.action, Path(change.path).name) for change in answer.changes] == [
-        ("change", "a_hook"),
-        ("create", "program"),
-        ("remove", "gone"),
-    ]
-    assert not (host.root / "lib/ours/gone").exists()
-    assert host.do("rollback", new).word == "changed"
-    assert (host.root / "etc/a.d/a_hook").read_text() == "1"
-    assert (host.root / "lib/ours/gone").read_text() == "x"
-    assert not (host.root / "lib/ours/program").exists()
-    assert host.do("rollback", new).word == "changed"
-    assert host.do("look", new).word == "unchanged"
 
 
 def test_an_archive_that_is_cut_short_changes_nothing(host: Host) -> None:
@@ -137,7 +63,7 @@ def test_files_that_are_whole_count_not_what_is_around_them(host: Host) -> None:
 def test_a_wrong_byte_in_the_archive_changes_nothing(host: Host) -> None:
     bundle = host.bundle(a_hook="1")
     other = Bundle(tuple(replace(file, content=b"evil") for file in bundle.files))
-    script = script_of(wire.message(bundle, "look", TOKEN)).replace(b"action=look", b"action=apply")
+    script = script_of(wire.message(bundle, "apply", TOKEN))
     answer = host.talk(wire.framed(script, wire.archive(other.files, wire.Place(wire.STORE, wire.LOCK_FILE))))
     assert (answer.word, answer.text) == ("failed", "the archive did not arrive whole")
     assert not (host.root / "etc/a.d/a_hook").exists()
@@ -231,121 +157,6 @@ def test_no_file_is_ever_staged_where_others_read_whole_directories(host: Host) 
     host.do("apply", host.bundle(a_hook="1"))
     assert [path.name for path in (host.root / "etc/a.d").iterdir()] == ["a_hook"]
     assert sorted(path.name for path in (host.root / "etc").iterdir()) == ["a.d"]
-
-
-V1, V2, V3 = ({"a_hook": n, "a_more": n, "program": n, f"only{n}": n} for n in "123")
-
-BETWEEN_TWO = b'files=()\n        for path in "${paths[@]}"; do\n'  # directories that files are renamed into
-NOT_YET, BEGUN, DONE = "nothing is touched", "something may be in place", "it is on record"
-
-
-@pytest.mark.parametrize(
-    ("moment", "state"),
-    [
-        (b"say_changes\n    become", NOT_YET),
-        (b"keep\n    # From", NOT_YET),
-        (b'rm -rf -- "$store/previous"\n', NOT_YET),
-        (b'mv -- "$new" "$store/previous"\n', NOT_YET),
-        (b"link || move", BEGUN),
-        (b"find_directories\n    if ((", BEGUN),
-        (BETWEEN_TWO, BEGUN),
-        (b"if ((${#owned[@]})); then #", BEGUN),
-        (b'mv -f -- "$store/owned.new"', BEGUN),
-        (b"printf '%s' \"$record\" 2>/dev/null >", BEGUN),
-        (b'sync -- "${directories[@]}"', DONE),
-        (b'debris+=("$store/next")', DONE),
-    ],
-)
-def test_whoever_is_killed_on_the_way_is_followed_up(host: Host, moment: bytes, state: str) -> None:
-    """The next one ends what was begun, a rollback brings back what was there before it, and remove leaves nothing."""
-    empty = tree(host.root)
-    old, new, newer = (host.bundle(**version) for version in (V1, V2, V3))
-
-    def files() -> list[object]:
-        return [tree(host.root / "etc"), tree(host.root / "lib")]
-
-    def begin() -> list[object]:
-        host.do("apply", old)
-        before = files()
-        host.cut_off(new, moment)
-        return before
-
-    first = begin()
-    assert (files() == first) or state != NOT_YET
-    assert host.do("apply", new).word == ("unchanged" if state == DONE else "changed")
-    second = files()
-    assert host.do("rollback", new).word == "changed"
-    assert files() == first
-    assert host.do("remove", new).word == "changed"
-    assert tree(host.root) == empty
-
-    begin()
-    assert host.do("apply", newer).word == "changed"
-    assert host.do("rollback", newer).word == "changed"
-    assert files() == (second if state == DONE else first)
-    host.do("remove", new)
-
-    begin()
-    assert host.do("rollback", new).word == ("failed" if state == NOT_YET else "changed")
-    assert files() == first
-    host.do("remove", new)
-
-    begin()
-    assert host.do("remove", new).word == "changed"
-    assert tree(host.root) == empty
-
-
-def test_a_rollback_brings_back_what_was_there_not_what_should_have_been(host: Host) -> None:
-    """A file that somebody has changed comes back as he left it, and is his still: remove keeps it."""
-    old, new = host.bundle(**V1), host.bundle(**V2)
-    host.do("apply", old)
-    theirs = host.root / "lib/ours/program"
-    theirs.write_text("changed by hand")
-    (host.root / "etc/a.d/a_more").unlink()
-    host.do("apply", new)
-    assert theirs.read_text() == "2"
-    assert host.do("rollback", new).word == "changed"
-    assert theirs.read_text() == "changed by hand"
-    assert not (host.root / "etc/a.d/a_more").exists()
-    answer = host.do("look", old)
-    assert [(change.action, Path(change.path).name) for change in answer.changes] == [
-        ("create", "a_more"),
-        ("change", "program"),
-    ]
-    assert host.do("remove", old).text == f"changed by somebody else and kept: {theirs}"
-    assert theirs.read_text() == "changed by hand"
-
-
-def test_files_on_another_file_system(host: Host) -> None:
-    """Where no link and no rename can go they are staged beside their directory."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
-        other = Path(name, "a.d/hook")
-        assert Path(name).stat().st_dev != host.root.stat().st_dev
-        before = tree(host.root), tree(Path(name))
-
-        def bundle(text: str) -> Bundle:
-            elsewhere = File(Artifact("hook", "t", other, 0o755, "", ME), text.encode())
-            return Bundle((*host.bundle(program=text).files, elsewhere))
-
-        for text in ("1", "2"):
-            assert host.do("apply", bundle(text)).word == "changed"
-            assert (other.read_text(), other.stat().st_mode & 0o777) == (text, 0o755)
-            assert [path.name for path in Path(name).iterdir()] == ["a.d"]
-            assert host.do("apply", bundle(text)).word == "unchanged"
-        assert host.do("rollback", bundle("2")).word == "changed"
-        assert (other.read_text(), (host.root / "lib/ours/program").read_text()) == ("1", "1")
-        assert host.do("remove", bundle("1")).word == "changed"
-        assert (tree(host.root), tree(Path(name))) == before
-
-
-def test_a_file_that_appears_at_the_last_moment_is_kept(host: Host) -> None:
-    bundle = host.bundle(a_hook="1", program="2")
-    path = host.root / "etc/a.d/a_hook"
-    path.parent.mkdir()
-    answer = host.talk(host.altered(bundle, b"link || move", b"echo theirs >%s; " % os.fsencode(path)))
-    assert (answer.word, answer.text) == ("failed", f"somebody else has just made {path}")
-    assert path.read_text() == "theirs\n"
-    assert not (host.root / "lib/ours/program").exists()
 
 
 def test_a_directory_that_cannot_be_written(host: Host) -> None:

@@ -133,13 +133,10 @@ def test_a_root_bashrc_that_prints(admin: Admin, site: Lab) -> None:
 
 def test_two_admins_at_once(admin: Admin, site: Lab) -> None:
     """The lock of one node is held, as by another deployment: that node says so, the others are done."""
-    holder = site.popen(
-        "c1", ["flock", "/run/hpcproxy-deploy.lock", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    words = 'read -r -a fields </proc/$$/stat; echo "$$ ${fields[21]}" >/run/hpcproxy-deploy.lock; echo held; read -r _'
+    holder = site.popen("c1", ["bash", "-c", words], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdin is not None
     assert holder.stdout is not None
-    holder.stdin.write("held\n")
-    holder.stdin.flush()
     assert holder.stdout.readline() == "held\n"
     outcomes = admin.outcomes("deploy")
     holder.stdin.close()
