@@ -184,7 +184,7 @@ def archive(files: Sequence[File], place: Place) -> bytes:
             info.size, info.mode, info.uname = len(file.content), file.artifact.mode, _owner(file)
             info.gname = "root"
             tar.addfile(info, io.BytesIO(file.content))
-    return gzip.compress(buffer.getvalue(), compresslevel=6, mtime=0)
+    return gzip.compress(buffer.getvalue(), compresslevel=4, mtime=0)
 
 
 def parse(output: bytes, token: str) -> Answer:

@@ -25,11 +25,18 @@ answer() {
     said+="$token $*"$'\n'
 }
 
+# Say what was to be said, and end. The lock is the process's, so it holds until `rm` is through, and so does the connection.
 finish() {
-    ((${#debris[@]} == 0)) || rm -rf -- "${debris[@]}"
     answer "done $1"
     printf '%s' "$said" 2>/dev/null || :
-    exit 0
+    ((${#debris[@]})) || exit 0
+    read_on
+    exec rm -rf -- "${debris[@]}"
+}
+
+# Whatever goes wrong, what is still to come is read to its end, or ssh would fail at random. Mostly there is nothing.
+read_on() {
+    if IFS= read -r -N 1 _; then cat >/dev/null; fi
 }
 
 fail() {
@@ -130,6 +137,5 @@ main() {
     fail "no action $action"
 }
 
-# Whatever goes wrong in there, what is still to come is read to its end, or ssh would fail at random. Mostly that is nothing.
-trap 'IFS= read -r -N 1 _ && exec cat >/dev/null' EXIT
+trap read_on EXIT
 main
