@@ -23,6 +23,7 @@ import statistics
 import struct
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -62,11 +63,10 @@ def main() -> None:
         # Everything in namespaces of this process: nothing of the bench outlives it, and nothing is seen outside. What
         # comes from PyPI is fetched before, for there is no network inside.
         with tempfile.TemporaryDirectory() as name:
-            # As an installed package is; this machine's environment may forbid Python to keep what it compiles.
-            subprocess.run([sys.executable, "-m", "compileall", "-q", "hpcproxy"], cwd=ROOT, check=True)
+            installed = _install(Path(name))
             others = _install_others(Path(name)) if options.others else ""
             words = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable]
-            environ = {**os.environ, "BENCH_OTHERS": others}
+            environ = {**os.environ, "BENCH_INSTALLED": installed, "BENCH_OTHERS": others}
             raise SystemExit(subprocess.call([*words, *sys.argv, "--inside"], env=environ))
     held = True
     others = Path(os.environ["BENCH_OTHERS"]) if os.environ.get("BENCH_OTHERS") else None
@@ -189,7 +189,7 @@ def _run(argv: Sequence[str], environ: dict[str, str] | None = None) -> Run:
     environ = {**(environ or os.environ), "PYTHONFAULTHANDLER": "1"}
     began = time.monotonic()
     process = subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environ, cwd=ROOT, start_new_session=True
+        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environ, cwd="/", start_new_session=True
     )
     ends = {LIMIT_S: signal.SIGABRT, LIMIT_S + 5: signal.SIGKILL}
     limits = [threading.Timer(after_s, os.killpg, (process.pid, number)) for after_s, number in ends.items()]
@@ -216,8 +216,9 @@ class Bench:
         told = {"nodes": ",".join(hosts), "identity": str(work / "id"), "settings": {"jump": "192.0.2.1"}}
         (work / "site.yaml").write_text(json.dumps(told))  # which is YAML too
         (work / "loop").write_text(LOOP_SCRIPT)
-        subprocess.run([sys.executable, "-c", WRITE_FILES, str(work)], check=True, cwd=ROOT)
-        self.ours = [sys.executable, "-m", "hpcproxy", "deploy", "--inventory", str(work / "site.yaml")]
+        python = os.environ["BENCH_INSTALLED"]
+        subprocess.run([python, "-c", WRITE_FILES, str(work)], check=True, cwd="/")
+        self.ours = [python, "-m", "hpcproxy", "deploy", "--inventory", str(work / "site.yaml")]
         self.ours += ["--fanout", str(fanout)]
         self.loop = ["/bin/bash", str(work / "loop"), str(work), str(fanout), *hosts]
 
@@ -345,6 +346,19 @@ def _show(name: str, found: list[Run]) -> None:
     fields = ("wall_s", "cpu_s", "peak_mb")
     wall, cpu, peak = (statistics.median(getattr(run, field) for run in found) for field in fields)
     print(f"{name:26} {wall:8.2f} {cpu:8.2f} {peak:8.0f}", flush=True)
+
+
+def _install(place: Path) -> str:
+    """Return the Python of an environment that has the package as `pip install` leaves it; its needs are those here.
+
+    The one that runs this has it editable, which every start of that Python pays for.
+    """
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place / "installed")], check=True)
+    (packages,) = (place / "installed").glob("lib/python3*/site-packages")
+    (packages / "needs.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    shutil.copytree(ROOT / "hpcproxy", packages / "hpcproxy")  # with the templates, to which a link leads
+    subprocess.run([sys.executable, "-m", "compileall", "-q", str(packages / "hpcproxy")], check=True)
+    return str(place / "installed/bin/python")
 
 
 def _install_others(place: Path) -> str:

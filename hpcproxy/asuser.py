@@ -56,7 +56,7 @@ class Accounts:
             message = wire.message(
                 self.bundle(home), action, self.token, want_content=want_content, place=self._place(home)
             )
-            done = done.merged(proof.ask(self.fleet, here, message, self.token, self.fanout, on_host))
+            done = done.merged(proof.ask(self.fleet, dict.fromkeys(here, message), self.token, self.fanout, on_host))
         if action != "remove":
             good = {host.host for host in done.hosts if host.word not in ("failed", "unreached")}
             done = done.merged(self._bashrcs({host: one for host, one in there.items() if host in good}, action))

@@ -140,13 +140,12 @@ def deploy(  # noqa: PLR0913, PLR0917 - the flags an admin has
         if dry_run:
             _finish(run, "deploy --dry-run", seen, report, good=not seen.failed)
             return
-    aside = rollout.Aside(run, wanted=not (enable or as_user))
-    outcomes = _with_progress(run, "deploy", lambda hear: rollout.roll_out(run, aside.hearing(hear), canary=first))
-    if outcomes.good:
-        for line in aside.lines():
+    outcomes = _with_progress(run, "deploy", lambda hear: rollout.roll_out(run, hear, canary=first))
+    if enable and outcomes.good:
+        outcomes = outcomes.merged(rollout.enable(run))
+    elif outcomes.good and not outcomes.as_wanted and not as_user:
+        for line in rollout.slurm_lines(run, outcomes):
             say(line)
-        if enable:
-            outcomes = outcomes.merged(rollout.enable(run))
     _finish(run, "deploy", outcomes, report, good=outcomes.good)
 
 

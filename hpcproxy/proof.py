@@ -57,18 +57,17 @@ def _script(name: str, template: str, values: Mapping[str, Any]) -> bytes:
 
 def ask(
     fleet: Fleet,
-    hosts: tuple[str, ...],
-    message: bytes,
+    messages: Mapping[str, bytes],
     token: str,
     fanout: int,
     on_host: Callable[[HostOutcome], None],
 ) -> Outcomes:
-    """Send `message` to `hosts` and return every host's outcome; a breach is a change called `breach`."""
+    """Send every host its message and return every host's outcome; a breach is a change called `breach`."""
     outcomes: dict[str, HostOutcome] = {}
 
     def hear(reply: Reply) -> None:
         outcomes[reply.host] = judge(reply.host, reply.answer, reply.trouble, reply.seconds)
         on_host(outcomes[reply.host])
 
-    fleet.ask(dict.fromkeys(hosts, message), token, fanout, hear)
-    return Outcomes(tuple(outcomes[host] for host in hosts))
+    fleet.ask(messages, token, fanout, hear)
+    return Outcomes(tuple(outcomes[host] for host in messages))

@@ -6,7 +6,6 @@ import json
 import secrets
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from hpcproxy.outcome import HostOutcome, Outcomes
 from hpcproxy.plan import Plan
 from hpcproxy.render import Bundle, render
 from hpcproxy.siteplan import site_plan
-from hpcproxy.switch import Switch
+from hpcproxy.switch import Switch, read
 
 _PRIVATE_MODE = 0o600
 FAILED = "@failed"
@@ -145,6 +144,8 @@ def _trust(
     replace: bool,
     on_key: Callable[[Trusted], None],
 ) -> list[Trusted]:
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - only this verb asks many hosts by itself
+
     text = (install.read(known_hosts) or b"").decode(errors="replace")
 
     def fetch(jump: Jump) -> tuple[Trusted, hostkey.HostKey | None]:
@@ -186,7 +187,21 @@ class Run:
         if self.as_user:
             return self._accounts().act(action, tuple(hosts), on_host, want_content=want_content)
         message = wire.message(self.site.bundle, action, self.token, want_content=want_content)
-        return proof.ask(self.fleet, tuple(hosts), message, self.token, self.request.fanout, on_host)
+        messages = dict.fromkeys(hosts, message)
+        if action == "apply" and self.asked in messages:
+            messages[self.asked] = wire.with_command(message, self._show_config)
+        return proof.ask(self.fleet, messages, self.token, self.request.fanout, on_host)
+
+    @property
+    def _show_config(self) -> tuple[str, ...]:
+        # A Slurm that does not answer must not look like a host that does not.
+        limit_s = min(10, self.request.timeout_s / 2)
+        return ("timeout", f"{limit_s:g}", *slurmconf.SHOW_CONFIG)
+
+    @property
+    def asked(self) -> str:
+        """The host that is asked how Slurm runs."""
+        return (*switch_of(self).controllers, *self.site.hosts)[0]
 
     def _accounts(self) -> Accounts:
         site = self.site
@@ -230,7 +245,7 @@ def check_contract(run: Run, seen: Outcomes, on_host: OnHost) -> Outcomes:
     """Run the installed scripts as slurmd would on every host that was `seen` to have ours; a breach is a failure."""
     hosts = tuple(host.host for host in seen.hosts if host.word in ("unchanged", "would"))
     message = proof.contract_message(run.site.bundle, run.site.inventory.policy, run.token)
-    return proof.ask(run.fleet, hosts, message, run.token, run.request.fanout, on_host)
+    return proof.ask(run.fleet, dict.fromkeys(hosts, message), run.token, run.request.fanout, on_host)
 
 
 def prove_key(run: Run, on_host: OnHost) -> Outcomes | None:
@@ -239,7 +254,7 @@ def prove_key(run: Run, on_host: OnHost) -> Outcomes | None:
     if site.inventory.mode != "service":
         return None
     message = proof.key_message(site.inventory, site.config, site.plan.values, run.token)
-    return proof.ask(run.fleet, site.hosts[:1], message, run.token, 1, on_host)
+    return proof.ask(run.fleet, {site.hosts[0]: message}, run.token, 1, on_host)
 
 
 # ------------------------------------------------------------------------------------------------ jump-kit
@@ -306,11 +321,14 @@ def enable(run: Run) -> Outcomes:
     return switch_of(run).on(run.site.hosts)
 
 
-def slurm_lines(run: Run) -> list[str]:
-    """Return what stands in our way in the running configuration and the lines that it lacks, in words."""
+def slurm_lines(run: Run, outcomes: Outcomes) -> list[str]:
+    """Return what stands in our way in the running configuration and the lines that it lacks, in words.
+
+    `outcomes` are those of `roll_out`; the host that is asked has said it there, if it has changed.
+    """
     told = run.site.inventory
-    asked = (*switch_of(run).controllers, *run.site.hosts)[0]
-    running = switch_of(run).running(asked)
+    changed = [host.answer for host in outcomes.hosts if host.host == run.asked and host.word == "changed"]
+    running = read(changed[0]) if changed else switch_of(run).running(run.asked)
     if running is None:
         return ["slurm.conf could not be looked at; it needs:", *(f"    {line}" for line in slurmconf.lines(told))]
     words = slurmconf.in_the_way(running, told)
@@ -320,29 +338,6 @@ def slurm_lines(run: Run) -> list[str]:
         words += [f"    {line}" for line in lacking]
         words += slurmconf.remarks(running, told)
     return words
-
-
-class Aside:
-    """What `slurm_lines` says, asked beside the work as soon as a host has changed: then an admin wants to know."""
-
-    def __init__(self, run: Run, *, wanted: bool) -> None:
-        self._run = run
-        self._wanted = wanted
-        self._lines: Future[list[str]] | None = None
-
-    def hearing(self, on_host: OnHost) -> OnHost:
-        """Return `on_host`, which at the first change asks too."""
-
-        def hear(outcome: HostOutcome) -> None:
-            if self._wanted and self._lines is None and outcome.word == "changed":
-                self._lines = ThreadPoolExecutor(max_workers=1).submit(slurm_lines, self._run)
-            on_host(outcome)
-
-        return hear
-
-    def lines(self) -> list[str]:
-        """Return the answer, which may have to be waited for; empty if nothing was asked."""
-        return self._lines.result() if self._lines else []
 
 
 def keep_record(request: Request, outcomes: Outcomes) -> None:

@@ -14,8 +14,6 @@ from hpcproxy.errors import BlockError
 from hpcproxy.inventory import Inventory, expand
 from hpcproxy.outcome import HostOutcome, Outcomes, judge
 
-_OUTPUT = "output"
-
 
 @dataclass(frozen=True)
 class Switch:
@@ -40,9 +38,7 @@ class Switch:
         """Return Slurm's running configuration as `host` sees it; None if it cannot be asked there."""
         message = wire.reading((), self.token, slurmconf.SHOW_CONFIG)
         (reply,) = self._ask({host: message})
-        if reply.answer is None or reply.answer.word == "failed":
-            return None
-        return dict(slurmconf.parse(reply.answer.contents.get(_OUTPUT, b"").decode(errors="replace")))
+        return read(reply.answer)
 
     def on(self, hosts: Sequence[str]) -> Outcomes:
         """Every host that has a slurm.conf includes our lines, and the daemons have read them.
@@ -111,6 +107,13 @@ class Switch:
 
     def _ask(self, messages: dict[str, bytes]) -> list[Reply]:
         return self.fleet.ask(messages, self.token, self.fanout, _unheard)
+
+
+def read(answer: wire.Answer | None) -> dict[str, tuple[str, ...]] | None:
+    """Return the running configuration of which `answer` tells; None if it does not."""
+    if answer is None or answer.word == "failed" or wire.OUTPUT not in answer.contents:
+        return None
+    return dict(slurmconf.parse(answer.contents[wire.OUTPUT].decode(errors="replace")))
 
 
 def _no_file(reply: Reply) -> HostOutcome:

@@ -18,15 +18,18 @@ from pathlib import Path, PurePosixPath
 from hpcproxy.errors import HpcproxyError
 from hpcproxy.plan import EPILOG, PROLOG, RUN, TASK_PROLOG, Artifact, Plan
 from hpcproxy.render import Bundle, File, render
+from hpcproxy.shell import word
 
 STORE = Path("/var/lib/hpcproxy")
 LOCK_FILE = Path("/run/hpcproxy-deploy.lock")
+OUTPUT = "output"  # of a command, among a host's contents
 ACTIONS = ("look", "apply", "rollback", "remove")
 
 # Does not depend on the login shell's language, and reads nobody's rc file; the shell in between may, and may print.
 COMMAND = "exec /bin/bash -p -s"
 # `read -N`, which counts characters, so bytes in this locale, is older than all that we run on.
 _OLD_BASH = b"((BASH_VERSINFO[0] > 3)) || { echo bash $BASH_VERSION is too old, 4.2 is needed >&2; exit; }; LC_ALL=C; "
+_NO_COMMAND = b"hpcproxy_command=(); "
 _PART = b'IFS= read -r -N %d hpcproxy_part; eval "$hpcproxy_part"; '
 
 
@@ -90,6 +93,15 @@ def message(
     return framed(script, archive(files, place), glance(bundle, token, place))
 
 
+def with_command(message: bytes, command: Sequence[str]) -> bytes:
+    """Return `message`, which applies, so that it has a host run `command` too, which reads only, if anything changed.
+
+    Its output comes back as the content of `OUTPUT`; none if it fails.
+    """
+    words = " ".join(str(word(value)) for value in command)
+    return message.replace(_NO_COMMAND, b"hpcproxy_command=(%s); " % words.encode(), 1)
+
+
 def framed(script: bytes, archive: bytes = b"", first: bytes = b"") -> bytes:
     """Return what `COMMAND` reads on stdin: a line that takes the scripts `first` and `script` whole; the archive.
 
@@ -97,7 +109,13 @@ def framed(script: bytes, archive: bytes = b"", first: bytes = b"") -> bytes:
     told, and no more. Nothing that follows that line is ever read as shell, whatever becomes of the scripts.
     """
     parts = [part for part in (first, script) if part]
-    return b"%s%sexit\n%s%s" % (_OLD_BASH, b"".join(_PART % len(part) for part in parts), b"".join(parts), archive)
+    return b"%s%s%sexit\n%s%s" % (
+        _OLD_BASH,
+        _NO_COMMAND,
+        b"".join(_PART % len(part) for part in parts),
+        b"".join(parts),
+        archive,
+    )
 
 
 def glance(bundle: Bundle, token: str, place: Place) -> bytes:

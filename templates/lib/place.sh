@@ -170,6 +170,15 @@ move() {
     done
 }
 
+# What the command says that came with the message.
+tell_output() {
+    local text
+    # shellcheck disable=SC2154 # set in the line that has read this
+    ((${#hpcproxy_command[@]})) || return 0
+    text=$("${hpcproxy_command[@]}" 2>/dev/null </dev/null) || return 0
+    answer "content output $(printf '%s' "$text" | base64 -w 0)"
+}
+
 apply() {
     local text record
     take_lock
@@ -180,6 +189,7 @@ apply() {
     unpack
     say_changes
     become
+    tell_output
     finish changed
 }
 
