@@ -32,11 +32,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-# Nothing of ours is imported here: a child begins with its parent's peak memory.
+from others import Others, install
+
+# Nothing of the package is imported here: a child begins with its parent's peak memory.
 ROOT = Path(__file__).resolve().parent.parent
 NETWORK = "10.99"
 PORT = 22
 LIMIT_S = 300
+OTHERS_LIMIT_S = 1800
 OURS, LOOP = "hpcproxy", "loop over ssh"
 FIRST, AGAIN = "first", "again"
 
@@ -64,7 +67,7 @@ def main() -> None:
         # comes from PyPI is fetched before, for there is no network inside.
         with tempfile.TemporaryDirectory() as name:
             installed = _install(Path(name))
-            others = _install_others(Path(name)) if options.others else ""
+            others = install(Path(name)) if options.others else ""
             words = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable]
             environ = {**os.environ, "BENCH_INSTALLED": installed, "BENCH_OTHERS": others}
             raise SystemExit(subprocess.call([*words, *sys.argv, "--inside"], env=environ))
@@ -75,7 +78,7 @@ def main() -> None:
             bench = Bench(Path(name), hosts, options.rounds, options.fanout)
             held = bench.compare() and held
             if others:
-                bench.run_others(others)
+                bench.compare_others(others)
                 others = None
     raise SystemExit(0 if held else 1)
 
@@ -184,14 +187,14 @@ places = [(str(file.artifact.path), f"{file.artifact.mode:04o}") for file in fil
 """
 
 
-def _run(argv: Sequence[str], environ: dict[str, str] | None = None) -> Run:
+def _run(argv: Sequence[str], environ: dict[str, str] | None = None, limit_s: int = LIMIT_S) -> Run:
     """Run a tool to its end; one that hangs is ended, and what each of a Python program's threads did is shown."""
     environ = {**(environ or os.environ), "PYTHONFAULTHANDLER": "1"}
     began = time.monotonic()
     process = subprocess.Popen(
         argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environ, cwd="/", start_new_session=True
     )
-    ends = {LIMIT_S: signal.SIGABRT, LIMIT_S + 5: signal.SIGKILL}
+    ends = {limit_s: signal.SIGABRT, limit_s + 5: signal.SIGKILL}
     limits = [threading.Timer(after_s, os.killpg, (process.pid, number)) for after_s, number in ends.items()]
     for limit in limits:
         limit.start()
@@ -270,76 +273,22 @@ class Bench:
             print(f"{name:38} {form.format(value):>8} {form.format(bound):>8}  {verdict}", flush=True)
         return all(value <= bound for _, value, bound, _ in rows)
 
-    # ---- what admins use today
-
-    def run_others(self, tools: Path) -> None:
-        """Print what clush, pyinfra and Ansible take for the same files, once each.
+    def compare_others(self, tools: Path) -> None:
+        """Print what others take for the same files, once each.
 
         The directories are there already: an sftp session has a mount of its own and sees none that is made later.
         """
-        places = json.loads((self.work / "files.json").read_text())
-        for name, argv in {
-            "clush --copy": self._clush(tools, places),
-            "pyinfra": self._pyinfra(tools, places),
-            "Ansible, pipelining": self._ansible(tools, places),
-        }.items():
+        others = Others(tools, self.work, self.hosts, self.fanout)
+        for name, argv in others.commands().items():
             self.reset()
             for host in self.hosts:
-                for path, _ in places:
+                for path, _ in others.places:
                     (self.work / "hosts" / host / "up" / path.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
-            places_of = {"ANSIBLE_CONFIG": f"{self.work}/ansible.cfg", "ANSIBLE_HOME": f"{self.work}/ansible"}
-            environ = {**os.environ, **places_of, "PATH": f"{tools}/bin:{os.environ['PATH']}"}
             try:
                 for which in (FIRST, AGAIN):
-                    _show(f"{name}, {which}", [_run(argv, environ)])
+                    _show(f"{name}, {which}", [_run(argv, others.environ, OTHERS_LIMIT_S)])
             except SystemExit as error:  # the others' figures are wanted all the same
                 print(f"{name}: {error}", flush=True)
-
-    def _ssh_options(self) -> str:
-        known = f"-o UserKnownHostsFile={self.work}/known_hosts -o StrictHostKeyChecking=yes"
-        return f"-F /dev/null -i {self.work}/id {known} -o BatchMode=yes"
-
-    def _clush(self, tools: Path, _places: list[list[str]]) -> list[str]:
-        """It copies a tree and nothing more: no mode, no check, one directory."""
-        copy = ["--copy", str(self.work / "files"), "--dest", "/usr/libexec/"]
-        clush = [f"{tools}/bin/clush", "-l", "root", "-f", str(self.fanout), "-o", self._ssh_options()]
-        return [*clush, "-w", ",".join(self.hosts), *copy]
-
-    def _pyinfra(self, tools: Path, places: list[list[str]]) -> list[str]:
-        puts = "".join(
-            f"files.put(src={str(self.work / 'files' / str(number))!r}, dest={path!r}, mode={mode!r})\n"
-            for number, (path, mode) in enumerate(places)
-        )
-        (self.work / "tree.py").write_text(f"from pyinfra.operations import files\n{puts}")
-        data = {
-            "ssh_user": "root",
-            "ssh_key": str(self.work / "id"),
-            "ssh_known_hosts_file": str(self.work / "known_hosts"),
-        }
-        (self.work / "hosts.py").write_text(f"hosts = ({self.hosts!r}, {data!r})\n")
-        argv = [f"{tools}/bin/pyinfra", "-y", "--parallel", str(self.fanout)]
-        return [*argv, str(self.work / "hosts.py"), str(self.work / "tree.py")]
-
-    def _ansible(self, tools: Path, places: list[list[str]]) -> list[str]:
-        config = [
-            "[defaults]",
-            f"forks = {self.fanout}",
-            "gathering = explicit",
-            "interpreter_python = /usr/bin/python3",
-        ]
-        config += ["host_key_checking = true", "[ssh_connection]", "pipelining = true"]
-        config += [f"ssh_args = {self._ssh_options()} -o ControlMaster=auto -o ControlPersist=60s"]
-        (self.work / "ansible.cfg").write_text("".join(f"{line}\n" for line in config))
-        folders = sorted({str(Path(path).parent) for path, _ in places})
-        tasks = [{"file": {"path": folder, "state": "directory"}} for folder in folders]
-        tasks += [
-            {"copy": {"src": str(self.work / "files" / str(number)), "dest": path, "mode": mode}}
-            for number, (path, mode) in enumerate(places)
-        ]
-        play = {"hosts": "all", "remote_user": "root", "tasks": tasks}
-        (self.work / "play.yaml").write_text(json.dumps([play]))
-        (self.work / "hosts.ini").write_text("".join(f"{host}\n" for host in self.hosts))
-        return [f"{tools}/bin/ansible-playbook", "-i", str(self.work / "hosts.ini"), str(self.work / "play.yaml")]
 
 
 def _show(name: str, found: list[Run]) -> None:
@@ -359,13 +308,6 @@ def _install(place: Path) -> str:
     shutil.copytree(ROOT / "hpcproxy", packages / "hpcproxy")  # with the templates, to which a link leads
     subprocess.run([sys.executable, "-m", "compileall", "-q", str(packages / "hpcproxy")], check=True)
     return str(place / "installed/bin/python")
-
-
-def _install_others(place: Path) -> str:
-    subprocess.run([sys.executable, "-m", "venv", str(place / "venv")], check=True)
-    pip = [str(place / "venv/bin/pip"), "install", "-q", "ClusterShell", "pyinfra", "ansible-core"]
-    subprocess.run(pip, check=True)
-    return str(place / "venv")
 
 
 def _round_trips(host: str, argv: list[str]) -> int:

@@ -25,6 +25,7 @@ from paramiko.common import cMSG_CHANNEL_REQUEST
 
 from hpcproxy import wire
 from hpcproxy.config import Jump
+from hpcproxy.dial import Prompt, dial, hang_up
 from hpcproxy.errors import FileError, HpcproxyError
 
 _CHUNK_BYTES = 32000  # what fits into one packet of ssh
@@ -36,9 +37,6 @@ _MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac
 _LOOK_S = 1.0  # Paramiko looks ten times a second whether a connection is to end, which ours tell at once
 _COLLECT_EVERY = 32  # connections
 _SSH_PORT = 22
-_TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # tcp(7); Linux alone has it, and forgets it soon
-_TCP_CORK: int | None = getattr(socket, "TCP_CORK", None)
-_TCP_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
 _M_ARENA_MAX = -8  # mallopt(3)
 
 
@@ -69,28 +67,6 @@ OnReply = Callable[[Reply], None]
 
 class NoGatewayError(HpcproxyError):
     """The gateway before the hosts cannot be used."""
-
-
-class _Prompt(socket.socket):
-    """A connection that says at once what has arrived.
-
-    sshd leaves Nagle's algorithm on until a command runs: of two small packets in a row it keeps the second one back
-    until the first is acknowledged, which the kernel here would do after 40 ms.
-    """
-
-    def recv(self, size: int, flags: int = 0) -> bytes:
-        """As a socket does."""
-        data = super().recv(size, flags)
-        if _TCP_QUICKACK is not None:
-            with contextlib.suppress(OSError):  # it may have been closed meanwhile
-                self.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
-        return data
-
-    def close(self) -> None:
-        """As a socket does, and whoever reads it learns of that at once, not when he looks next."""
-        with contextlib.suppress(OSError):  # the other end was first
-            self.shutdown(socket.SHUT_RDWR)
-        super().close()
 
 
 class _Connection(fabric.Connection):  # type: ignore[misc]  # Fabric has no types
@@ -146,7 +122,7 @@ class Fleet:
         except (HpcproxyError, OSError, EOFError, paramiko.SSHException) as error:
             return Reply(host, None, _explain(error, self.login), time.monotonic() - began)
         finally:
-            connection.client.close()  # Fabric's own close leaves alone what failed before the login's end
+            hang_up(connection)
 
     def _talk(self, connection: fabric.Connection, message: bytes) -> tuple[bytes, bytes]:
         self._open(connection)
@@ -158,7 +134,7 @@ class Fleet:
 
     def _open(self, connection: fabric.Connection) -> None:
         if connection.gateway is None:
-            self._dial(connection)
+            dial(connection, self.login.timeout_s)
         try:
             connection.open()
         except (OSError, EOFError, paramiko.SSHException):
@@ -166,15 +142,6 @@ class Fleet:
         except Exception as error:
             # Bytes that are no ssh make Paramiko raise whatever its parser met: one host's trouble, and no other's.
             raise paramiko.SSHException(f"what came is none, {type(error).__name__}: {error}") from error
-
-    def _dial(self, connection: fabric.Connection) -> None:
-        # Paramiko leaves Nagle's algorithm on, which costs 40 ms at several steps of every login.
-        made = socket.create_connection((connection.host, connection.port), timeout=self.login.timeout_s)
-        sock = _Prompt(fileno=made.detach())
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if _TCP_USER_TIMEOUT is not None:  # Paramiko would go on sending for ever to a host that has ceased to read
-            sock.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, int(self.login.timeout_s * 1000))
-        connection.connect_kwargs["sock"] = sock
 
     def _connection(self, host: str, gateway: fabric.Connection | None) -> fabric.Connection:
         login = self.login
@@ -218,7 +185,7 @@ class Fleet:
         try:
             self._open(connection)
         except (OSError, EOFError, paramiko.SSHException) as error:
-            connection.client.close()
+            hang_up(connection)
             return error
         return connection
 
@@ -293,6 +260,9 @@ class _KnownHosts:
             entries = paramiko.HostKeys(str(path))._entries  # noqa: SLF001 - its mapping goes through them all, for each name
         except OSError as error:
             raise FileError(path, f"cannot be read: {error.strerror}", "make it with: hpcproxy trust") from None
+        except (paramiko.hostkeys.InvalidHostKey, ValueError) as error:
+            line = _printable(str(getattr(error, "line", error)))
+            raise FileError(path, f"holds what is no host key: {line}", "take that line out") from None
         self._by_name: dict[str, list[Any]] = {}
         self._hashed = [entry for entry in entries if any(name.startswith("|1|") for name in entry.hostnames)]
         for entry in entries:
@@ -322,7 +292,8 @@ def _execute(channel: paramiko.Channel, command: str) -> None:
 
 def _converse(channel: paramiko.Channel, message: bytes) -> tuple[bytes, bytes]:
     """Send `message` and return stdout and stderr, both to their end; TimeoutError if the host falls silent."""
-    with _in_one_go(channel.transport.sock):
+    sock = channel.transport.sock
+    with sock.in_one_go() if isinstance(sock, Prompt) else contextlib.nullcontext():  # behind a gateway it is a channel
         for start in range(0, len(message), _CHUNK_BYTES):  # Paramiko would copy all that is left at every packet
             channel.sendall(message[start : start + _CHUNK_BYTES])
         channel.shutdown_write()
@@ -332,20 +303,6 @@ def _converse(channel: paramiko.Channel, message: bytes) -> tuple[bytes, bytes]:
     while channel.recv_stderr_ready():
         errors += channel.recv_stderr(_CHUNK_BYTES)
     return bytes(output), bytes(errors)
-
-
-@contextlib.contextmanager
-def _in_one_go(sock: socket.socket) -> Iterator[None]:
-    """What is sent meanwhile fills its packets: sshd finds a message's end with its last words, a round trip less."""
-    if _TCP_CORK is None or not isinstance(sock, _Prompt):  # behind a gateway it is a channel
-        yield
-        return
-    sock.setsockopt(socket.IPPROTO_TCP, _TCP_CORK, 1)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):  # it may have been closed meanwhile
-            sock.setsockopt(socket.IPPROTO_TCP, _TCP_CORK, 0)
 
 
 def _answer(output: bytes, errors: bytes, token: str) -> wire.Answer:

@@ -19,6 +19,7 @@ import fabric
 import paramiko
 
 from hpcproxy.config import Jump
+from hpcproxy.dial import dial, hang_up
 from hpcproxy.errors import WayOutError
 
 _SSH_PORT = 22
@@ -80,7 +81,7 @@ def fetch(jump: Jump, timeout_s: int, gateway: fabric.Connection | None = None) 
     port = connection.port or _SSH_PORT
     try:
         if connection.gateway is None:
-            _dial(connection, timeout_s)
+            dial(connection, timeout_s)
         connection.open()
     except _Shown as shown:
         shown_name = name if port == _SSH_PORT else f"[{name}]:{port}"
@@ -88,15 +89,8 @@ def fetch(jump: Jump, timeout_s: int, gateway: fabric.Connection | None = None) 
     except (OSError, EOFError, paramiko.SSHException) as error:
         _raise_layer(error, str(jump))
     finally:
-        connection.client.close()  # Fabric's own close leaves alone what has not logged in
+        hang_up(connection)
     raise WayOutError("host-key", "no host key was shown", jump=str(jump))
-
-
-def _dial(connection: fabric.Connection, timeout_s: int) -> None:
-    # Paramiko leaves Nagle's algorithm on, which costs 40 ms at several steps.
-    sock = socket.create_connection((connection.host, connection.port or _SSH_PORT), timeout=timeout_s)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.connect_kwargs["sock"] = sock
 
 
 def _raise_layer(error: Exception, jump: str) -> NoReturn:

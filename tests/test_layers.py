@@ -32,6 +32,7 @@ LAYERS = {
     "wire": 2,
     "outcome": 2,
     "install": 3,
+    "dial": 3,
     "hostkey": 3,
     "tunnels": 3,
     "collect": 3,

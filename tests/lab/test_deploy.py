@@ -55,6 +55,23 @@ def test_a_changed_setting_reaches_the_nodes_and_goes_back(admin: Admin) -> None
     assert admin.words("verify") == {"unchanged"}
 
 
+@pytest.mark.parametrize("controllers", ["ctl", ""])
+def test_what_slurm_conf_lacks_is_said_when_something_has_changed(admin: Admin, controllers: str) -> None:
+    """Asked of the controller if it is named, else of the first host."""
+    admin.describe(controllers=controllers)
+    admin.words("deploy")
+    assert "    Prolog=/etc/slurm/prolog.d/*\n" in admin.said
+    admin.words("deploy")
+    assert "Prolog=" not in admin.said
+    admin.describe()
+    admin.words("deploy", "--enable")
+    admin.describe(controllers=controllers)
+    admin.set(port=2016)
+    admin.words("deploy")
+    assert "Prolog=" not in admin.said
+    admin.describe()
+
+
 def test_a_limit_and_those_that_failed(admin: Admin, site: Lab) -> None:
     site.sshd_stop("c3")
     try:
