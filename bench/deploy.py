@@ -219,9 +219,9 @@ class Bench:
         told = {"nodes": ",".join(hosts), "identity": str(work / "id"), "settings": {"jump": "192.0.2.1"}}
         (work / "site.yaml").write_text(json.dumps(told))  # which is YAML too
         (work / "loop").write_text(LOOP_SCRIPT)
-        python = os.environ["BENCH_INSTALLED"]
-        subprocess.run([python, "-c", WRITE_FILES, str(work)], check=True, cwd="/")
-        self.ours = [python, "-m", "hpcproxy", "deploy", "--inventory", str(work / "site.yaml")]
+        programs = os.environ["BENCH_INSTALLED"]
+        subprocess.run([f"{programs}/python", "-c", WRITE_FILES, str(work)], check=True, cwd="/")
+        self.ours = [f"{programs}/hpcproxy", "deploy", "--inventory", str(work / "site.yaml")]
         self.ours += ["--fanout", str(fanout)]
         self.loop = ["/bin/bash", str(work / "loop"), str(work), str(fanout), *hosts]
 
@@ -298,16 +298,19 @@ def _show(name: str, found: list[Run]) -> None:
 
 
 def _install(place: Path) -> str:
-    """Return the Python of an environment that has the package as `pip install` leaves it; its needs are those here.
+    """Return where the programs of an environment are that has the package as `pip install` leaves it.
 
-    The one that runs this has it editable, which every start of that Python pays for.
+    What it needs is taken from the one that runs this, which has the package editable: every start of it pays for that.
     """
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place / "installed")], check=True)
     (packages,) = (place / "installed").glob("lib/python3*/site-packages")
     (packages / "needs.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
     shutil.copytree(ROOT / "hpcproxy", packages / "hpcproxy")  # with the templates, to which a link leads
     subprocess.run([sys.executable, "-m", "compileall", "-q", str(packages / "hpcproxy")], check=True)
-    return str(place / "installed/bin/python")
+    programs = place / "installed/bin"
+    (programs / "hpcproxy").write_text(f"#!{programs}/python\nfrom hpcproxy.__main__ import main\n\nmain()\n")
+    (programs / "hpcproxy").chmod(0o755)
+    return str(programs)
 
 
 def _round_trips(host: str, argv: list[str]) -> int:

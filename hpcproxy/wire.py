@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import gzip
 import hashlib
 import io
@@ -216,7 +217,7 @@ def parse(output: bytes, token: str) -> Answer:
             continue
         first, _, second = rest.partition(" ")
         if verb == "file":
-            changes.append(Change(first, second))
+            changes.append(_change(first, second))
         elif verb == "fact":
             facts[first] = second
         elif verb == "content":
@@ -225,6 +226,9 @@ def parse(output: bytes, token: str) -> Answer:
         elif verb == "done":
             return Answer(first, second, tuple(changes), contents, facts)
     raise NoAnswerError("it ended without an answer")
+
+
+_change = functools.cache(Change)  # many hosts say the same
 
 
 def _decode(text: str) -> bytes:
