@@ -104,11 +104,11 @@ become() {
         printf '%s\n' "${paths[@]}" >"$store/owned.new" && mv -f -- "$store/owned.new" "$store/owned"
     fi
     printf '%s' "$record" 2>/dev/null >"$store/manifest" || fail "$store cannot be written"
-    sync -- "${directories[@]}" "$store" "$store/manifest"
     debris+=("$store/next")
 }
 
-# True if every file is in place by a link from $store/stage, for a host that has none of them: one program for all.
+# True if every file is in place by a link from $store/stage, for a host that has none of them: one program for all. What a
+# power cut in the next seconds may undo is the end of the list, the hooks; what is left without them does nothing.
 link() {
     local path
     ((${#by_path[@]} == 0)) || return
@@ -168,6 +168,7 @@ move() {
         done
         why=$(exec mv -f -t "${directories[number]}" -- "${files[@]}" 2>&1) || fail "${directories[number]}: $(last_words "$why")"
     done
+    sync -- "${directories[@]}" # here it could leave a mixture
 }
 
 # What the command says that came with the message.

@@ -32,7 +32,7 @@ NOT_YET, BEGUN, DONE = "nothing is touched", "something may be in place", "it is
         (b"if ((${#owned[@]})); then #", BEGUN),
         (b'mv -f -- "$store/owned.new"', BEGUN),
         (b"printf '%s' \"$record\" 2>/dev/null >", BEGUN),
-        (b'sync -- "${directories[@]}"', DONE),
+        (b'sync -- "${directories[@]}"', BEGUN),
         (b'debris+=("$store/next")', DONE),
     ],
 )
