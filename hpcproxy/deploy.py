@@ -95,10 +95,10 @@ class Fleet:
         self._kwargs = _connect_kwargs(login)
         self._making = threading.Lock()
         self._way: fabric.Connection | Exception | None = None  # the gateway, open; or why it is not
-        _be_frugal()
 
     def ask(self, messages: Mapping[str, bytes], token: str, fanout: int, on_reply: OnReply) -> list[Reply]:
         """Send every host its message, at most `fanout` at once, and return a reply for each, in order."""
+        _tidy_up()
         replies: dict[str, Reply] = {}
         with ThreadPoolExecutor(max_workers=max(1, min(fanout, len(messages)))) as pool:
             futures = {pool.submit(self._one, host, message, token): host for host, message in messages.items()}
@@ -196,15 +196,19 @@ class Fleet:
         connection.client._host_keys = self._known.of(name)  # noqa: SLF001 - else each would read the file
 
 
-def _be_frugal() -> None:
-    """Keep the memory of many connections down: it is the threads' heaps and connections that are over."""
-    # All that is there now stays; garbage is looked for among the connections only.
+def be_frugal() -> None:
+    """Call once all is loaded: that stays, and garbage is looked for only among what comes."""
     gc.freeze()
+
+
+def _tidy_up() -> None:
+    """Give back what rendering has left, and keep down what many connections will."""
+    gc.collect()
     # glibc gives every thread a heap of its own, and none ever shrinks. Elsewhere there is no such call.
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_ARENA_MAX, 1)
-        libc.malloc_trim(0)  # what loading and rendering have freed
+        libc.malloc_trim(0)
 
 
 def _completed(futures: Mapping[Future[Reply], str]) -> Iterator[Future[Reply]]:

@@ -212,6 +212,7 @@ class Run:
 
 def start(request: Request, *, as_user: bool = False) -> Run:
     """Return a run whose keys are parsed and whose connections are built, none of them open."""
+    deploy.be_frugal()
     site = read_site(request)
     return Run(site, request, deploy.Fleet(_login(site.inventory, site.known_hosts, request.timeout_s)), as_user)
 
