@@ -188,6 +188,16 @@ def test_a_reader_that_goes_away_is_no_error(home: Path) -> None:
 # ------------------------------------------------------------------------------------------------ install, render
 
 
+@pytest.mark.parametrize(
+    ("command", "code"), [("--help >&-", 0), ("render >&-", 0), ("nope >&- 2>&-", 1), ("render >/dev/full", 70)]
+)
+@pytest.mark.usefixtures("home")
+def test_an_output_that_is_closed_or_full_changes_no_exit_code_for_the_better(command: str, code: int) -> None:
+    argv = ["bash", "-c", f'"$0" -m hpcproxy {command}', sys.executable]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+
+
 def test_install_and_uninstall_say_what_they_did(home: Path) -> None:
     dry = run("install-bashrc", "--jump", "u@h", "--dry-run")
     assert {line.split("  ")[0] for line in dry.stdout.splitlines()} == {"would change"}

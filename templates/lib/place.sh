@@ -186,7 +186,10 @@ apply() {
     compare
     make_record
     read_all "$store/manifest"
-    if ((${#changes[@]} + ${#gone[@]} == 0)) && [[ $text == "$record" ]]; then finish unchanged; fi
+    if ((${#changes[@]} + ${#gone[@]} == 0)) && [[ $text == "$record" ]]; then
+        debris+=("$store/next") # of one that was cut off at its very end
+        finish unchanged
+    fi
     unpack
     say_changes
     become

@@ -6,7 +6,8 @@
 start_time() {
     local line fields
     read -r line 2>/dev/null <"/proc/$1/stat" || return 1
+    line=${line##*) }
     # shellcheck disable=SC2206 # a letter and numbers; a here-string would need room in /tmp
-    fields=(${line##*) })
+    fields=($line)
     started=${fields[19]}
 }
