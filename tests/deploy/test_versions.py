@@ -33,7 +33,7 @@ NOT_YET, BEGUN, DONE = "nothing is touched", "something may be in place", "it is
         (b'mv -f -- "$store/owned.new"', BEGUN),
         (b"printf '%s' \"$record\" 2>/dev/null >", BEGUN),
         (b'sync -- "${directories[@]}"', BEGUN),
-        (b'debris+=("$store/next")', DONE),
+        (b'debris+=("$store/next")\n}', DONE),
     ],
 )
 def test_whoever_is_killed_on_the_way_is_followed_up(host: Host, moment: bytes, state: str) -> None:
