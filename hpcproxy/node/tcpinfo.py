@@ -12,6 +12,7 @@ SIZE = 136  # up to tcpi_bytes_received; Linux 4.1 and later
 FIN_RECEIVED = frozenset([6, 7, 8, 9, 11])  # TIME_WAIT, CLOSE, CLOSE_WAIT, LAST_ACK, CLOSING
 COUNTS, COUNTS_AT = struct.Struct("=QQ"), 120  # tcpi_bytes_acked, tcpi_bytes_received
 NUMBER = struct.Struct("=i")
+TRIES = 16
 NO_NUMBER = NUMBER.pack(0)
 
 # Bytes that somebody has read of what the client sent, those that wait to be read, those written to it.
@@ -55,13 +56,26 @@ class Counters:
 
     def sent(self) -> int:
         """Bytes written to the client, by us and by ssh; a FIN of ours would count as one."""
-        return self._read()[1] + self._queue(termios.TIOCOUTQ)
+        return self._sent(self._read()[1])
+
+    def _sent(self, acked: int) -> int:
+        """Bytes written to the client, `acked` of which it had acknowledged just now.
+
+        What it acknowledges between two readings would be in neither, so it is read again until nothing has come in
+        between; of a connection that never rests too much is said, never too little.
+        """
+        for _ in range(TRIES):
+            queued = self._queue(termios.TIOCOUTQ)
+            before, acked = acked, self._read()[1]
+            if acked == before:
+                break
+        return acked + queued
 
     def marks(self) -> "Marks":
         """How far both directions are."""
         state, acked, received = self._read()
         waiting = self._queue(termios.FIONREAD)  # after it, so that what comes in between counts as waiting
-        return Marks(data(state, received) - waiting, waiting, acked + self._queue(termios.TIOCOUTQ))
+        return Marks(data(state, received) - waiting, waiting, self._sent(acked))
 
 
 def data(state: int, received: int) -> int:
