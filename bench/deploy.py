@@ -32,7 +32,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from others import Others, install
+from others import Others, install_others
 
 # Nothing of the package is imported here: a child begins with its parent's peak memory.
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,7 +67,7 @@ def main() -> None:
         # comes from PyPI is fetched before, for there is no network inside.
         with tempfile.TemporaryDirectory() as name:
             installed = _install(Path(name))
-            others = install(Path(name)) if options.others else ""
+            others = install_others(Path(name)) if options.others else ""
             words = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable]
             environ = {**os.environ, "BENCH_INSTALLED": installed, "BENCH_OTHERS": others}
             raise SystemExit(subprocess.call([*words, *sys.argv, "--inside"], env=environ))

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 
-def install(place: Path) -> str:
+def install_others(place: Path) -> str:
     """Install them from PyPI below `place` and return the environment's directory."""
     subprocess.run([sys.executable, "-m", "venv", str(place / "venv")], check=True)
     pip = [str(place / "venv/bin/pip"), "install", "-q", "ClusterShell", "pyinfra", "ansible-core"]

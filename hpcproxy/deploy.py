@@ -196,11 +196,6 @@ class Fleet:
         connection.client._host_keys = self._known.of(name)  # noqa: SLF001 - else each would read the file
 
 
-def be_frugal() -> None:
-    """Call once all is loaded: that stays, and garbage is looked for only among what comes."""
-    gc.freeze()
-
-
 def _tidy_up() -> None:
     """Give back what rendering has left, and keep down what many connections will."""
     gc.collect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import secrets
 import subprocess
@@ -212,7 +213,7 @@ class Run:
 
 def start(request: Request, *, as_user: bool = False) -> Run:
     """Return a run whose keys are parsed and whose connections are built, none of them open."""
-    deploy.be_frugal()
+    gc.freeze()  # what is loaded stays; `Fleet.ask` looks for garbage among the rest
     site = read_site(request)
     return Run(site, request, deploy.Fleet(_login(site.inventory, site.known_hosts, request.timeout_s)), as_user)
 

@@ -159,7 +159,7 @@ def test_a_file_that_cannot_grow_leaves_the_old_one_and_no_debris(limit_bytes: i
 def test_a_full_disk_leaves_the_old_file_and_no_debris(home: Path) -> None:
     """On a real full file system, in a mount namespace of its own (a user namespace where we are not root)."""
     if shutil.which("unshare") is None or not _may_mount(home):
-        pytest.skip("this machine lets us make no mount namespace")
+        pytest.skip("this kernel lets us make no mount namespace")
     script = """
         set -eu
         mount -t tmpfs -o size=48k,mode=700 tmpfs "$HOME"

@@ -73,7 +73,7 @@ def test_in_doubt_it_stays(doubt: str, crashed: Path, after: Callable[[], Holder
         crashed.chmod(0o755)
     elif doubt == "owner":
         if os.geteuid() != 0:
-            pytest.skip("only root can be somebody else")
+            pytest.skip("needs root, to give a directory to somebody else")
         os.chown(crashed, 12345, 12345)
     elif doubt == "name":
         where = crashed.rename(crashed.with_name(f"{crashed.name}x"))

@@ -1,13 +1,6 @@
 # shellcheck shell=bash
 # A version of our files is put in place of another, for receive.sh, which says what is where.
 
-# What a program says is wrong, of what it printed: the end of its first line.
-last_words() {
-    local line=${1%%$'\n'*}
-    case $1 in *'No space left'* | *'Wrote only'*) line='No space left on device' ;; esac
-    printf '%s' "${line##*: }"
-}
-
 # Set `text` to all that file $1 holds; empty if it is not there.
 read_all() {
     text=''

@@ -163,6 +163,14 @@ def test_who_is_at_work_keeps_others_out_and_who_was_killed_does_not(host: Host)
     assert lock.exists()
 
 
+def test_a_line_in_a_lock_file_that_has_gone_counts_for_nothing(host: Host) -> None:
+    """Its owner has ended just now; whoever makes the file anew has the lock."""
+    bundle = host.bundle(a_hook="1")
+    gone = host.altered(bundle, b'[[ $owner == "$line"', b'rm -- "$lock_file"; ')
+    assert host.talk(gone).text == "another deployment is at work here"
+    assert not (host.root / "etc/a.d").exists()
+
+
 def test_of_many_at_once_each_is_whole_or_sent_away(host: Host) -> None:
     bundles = [host.bundle(a_hook=str(number), program=str(number) * 1000) for number in range(8)]
     with ThreadPoolExecutor(len(bundles)) as pool:

@@ -79,7 +79,7 @@ def test_another_agent_pyz_is_compiled_anew(pyz):
 @pytest.mark.parametrize("wrong", ["group", "link", "foreign", "half", "nothing"])
 def test_what_somebody_else_could_have_written_or_is_half_written_is_not_used(pyz, wrong, tmp_path):
     if wrong == "foreign" and os.getuid() != 0:
-        pytest.skip("only root can be somebody else")
+        pytest.skip("needs root, to give a file to somebody else")
     run(pyz)
     kept = change(pyz)
     if wrong == "group":

@@ -37,7 +37,7 @@ def test_socks5_connects_to_ipv6(gate, far_end):
     try:
         server = far_end_v6(far_end)
     except OSError:
-        pytest.skip("no IPv6 here")
+        pytest.skip("this kernel has no IPv6")
     with gate.connect() as sock:
         assert socks5(sock, 4, socket.inet_pton(socket.AF_INET6, "::1"), server.port)[1] == 0
         sock.sendall(b"hello")

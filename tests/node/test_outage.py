@@ -169,7 +169,7 @@ def test_a_removed_state_directory_without_a_killed_ssh(start_agent, far_end):
 @pytest.mark.parametrize("other", ["open", "link", "file", "foreign"])
 def test_something_else_in_the_place_of_the_state_directory(start_agent, far_end, tmp_path, other):
     if other == "foreign" and os.getuid() != 0:
-        pytest.skip("only root can be somebody else")
+        pytest.skip("needs root, to give a directory to somebody else")
     server = far_end(echo)
     agent = start_agent(hold_s=0.2, retry_max_s=1)
     elsewhere = tmp_path / "elsewhere"
