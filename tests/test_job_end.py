@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from hpcproxy import verify
 from tests import servers
-from tests.holder import Holder
+from tests.holder import Holder, write_script
 from tests.sshd import Sshd
 from tests.waiting import until
 
@@ -87,6 +88,29 @@ def test_it_stays_while_a_process_of_the_job_lives_and_not_longer(hold: Callable
     assert holder.left_behind() == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_in_the_first_moment_of_who_watches_the_others_does_not_end_him(
+    number: signal.Signals, jump_host: Sshd, tmp_path: Path
+) -> None:
+    """Slurm sends SIGTERM twice to each process of a step, the second a few milliseconds after the first."""
+    script = write_script(tmp_path / "home", **jump_host.settings, gate=False)
+    text = script.read_text()
+    begin = "\noutstay_nobody() {\n"
+    assert text.count(begin) == 1
+    script.write_text(text.replace(begin, f"{begin}    kill -{number.value} $BASHPID\n"))
+    holder = Holder(script)
+    try:
+        holder.line("ready")
+        with rank(holder.job):
+            holder.process.send_signal(signal.SIGTERM)
+            until(_says(holder, "told to end"), "it stays")
+        assert holder.process.wait(30) == 0
+        assert holder.left_behind() == []
+    finally:
+        holder.process.kill()
+        holder.end()
+
+
 def test_an_ssh_that_dies_meanwhile_comes_back(hold: Callable[..., Holder], jump_host: Sshd) -> None:
     holder = hold(**jump_host.settings)
     holder.line("ready")
@@ -136,6 +160,18 @@ def test_it_does_not_stay_longer_than_linger_s(
         assert holder.end() == 0
         assert process.poll() is None
         assert holder.left_behind() == []
+
+
+def test_it_stays_for_all_of_linger_s(
+    hold: Callable[..., Holder], jump_host: Sshd, slurm_says: Callable[[str], None]
+) -> None:
+    slurm_says("COMPLETING")
+    holder = hold(**jump_host.settings, linger_s=4)
+    holder.line("ready")
+    with rank(holder.job):
+        told = time.monotonic()
+        assert holder.end() == 0
+        assert time.monotonic() - told > 3, "whole seconds are counted where ssh itself listens"
 
 
 def test_linger_s_is_what_kill_wait_leaves(

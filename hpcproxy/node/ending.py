@@ -51,13 +51,13 @@ class Ending:
         linger_s = kill_wait_s() - RESERVE_S if self.linger_s is None else self.linger_s
         end = time.monotonic() + linger_s
         last_look = end - min(ANSWER_S, linger_s / 2)
-        told = False
-        while company.is_there():
-            if time.monotonic() >= last_look:
-                if linger_s > 0 and await goes_on(self.loop, self.job, end):
+        told = asked = False
+        while company.is_there() and time.monotonic() < end:
+            if not asked and time.monotonic() >= last_look:
+                asked = True
+                if await goes_on(self.loop, self.job, end):
                     self.record.log("the job goes on, and so does its way out")
                     return
-                break
             if not told:
                 self.record.log("told to end; stays at most {:.0f} s for the job's other processes".format(linger_s))
                 told = True

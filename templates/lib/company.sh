@@ -42,20 +42,20 @@ linger_seconds() {
 # Wait until no other process of the job is here, at most `linger` seconds, then end the holder by SIGURG; return without
 # that if the job goes on after all, for SIGTERM is also sent as a warning (preemption with a grace time).
 outstay_nobody() {
-    local others linger now end quiet
+    local others linger now end quiet asked=''
     trap - EXIT URG HUP
     trap '' TERM INT USR1 USR2
     linger_seconds
     exec {quiet}<> <(:)
     clock
     end=$((now + linger))
-    while count_others && ((others)); do
-        if clock && ((now >= end - (linger > 3 ? 2 : linger / 2))); then
-            if ((linger)) && job_goes_on; then
+    while count_others && ((others)) && clock && ((now < end)); do
+        if [[ -z $asked ]] && ((now >= end - (linger > 3 ? 2 : linger / 2))); then
+            asked=1
+            if job_goes_on; then
                 log info 'the job goes on, and so does its way out'
                 return 0
             fi
-            break
         fi
         # Not `sleep`, which would live on a while after us.
         read -r -t 0.2 -u "$quiet" || :

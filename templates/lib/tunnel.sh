@@ -89,14 +89,25 @@ tell() {
 }
 
 # If there was one, have somebody watch for the moment when nobody of the job is left here. Not by the trap where that would
-# change `$!` under who has just started something.
+# change `$!` under who has just started something. Slurm sends SIGTERM twice: the second must not end the watcher, which
+# as a new process would heed it until it says that it does not. Here that one is lost, and has nothing more to say.
 heed() {
     [[ -n $told && -z $ending ]] || return 0
+    trap '' TERM INT USR1 USR2
     told=''
-    if [[ -n $company_pid ]] && kill -0 "$company_pid" 2>/dev/null; then return 0; fi
-    log info "told to end; stays while other processes of the job are here"
-    outstay_nobody &
-    company_pid=$!
+    if [[ -z $company_pid ]] || ! kill -0 "$company_pid" 2>/dev/null; then
+        log info "told to end; stays while other processes of the job are here"
+        outstay_nobody &
+        company_pid=$!
+    fi
+    heed_signals
+}
+
+# What a job's holder does with those that Slurm and the user send to all of its processes.
+heed_signals() {
+    trap tell TERM
+    # Not '', which ssh would inherit and never end.
+    trap 'woken=1' INT USR1 USR2
 }
 
 give_up() {
@@ -220,7 +231,6 @@ begin_hold() {
     if [[ $3 == gate && -z $4 ]]; then held=1; fi
     trap end TERM URG
     if [[ $job == shell ]]; then trap end USR1 INT; else trap 'woken=1' USR1 INT; fi
-    # Not '', which ssh would inherit and never end.
     trap 'woken=1' HUP
     trap '' PIPE
     trap 'clean_up $?' EXIT
@@ -248,8 +258,7 @@ begin_hold() {
         hand_over
         return 0
     fi
-    if [[ $job != shell ]]; then trap tell TERM; fi
-    trap 'woken=1' USR2
+    if [[ $job == shell ]]; then trap 'woken=1' USR2; else heed_signals; fi
     learn
     hold
 }

@@ -215,9 +215,8 @@ class Run:
         assert any(self.watch.of(job).ever for job in self.jobs) or self.way is PLAIN, "there was a way out at all"
         for job in jobs or self.jobs:
             sight = self.watch.of(job)
-            assert sight.gone_s <= self.case.gone_s, (
-                f"job {job}: {sight.gone_s:.1f} s; {sorted(sight.outlived)}; {self.lab.run('ctl', ['sinfo']).stdout}"
-            )
+            said = f"job {job}: {sight.outlived_s:.1f} s; {sorted(sight.outlived)}"
+            assert sight.outlived_s <= self.case.gone_s, said
 
     def abandon(self) -> None:
         """After a failure: no job of the case is left."""

@@ -133,13 +133,13 @@ def test_a_hook_line_in_an_admins_cluster_uses_the_prologs_way_out(admin: Admin,
     alice = Researcher(site)
     alice.set_up()
     try:
-        job = f"""echo "${{HPCPROXY_STEP:-no step}}"; srun {FETCH}; squeue -h -s -j $SLURM_JOB_ID -o %j
+        job = f"""echo "${{HPCPROXY_STEP:-no step}}"; squeue -h -s -j $SLURM_JOB_ID -o %j; srun {FETCH}
 {sys.executable} -m hpcproxy status --json | grep -c '"ready": true'
 . ~/.hpcproxy/epilogue.sh; echo "${{http_proxy-none}}"
 """
         result = alice.job(job, "#SBATCH -N4 --ntasks-per-node=1")
         lines = [line for line in result.output.splitlines() if "requests from" not in line]
-        assert lines == ["no step", *[OUTER1] * 4, "batch", "1", "none"], result.output
+        assert lines == ["no step", "batch", *[OUTER1] * 4, "1", "none"], result.output
     finally:
         site.run("login", ["rm", "-rf", ".hpcproxy", ".bashrc"], "alice", check=True)
 

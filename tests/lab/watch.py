@@ -37,6 +37,7 @@ class Sight:
     ever: set[str] = field(default_factory=set)  # all that was ever ours
     outlived: set[str] = field(default_factory=set)  # of that, what was there after the last process of its own
     last_own: float = 0.0
+    none_own: float = 0.0  # the end of the first look that found none of its own any more
     last_ours: float = 0.0
 
     @property
@@ -67,10 +68,18 @@ class Sight:
 
     @property
     def gone_s(self) -> float:
-        """How long the last of ours outlived the last process of the job's own; where no such was ever seen (a later
-        component of a heterogeneous job, whose steps have the first one's id), the job."""
-        over = next((at for at, state in self.states if state not in ("PENDING", "RUNNING")), 0.0)
-        return max(0.0, self.last_ours - (self.last_own or over))
+        """How long the last of ours outlived the last process of the job's own, at most; where no such was ever seen (a
+        later component of a heterogeneous job, whose steps have the first one's id), the job."""
+        return max(0.0, self.last_ours - (self.last_own or self._over_at))
+
+    @property
+    def outlived_s(self) -> float:
+        """The same at least: a busy machine is looked at only every few seconds, and what ended first is not known."""
+        return max(0.0, self.last_ours - (self.none_own or self._over_at))
+
+    @property
+    def _over_at(self) -> float:
+        return next((at for at, state in self.states if state not in ("PENDING", "RUNNING")), 0.0)
 
 
 class Watch:
@@ -113,8 +122,22 @@ class Watch:
         sight = self.of(job)
         self.until(lambda: sight.over, lambda: f"job {job} ends; it is {sight.state}; {sorted(sight.ours)}")
         gone = lambda: sight.only_files if files_may_stay else sight.nothing_left  # noqa: E731
-        self.until(gone, lambda: f"left of job {job}: {sorted(sight.own | sight.ours | sight.slurms)}", 30)
+        self.until(gone, lambda: f"left of job {job}: {self._left(sight)}", 30)
         return sight
+
+    def _left(self, sight: Sight) -> str:
+        left = sorted(sight.own | sight.ours | sight.slurms)
+        return "\n".join([str(left), *(text for name in left for text in self._inside(name))])
+
+    def _inside(self, name: str) -> Iterator[str]:
+        """What is in the state directory `name`, and its log: a holder says there what it went through."""
+        if match := re.fullmatch(r"(\w+): file (/.*)", name):
+            directory = self.lab.path_on(match[1], match[2])
+            if directory.is_dir():
+                yield f"{name}: {sorted(path.name for path in directory.iterdir())}"
+            for log in ("log", "ssh.log"):
+                with contextlib.suppress(OSError):
+                    yield f"{log}: {(directory / log).read_text(errors='replace')}"
 
     def _look_on(self) -> None:
         while not self._stop.wait(POLL_S):
@@ -126,9 +149,12 @@ class Watch:
 
     def _look(self) -> None:
         found: dict[int, tuple[set[str], set[str], set[str]]] = {}
+        seen: dict[tuple[int, int], float] = {}
         for host in ("login", *self.lab.nodes):
             for kind, job, text in look_at(self.lab, host):
                 found.setdefault(job, (set(), set(), set()))[kind].add(f"{host}: {text}")
+                seen[job, kind] = time.monotonic()
+        looked = time.monotonic()
         listed = self.lab.run("ctl", ["scontrol", "--oneliner", "show", "jobs"]).stdout
         now = time.monotonic()
         with self._lock:
@@ -143,10 +169,9 @@ class Watch:
                 sight.own, sight.ours, sight.slurms = frozenset(own), frozenset(ours), frozenset(slurms)
                 sight.ever |= ours
                 sight.outlived = set() if own else sight.outlived | ours
-                if own:
-                    sight.last_own = now
-                if ours:
-                    sight.last_ours = now
+                sight.last_own = seen.get((job, OWN), sight.last_own)
+                sight.last_ours = seen.get((job, OURS), sight.last_ours)
+                sight.none_own = 0.0 if own or not sight.last_own else sight.none_own or looked
 
 
 OWN, OURS, SLURMS = range(3)
