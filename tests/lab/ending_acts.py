@@ -145,8 +145,7 @@ def our_step_cancelled(run: Run) -> None:
     """The holder's step is cancelled by somebody who takes it for one of the job's own; Slurm kills it."""
     run.submit(f"{FETCH}\n{UP}{WAIT}{FETCH} || echo refused\n", TWO_NODES)
     run.up()
-    # Its exit code says nothing: it kills the step on the nodes, and slurmctld may then know of none.
-    run.lab.run("login", ["scancel", run.our_step()], run.way.user)
+    run.cancel_our_step()
     _files_go_with_the_next_job(run, ["c1", "c2", "c3"])
 
 

@@ -250,16 +250,18 @@ class Run:
 
     # ---- what its processes saw
 
-    def our_step(self) -> str:
-        """The holders' step as Slurm calls it; a second one, if the first could not be made on a busy machine."""
+    def cancel_our_step(self) -> None:
+        """The user has cancelled the step of the job's holders."""
+        (step,) = self.watch.until(self._our_steps, "its holders have a step")
+        # Its exit code says nothing: it ends the step on the nodes, and slurmctld may then know of none by that number.
+        self.lab.run("login", ["scancel", step], self.way.user)
+        self.watch.until(lambda: step not in self._our_steps(), f"{step} is over")
+
+    def _our_steps(self) -> list[str]:
+        """As Slurm calls it; a second one, if the first could not be made on a busy machine."""
         argv = ["squeue", "-s", "-h", "-j", str(self.job), "-o", "%i %j"]
-
-        def find() -> list[str]:
-            lines = self.lab.run("login", argv, self.way.user, check=True).stdout.splitlines()
-            return [line.split()[0] for line in lines if line.endswith(" hpcproxy")]
-
-        (step,) = self.watch.until(find, "its holders have a step")
-        return step
+        lines = self.lab.run("login", argv, self.way.user, check=True).stdout.splitlines()
+        return [line.split()[0] for line in lines if line.endswith(" hpcproxy")]
 
     def lines(self, node: str) -> list[str]:
         """What was written down of each request on `node`."""

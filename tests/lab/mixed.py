@@ -185,7 +185,7 @@ def _stop_ssh(run: Run, fate: Fate, weather: Weather) -> None:
 def _cancel_our_step(run: Run, fate: Fate, weather: Weather) -> None:
     run.up()
     _pass(run, fate.after_s)
-    run.lab.run("login", ["scancel", run.our_step()], run.way.user, check=True)
+    run.cancel_our_step()
     run.go()
 
 
