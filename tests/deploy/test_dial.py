@@ -6,11 +6,12 @@ import socket
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import paramiko
 import pytest
 
-from hpcproxy import deploy
+from hpcproxy import deploy, dial
 from hpcproxy.dial import Prompt
 from hpcproxy.errors import FileError
 from tests.deploy.host import TOKEN
@@ -61,6 +62,22 @@ def test_a_number_is_free_again_only_when_paramikos_thread_has_ended(
         (reply,) = deploy.Fleet(login).ask({"127.0.0.1": b"exit\n"}, TOKEN, 1, lambda _reply: None)
     assert reply.trouble == "accepts connections and stays silent for 1 s"
     assert readers == [[]]
+
+
+def test_a_thread_that_does_not_end_keeps_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    prompt, goes_on = Prompt(fileno=ours.detach()), threading.Event()
+    reader = threading.Thread(target=goes_on.wait)
+    reader.start()
+    client = SimpleNamespace(get_transport=lambda: reader, close=prompt.close)
+    monkeypatch.setattr(dial, "_END_S", 0.1)
+    with theirs:
+        dial.hang_up(SimpleNamespace(client=client, connect_kwargs={"sock": prompt}))
+        assert prompt.fileno() != -1
+        goes_on.set()
+        reader.join()
+        dial.hang_up(SimpleNamespace(client=client, connect_kwargs={"sock": prompt}))
+        assert prompt.fileno() == -1
 
 
 @pytest.mark.parametrize("line", [b"c1 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ\n", b"c1 ssh-ed25519 \xff\xfe\n"])
