@@ -290,12 +290,19 @@ def _execute(channel: paramiko.Channel, command: str) -> None:
 
 
 def _converse(channel: paramiko.Channel, message: bytes) -> tuple[bytes, bytes]:
-    """Send `message` and return stdout and stderr, both to their end; TimeoutError if the host falls silent."""
+    """Send `message` and return stdout and stderr, both to their end; TimeoutError if the host falls silent.
+
+    A host that ends before it has read all has said what it had to say.
+    """
     sock = channel.transport.sock
-    with sock.in_one_go() if isinstance(sock, Prompt) else contextlib.nullcontext():  # behind a gateway it is a channel
-        for start in range(0, len(message), _CHUNK_BYTES):  # Paramiko would copy all that is left at every packet
-            channel.sendall(message[start : start + _CHUNK_BYTES])
-        channel.shutdown_write()
+    try:
+        with sock.in_one_go() if isinstance(sock, Prompt) else contextlib.nullcontext():  # behind a gateway: a channel
+            for start in range(0, len(message), _CHUNK_BYTES):  # Paramiko would copy all that is left at every packet
+                channel.sendall(message[start : start + _CHUNK_BYTES])
+            channel.shutdown_write()
+    except OSError:
+        if not channel.eof_received:  # sshd says so when the program has ended
+            raise
     output, errors = bytearray(), bytearray()
     while chunk := channel.recv(_CHUNK_BYTES):
         output += chunk

@@ -23,7 +23,7 @@ from hpcproxy.render import Bundle
 from tests.deploy.cases import script_of
 from tests.deploy.host import TOKEN, Host
 from tests.snapshot import tree
-from tests.sshd import make_key
+from tests.sshd import USER, Sshd, make_key
 
 
 def test_apply_is_idempotent_and_remove_leaves_nothing(host: Host) -> None:
@@ -294,6 +294,20 @@ def test_a_host_that_falls_silent_after_the_login_is_given_up(
         finally:
             ended.set()
             transport.close()
+
+
+@pytest.mark.parametrize("said", ["done unchanged", ""])
+def test_a_host_may_end_before_it_has_read_all(tmp_path: Path, jump_host: Sshd, said: str) -> None:
+    """By the real sshd, which takes 2 MB before its program reads any; the connection is then over for the sender."""
+    (tmp_path / "known_hosts").write_text(jump_host.known_hosts)
+    login = deploy.Login(USER, jump_host.port, jump_host.identity, None, tmp_path / "known_hosts", 30)
+    message = f"echo '{TOKEN} {said}'; exit\n".encode() + bytes(20_000_000)
+    (reply,) = deploy.Fleet(login).ask({"127.0.0.1": message}, TOKEN, 1, lambda _reply: None)
+    if said:
+        assert reply.answer is not None, reply.trouble
+        assert reply.answer.word == "unchanged"
+    else:
+        assert reply.trouble.startswith("it ended without an answer")
 
 
 # A key exchange whose first list of names is no text, in a packet as ssh sends it (RFC 4253, 6 and 7.1).
