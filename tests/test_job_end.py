@@ -185,11 +185,13 @@ def test_linger_s_is_what_kill_wait_leaves(
         assert holder.end() == 0
 
 
+@pytest.mark.parametrize(("mode", "linger_s"), [("gate", 4), ("ssh", 4), ("ssh", 1)])
 def test_a_sigterm_that_was_a_warning_does_not_end_it(
-    hold: Callable[..., Holder], jump_host: Sshd, slurm_says: Callable[[str], None]
+    linger_s: int, hold: Callable[..., Holder], jump_host: Sshd, slurm_says: Callable[[str], None]
 ) -> None:
+    """Where ssh itself listens whole seconds are counted: of one second Slurm is asked at the end."""
     slurm_says("RUNNING")
-    holder = hold(**jump_host.settings, linger_s=4)
+    holder = hold(**jump_host.settings, linger_s=linger_s)
     holder.line("ready")
     with rank(holder.job):
         _terminate(holder)

@@ -52,12 +52,15 @@ class Ending:
         end = time.monotonic() + linger_s
         last_look = end - min(ANSWER_S, linger_s / 2)
         told = asked = False
-        while company.is_there() and time.monotonic() < end:
-            if not asked and time.monotonic() >= last_look:
+        while company.is_there():
+            now = time.monotonic()
+            if not asked and now >= last_look:
                 asked = True
-                if await goes_on(self.loop, self.job, end):
+                if linger_s > 0 and await goes_on(self.loop, self.job, end):
                     self.record.log("the job goes on, and so does its way out")
                     return
+            if now >= end:
+                break
             if not told:
                 self.record.log("told to end; stays at most {:.0f} s for the job's other processes".format(linger_s))
                 told = True

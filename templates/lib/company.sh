@@ -49,14 +49,16 @@ outstay_nobody() {
     exec {quiet}<> <(:)
     clock
     end=$((now + linger))
-    while count_others && ((others)) && clock && ((now < end)); do
+    while count_others && ((others)); do
+        clock
         if [[ -z $asked ]] && ((now >= end - (linger > 3 ? 2 : linger / 2))); then
             asked=1
-            if job_goes_on; then
+            if ((linger)) && job_goes_on; then
                 log info 'the job goes on, and so does its way out'
                 return 0
             fi
         fi
+        ((now < end)) || break
         # Not `sleep`, which would live on a while after us.
         read -r -t 0.2 -u "$quiet" || :
     done
