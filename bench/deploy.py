@@ -175,9 +175,9 @@ exit "$code"
 WRITE_FILES = """
 import json, sys
 from pathlib import Path
-from hpcproxy import rollout, wire
+from hpcproxy import run, wire
 work = Path(sys.argv[1])
-files = rollout.read_site(rollout.Request(work / "site.yaml")).bundle.files
+files = run.read_site(run.Request(work / "site.yaml")).bundle.files
 (work / "archive.tar.gz").write_bytes(wire.archive(files, wire.Place(wire.STORE, wire.LOCK_FILE)))
 (work / "files").mkdir()
 for number, file in enumerate(files):

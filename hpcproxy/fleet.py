@@ -19,7 +19,7 @@ from hpcproxy.report import console, number, results, say, table, verb
 
 if TYPE_CHECKING:
     from hpcproxy.outcome import HostOutcome, Outcomes
-    from hpcproxy.rollout import Request, Run
+    from hpcproxy.run import Request, Run
 
 INVENTORY_HELP = "The inventory, a YAML file (docs/admin.md)."
 LIMIT_HELP = "Only these of its hosts, a node set; @failed: those that failed in the last run."
@@ -40,7 +40,7 @@ _WORDS = {"would": "would change"}
 
 
 def _request(inventory: str | None, limit: str | None, fanout: Any, timeout: Any) -> Request:  # noqa: ANN401 - as typed
-    from hpcproxy.rollout import Request  # noqa: PLC0415 - Fabric takes 0.3 s to load; only these tasks pay for it
+    from hpcproxy.run import Request  # noqa: PLC0415 - Fabric takes 0.3 s to load; only these tasks pay for it
 
     if not inventory:
         raise UsageError("say which hosts: --inventory FILE")
@@ -129,8 +129,9 @@ def deploy(  # noqa: PLR0913, PLR0917 - the flags an admin has
     if enable and as_user:
         raise UsageError("--enable changes slurm.conf, which is root's; leave --as-user out")
     from hpcproxy import rollout  # noqa: PLC0415
+    from hpcproxy.run import start  # noqa: PLC0415
 
-    run = rollout.start(request, as_user=as_user)
+    run = start(request, as_user=as_user)
     if enable:
         rollout.check_enable(run)
     if dry_run or diff:
@@ -170,8 +171,9 @@ def verify(  # noqa: PLR0913, PLR0917 - the flags an admin has
     request = _request(inventory, limit, fanout, timeout)
     from hpcproxy import rollout  # noqa: PLC0415
     from hpcproxy.outcome import Outcomes  # noqa: PLC0415
+    from hpcproxy.run import start  # noqa: PLC0415
 
-    run = rollout.start(request, as_user=as_user)
+    run = start(request, as_user=as_user)
     outcomes = _with_progress(run, "verify", lambda hear: rollout.look(run, hear))
     for difference in outcomes.differences(run.site.bundle):
         say(f"{difference.path}: {difference.action} needed on {difference.hosts}")
@@ -209,8 +211,9 @@ def rollback(
     """Bring the hosts back to the version before the present one; a second time undoes that."""
     request = _request(inventory, limit, fanout, timeout)
     from hpcproxy import rollout  # noqa: PLC0415
+    from hpcproxy.run import start  # noqa: PLC0415
 
-    run = rollout.start(request, as_user=as_user)
+    run = start(request, as_user=as_user)
     outcomes = _with_progress(run, "rollback", lambda hear: rollout.roll_back(run, hear))
     _finish(run, "rollback", outcomes, report, good=outcomes.good)
 
@@ -229,8 +232,9 @@ def undeploy(
     """Remove everything of ours from the hosts; files that somebody has changed are kept and named."""
     request = _request(inventory, limit, fanout, timeout)
     from hpcproxy import rollout  # noqa: PLC0415
+    from hpcproxy.run import start  # noqa: PLC0415
 
-    run = rollout.start(request, as_user=as_user)
+    run = start(request, as_user=as_user)
     outcomes = _with_progress(run, "undeploy", lambda hear: rollout.undeploy(run, hear))
     _finish(run, "undeploy", outcomes, report, good=outcomes.good)
 
@@ -255,8 +259,8 @@ def trust(
 ) -> None:
     """Fetch the host keys of an inventory's hosts and jump hosts, show them, and keep those that are new."""
     request = _request(inventory, limit, fanout, timeout)
-    from hpcproxy import rollout  # noqa: PLC0415
-    from hpcproxy.rollout import Trusted  # noqa: PLC0415
+    from hpcproxy.trust import Trusted  # noqa: PLC0415
+    from hpcproxy.trust import trust as fetch_keys  # noqa: PLC0415
 
     def show(key: Trusted) -> None:
         if key.error is None:
@@ -264,7 +268,7 @@ def trust(
         else:
             say(str(key.error))
 
-    shown = rollout.trust(request, replace=replace_key, on_key=show)
+    shown = fetch_keys(request, replace=replace_key, on_key=show)
     if any(key.error or (key.news == "changed" and not replace_key) for key in shown):
         raise Exit("hpcproxy: not every host's key is trusted; a changed one is kept with --replace-key", code=1)
 

@@ -43,6 +43,8 @@ LAYERS = {
     "netcat": 3,
     "ops": 4,
     "asuser": 4,
+    "run": 4,
+    "trust": 4,
     "rollout": 4,
     "report": 5,
     "rehearsal": 5,

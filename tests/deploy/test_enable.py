@@ -11,6 +11,7 @@ from hpcproxy import inventory, rollout
 from hpcproxy.deploy import Fleet, OnReply, Reply
 from hpcproxy.errors import UsageError
 from hpcproxy.report import console, table
+from hpcproxy.run import Request, start
 from hpcproxy.switch import Switch
 from hpcproxy.wire import Answer
 from tests.sshd import make_key
@@ -50,7 +51,7 @@ def test_enable_without_a_controller_is_said_before_any_connection(tmp_path: Pat
     told = f"identity: {make_key(tmp_path / 'id')}\nknown_hosts: {tmp_path}/known\n"
     (tmp_path / "site.yaml").write_text(TOLD + told)
     (tmp_path / "known").write_text("j ssh-ed25519 AAAA\n")
-    run = rollout.start(rollout.Request(tmp_path / "site.yaml"))
+    run = start(Request(tmp_path / "site.yaml"))
     with pytest.raises(UsageError, match="controllers:"):
         rollout.check_enable(run)
 
