@@ -103,7 +103,7 @@ class Clients:
         self.loop.spawn(self._serve(talk, client))
 
     def _is_ours(self, sock: socket.socket, address: Tuple[str, int]) -> bool:
-        uid = self.gate.peers.owner(address, sock.getsockname())
+        uid = self.gate.peers.client(sock, address)
         if uid in self.allowed:
             return True
         if uid not in self.strangers and len(self.strangers) < 1000:

@@ -7,6 +7,12 @@ safe side.
 A socket that its process has closed already (an orphan) has inode 0 and shows uid 0, whoever opened it. Believing that
 would let anybody pass as root who sends and closes quickly; so no inode, no owner.
 
+Who owns an address is not who sent what came from there. Once a client has reset its connection, our socket can still
+be read and the address is free: the next owner, whom the kernel then names truly, is not the sender. So the owner is
+asked first, and our own socket afterwards: if it is connected still, it was all the time, and whoever had the other end
+has it yet. (Two sockets of one address pair exist for a moment while a reset is under way; the newcomer's is in
+SYN_SENT until ours is gone, and so is nobody.)
+
 A client may reach our IPv4 address by a socket of AF_INET6 (Java does): the kernel finds that socket by the IPv4
 addresses, and shows them mapped, ::ffff:127.0.0.1 (RFC 4291, 2.5.5.2).
 """
@@ -15,6 +21,8 @@ import os
 import socket
 import struct
 from typing import FrozenSet, List, Optional, Tuple
+
+from .tcpinfo import TCP_INFO
 
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
@@ -31,6 +39,10 @@ SEQUENCE, SEQUENCE_AT = struct.Struct("=I"), 8
 REPLY_BYTES = 1024
 OVERFLOW_UID = 65534
 MAPPED = b"\0" * 10 + b"\xff\xff"  # the IPv4 address follows
+# States of linux/tcp_states.h. A client's end once its handshake is over: ESTABLISHED, FIN_WAIT1, FIN_WAIT2,
+# CLOSE_WAIT, LAST_ACK, CLOSING. Ours while the client is there: ESTABLISHED; CLOSE_WAIT where it has ended its sending.
+JOINED = frozenset([1, 4, 5, 8, 9, 11])
+CONNECTED = frozenset([1, 8])
 TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 
 Address = Tuple[str, int]
@@ -63,6 +75,12 @@ class Peers:
                 self.netlink = None  # forbidden or missing here; the slow way is as true
         return owner_in_proc(client, here)
 
+    def client(self, sock: socket.socket, address: Address) -> Optional[int]:
+        """The uid at the other end of `sock`, accepted from `address`, that sent what it holds; None in doubt."""
+        uid = self.owner(address, sock.getsockname())
+        # In this order: asked before, ours could be reset and the address change hands in between.
+        return uid if connected(sock) else None
+
     def gone(self, sock: socket.socket) -> bool:
         """Nobody has the other end of the accepted `sock` any more; not so of a client that only ended its sending."""
         try:
@@ -79,6 +97,14 @@ class Peers:
             # What came late for an earlier question must not answer this one.
             if len(reply) >= HEADER and SEQUENCE.unpack_from(reply, SEQUENCE_AT)[0] == self.asked:
                 return read_reply(reply, client, here)
+
+
+def connected(sock: socket.socket) -> bool:
+    """`sock` is joined to the client that it was accepted from."""
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, TCP_INFO, 1)[0] in CONNECTED  # its first byte is the state
+    except OSError:
+        return False
 
 
 def query(client: Address, here: Address, number: int) -> bytes:
@@ -107,8 +133,8 @@ def read_reply(reply: bytes, client: Address, here: Address) -> Optional[int]:
         *(socket.htons(client[1]), socket.htons(here[1])),
         *(socket.inet_aton(client[0]), socket.inet_aton(here[0])),
     )
-    uid, inode = fields[19], fields[20]
-    if fields[1] != SOCK_DIAG_BY_FAMILY or found != asked or inode == 0:
+    state, uid, inode = fields[6], fields[19], fields[20]
+    if fields[1] != SOCK_DIAG_BY_FAMILY or found != asked or inode == 0 or state not in JOINED:
         return None
     return int(uid)
 
@@ -128,7 +154,7 @@ def owner_in_proc(client: Address, here: Address, tables: Tuple[str, str] = TABL
         for path, prefix in zip(tables, (b"", MAPPED)):
             found = find_row(path, [proc_address(client, prefix), proc_address(here, prefix)])
             if found is not None:
-                return int(found[7]) if found[9] != "0" else None
+                return int(found[7]) if found[9] != "0" and int(found[3], 16) in JOINED else None
     except (OSError, ValueError, IndexError):
         return None  # unreadable: nobody passes
     return None
