@@ -18,6 +18,7 @@ from invoke.tasks import Task, task
 
 from hpcproxy import __version__, fleet, ops, rehearsal
 from hpcproxy.errors import UsageError
+from hpcproxy.jobscript import State
 from hpcproxy.ops import Account
 from hpcproxy.report import console, number, quiet_pipe, results, say, table, verb
 from hpcproxy.tunnels import Tunnel
@@ -87,6 +88,11 @@ def install_bashrc(_context: Context, jump: list[str], port: int | None = None, 
     """Install ~/.hpcproxy/ and the block in ~/.bashrc."""
     account = _account()
     results(ops.install_bashrc(account, ops.parse_flags(jump=jump, port=number(port)), dry_run=dry_run))
+    if not dry_run:
+        written, remarks = ops.ask_shells(account)
+        results(written)
+        for line in remarks:
+            say(line)
     if not ops.settings_of(account, ops.parse_flags(jump=jump)).jump:
         say("no jump host is configured yet; run: hpcproxy init --jump USER@HOST")
 
@@ -116,28 +122,52 @@ def uninstall(_context: Context) -> None:
 @task(
     positional=["script"],
     help={
-        "script": "The job script.",
+        "script": "The job script; with --check a directory too.",
         "in-place": "Change the script itself.",
         "output": "Write the result to this file.",
         "remove": "Take the hook line out again.",
+        "plain": "A hook line without braces, dollars and percent signs, for templates (by itself where one is seen).",
+        "check": "Say whether the hook line is this version's and in its place; exit code 1 if not.",
     },
 )
 @verb
 def wrap(
-    _context: Context, script: str, in_place: bool = False, output: str | None = None, remove: bool = False
+    _context: Context,
+    script: str,
+    in_place: bool = False,
+    output: str | None = None,
+    remove: bool = False,
+    plain: bool = False,
+    check: bool = False,
 ) -> None:
-    """Put the hook line behind the #SBATCH block of a job script; prints the result unless told where to put it."""
+    """Put the hook line into a job script, behind all that sbatch reads; prints the result unless told where."""
     if in_place and output:
         raise UsageError("--in-place and --output exclude each other")
+    if check:
+        if in_place or output or remove or plain:
+            raise UsageError("--check only looks; it goes with no other flag")
+        _check_scripts(Path(script))
+        return
     target = Path(script) if in_place else Path(output) if output else None
-    wrapped = ops.wrap(Path(script), target, remove=remove)
+    wrapped = ops.wrap(_account(), Path(script), target, remove=remove, plain=plain)
     if target is None:
         sys.stdout.buffer.write(wrapped.content)
         sys.stdout.buffer.flush()
     else:
         print(f"{wrapped.outcome.value:12}  {target}")
-    for line in wrapped.ignored_options:
-        say(f"{script}:{line}: sbatch ignores this #SBATCH line, a command stands before it")
+    for line in wrapped.remarks:
+        say(line)
+
+
+def _check_scripts(path: Path) -> None:
+    found = ops.check_scripts(_account(), path)
+    for file, state in found:
+        print(f"{state.value:12}  {file}")
+    wrong = [file for file, state in found if state is not State.CURRENT]
+    if not found:
+        say(f"no script below {path} has the hook line")
+    if wrong:
+        raise Exit("hpcproxy: bring them up to date: hpcproxy wrap --in-place SCRIPT", code=1)
 
 
 class _MaybeNamed(Task):  # type: ignore[type-arg]

@@ -24,6 +24,7 @@ from hpcproxy.render import Bundle
 
 _PRIVATE_DIRECTORY = 0o700
 _NEW_SUFFIX = ".hpcproxy-new"
+_LARGEST_SCRIPT_BYTES = 4 << 20  # slurmctld's own bound, max_script_size (slurm.conf(5))
 
 
 class Outcome(enum.Enum):
@@ -96,6 +97,18 @@ def home_removal(bundle: Bundle, home: Home) -> list[Step]:
     debris = [left for path in paths for left in _debris(path)]
     compiled = sorted(home.directory.glob("agent.*.code")) + sorted(home.directory.glob("agent.*.code.new"))
     return [Remove(path) for path in paths + debris + compiled if path.exists()]
+
+
+def texts_below(directory: Path) -> Iterator[tuple[Path, bytes]]:
+    """Yield the plain files below `directory` that are no larger than a script may be, hidden ones left out."""
+    for folder, folders, names in os.walk(directory):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(folder) / name
+            with contextlib.suppress(OSError):  # gone meanwhile, or not ours to read: no script that we can judge
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode) and status.st_size <= _LARGEST_SCRIPT_BYTES:
+                    yield path, path.read_bytes()
 
 
 def _debris(path: Path) -> list[Path]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcproxy import collect, install, jobscript, netcat, settings, ssh, tunnels, verify
+from hpcproxy import collect, install, jobscript, loginshell, netcat, overrides, settings, ssh, tunnels, verify
 from hpcproxy.config import SITE_CONFIG, Config, Jump, Layer, read_layer, resolve
 from hpcproxy.errors import FileError, UsageError, WayOutError
-from hpcproxy.install import Outcome, Result, Write
+from hpcproxy.install import Outcome, Result, Step, Write
 from hpcproxy.plan import PROGRAMS, Artifact, Home, account_plan
 from hpcproxy.render import Bundle, render
 
@@ -147,9 +147,29 @@ def install_bashrc(account: Account, flags: Mapping[str, Any], *, dry_run: bool)
     return install.preview(steps) if dry_run else install.apply(steps)
 
 
+def ask_shells(account: Account) -> tuple[list[Result], list[str]]:
+    """Ask the account's shells whether they read our block; a login bash that does not gets it in its own file.
+
+    Returns what was written and, a line each, what is in the way.
+    """
+    results: list[Result] = []
+    asked = loginshell.ask(account.user_home, account.environ)
+    if asked.interactive and not asked.login:
+        results = install.apply(install.bashrc_steps(loginshell.login_file(account.user_home)))
+        asked = loginshell.ask(account.user_home, account.environ)
+    others = [*overrides.in_rc_file(account.bashrc), *overrides.in_tools(account.user_home, account.environ)]
+    return results, [*([asked.why] if asked.why else []), *(str(found) for found in others)]
+
+
+def _block_removal(account: Account) -> list[Step]:
+    """Return the steps that take our block out of every rc file that may hold it; raises BlockError or FileError."""
+    names = [account.bashrc, *(account.user_home / name for name in loginshell.LOGIN_FILES)]
+    return [step for path in names for step in install.bashrc_removal(path)]
+
+
 def uninstall_bashrc(account: Account) -> list[Result]:
-    """Take our block out of ~/.bashrc."""
-    return install.apply(install.bashrc_removal(account.bashrc))
+    """Take our block out of ~/.bashrc and of the login files."""
+    return install.apply(_block_removal(account))
 
 
 def uninstall(account: Account) -> tuple[list[Result], list[Path]]:
@@ -158,7 +178,7 @@ def uninstall(account: Account) -> tuple[list[Result], list[Path]]:
         tunnels.stop(tunnel)
     # Without reading the settings: what cannot be read must not keep anybody from leaving.
     bundle = bundle_of(account, resolve())
-    steps = install.bashrc_removal(account.bashrc) + install.home_removal(bundle, account.home)
+    steps = _block_removal(account) + install.home_removal(bundle, account.home)
     return install.apply(steps), install.remove_directory(account.home)
 
 
@@ -167,25 +187,62 @@ def uninstall(account: Account) -> tuple[list[Result], list[Path]]:
 
 @dataclass(frozen=True)
 class Wrapped:
-    """A job script's new text, whether it differs, and the numbers of #SBATCH lines that sbatch ignores."""
+    """A job script's new text, whether it differs, and what its owner should know: one line each."""
 
     content: bytes
     outcome: Outcome
-    ignored_options: list[int]
+    remarks: list[str]
 
 
-def wrap(script: Path, target: Path | None, *, remove: bool) -> Wrapped:
+def wrap(account: Account, script: Path, target: Path | None, *, remove: bool, plain: bool) -> Wrapped:
     """Put the hook line into `script`, or take it out, and write the result to `target` if there is one."""
     before = install.read(script)
     if before is None:
         raise FileError(script, "does not exist")
-    after = jobscript.remove(before) if remove else jobscript.put(before, str(script))
+    if remove:
+        after, remarks = jobscript.remove(before), []
+    else:
+        placed = jobscript.place(before, str(script), plain=plain, home=_hook_home(account))
+        after, remarks = placed.content, _remarks(account, script, before, placed, target)
     outcome = Outcome.UNCHANGED if after == before else Outcome.CHANGED
     if target is not None:
         mode = None if target.exists() else script.stat().st_mode & 0o777
         (result,) = install.apply([Write(target, after, mode)])
         outcome = result.outcome
-    return Wrapped(after, outcome, jobscript.ignored_options(before))
+    return Wrapped(after, outcome, remarks)
+
+
+def _hook_home(account: Account) -> str:
+    """Return the directory that a hook line without variables names."""
+    return account.environ.get("HPCPROXY_HOME") or jobscript.DEFAULT_HOME
+
+
+def _remarks(account: Account, script: Path, before: bytes, placed: jobscript.Placed, target: Path | None) -> list[str]:
+    """Return what to know of the script as it will lie there: where the hook is, what nobody heeds, what wins."""
+    shown, text = (target, placed.content) if target is not None else (script, before)
+    lines = []
+    if target is not None:
+        where = " and ".join(str(number) for number in placed.lines)
+        why = f", without braces: {placed.why}" if placed.why else ", without braces" if placed.plain else ""
+        lines.append(f"{target}:{where}: the hook line stands behind all that sbatch reads{why}")
+    lines += [
+        f"{shown}:{number}: sbatch ignores this #SBATCH line, a command stands before it"
+        for number in jobscript.ignored_options(text)
+    ]
+    behind = placed.lines[-1] - (0 if target is not None else len(placed.lines))
+    others = overrides.in_script(text, str(shown), behind, account.user_home)
+    return lines + [str(found) for found in [*others, *overrides.in_tools(account.user_home, account.environ)]]
+
+
+def check_scripts(account: Account, path: Path) -> list[tuple[Path, jobscript.State]]:
+    """Return how the script at `path`, or each script with a hook line below that directory, stands to this version."""
+    if not path.is_dir():
+        text = install.read(path)
+        if text is None:
+            raise FileError(path, "does not exist")
+        return [(path, jobscript.state(text, _hook_home(account)))]
+    states = [(file, jobscript.state(text, _hook_home(account))) for file, text in install.texts_below(path)]
+    return [(file, state) for file, state in states if state is not jobscript.State.NONE]
 
 
 # ------------------------------------------------------------------------------------------------ render

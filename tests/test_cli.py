@@ -105,6 +105,8 @@ _BAD = {
     "wrap without script": ["wrap"],
     "wrap of nothing": ["wrap", "none.sh"],
     "wrap of a directory": ["wrap", "."],
+    "wrap --check of nothing": ["wrap", "--check", "none.sh"],
+    "wrap that looks and changes": ["wrap", "job.sh", "--check", "--in-place"],
     "wrap both ways": ["wrap", "job.sh", "--in-place", "--output", "other.sh"],
     "unknown artifact": ["render", "--name", "none.sh"],
     "check with no number": ["check", "--timeout", "x"],
@@ -210,7 +212,7 @@ def test_install_and_uninstall_say_what_they_did(home: Path) -> None:
     assert f"{home}/.bashrc" in done.stdout
     again = run("install-bashrc")
     assert {line.split()[0] for line in again.stdout.splitlines()} == {"unchanged"}
-    assert run("uninstall-bashrc").stdout.split() == ["removed", f"{home}/.bashrc"]
+    assert run("uninstall-bashrc").stdout.split() == ["removed", f"{home}/.bashrc", "removed", f"{home}/.bash_profile"]
     gone = run("uninstall")
     assert {line.split()[0] for line in gone.stdout.splitlines()} == {"removed"}
     assert list(home.iterdir()) == []
@@ -286,6 +288,31 @@ def test_wrap_warns_of_options_that_sbatch_never_reads(job: Path) -> None:
     assert run("wrap", str(job)).stderr == (
         f"hpcproxy: {job}:4: sbatch ignores this #SBATCH line, a command stands before it\n"
     )
+
+
+def test_wrap_says_where_the_hook_stands_and_what_wins_over_it(job: Path) -> None:
+    job.write_bytes(JOB + b"export http_proxy=http://proxy:3128\n")
+    assert run("wrap", str(job), "--in-place").stderr == (
+        f"hpcproxy: {job}:3: the hook line stands behind all that sbatch reads\n"
+        f"hpcproxy: {job}:5: sets http_proxy, which wins over the way out; take it out\n"
+    )
+
+
+def test_wrap_plain_has_no_braces(job: Path) -> None:
+    assert run("wrap", str(job), "--plain").stdout.encode() == jobscript.place(JOB, plain=True).content
+
+
+def test_wrap_check_tells_which_scripts_are_stale(job: Path) -> None:
+    directory = job.parent
+    (directory / "new.sh").write_bytes(jobscript.put(JOB))
+    (directory / "old.sh").write_bytes(b"#!/bin/bash\n. ~/old  " + jobscript.MARK + b"\n")
+    done = run("wrap", "--check", str(directory))
+    assert (done.returncode, done.stdout.splitlines()) == (
+        1,
+        [f"current       {directory}/new.sh", f"stale         {directory}/old.sh"],
+    )
+    assert run("wrap", "--check", str(directory / "new.sh")).returncode == 0
+    assert run("wrap", "--check", str(job)).stdout == f"not wrapped   {job}\n"
 
 
 @pytest.mark.parametrize("script", [b"#!/usr/bin/env python3\n", b"echo\n", b"#!/bin/bash\r\n", b""], ids=repr)

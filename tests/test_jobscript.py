@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import shutil
+import string
 import subprocess
 from pathlib import Path
 
+import jinja2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcproxy import jobscript
 from hpcproxy.errors import ScriptError
-from hpcproxy.jobscript import HOOK, MARK
+from hpcproxy.jobscript import HOOK, MARK, State
 
 _HEADS = [b"#!/bin/bash", b"#!/bin/sh", b"#!/usr/bin/env bash", b"#! /bin/dash -e"]
 _script_lines = st.one_of(
@@ -105,10 +107,145 @@ def test_options_that_sbatch_never_reads_are_numbered() -> None:
     assert jobscript.ignored_options(b"#!/bin/bash\n#SBATCH -N1\n  # so\n#SBATCH -n2\ntrue\n") == []
 
 
+# ------------------------------------------------------------------------------------------------ who else reads it
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"#DW jobdw capacity=10GB access_mode=striped type=scratch",
+        b"#BB create_persistent name=data capacity=1GB",
+        b"#PBS -l walltime=00:07:00",
+        b"#PJM -L node=4",
+        b"#BSUB -W 10",
+        b"#$ -cwd",
+        b"#@ wall_clock_limit = 1:00",
+    ],
+    ids=lambda line: line.split()[0].decode(),
+)
+def test_the_hook_stands_behind_every_line_that_a_program_reads(line: bytes) -> None:
+    script = b"#!/bin/bash\n#SBATCH -N1\n\n" + line + b"\n# prose\nsrun ls\n"
+    assert jobscript.put(script) == b"#!/bin/bash\n#SBATCH -N1\n\n" + line + b"\n" + HOOK + b"\n# prose\nsrun ls\n"
+
+
+_SUBMITTER = b"#!/bin/sh\nfor a in 1 2; do\nsbatch %s\n#!/bin/bash\n#SBATCH -N1\n#SBATCH -J job_$a\ncurl x\n%s\ndone\n"
+PLAIN = jobscript.plain_hook()
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [(b"<<EOT", b"EOT"), (b"<<'EOT'", b"EOT"), (b'<< "end-1"', b"end-1"), (b"<<-EOT", b"\tEOT"), (b"<<\\EOT", b"EOT")],
+    ids=repr,
+)
+def test_a_job_in_a_here_document_gets_the_hook_in_there(begin: bytes, end: bytes) -> None:
+    script = _SUBMITTER % (begin, end)
+    wrapped = jobscript.place(script)
+    assert wrapped.content == script.replace(b"curl x", PLAIN + b"\ncurl x")
+    assert (wrapped.lines, wrapped.plain) == ((7,), True)
+    assert jobscript.remove(wrapped.content) == script
+    assert jobscript.put(wrapped.content) == wrapped.content
+    assert jobscript.ignored_options(script) == []
+
+
+def test_each_of_two_here_documents_gets_it() -> None:
+    one = b"sbatch <<A\n#!/bin/bash\n#SBATCH -N1\ntrue\nA\n"
+    script = (
+        b"#!/bin/bash\n"
+        + one
+        + b"cat > notes <<B\nno job\nB\n"
+        + one.replace(b"<<A", b"<<C").replace(b"\nA\n", b"\nC\n")
+    )
+    wrapped = jobscript.place(script)
+    assert wrapped.lines == (5, 14)
+    assert wrapped.content.count(PLAIN) == 2
+    assert jobscript.remove(wrapped.content) == script
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        b"#!/bin/bash\n#SBATCH -N1\nsbatch <<E\n#!/bin/bash\n#SBATCH -N2\ntrue\nE\n",  # a job that submits the next
+        b"#!/bin/bash\nx=$((1<<EOT))\n#!/bin/bash\n#SBATCH -N1\n",  # no here-document: nothing ends it
+        b"#!/bin/bash\ncat <<< EOT\n#!/bin/bash\n#SBATCH -N1\nEOT\n",
+        b"#!/bin/bash\ncat <<EOT\n#SBATCH is an option\nEOT\n",
+    ],
+    ids=["resubmits", "arithmetic", "here-string", "prose"],
+)
+def test_what_is_no_submitter_gets_the_hook_in_its_own_head(script: bytes) -> None:
+    assert HOOK not in jobscript.put(script).split(b"<<", 1)[-1]
+    assert jobscript.put(script).index(HOOK) < script.index(b"<<") + len(HOOK)
+
+
+def test_a_job_of_another_language_in_a_here_document_is_refused_at_its_line() -> None:
+    script = b"#!/bin/sh\nsbatch <<E\n#!/usr/bin/env python3\n#SBATCH -N1\nE\n"
+    with pytest.raises(ScriptError) as caught:
+        jobscript.put(script, "submit.sh")
+    assert str(caught.value).startswith("submit.sh:3: is a python3 script")
+
+
+# ------------------------------------------------------------------------------------------------ templates
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"# properties = {properties}\n{exec_job}\n", b"{{ command }}\n", b"{% for x in y %}\ntrue\n{% endfor %}\n"],
+    ids=["str.format", "jinja", "jinja block"],
+)
+def test_a_template_gets_a_hook_without_braces(body: bytes) -> None:
+    wrapped = jobscript.place(b"#!/bin/bash\n#SBATCH -N1\n" + body)
+    assert (wrapped.plain, wrapped.why) == (True, "this looks like a template")
+    assert wrapped.content == b"#!/bin/bash\n#SBATCH -N1\n" + PLAIN + b"\n" + body
+
+
+@pytest.mark.parametrize("body", [b"echo ${x} {a,b} ${y:-{}}\n", b"awk '{print}' f\n", b"f() { x; }\n"], ids=repr)
+def test_what_every_shell_writes_is_no_template(body: bytes) -> None:
+    assert not jobscript.place(b"#!/bin/bash\n" + body).plain
+
+
+def test_every_template_language_leaves_the_plain_hook_alone() -> None:
+    text = PLAIN.decode()
+    assert text.format() == text
+    assert string.Template(text).substitute() == text
+    assert text % () == text
+    assert jinja2.Template(text).render() == text
+
+
+def test_the_plain_form_stays_when_it_is_wrapped_again() -> None:
+    once = jobscript.place(b"#!/bin/bash\ntrue\n", plain=True).content
+    assert jobscript.put(once) == once
+
+
+def test_the_plain_form_names_a_moved_directory_and_refuses_one_that_needs_quotes() -> None:
+    assert b"test -r /work/me/.hp/prologue.sh;" in jobscript.plain_hook("/work/me/.hp")
+    with pytest.raises(ScriptError, match="without quotes"):
+        jobscript.plain_hook("/work/my dir")
+
+
+# ------------------------------------------------------------------------------------------------ is it up to date
+
+
+@pytest.mark.parametrize(
+    ("script", "state"),
+    [
+        (b"#!/bin/bash\ntrue\n", State.NONE),
+        (jobscript.put(b"#!/bin/bash\n#SBATCH -N1\ntrue\n"), State.CURRENT),
+        (jobscript.place(b"#!/bin/bash\ntrue\n", plain=True).content, State.CURRENT),
+        (b"#!/bin/bash\n. ~/.hpcproxy/old.sh  " + MARK + b"\ntrue\n", State.STALE),
+        (b"#!/bin/bash\n" + HOOK + b"\n#DW jobdw\ntrue\n", State.MISPLACED),
+        (b"#!/bin/bash\ntrue\n" + HOOK + b"\n", State.MISPLACED),
+        (b"print()\n" + HOOK + b"\n", State.MISPLACED),
+    ],
+)
+def test_how_a_script_stands_to_this_version(script: bytes, state: State) -> None:
+    assert jobscript.state(script) is state
+
+
 @pytest.mark.parametrize(
     "head",
     [
         b"#!/bin/bash",
+        b"#!/opt/bash-5.2/bin/bash-5.2",
+        b"#!/usr/bin/bash5",
         b"#!/bin/bash -l",
         b"#! /bin/sh",
         b"#!/bin/dash",
@@ -125,6 +262,7 @@ def test_shells_that_can_source_it(head: bytes) -> None:
     ("script", "reason"),
     [
         (b"#!/bin/zsh\ntrue\n", "is a zsh script; the hook line needs one of bash, sh, dash"),
+        (b"#!/usr/bin/env Rscript --vanilla\n", "and the line: exec Rscript job.sh; wrap that one"),
         (b"#!/usr/bin/env python3\nprint()\n", "is a python3 script"),
         (b"#!/bin/tcsh\n", "is a tcsh script"),
         (b"#!/usr/bin/env\n", "is a env script"),
@@ -152,18 +290,32 @@ def test_a_script_that_cannot_take_it_is_refused_by_name(script: bytes, reason: 
 SHELLS = ("bash", "dash")
 
 
+@pytest.mark.parametrize("hook", [HOOK, PLAIN], ids=["usual", "plain"])
 @pytest.mark.parametrize("shell", SHELLS)
-def test_the_hook_line_parses(shell: str) -> None:
-    done = subprocess.run([shell, "-n"], input=HOOK + b"\n", capture_output=True, check=False)
+def test_the_hook_line_parses(shell: str, hook: bytes) -> None:
+    done = subprocess.run([shell, "-n"], input=hook + b"\n", capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
+@pytest.mark.parametrize("hook", [HOOK, PLAIN], ids=["usual", "plain"])
 @pytest.mark.parametrize("dialect", SHELLS)
-def test_the_hook_line_passes_shellcheck(dialect: str) -> None:
+def test_the_hook_line_passes_shellcheck(dialect: str, hook: bytes) -> None:
     # SC1090: a path that is known at run time only cannot be followed.
     argv = ["shellcheck", "-s", dialect, "-e", "SC1090,SC1091", "-"]
-    done = subprocess.run(argv, input=HOOK + b"\n", capture_output=True, check=False)
+    done = subprocess.run(argv, input=hook + b"\n", capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_plain_hook_does_what_the_usual_one_does(shell: str, tmp_path: Path) -> None:
+    go_on = b"\nprintf '%s\\n' \"${sourced-no} $?\"\n"
+    without = _run(shell, b"set -eu\n" + PLAIN + go_on, {"HOME": str(tmp_path)})
+    assert (without.returncode, without.stdout) == (0, b"no 0\n")
+    assert without.stderr == b"hpcproxy: no prologue.sh here, the job runs on without a way out\n"
+    (tmp_path / ".hpcproxy").mkdir()
+    (tmp_path / ".hpcproxy" / "prologue.sh").write_text("sourced=yes\n")
+    done = _run(shell, b"set -eu\n" + PLAIN + go_on, {"HOME": str(tmp_path)})
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"yes 0\n", b"")
 
 
 def _run(shell: str, text: bytes, environ: dict[str, str]) -> subprocess.CompletedProcess[bytes]:

@@ -1,0 +1,115 @@
+"""Real bash, asked whether it reads our block: the field's ways of not getting there, each with its reason."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from pathlib import Path
+
+import pytest
+
+from hpcproxy import loginshell, ops
+from hpcproxy.ops import Account
+
+
+@pytest.fixture(autouse=True)
+def _bash(monkeypatch: pytest.MonkeyPatch) -> None:
+    _login_shell(monkeypatch, "/bin/bash")
+
+
+def _login_shell(monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
+    found = pwd.getpwuid(os.getuid())
+    entry = pwd.struct_passwd((*found[:6], shell))
+    monkeypatch.setattr(pwd, "getpwuid", lambda _uid: entry)
+
+
+@pytest.fixture
+def installed(account: Account) -> Account:
+    ops.install_bashrc(account, {"jump": ["u@h"]}, dry_run=False)
+    return account
+
+
+def _above(account: Account, lines: str) -> None:
+    account.bashrc.write_text(lines + account.bashrc.read_text())
+
+
+def test_a_home_whose_shells_all_read_it_is_left_alone(installed: Account) -> None:
+    (installed.user_home / ".profile").write_text("[ -r ~/.bashrc ] && . ~/.bashrc\n")
+    assert ops.ask_shells(installed) == ([], [])
+
+
+@pytest.mark.parametrize("name", loginshell.LOGIN_FILES)
+def test_a_login_file_that_reads_no_bashrc_gets_the_block_and_gives_it_back(installed: Account, name: str) -> None:
+    file = installed.user_home / name
+    file.write_text("# mine\nexport PATH=$PATH:$HOME/bin\n")
+    before = file.read_bytes()
+    (written,), remarks = ops.ask_shells(installed)
+    assert (written.path, remarks) == (file, [])
+    assert ops.ask_shells(installed) == ([], [])
+    ops.uninstall_bashrc(installed)
+    assert file.read_bytes() == before
+
+
+def test_a_home_with_no_login_file_gets_one_and_loses_it(installed: Account) -> None:
+    (written,), _ = ops.ask_shells(installed)
+    assert written.path == installed.user_home / ".bash_profile"
+    ops.uninstall_bashrc(installed)
+    assert not written.path.exists()
+
+
+@pytest.mark.parametrize(
+    "line", ["[[ $- != *i* ]] && return", '[ -z "$PS1" ] && return', "case $- in *i*) ;; *) return ;; esac"]
+)
+def test_the_usual_return_of_shells_that_are_not_interactive_is_fine(installed: Account, line: str) -> None:
+    _above(installed, line + "\n")
+    assert ops.ask_shells(installed)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('[ -n "$SLURM_JOB_ID" ] && return', "inside a job no bash gets as far as the block"),
+        ('[ -n "${SLURM_JOBID-}" ] && exec true', "inside a job no bash gets as far as the block"),
+        ("return", "no bash of yours gets as far as the block"),
+        ("exec true", "no bash of yours gets as far as the block"),
+        ("case $- in *i*) [ -x /bin/true ] && exec /bin/true;; esac", "no bash of yours gets as far as the block"),
+    ],
+)
+def test_what_leaves_before_the_block_is_named_with_its_line(installed: Account, line: str, why: str) -> None:
+    (installed.user_home / ".profile").write_text("[ -r ~/.bashrc ] && . ~/.bashrc\n")
+    _above(installed, f"# return\n{line}\n")
+    written, remarks = ops.ask_shells(installed)
+    assert written == []
+    assert remarks == [f"{why} in {installed.bashrc} (line 2 leaves before it); move the block above that"]
+
+
+@pytest.mark.parametrize("shell", ["/bin/tcsh", "/usr/bin/zsh", "/usr/bin/fish"])
+def test_another_login_shell_is_told_what_it_has(
+    installed: Account, shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _login_shell(monkeypatch, shell)
+    written, (why,) = ops.ask_shells(installed)
+    assert written == []
+    assert why.startswith(f"your login shell is {Path(shell).name}, which reads no .bashrc")
+
+
+def test_a_shell_that_hangs_costs_its_bound_and_leaves_nothing(
+    installed: Account, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(loginshell, "_TIMEOUT_S", 1)
+    _above(installed, f"sleep 1000 & echo $! >> {tmp_path}/pids; wait\n")
+    assert "no bash of yours" in ops.ask_shells(installed)[1][0]
+    pids = (tmp_path / "pids").read_text().split()
+    assert pids
+    assert not [pid for pid in pids if Path(f"/proc/{pid}/stat").exists() and _state(pid) != "Z"]
+
+
+def _state(pid: str) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+def test_the_old_recipe_in_bashrc_is_named(installed: Account) -> None:
+    (installed.user_home / ".profile").write_text(". ~/.bashrc\n")
+    _above(installed, "export http_proxy=socks5://127.0.0.1:2015\n")
+    (found,) = ops.ask_shells(installed)[1]
+    assert found.startswith(f"{installed.bashrc}:1: sets http_proxy")
