@@ -6,7 +6,7 @@ import os
 import selectors
 import socket
 
-from hpcproxy.verify import connect
+from hpcproxy.connect import connect
 
 _CHUNK_BYTES = 65536
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from hpcproxy.connect import connect
 from hpcproxy.errors import WayOutError
 from hpcproxy.install import Outcome, bundle_steps, preview
 from hpcproxy.render import Bundle
@@ -74,7 +75,7 @@ class Answer:
 
 def fetch_address(proxy_url: str, check_url: str, timeout_s: float) -> Answer:
     """Return the address that `check_url` sees when asked through `proxy_url`; raises WayOutError naming the layer."""
-    import http.client  # noqa: PLC0415 - as in `connect`
+    import http.client  # noqa: PLC0415 - 20 ms that only who connects should pay
     import ssl  # noqa: PLC0415
 
     target = urlsplit(check_url)
@@ -101,36 +102,8 @@ def fetch_address(proxy_url: str, check_url: str, timeout_s: float) -> Answer:
     return Answer(address=body, latency_ms=(time.monotonic() - begin) * 1000)
 
 
-def connect(proxy_url: str, host: str, port: int, timeout_s: float) -> socket.socket:
-    """Return a connection to `host:port` through `proxy_url`; raises WayOutError naming the layer that failed."""
-    # Here, not above: 20 ms that only who connects should pay, and no other task.
-    import python_socks  # noqa: PLC0415
-    from python_socks.sync import Proxy  # noqa: PLC0415
-
-    url = urlsplit(proxy_url)
-    kind = python_socks.ProxyType.HTTP if url.scheme == "http" else python_socks.ProxyType.SOCKS5
-    try:
-        proxy = Proxy(proxy_type=kind, host=url.hostname or "", port=url.port or 0, rdns=url.scheme != "socks5")
-    except ValueError as error:
-        raise WayOutError("tunnel", f"{proxy_url!r} is no address of a way out: {error}") from None
-    try:
-        return proxy.connect(host, port, timeout=timeout_s)
-    except socket.gaierror:
-        raise WayOutError(
-            "name", f"{host} does not resolve on this node", "scheme: socks5h resolves it there"
-        ) from None
-    except (python_socks.ProxyConnectionError, ConnectionError) as error:
-        raise WayOutError("tunnel", f"nothing answers at {proxy_url}: {error}", "start it with: hpcproxy up") from None
-    except python_socks.ProxyTimeoutError:
-        raise WayOutError("far end", f"{host}:{port} did not answer within {timeout_s:g} s") from None
-    except python_socks.ProxyError as error:
-        # The gate gives the reason; behind a bare SOCKS port only ssh's log has it, and the caller knows where that is.
-        reason = f": {error}" if url.scheme == "http" else ""
-        raise WayOutError("far end", f"{host}:{port} was not reached by the jump host{reason}") from None
-
-
 def _get(stream: socket.socket, host: str, port: int | None, path: str) -> tuple[int, str]:
-    import http.client  # noqa: PLC0415 - as in `connect`
+    import http.client  # noqa: PLC0415 - as above
 
     connection = http.client.HTTPConnection(host, port)
     connection.sock = stream

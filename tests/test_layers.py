@@ -32,6 +32,9 @@ LAYERS = {
     "wire": 2,
     "outcome": 2,
     "install": 3,
+    "loginshell": 3,
+    "overrides": 3,
+    "connect": 3,
     "dial": 3,
     "hostkey": 3,
     "tunnels": 3,
@@ -55,7 +58,7 @@ LAYERS = {
 # `lab` and `demo` use the product as its users do; `node` runs on compute nodes and knows nothing of the rest.
 APART = {"lab": {"cli", "rehearsal"}, "demo": {"cli", "rehearsal"}, "node": {"config", "render"}}
 ONLY_IN = {
-    "yaml": {"config", "settings", "inventory"},
+    "yaml": {"config", "settings", "inventory", "overrides"},
     "pydantic": {"config", "inventory"},
     "jinja2": {"render"},
     "fabric": {"hostkey", "deploy"},

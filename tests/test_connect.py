@@ -1,0 +1,91 @@
+"""Through HTTP CONNECT to the byte: what the far end says first is still in the socket, however its packets fall."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from hpcproxy.connect import connect
+from hpcproxy.errors import WayOutError
+
+HEAD = b"HTTP/1.1 200 Connection established\r\n\r\n"
+BANNER = b"SSH-2.0-OpenSSH_10.0\r\n"
+
+
+@contextlib.contextmanager
+def _gate(*pieces: bytes) -> Iterator[str]:
+    """One that answers a CONNECT in these packets, then ends its sending."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with server.accept()[0] as client:
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                asked = b""
+                while not asked.endswith(b"\r\n\r\n"):
+                    asked += client.recv(4096)
+                for piece in pieces:
+                    client.sendall(piece)
+                    if len(pieces) > 1:
+                        threading.Event().wait(0.01)  # so that each is a packet of its own
+                client.shutdown(socket.SHUT_WR)
+                client.recv(1)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [HEAD + BANNER],
+        [HEAD, BANNER],
+        [HEAD[:-1], HEAD[-1:] + BANNER],
+        [bytes([byte]) for byte in HEAD] + [BANNER],
+        [HEAD.replace(b"\r\n", b"\n") + BANNER],
+    ],
+    ids=["one packet", "two", "cut in the end", "byte by byte", "bare line feeds"],
+)
+def test_what_the_far_end_says_first_is_all_there(pieces: list[bytes]) -> None:
+    with _gate(*pieces) as url, connect(url, "h.test", 22, 30) as far:
+        heard = b""
+        while data := far.recv(4096):
+            heard += data
+    assert heard == BANNER
+
+
+@pytest.mark.parametrize(
+    ("answer", "layer", "words"),
+    [
+        (
+            b"HTTP/1.1 502 Bad Gateway (Connection refused)\r\n\r\n",
+            "far end",
+            "h.test:22 was not reached .*502 .*refused",
+        ),
+        (b"HTTP/1.1 403\r\n\r\n", "far end", "h.test:22 was not reached .*403"),
+        (b"SSH-2.0-x\r\n\r\n", "tunnel", "is no way out"),
+        (b"HTTP/1.1 200 yes\r\n", "tunnel", "is no way out"),
+        (b"", "tunnel", "is no way out"),
+        (b"x" * 16384, "tunnel", "is no way out"),
+    ],
+)
+def test_an_answer_that_is_no_connection_is_named(answer: bytes, layer: str, words: str) -> None:
+    with _gate(answer) as url, pytest.raises(WayOutError, match=words) as caught:
+        connect(url, "h.test", 22, 30)
+    assert caught.value.layer == layer
+
+
+def test_silence_and_nobody_are_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(WayOutError, match=r"h.test:22 did not answer within 0.2 s"):
+            connect(url, "h.test", 22, 0.2)
+    with pytest.raises(WayOutError, match="nothing answers"):
+        connect(url, "h.test", 22, 5)
+    with pytest.raises(WayOutError, match="no address of a way out"):
+        connect("http://127.0.0.1:none", "h.test", 22, 5)
