@@ -227,6 +227,11 @@ class Config(pydantic.BaseModel):
     access_log: bool = pydantic.Field(
         default=False, description="Keep a line for each connection in the state directory."
     )
+    access_syslog: Optional[bool] = pydantic.Field(
+        default=None,
+        description="Send a line for each connection to the node's system log, where it outlives the job; without it "
+        "only a roll-out in service mode does.",
+    )
     log_level: Literal["error", "info", "debug"] = pydantic.Field(
         default="info",
         description="What the log in the state directory holds; `debug`: every attempt, all that ssh says.",

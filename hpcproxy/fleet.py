@@ -281,17 +281,21 @@ def trust(
 )
 @verb
 def jump_kit(_context: Context, inventory: str | None = None, directory: str = "jump-kit") -> None:
-    """Write what service mode needs: a forward-only key, its authorized_keys line, sshd's Match block."""
-    from hpcproxy import rollout  # noqa: PLC0415
-    from hpcproxy.jumpkit import KEY_FILE, KEYS_ON_JUMP, LINE_FILE, MATCH_FILE  # noqa: PLC0415
+    """Write what service mode needs: a forward-only key, its authorized_keys line, sshd's Match block, nft's table."""
+    from hpcproxy import kit as jump  # noqa: PLC0415
+    from hpcproxy.inventory import fold  # noqa: PLC0415
+    from hpcproxy.jumpkit import KEY_FILE, KEYS_ON_JUMP, LINE_FILE, MATCH_FILE, NFT_FILE  # noqa: PLC0415
 
     if not inventory:
         raise UsageError("say which inventory: --inventory FILE")
     where = Path(directory).absolute()
-    kit = rollout.jump_kit(Path(inventory), where)
+    kit = jump.jump_kit(Path(inventory), where)
     results(kit.results)
     say(f"inventory:  mode: service, service_key: {where / KEY_FILE}")
     say(f"jump host:  an account without a login shell; {LINE_FILE} as {KEYS_ON_JUMP}; {MATCH_FILE} into sshd_config")
+    say(f"jump host:  nft -f {NFT_FILE}, now and at each start: sshd goes by names, the kernel sees where they lead")
+    if kit.unresolved:
+        say(f"not in {NFT_FILE}, for no address is known here: {fold(kit.unresolved)}; add what leads to them by hand")
     if kit.beyond_sshd:
         rules = ", ".join(kit.beyond_sshd)
         say(f"sshd cannot hold {rules}: it would let the key forward anywhere, and only the gate on the node limits it")

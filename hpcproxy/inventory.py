@@ -146,6 +146,8 @@ def read(path: Path, *, key_needed: bool = True) -> tuple[Inventory, Config]:
     if inventory.known_hosts is None:
         inventory = inventory.model_copy(update={"known_hosts": path.absolute().parent / "known_hosts"})
     config = resolve(Layer(f"{path}: settings", inventory.settings))
+    if inventory.mode == "service" or not key_needed:
+        _must_name_targets(str(path), config)
     if inventory.mode == "service":
         if inventory.service_key is None and key_needed:
             raise ConfigError(str(path), "service_key", "is missing; make one with: hpcproxy jump-kit")
@@ -154,6 +156,16 @@ def read(path: Path, *, key_needed: bool = True) -> tuple[Inventory, Config]:
     if not config.jump:
         raise ConfigError(str(path), "settings", "names no jump host; add `jump: USER@HOST`")
     return inventory, config
+
+
+def _must_name_targets(source: str, config: Config) -> None:
+    """Raise ConfigError if `allow` is empty: the service key is everybody's, so its reach must have been thought of."""
+    if not config.allow:
+        reason = (
+            "`allow` is missing: in service mode every user of a node would reach all that the jump host reaches; name "
+            'what may be reached, `allow: ["pypi.org:443", ".wandb.ai:443"]`, or say `allow: ["*"]` if that is meant'
+        )
+        raise ConfigError(source, "settings", reason)
 
 
 def parse(source: str, text: str) -> Inventory:

@@ -1,4 +1,4 @@
-"""What the jump host's admin gets for service mode: the public key's line and a `Match` block for sshd. Pure.
+"""What the jump host's admin gets for service mode: the public key's line, a `Match` block for sshd. Pure.
 
 authorized_keys: sshd(8), "AUTHORIZED_KEYS FILE FORMAT". `restrict` alone does not stop commands, so one is forced;
 permitopen takes literal names and addresses only, and matches the target as it was sent.
@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 
 from hpcproxy.config import Config
+from hpcproxy.firewall import WALL_TARGET
 from hpcproxy.inventory import Inventory
 from hpcproxy.ssh import PROBE_TARGET
 
 KEY_FILE = "hpcproxy_service_key"
 LINE_FILE = "authorized_keys"
 MATCH_FILE = "sshd_match.conf"
+NFT_FILE = "nft.conf"
 KEYS_ON_JUMP = "/etc/ssh/hpcproxy_authorized_keys"
 _NOLOGIN = "/usr/sbin/nologin"
 # What a rule of `allow` must look like for sshd to be able to hold it too: one host and at most one port.
@@ -29,7 +31,12 @@ def targets(config: Config) -> tuple[str, ...]:
         if match is None:
             return ()
         found.append(f"{match['host']}:{match['port'] or '*'}")
-    return (*found, PROBE_TARGET) if found else ()
+    return (*found, PROBE_TARGET, WALL_TARGET) if found else ()
+
+
+def accounts(inventory: Inventory, config: Config) -> tuple[str, ...]:
+    """Return the accounts of the jump hosts, each once; most sites have one."""
+    return tuple(dict.fromkeys(jump.user or inventory.service_account for jump in config.jump))
 
 
 def beyond_sshd(config: Config) -> tuple[str, ...]:
@@ -46,11 +53,10 @@ def authorized_keys_line(public_key: str, config: Config) -> str:
 
 def match_block(inventory: Inventory, config: Config) -> str:
     """Return the lines for the jump host's sshd_config, which hold whatever the key's own line says."""
-    account = next((jump.user for jump in config.jump if jump.user), inventory.service_account)
     opens = " ".join(targets(config)) or "any"
     lines = (
         "# hpcproxy: the service account forwards, and does nothing else. Put this at the end of sshd_config.",
-        f"Match User {account}",
+        f"Match User {','.join(accounts(inventory, config))}",
         f"    AuthorizedKeysFile {KEYS_ON_JUMP}",
         "    AuthenticationMethods publickey",
         "    AllowTcpForwarding local",

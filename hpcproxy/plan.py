@@ -10,6 +10,7 @@ from typing import Any
 from hpcproxy import ssh
 from hpcproxy.config import Config, safe_path
 from hpcproxy.errors import ConfigError
+from hpcproxy.node.closed import LOOPBACK
 
 SCRIPT_MODE = 0o700
 SOURCED_MODE = 0o600
@@ -157,7 +158,12 @@ def agent_settings(config: Config, known_hosts: Path, *, syslog: bool = False) -
         "max_connections": config.max_connections,
         "allow": list(config.allow),
         "deny": list(config.deny),
+        # Whose rules they are, for those whom they refuse; and what is closed though none says so.
+        "rules_of": "your settings or the site's defaults for them",
+        "closed": list(LOOPBACK),
+        "jump_hosts": [],
         "access_log": config.access_log,
+        "access_syslog": bool(config.access_syslog),
         "connect_timeout_s": config.connect_timeout_s,
         "alive_interval_s": config.alive_interval_s,
         "alive_count": config.alive_count,

@@ -8,18 +8,22 @@ from typing import Any
 
 from hpcproxy.config import Config
 from hpcproxy.deploy import Fleet, Reply
-from hpcproxy.inventory import Inventory, Policy
-from hpcproxy.jumpkit import targets
+from hpcproxy.firewall import WALL_TARGET
+from hpcproxy.inventory import Inventory
+from hpcproxy.inventory import Policy as Jobs
+from hpcproxy.node.closed import closed
+from hpcproxy.node.policy import Policy, closed_by, parse_rule
 from hpcproxy.outcome import HostOutcome, Outcomes, judge
 from hpcproxy.plan import EPILOG, PROLOG, RUN, TASK_PROLOG, Artifact, Plan
 from hpcproxy.render import Bundle, render
 from hpcproxy.ssh import PROBE_TARGET
 from hpcproxy.wire import framed
 
-_SSHD_ITSELF = "127.0.0.1:22"
+# What a key that everybody may use must not reach, each the first of its kind.
+_FORBIDDEN = (("127.0.0.1", 22), ("169.254.169.254", 80))
 
 
-def contract_message(bundle: Bundle, policy: Policy, token: str) -> bytes:
+def contract_message(bundle: Bundle, policy: Jobs, token: str) -> bytes:
     """Return the message that runs the installed scripts as slurmd would, for a job that meets `policy`."""
     paths = {file.artifact.name: str(file.artifact.path) for file in bundle.files}
     values = {
@@ -45,10 +49,16 @@ def key_message(inventory: Inventory, config: Config, values: Mapping[str, Any],
             "account": inventory.service_account,
             "connect_timeout_s": config.connect_timeout_s,
             "allowed": PROBE_TARGET,
-            # Only where sshd holds the policy is there anything for it to refuse.
-            "forbidden": [_SSHD_ITSELF] if targets(config) else [],
+            "forbidden": [f"{host}:{port}" for host, port in _FORBIDDEN if _is_closed(config, host, port)],
+            "wall": WALL_TARGET if _is_closed(config, *WALL_TARGET.split(":")) else "",
         },
     )
+
+
+def _is_closed(config: Config, host: str, port: int | str) -> bool:
+    """Whether no rule of `allow` names what is closed by itself."""
+    rules = tuple(parse_rule(rule) for rule in config.allow)
+    return closed_by(Policy(rules, (), closed(("loopback", "link-local"), ())), host, int(port)) is not None
 
 
 def _script(name: str, template: str, values: Mapping[str, Any]) -> bytes:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from hpcproxy import install, inventory, jumpkit, proof, slurmconf
-from hpcproxy.errors import FileError, UsageError
+from hpcproxy import install, inventory, proof, slurmconf
+from hpcproxy.errors import UsageError
 from hpcproxy.install import Write
 from hpcproxy.outcome import HostOutcome, Outcomes
 from hpcproxy.run import OnHost, Request, Run, switch_of
@@ -53,36 +51,6 @@ def prove_key(run: Run, on_host: OnHost) -> Outcomes | None:
         return None
     message = proof.key_message(site.inventory, site.config, site.plan.values, run.token)
     return proof.ask(run.fleet, {site.hosts[0]: message}, run.token, 1, on_host)
-
-
-# ------------------------------------------------------------------------------------------------ jump-kit
-
-
-@dataclass(frozen=True)
-class Kit:
-    """What `jump-kit` wrote, and the rules that only the gate can hold."""
-
-    results: list[install.Result]
-    beyond_sshd: tuple[str, ...]
-
-
-def jump_kit(path: Path, directory: Path) -> Kit:
-    """Write the service key (an old one is kept), its authorized_keys line and sshd's Match block to `directory`."""
-    told, config = inventory.read(path, key_needed=False)
-    key = directory / jumpkit.KEY_FILE
-    if not key.exists():
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "hpcproxy service key", "-f", str(key)]
-        done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-        if done.returncode:
-            raise FileError(key, f"cannot be made: {done.stderr.strip()}")
-    public = (install.read(Path(f"{key}.pub")) or b"").decode()
-    line = jumpkit.authorized_keys_line(public, config)
-    steps = [
-        Write(directory / jumpkit.LINE_FILE, line.encode(), 0o644),
-        Write(directory / jumpkit.MATCH_FILE, jumpkit.match_block(told, config).encode(), 0o644),
-    ]
-    return Kit(install.apply(steps), jumpkit.beyond_sshd(config))
 
 
 # ------------------------------------------------------------------------------------------- back and away

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpcproxy.config import Config
+from hpcproxy.config import Config, Jump
 from hpcproxy.inventory import Inventory, site_yaml
+from hpcproxy.node.closed import KINDS
+from hpcproxy.node.policy import pack_address
 from hpcproxy.plan import (
     AGENT_PROGRAM,
     AGENT_SETTINGS,
@@ -45,9 +47,26 @@ def site_plan(inventory: Inventory, config: Config, known_hosts: str, service_ke
     return Plan(
         artifacts=(*_programs(), *_settings(), *keys, *_hooks(inventory.slurm_directory)),
         values={**values, **_site_values(inventory)},
-        agent=agent_settings(config, SETTINGS / _KNOWN_HOSTS, syslog=True),
+        agent={**agent_settings(config, SETTINGS / _KNOWN_HOSTS, syslog=True), **_limits(inventory, config)},
         texts=texts,
     )
+
+
+def _limits(inventory: Inventory, config: Config) -> dict[str, object]:
+    """Return what agent.json says of a roll-out: in service mode the key is the site's, and so is its use."""
+    if inventory.mode != "service":
+        return {"rules_of": "this site's defaults"}
+    return {
+        "rules_of": "this site's rules",
+        "closed": list(KINDS),
+        "jump_hosts": sorted({name for jump in config.jump for name in names_of(jump)}),
+        "access_syslog": config.access_syslog is not False,
+    }
+
+
+def names_of(jump: Jump) -> tuple[str, ...]:
+    """Return what this jump host is called: as configured, and short."""
+    return (jump.host,) if pack_address(jump.host) else (jump.host, jump.host.split(".", 1)[0])
 
 
 def _programs() -> tuple[Artifact, ...]:

@@ -17,7 +17,7 @@ from typing import Any
 from hpcproxy.config import Layer, resolve
 from hpcproxy.plan import Home, account_plan
 from hpcproxy.render import render
-from tests.servers import free_port
+from tests.servers import REACHED, free_port
 from tests.waiting import DEADLINE_S, until
 
 # A job id of its own, and so an address of its own, for each holder.
@@ -29,7 +29,7 @@ QUICK = {"connect_timeout_s": 2, "retry_max_s": 1, "alive_interval_s": 1, "alive
 def write_script(directory: Path, known_hosts: str = "", **settings: Any) -> Path:
     """Write all files of these settings, and the known hosts, into `directory`; return the path of tunnel.sh."""
     directory.mkdir(exist_ok=True)
-    values = {"port": free_port(), **QUICK, **settings}
+    values = {"port": free_port(), "allow": REACHED, **QUICK, **settings}
     home = Home(directory)
     home.known_hosts.write_text(known_hosts)
     for file in render(account_plan(resolve(Layer("test", values)), home)).files:

@@ -28,6 +28,10 @@ class _Address(BaseHTTPRequestHandler):
         pass
 
 
+# What a configuration must say for the gate to reach `internet`, which is on loopback here.
+REACHED = ["*", "127.0.0.1"]
+
+
 @contextlib.contextmanager
 def internet() -> Iterator[str]:
     """Have a web server that answers `/ip` with an address; yields its URL."""

@@ -334,9 +334,9 @@ def test_a_researchers_day(home: Path, tmp_path: Path) -> None:
         assert (init.returncode, init.stdout.count("\n")) == (0, 3), init.stderr
         assert "SHA256:" in init.stdout
         assert "login and forwarding work" in init.stdout
-        assert run("install-bashrc").returncode == 0
         with (home / ".hpcproxy" / "config.yaml").open("a") as file:
-            file.write(f"check_url: {url}\n")
+            file.write(f"check_url: {url}\nallow: ['*', 127.0.0.1]\n")
+        assert run("install-bashrc").returncode == 0
         assert run("status").returncode == 1
         up = run("up")
         try:

@@ -27,6 +27,7 @@ LAYERS = {
     "plan": 2,
     "render": 2,
     "siteplan": 2,
+    "firewall": 2,
     "jumpkit": 2,
     "slurmconf": 2,
     "wire": 2,
@@ -48,6 +49,7 @@ LAYERS = {
     "asuser": 4,
     "run": 4,
     "trust": 4,
+    "kit": 4,
     "rollout": 4,
     "report": 5,
     "rehearsal": 5,
@@ -56,7 +58,11 @@ LAYERS = {
     "__main__": 6,
 }
 # `lab` and `demo` use the product as its users do; `node` runs on compute nodes and knows nothing of the rest.
-APART = {"lab": {"cli", "rehearsal"}, "demo": {"cli", "rehearsal"}, "node": {"config", "render"}}
+APART = {
+    "lab": {"cli", "rehearsal"},
+    "demo": {"cli", "rehearsal"},
+    "node": {"config", "render", "plan", "siteplan", "firewall", "kit", "proof"},
+}
 ONLY_IN = {
     "yaml": {"config", "settings", "inventory", "overrides"},
     "pydantic": {"config", "inventory"},

@@ -25,7 +25,7 @@ def set_up(account: Account, jump_host: Sshd) -> Iterator[Account]:
     """An account after `init` and `install-bashrc`, on a port of its own; its tunnel ends with the test."""
     flags = {"jump": [jump_host.jump], "identity": str(jump_host.identity), "port": servers.free_port()}
     account.home.directory.mkdir()
-    account.home.config.write_text("connect_timeout_s: 3\nretry_max_s: 1\n")
+    account.home.config.write_text("connect_timeout_s: 3\nretry_max_s: 1\nallow: ['*', 127.0.0.1]\n")
     assert ops.init(account, flags, try_login=False, replace_key=False, say=_silence).works
     ops.install_bashrc(account, {}, dry_run=False)
     yield account

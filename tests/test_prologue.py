@@ -181,7 +181,8 @@ def test_a_job_reaches_the_internet_and_leaves_nothing(
     shell: str, slurm: dict[str, str], account: Account, tmp_path: Path
 ) -> None:
     with sshd.running(tmp_path / "jump") as jump, servers.internet() as url:
-        _install(account, jump=[jump.jump], identity=str(jump.identity), port=servers.free_port())
+        settings = {"jump": [jump.jump], "identity": str(jump.identity), "allow": servers.REACHED}
+        _install(account, **settings, port=servers.free_port())
         account.home.known_hosts.write_text(jump.known_hosts)
         fetch = f"curl -sS --noproxy '' {url}\n"
         epilogue = f". {account.home.directory}/epilogue.sh\n"

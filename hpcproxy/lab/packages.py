@@ -40,8 +40,9 @@ TEST_TOOLS: Mapping[str, str] = {
     "curl": "curl",
     "wget": "wget",
     "openssl": "openssl",
+    "nft": "nftables",
 }
-_UNITS = ("slurmctld", "slurmd", "munge", "ssh")
+_UNITS = ("slurmctld", "slurmd", "munge", "ssh", "nftables")
 _UNIT_DIRECTORIES = ("/lib/systemd/system", "/usr/lib/systemd/system")
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _POLICY_TEXT = "#!/bin/sh\n# hpcproxy lab: no service starts while its package is being installed\nexit 101\n"

@@ -3,7 +3,7 @@
 from .loop import Loop
 from .order import Order
 from .peer import Peers
-from .policy import denied_by
+from .policy import closed_by, denied_by
 from .record import Record
 from .settings import Settings
 from .target import Target, spell
@@ -25,14 +25,21 @@ class Gate:
             raise WayError("busy", busy)
         if target.port == 0:
             raise WayError("bad", "port 0 does not exist")
-        rule = denied_by(self.settings.policy, target.host, target.port)
+        policy = self.settings.policy
+        rule = denied_by(policy, target.host, target.port)
         if rule is not None:
-            self.record.denied += 1
-            raise WayError("denied", "{} is denied by this site's rules ({})".format(spell(target), rule))
+            raise self._denied("{} is denied by {} ({})".format(spell(target), self.settings.rules_of, rule))
+        what = closed_by(policy, target.host, target.port)
+        if what is not None:
+            raise self._denied("{} is {}, which is closed unless `allow` names it".format(spell(target), what))
+
+    def _denied(self, reason: str) -> WayError:
+        self.record.denied += 1
+        return WayError("denied", reason)
 
     def finished(self, host_port: str, up: int, down: int, seconds: float, outcome: str) -> None:
         """One request is over."""
         self.record.bytes_up += up
         self.record.bytes_down += down
-        self.record.access(host_port, up, down, seconds, outcome)
+        self.record.access.write(host_port, up, down, seconds, outcome)
         self.record.changed()

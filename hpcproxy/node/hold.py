@@ -15,8 +15,10 @@ import socket
 import sys
 from typing import Dict, List, Optional, Tuple
 
+from .access import Access
 from .candidate import Turn
 from .clients import Clients, bind, raise_fd_limit
+from .closed import closed
 from .ending import HEEDED, Ending
 from .folder import BadFolder, Folder, TooDeep
 from .gate import Gate
@@ -123,7 +125,8 @@ def here(settings: Settings, arguments: Arguments) -> Settings:
     if arguments.key_note is not None:
         note = arguments.key_note
         failures = tuple(row._replace(reason=note) if row.layer == "key" else row for row in failures)
-    return settings._replace(jumps=jumps, failures=failures)
+    policy = settings.policy._replace(closed=closed(settings.closed, settings.jump_hosts))
+    return settings._replace(jumps=jumps, failures=failures, policy=policy)
 
 
 def occupy_standard_descriptors() -> None:
@@ -151,7 +154,8 @@ def occupy(arguments: Arguments, settings: Settings, folder: Folder) -> int:
 def recorder(loop: Loop, arguments: Arguments, settings: Settings, folder: Folder) -> Record:
     """What is said of this way out goes where the settings want it."""
     journal = Journal(arguments.job or "shell", arguments.node, settings.log_level, settings.syslog)
-    return Record(loop, folder.path, journal, (arguments.address, arguments.port), settings.access_log)
+    access = Access(journal, arguments.uid, settings.access_log, settings.access_syslog)
+    return Record(loop, folder.path, journal, (arguments.address, arguments.port), access)
 
 
 def hold(arguments: Arguments, settings: Settings, folder: Folder, listener: socket.socket, life: Life) -> int:
@@ -176,7 +180,8 @@ def hold(arguments: Arguments, settings: Settings, folder: Folder, listener: soc
         loop.run()
     finally:
         tunnel.stop()
-        loop.close()
+        loop.close()  # requests under way end here, each with its line
+        record.access.close()
         clients.close()
         # A process that is killed closes its descriptors before it stops being our parent.
         if orphaned.done or os.getppid() != folder.pid:

@@ -22,7 +22,7 @@ class Journal:
     def __init__(self, job: str, node: str, level: str, syslog: bool, system_log: str = SYSTEM_LOG) -> None:
         self.job, self.node = job, node
         self.shown = LEVELS[: LEVELS.index(level) + 1]
-        self.system_log = system_log if syslog else ""
+        self.syslog, self.system_log = syslog, system_log
         self.fd = -1
         self.said: Set[str] = set()
 
@@ -37,8 +37,8 @@ class Journal:
         if level in self.shown:
             text = one_line(text)
             append(self.fd, "{} {} {} {}\n".format(iso(time.time()), self.job, self.node, text))
-            if self.system_log:
-                self._tell_system(PRIORITIES[level], text)
+            if self.syslog:
+                self.tell_system(level, text)
 
     def once(self, level: str, text: str) -> None:
         """One line, unless it was written since the last `calm`; then it is a detail."""
@@ -51,15 +51,17 @@ class Journal:
         """The storm is over: what comes next is news."""
         self.said.clear()
 
-    def _tell_system(self, priority: int, text: str) -> None:
+    def tell_system(self, level: str, text: str) -> bool:
+        """The system's log has the line; False if there is none, or it is busy: nobody waits for it."""
         when = time.strftime("%b %d %H:%M:%S")
-        line = "<{}>{} hpcproxy[{}]: job {} node {}: {}".format(priority, when, os.getpid(), self.job, self.node, text)
+        head = "<{}>{} hpcproxy[{}]: job {} node {}: ".format(PRIORITIES[level], when, os.getpid(), self.job, self.node)
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
                 sock.setblocking(False)
-                sock.sendto(line.encode("utf-8", "replace"), self.system_log)
+                sock.sendto((head + text).encode("utf-8", "replace"), self.system_log)
         except OSError:
-            pass  # there is none, or it is busy: our own file has the line
+            return False
+        return True
 
 
 def open_append(folder_fd: int, name: str) -> int:

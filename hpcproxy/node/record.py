@@ -7,7 +7,8 @@ import sys
 import time
 from typing import Callable, Optional, Tuple
 
-from .journal import Journal, append, iso, one_line, open_append
+from .access import Access
+from .journal import Journal, one_line, open_append
 from .loop import Loop, Timer
 
 VERSION = 1
@@ -20,8 +21,8 @@ class Record:
     that had to wait for ssh, `refused` connections from others than this job's user or over the bounds, `denied`
     requests by policy, `bytes_up` and `bytes_down` of all requests; `active` is the connections at this moment."""
 
-    def __init__(self, loop: Loop, folder: str, journal: Journal, listen: Tuple[str, int], access_log: bool) -> None:
-        self.loop, self.folder, self.journal = loop, folder, journal
+    def __init__(self, loop: Loop, folder: str, journal: Journal, listen: Tuple[str, int], access: Access) -> None:
+        self.loop, self.folder, self.journal, self.access = loop, folder, journal, access
         self.address, self.port = listen
         self.requests = self.active = self.bytes_up = self.bytes_down = 0
         self.held = self.refused = self.denied = self.reconnects = self.restarts = 0
@@ -31,8 +32,7 @@ class Record:
         self.jump: Optional[str] = None
         self.last_error: Optional[str] = None
         self.open_bytes: Callable[[], Tuple[int, int]] = lambda: (0, 0)
-        self.access_log = access_log
-        self.folder_fd = self.access_fd = -1
+        self.folder_fd = -1
         self.tries = 0  # since it went down
         self.changed_at = time.monotonic()
         self.timer: Optional[Timer] = None
@@ -44,10 +44,10 @@ class Record:
 
         Not by its path: once a directory in /tmp is gone, anybody may put something of his in its place.
         """
-        for fd in (self.folder_fd, self.access_fd):
+        for fd in (self.folder_fd, self.access.fd):
             if fd >= 0:
                 os.close(fd)
-        self.folder_fd = self.access_fd = -1
+        self.folder_fd = self.access.fd = -1
         try:
             self.folder_fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
@@ -55,7 +55,7 @@ class Record:
             self.journal.open(-1)
             return  # gone again; the way out serves
         self.journal.open(self.folder_fd)
-        self.access_fd = open_append(self.folder_fd, "access.log") if self.access_log else -1
+        self.access.fd = open_append(self.folder_fd, "access.log") if self.access.in_folder else -1
 
     def announce(self, word: str, text: str) -> None:
         """One line on stdout: WORD NODE TEXT. A reader that has gone or does not read is no concern of ours."""
@@ -74,12 +74,6 @@ class Record:
         """There is no way out, and none to be expected."""
         self.announce("gave-up", text)
         self.journal.write("error", "gave up: {}".format(text))
-
-    def access(self, host_port: str, up: int, down: int, seconds: float, outcome: str) -> None:
-        """One finished request."""
-        if self.access_fd >= 0:
-            line = "{} {} {} {} {:.3f} {}\n".format(iso(time.time()), host_port, up, down, seconds, one_line(outcome))
-            append(self.access_fd, line)
 
     def failed(self, text: str) -> None:
         """An attempt to get a way out failed; one line for each new reason."""

@@ -3,6 +3,7 @@
 import json
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
+from .closed import KINDS, LOOPBACK
 from .journal import LEVELS
 from .policy import BadRule, Policy, Rule, parse_rule
 
@@ -18,7 +19,11 @@ Settings = NamedTuple(
         ("hold_s", float),
         ("max_connections", int),
         ("policy", Policy),
+        ("rules_of", str),
+        ("closed", Tuple[str, ...]),
+        ("jump_hosts", Tuple[str, ...]),
         ("access_log", bool),
+        ("access_syslog", bool),
         ("probe", Tuple[str, int]),
         ("connect_timeout_s", float),
         ("alive_interval_s", float),
@@ -36,7 +41,11 @@ DEFAULTS: Dict[str, Any] = {
     "max_connections": 1024,
     "allow": [],
     "deny": [],
+    "rules_of": "the rules of this way out",
+    "closed": list(LOOPBACK),
+    "jump_hosts": [],
     "access_log": False,
+    "access_syslog": False,
     "probe": "127.0.0.1:1",
     "connect_timeout_s": 10,
     "alive_interval_s": 5,
@@ -97,8 +106,12 @@ def read(value: Any) -> Settings:
         failures=tuple(failure(index, item) for index, item in enumerate(listed("failures", whole["failures"]))),
         hold_s=number("hold_s", whole["hold_s"], 0, 3600),
         max_connections=int(number("max_connections", whole["max_connections"], 1, 65536, whole_only=True)),
-        policy=Policy(rules("allow", whole["allow"]), rules("deny", whole["deny"])),
+        policy=Policy(rules("allow", whole["allow"]), rules("deny", whole["deny"]), ()),
+        rules_of=text("rules_of", whole["rules_of"]),
+        closed=tuple(one_of("closed", item, tuple(sorted(KINDS))) for item in listed("closed", whole["closed"])),
+        jump_hosts=tuple(rule.text for rule in rules("jump_hosts", whole["jump_hosts"])),
         access_log=truth("access_log", whole["access_log"]),
+        access_syslog=truth("access_syslog", whole["access_syslog"]),
         probe=probe(whole["probe"]),
         connect_timeout_s=number("connect_timeout_s", whole["connect_timeout_s"], 0.1, 3600),
         alive_interval_s=number("alive_interval_s", whole["alive_interval_s"], 0.1, 3600),

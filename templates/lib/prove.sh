@@ -30,6 +30,19 @@ breach() {
     answer "file breach ${jump_names[jump]}: $1"
 }
 
+# Nothing listens at $wall; only where nft.conf is loaded is there more to say than that the connection is refused.
+ask_wall() {
+    arguments=(-W "$wall")
+    ask "$jump"
+    case $said in
+        *'open failed: connect failed: No route to host'*) proved 'its firewall closes it to the key' ;;
+        *'open failed: administratively prohibited'*)
+            breach "cannot be asked about its firewall: its PermitOpen lacks $wall; it is in what jump-kit writes"
+            ;;
+        *) breach 'has no firewall that closes it to the key: nft -f nft.conf, of jump-kit' ;;
+    esac
+}
+
 main() {
     local jump said target breaches=0 arguments
     for jump in "${!jump_names[@]}"; do
@@ -43,10 +56,14 @@ main() {
             arguments=(-W "$target")
             ask "$jump"
             case $said in
-                *'administratively prohibited'*) proved "refuses $target" ;;
+                *'open failed: administratively prohibited'* | *'open failed: connect failed: No route to host'*)
+                    proved "refuses $target"
+                    ;;
+                *'open failed: connect failed: Network is unreachable'*) proved "has no route to $target" ;;
                 *) breach "does not refuse $target" ;;
             esac
         done
+        [[ -z $wall ]] || ask_wall
         arguments=()
         ask "$jump" printf 'ran-%s' "$token"
         case $said in *"ran-$token"*) breach 'runs commands' ;; *) proved 'runs no command' ;; esac

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpcproxy import inventory, jumpkit, slurmconf
-from hpcproxy.config import Layer, resolve
+from hpcproxy import inventory, slurmconf
 from hpcproxy.errors import ConfigError
 from hpcproxy.inventory import Inventory
 from hpcproxy.outcome import HostOutcome, Outcomes
@@ -72,7 +71,7 @@ def test_reading_a_file(tmp_path: Path) -> None:
     path.write_text("nodes: c1\n")
     with pytest.raises(ConfigError, match="settings: names no jump host"):
         inventory.read(path)
-    path.write_text("nodes: c1\nmode: service\nsettings: {jump: j}\n")
+    path.write_text("nodes: c1\nmode: service\nsettings: {jump: j, allow: '*'}\n")
     with pytest.raises(ConfigError, match="service_key: is missing; make one with"):
         inventory.read(path)
     path.write_text("nodes: c1\nsettings: {jmp: j}\n")
@@ -80,6 +79,22 @@ def test_reading_a_file(tmp_path: Path) -> None:
         inventory.read(path)
     path.write_text("nodes: c1\nsettings: {jump: j}\n")
     assert inventory.read(path)[0].known_hosts == tmp_path / "known_hosts"
+
+
+@pytest.mark.parametrize("allow", ["", ", allow: []"])
+def test_service_mode_does_not_open_everything_by_saying_nothing(tmp_path: Path, allow: str) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text(f"nodes: c1\nmode: service\nservice_key: /k\nsettings: {{jump: j{allow}}}\n")
+    with pytest.raises(
+        ConfigError, match=r"settings: `allow` is missing: .* or say `allow: \[\"\*\"\]` if that is meant"
+    ):
+        inventory.read(path)
+    path.write_text(f"nodes: c1\nsettings: {{jump: j{allow}}}\n")
+    inventory.read(path)  # the user's ssh is his own login
+    with pytest.raises(ConfigError, match="`allow` is missing"):
+        inventory.read(path, key_needed=False)  # jump-kit writes what is for service mode
+    path.write_text("nodes: c1\nmode: service\nservice_key: /k\nsettings: {jump: j, allow: ['*']}\n")
+    assert inventory.read(path)[1].allow == ("*",)
 
 
 def test_the_manual_names_every_key_of_the_inventory() -> None:
@@ -184,29 +199,6 @@ def test_nodes_from_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     sinfo.write_text("#!/bin/sh\necho '$(reboot)'\n")
     with pytest.raises(ConfigError, match=r"is no host name|is no node set"):
         inventory.hosts(found)
-
-
-# ---- jump-kit
-
-
-def test_a_forward_only_key() -> None:
-    config = resolve(Layer("c", {"jump": "svc@j", "allow": ["api.example.org:443", "10.1.2.3", "[2001:db8::1]:443"]}))
-    line = jumpkit.authorized_keys_line("ssh-ed25519 AAAA c\n", config)
-    assert line == (
-        'restrict,port-forwarding,command="/usr/sbin/nologin",permitopen="api.example.org:443",'
-        'permitopen="10.1.2.3:*",permitopen="[2001:db8::1]:443",permitopen="127.0.0.1:1" ssh-ed25519 AAAA c\n'
-    )
-    block = jumpkit.match_block(told(), config)
-    assert "Match User svc\n" in block
-    assert "    PermitOpen api.example.org:443 10.1.2.3:* [2001:db8::1]:443 127.0.0.1:1\n" in block
-
-
-def test_rules_that_sshd_cannot_hold_are_named() -> None:
-    config = resolve(Layer("c", {"jump": "j", "allow": [".example.org:443", "api.example.org"]}))
-    assert jumpkit.targets(config) == ()
-    assert jumpkit.beyond_sshd(config) == (".example.org:443",)
-    assert "permitopen" not in jumpkit.authorized_keys_line("k", config)
-    assert "    PermitOpen any\n" in jumpkit.match_block(told(), config)
 
 
 # ---- outcomes

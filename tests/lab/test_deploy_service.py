@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -29,8 +30,10 @@ def service(admin: Admin, site: Lab) -> Iterator[Admin]:
     before = config.read_text()
     config.write_text(before + site.path_on("ctl", f"{KIT}/sshd_match.conf").read_text())
     _reload(site)
+    _wall(site, up=True)
     assert admin.words("deploy", "--enable") <= {"changed", "unchanged"}
     yield admin
+    _wall(site, up=False)
     config.write_text(before)
     _reload(site)
 
@@ -42,30 +45,64 @@ def _reload(site: Lab) -> None:
     until(lambda: site.run("ctl", ["bash", "-c", banner]).returncode == 0, "sshd answers again")
 
 
+def _wall(site: Lab, *, up: bool) -> None:
+    """The jump host's firewall is what `jump-kit` wrote, or none."""
+    text = site.path_on("ctl", f"{KIT}/nft.conf").read_text() if up else "flush ruleset\n"
+    site.path_on("jump1", "/etc/hpcproxy.nft").write_text(text)
+    site.run("jump1", ["nft", "-f", "/etc/hpcproxy.nft"], check=True)
+
+
 def test_a_job_gets_out_and_the_policy_holds(service: Admin, site: Lab) -> None:
     site.run("jump1", ["mv", "/home/alice/.ssh", "/home/alice/none"], check=True)  # no account of hers is needed there
+    proxied = "curl -sS --max-time 20 --noproxy '' -o /dev/null -w '%{http_code}%{http_connect} '"
+    body = f"srun {FETCH}\n{proxied} http://internet.test/ip\n"
+    body += f"srun -N1 -n1 -w c1 {proxied} -p http://127.0.0.1:22 2>/dev/null\n"
     try:
-        body = f"srun {FETCH}\ncurl -sS --max-time 20 -o /dev/null -w '%{{http_code}} ' http://internet.test/ip\n"
         result = service.job(body)
     finally:
         site.run("jump1", ["mv", "/home/alice/none", "/home/alice/.ssh"], check=True)
-    assert result.output.split() == [*[OUTER1] * 4, "403"]
+    assert result.output.split()[:5] == [*[OUTER1] * 4, "403000"]
+
+
+def test_who_reached_what_is_in_the_nodes_log_when_the_job_is_gone(service: Admin, site: Lab) -> None:
+    ask = "curl -sS --max-time 20 --noproxy '' -o /dev/null -x $https_proxy"
+    body = f"srun {FETCH}\nsrun {ask} -p http://127.0.0.1:22\nsrun {ask} http://c2:80\nsrun {ask} http://a%0aaccess/\n"
+    job = service.job(body)
+    uid = site.run("c1", ["id", "-u", "alice"]).stdout.strip()
+    for node in site.nodes:
+        log = site.path_on(node, "/var/log/messages")
+        head = f"job {job.job_id} node {node}: access uid={uid} "
+        until(lambda path=log, words=head: path.read_text().count(words) >= 3, "the node's log has the lines")
+        lines = [line.partition(head)[2] for line in log.read_text().splitlines() if head in line]
+        assert re.fullmatch(r"to=internet.test:443 up=\d{3,} down=\d{3,} seconds=\d+\.\d{3} outcome=ok", lines[0])
+        assert lines[1].startswith("to=127.0.0.1:22 up=0 down=0 "), lines[1]
+        assert lines[1].endswith("outcome=denied: 127.0.0.1:22 is denied by this site's rules (not in allow)")
+        assert lines[2].startswith("to=c2:80 up=0 down=0 ")
+        assert len(lines) == 3, "what is no request has no line"
 
 
 def test_the_key_can_do_what_it_should_and_nothing_else(service: Admin, site: Lab) -> None:
     assert service.words("verify") == {"unchanged"}, service.said
-    for proof in ("forwards to 127.0.0.1:1", "refuses 127.0.0.1:22", "runs no command", "gives no terminal"):
+    refusals = ["refuses 127.0.0.1:22", "refuses 169.254.169.254:80", "its firewall closes it to the key"]
+    for proof in ("forwards to 127.0.0.1:1", *refusals, "runs no command", "gives no terminal"):
         assert f"proved: hpcproxy@{JUMP1}: {proof} (c1)" in service.said
-    # A key that can do more is noticed.
     line = site.path_on("jump1", "/etc/ssh/hpcproxy_authorized_keys")
     good = line.read_text()
-    line.write_text(good[good.index("ssh-ed25519") :])
     config = site.path_on("jump1", "/etc/ssh/sshd_config")
     strict = config.read_text()
-    config.write_text(strict.replace("    PermitOpen internet.test:443 127.0.0.1:1\n", ""))
+    _wall(site, up=False)
+    assert service.outcomes("verify")["c1"][0] == "failed"
+    assert f"breach: hpcproxy@{JUMP1}: has no firewall that closes it to the key: nft -f nft.conf" in service.said
+    assert "does not refuse" not in service.said, "sshd still does"
+    # A key that can do more is noticed, unless the wall is there.
+    line.write_text(good[good.index("ssh-ed25519") :])
+    config.write_text(strict.replace("    PermitOpen internet.test:443 127.0.0.1:1 127.0.0.2:1\n", ""))
     _reload(site)
     assert service.outcomes("verify")["c1"][0] == "failed"
-    assert "breach: hpcproxy@192.168.31.10: does not refuse 127.0.0.1:22 (c1)" in service.said
+    assert f"breach: hpcproxy@{JUMP1}: does not refuse 127.0.0.1:22 (c1)" in service.said
+    _wall(site, up=True)
+    service.words("verify")
+    assert f"proved: hpcproxy@{JUMP1}: refuses 127.0.0.1:22 (c1)" in service.said
     line.write_text(good)
     config.write_text(strict)
     _reload(site)
@@ -94,6 +131,15 @@ def test_each_user_of_a_node_has_a_way_out_of_his_own_and_nobody_has_the_key(sit
     for user, job in jobs.items():
         site.run("login", ["touch", "go"], user, check=True)
         assert site.wait_job(job).state == "COMPLETED"
+
+
+def test_service_mode_without_allow_is_refused_before_anything_is_done(service: Admin) -> None:
+    service.set(allow=[])
+    for verb in ("deploy", "verify", "jump-kit"):
+        done = service.run(verb, check=False)
+        assert done.returncode == 2
+        assert "settings: `allow` is missing: in service mode every user of a node would reach" in done.stderr
+        assert 'or say `allow: ["*"]` if that is meant' in done.stderr
 
 
 def test_a_node_without_python_gives_no_way_out_rather_than_an_open_one(service: Admin) -> None:

@@ -168,7 +168,8 @@ class Agent:
         self.address = random_loopback(64, 127)
         self.config = self.folder / "agent.json"
         self.words = settings.pop("words", ())  # more arguments
-        self.settings = dict({"version": 1, "jumps": jumps, "failures": FAILURES}, **settings)
+        # Here all far ends are on loopback.
+        self.settings = dict({"version": 1, "jumps": jumps, "failures": FAILURES, "closed": []}, **settings)
         self.config.write_text(json.dumps(self.settings))
         self.pyz = self.folder / "agent.pyz"
         self.pyz.write_bytes(build())

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from hpcproxy.node.access import Access
 from hpcproxy.node.clients import Clients, bind
 from hpcproxy.node.gate import Gate
 from hpcproxy.node.journal import Journal
@@ -110,7 +111,8 @@ class FullOnce:
 def test_a_client_that_cannot_be_watched_is_closed_alone(tmp_path):
     errors = []
     loop = Loop(errors.append)
-    record = Record(loop, str(tmp_path), Journal("1", "c1", "info", False), ("127.0.0.1", 1), False)
+    journal = Journal("1", "c1", "info", False)
+    record = Record(loop, str(tmp_path), journal, ("127.0.0.1", 1), Access(journal, 0, False, False))
     listener = bind("127.0.0.1", 0)
     clients = Clients(loop, Gate(loop, None, None, record), listener, os.getuid(), 10)
     answers = []

@@ -112,7 +112,7 @@ def test_socks4_says_no(gate, request_):
         ("nosuch.invalid:443", "502 Bad Gateway (Name or service not known)"),
         (
             "denied.example:443",
-            "403 Forbidden (denied.example:443 is denied by this site's rules (deny denied.example))",
+            "403 Forbidden (denied.example:443 is denied by the rules of this way out (deny denied.example))",
         ),
         ("DENIED.example.:443", "403 "),
         ("10.1.2.3:443", "403 "),

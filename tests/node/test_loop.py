@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from hpcproxy.node.access import Access
 from hpcproxy.node.clients import bind
 from hpcproxy.node.journal import Journal
 from hpcproxy.node.loop import Loop, TimedOut
@@ -162,7 +163,8 @@ def test_what_is_accepted_sends_at_once():
 
 def test_the_status_is_fresh_while_connections_are_open(tmp_path):
     async def main(loop):
-        record = Record(loop, str(tmp_path), Journal("1", "c1", "info", False), ("127.0.0.1", 1), False)
+        journal = Journal("1", "c1", "info", False)
+        record = Record(loop, str(tmp_path), journal, ("127.0.0.1", 1), Access(journal, 0, False, False))
         record.active = 1
         record.changed()
         await loop.sleep(0.05)  # it is written, and will be for the open connection's sake, much later

@@ -73,7 +73,7 @@ def test_files_that_are_none(tmp_path, content):
 
 
 def policy(allow=(), deny=()):
-    return Policy(tuple(map(parse_rule, allow)), tuple(map(parse_rule, deny)))
+    return Policy(tuple(map(parse_rule, allow)), tuple(map(parse_rule, deny)), ())
 
 
 @pytest.mark.parametrize(
