@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hpcproxy import heard, process
 from hpcproxy.errors import WayOutError
 from hpcproxy.tunnels import Tunnel, told
 
@@ -27,7 +28,7 @@ def collect(job: str, scripts: Sequence[Path], environ: Mapping[str, str]) -> li
     beside = ("--overlap", "--mem=0", "--gres=none", "--cpu-bind=none", "--mpi=none", "--quiet", "--chdir=/")
     ask = ("/bin/bash", "-p", "-c", _RUN_FIRST, "bash", *map(str, scripts))
     said = _run(["srun", f"--jobid={job}", *size, *beside, "--job-name=hpcproxy-status", *ask], clean)
-    found = [_parse(line) for line in said.splitlines() if line.startswith("status\t")]
+    found = [_parse(heard.fields(line)) for line in said.split("\n") if line.startswith("status\t")]
     if not found:
         raise WayOutError("job", f"no node of job {job} answered", "is hpcproxy installed in this account?")
     return sorted(found, key=lambda one: one if isinstance(one, str) else one.node)
@@ -45,18 +46,17 @@ def _node_count(job: str, environ: Mapping[str, str]) -> int:
 
 def _run(argv: list[str], environ: Mapping[str, str]) -> str:
     try:
-        done = subprocess.run(
-            argv, capture_output=True, text=True, errors="replace", check=False, env=dict(environ),
-            stdin=subprocess.DEVNULL, timeout=_ASK_TIMEOUT_S,
-        )  # fmt: skip
+        done = process.run(argv, timeout_s=_ASK_TIMEOUT_S, environ=environ)
     except FileNotFoundError:
         raise WayOutError("job", f"{argv[0]} is not on PATH here") from None
+    except process.TooMuchError:
+        raise WayOutError("job", f"{argv[0]} says more than any answer holds") from None
     except subprocess.TimeoutExpired:
         raise WayOutError("job", f"{argv[0]} has not answered for {_ASK_TIMEOUT_S} s") from None
     if done.returncode and not done.stdout:
-        words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise WayOutError("job", f"{argv[0]}: {words[-1]}")
-    return done.stdout
+        words = heard.last_line(done.stderr) or f"exit code {done.returncode}"
+        raise WayOutError("job", f"{argv[0]}: {words}")
+    return done.stdout.decode(errors="replace")
 
 
 def _parse(line: str) -> Tunnel | str:

@@ -1,7 +1,7 @@
 """Talk to many hosts at once: bounded fan-out, one answer for each, every wait bounded. Connects.
 
-One exec for each host: what `wire.message` made goes in on stdin, the answer comes out. The transport's raw channel is
-used, for Fabric's `run(in_stream=…)` feeds a character at a time. Host keys and the private key are read once.
+One exec for each host: what `wire.message` made goes in on stdin, the answer comes out (`session`). Host keys and the
+private key are read once. Whatever a host does costs its own line and no more than `Bounds` allow.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import gc
 import logging
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,20 +20,14 @@ from typing import Any
 
 import fabric
 import paramiko
-from paramiko.common import cMSG_CHANNEL_REQUEST
 
-from hpcproxy import wire
+from hpcproxy import heard, wire
 from hpcproxy.config import Jump
-from hpcproxy.dial import Prompt, dial, hang_up
+from hpcproxy.dial import TOTAL_TIMES, Bounds, hang_up
 from hpcproxy.errors import FileError, HpcproxyError
+from hpcproxy.session import Connection, open_connection, talk, transport
+from hpcproxy.trouble import explain
 
-_CHUNK_BYTES = 32000  # what fits into one packet of ssh
-# Paramiko compares and sorts every name it could speak several times for each connection, and computes other MACs than
-# GCM's own in Python: a short list of the cheapest that every sshd of the last ten years knows halves its CPU time.
-_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes256-ctr")
-_KEX = ("curve25519-sha256@libssh.org", "ecdh-sha2-nistp256", "ecdh-sha2-nistp384", "diffie-hellman-group16-sha512")
-_MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512")
-_LOOK_S = 1.0  # Paramiko looks ten times a second whether a connection is to end, which ours tell at once
 _COLLECT_EVERY = 16  # connections; more of them cost memory, fewer gain none
 _SSH_PORT = 22
 _M_ARENA_MAX = -8  # mallopt(3)
@@ -42,7 +35,7 @@ _M_ARENA_MAX = -8  # mallopt(3)
 
 @dataclass(frozen=True)
 class Login:
-    """How hosts are reached. `timeout_s` bounds each of connect, banner, login and silence."""
+    """How hosts are reached. `timeout_s` bounds each of connect, banner, login, silence; ten times that the whole."""
 
     user: str
     port: int
@@ -67,17 +60,6 @@ OnReply = Callable[[Reply], None]
 
 class NoGatewayError(HpcproxyError):
     """The gateway before the hosts cannot be used."""
-
-
-class _Connection(fabric.Connection):  # type: ignore[misc]  # Fabric has no types
-    """One that leaves the Config alone, which all of them share.
-
-    Fabric's looks for a setting of that name, among all there are, whenever one of its attributes is set, and changes
-    the Config for one of them, while other threads read it.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)
 
 
 class Fleet:
@@ -113,45 +95,33 @@ class Fleet:
     def _one(self, host: str, message: bytes, token: str) -> Reply:
         began = time.monotonic()
         try:
-            connection = self._connection(host, self.gateway())
+            gateway = self.gateway()
         except NoGatewayError as error:
             return Reply(host, None, str(error))
+        answer, trouble = self._talk(host, message, token, gateway)
+        return Reply(host, answer, trouble, time.monotonic() - began)
+
+    def _talk(
+        self, host: str, message: bytes, token: str, gateway: fabric.Connection | None
+    ) -> tuple[wire.Answer | None, str]:
+        connection, bounds = self._connection(host), Bounds(self.login.timeout_s * TOTAL_TIMES)
         try:
-            output, errors = self._talk(connection, message)
-            return Reply(host, _answer(output, errors, token), "", time.monotonic() - began)
+            open_connection(connection, self.login.timeout_s, bounds, gateway)
+            answer = _answer(*talk(connection, wire.COMMAND, message, self.login.timeout_s), token)
         except (HpcproxyError, OSError, EOFError, paramiko.SSHException) as error:
-            return Reply(host, None, _explain(error, self.login), time.monotonic() - began)
+            return None, bounds.broken or explain(error, self.login.user, self.login.timeout_s)
         finally:
             hang_up(connection)
+        # Of what was cut off nothing is believed, be it an answer or not.
+        return (None, bounds.broken) if bounds.broken else (answer, "")
 
-    def _talk(self, connection: fabric.Connection, message: bytes) -> tuple[bytes, bytes]:
-        self._open(connection)
-        # It ends with the connection; a word of its own about that would only be answered.
-        channel = connection.transport.open_session(timeout=self.login.timeout_s)
-        channel.settimeout(self.login.timeout_s)
-        _execute(channel, wire.COMMAND)
-        return _converse(channel, message)
-
-    def _open(self, connection: fabric.Connection) -> None:
-        if connection.gateway is None:
-            dial(connection, self.login.timeout_s)
-        try:
-            connection.open()
-        except (OSError, EOFError, paramiko.SSHException):
-            raise
-        except Exception as error:
-            # Bytes that are no ssh make Paramiko raise whatever its parser met: one host's trouble, and no other's.
-            raise paramiko.SSHException(f"what came is none, {type(error).__name__}: {error}") from error
-
-    def _connection(self, host: str, gateway: fabric.Connection | None) -> fabric.Connection:
-        login = self.login
-        connection = _Connection(
+    def _connection(self, host: str, user: str | None = None, port: int | None = None) -> fabric.Connection:
+        connection = Connection(
             host,
-            user=login.user,
-            port=login.port,
+            user=user or self.login.user,
+            port=port or self.login.port,
             config=self._config,
-            gateway=gateway,
-            connect_timeout=login.timeout_s,
+            connect_timeout=self.login.timeout_s,
             connect_kwargs=dict(self._kwargs),
         )
         self._guard(connection)
@@ -169,24 +139,19 @@ class Fleet:
             if self._way is None:
                 self._way = self._open_gateway(told)
             if isinstance(self._way, Exception):
-                raise NoGatewayError(f"behind the gateway {told}, which {_explain(self._way, self.login)}")
+                why = explain(self._way, self.login.user, self.login.timeout_s)
+                raise NoGatewayError(f"behind the gateway {told}, which {why}")
             return self._way
 
     def _open_gateway(self, told: Jump) -> fabric.Connection | Exception:
-        connection = _Connection(
-            told.host,
-            user=told.user or self.login.user,
-            port=told.port or _SSH_PORT,
-            config=self._config,
-            connect_timeout=self.login.timeout_s,
-            connect_kwargs=dict(self._kwargs),
-        )
-        self._guard(connection)
+        connection = self._connection(told.host, told.user, told.port or _SSH_PORT)
+        bounds = Bounds(self.login.timeout_s * TOTAL_TIMES)
         try:
-            self._open(connection)
+            open_connection(connection, self.login.timeout_s, bounds)
         except (OSError, EOFError, paramiko.SSHException) as error:
             hang_up(connection)
             return error
+        bounds.lift()
         return connection
 
     def _guard(self, connection: fabric.Connection) -> None:
@@ -215,32 +180,9 @@ def _completed(futures: Mapping[Future[Reply], str]) -> Iterator[Future[Reply]]:
         raise
 
 
-def _transport(sock: socket.socket, disabled_algorithms: Mapping[str, Any] | None = None) -> paramiko.Transport:
-    """Return a transport that proposes a few cheap algorithms instead of all that Paramiko knows."""
-    transport = paramiko.Transport(sock, disabled_algorithms=disabled_algorithms)
-    options = transport.get_security_options()
-    options.ciphers = _known(_CIPHERS, options.ciphers)
-    options.kex = _known(_KEX, options.kex)
-    options.digests = _known(_MACS, options.digests)
-    # Its timer is a thread for each connection, and of one that fails it keeps the program from ending for 15 s. The
-    # connect_timeout bounds the handshake too.
-    transport.packetizer.start_handshake = _no_timer
-    transport.sock.settimeout(_LOOK_S)
-    return transport
-
-
-def _no_timer(_timeout_s: float) -> None:
-    return None
-
-
-def _known(wanted: tuple[str, ...], offered: tuple[str, ...]) -> tuple[str, ...]:
-    """Return those of `wanted` that this Paramiko has; one that has none of them offers what it has."""
-    return tuple(name for name in wanted if name in offered) or offered
-
-
 def _connect_kwargs(login: Login) -> dict[str, Any]:
     bounds: dict[str, Any] = dict.fromkeys(("banner_timeout", "auth_timeout", "channel_timeout"), login.timeout_s)
-    bounds["transport_factory"] = _transport
+    bounds["transport_factory"] = transport
     if login.identity is None:
         return bounds
     try:
@@ -260,7 +202,7 @@ class _KnownHosts:
         except OSError as error:
             raise FileError(path, f"cannot be read: {error.strerror}", "make it with: hpcproxy trust") from None
         except (paramiko.hostkeys.InvalidHostKey, ValueError) as error:
-            line = _printable(str(getattr(error, "line", error)))
+            line = heard.line(str(getattr(error, "line", error)))
             raise FileError(path, f"holds what is no host key: {line}", "take that line out") from None
         self._by_name: dict[str, list[Any]] = {}
         self._hashed = [entry for entry in entries if any(name.startswith("|1|") for name in entry.hostnames)]
@@ -275,80 +217,9 @@ class _KnownHosts:
         return keys
 
 
-def _execute(channel: paramiko.Channel, command: str) -> None:
-    """Have `command` run without waiting for the word that it does: a round trip less, and no wait without an end.
-
-    RFC 4254, 6.5. Where it is refused nothing is ever answered, which the channel's timeout ends.
-    """
-    request = paramiko.Message()
-    request.add_byte(cMSG_CHANNEL_REQUEST)
-    request.add_int(channel.remote_chanid)
-    request.add_string("exec")
-    request.add_boolean(False)
-    request.add_string(command)
-    channel.transport._send_user_message(request)  # noqa: SLF001 - what Channel.exec_command does, and then waits
-
-
-def _converse(channel: paramiko.Channel, message: bytes) -> tuple[bytes, bytes]:
-    """Send `message` and return stdout and stderr, both to their end; TimeoutError if the host falls silent.
-
-    A host that ends before it has read all has said what it had to say.
-    """
-    sock = channel.transport.sock
-    try:
-        with sock.in_one_go() if isinstance(sock, Prompt) else contextlib.nullcontext():  # behind a gateway: a channel
-            for start in range(0, len(message), _CHUNK_BYTES):  # Paramiko would copy all that is left at every packet
-                channel.sendall(message[start : start + _CHUNK_BYTES])
-            channel.shutdown_write()
-    except OSError:
-        if not channel.eof_received:  # sshd says so when the program has ended
-            raise
-    output, errors = bytearray(), bytearray()
-    while chunk := channel.recv(_CHUNK_BYTES):
-        output += chunk
-    while channel.recv_stderr_ready():
-        errors += channel.recv_stderr(_CHUNK_BYTES)
-    return bytes(output), bytes(errors)
-
-
 def _answer(output: bytes, errors: bytes, token: str) -> wire.Answer:
     try:
         return wire.parse(output, token)
     except wire.NoAnswerError as error:
-        said = (errors or output).decode(errors="replace").strip().splitlines()
-        raise wire.NoAnswerError(f"{error}: {_printable(said[-1])}" if said else str(error)) from None
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)[:200]
-
-
-def _explain(error: Exception, login: Login) -> str:  # noqa: PLR0911 - one line for each thing that can be wrong
-    """Return why there is no answer, in words that say what to do."""
-    if isinstance(error, HpcproxyError):
-        return str(error)
-    if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError):  # one error for each address of the name
-        error = next(iter(error.errors.values()))
-    if isinstance(error, socket.gaierror):
-        return "its name does not resolve here"
-    if isinstance(error, paramiko.BadHostKeyException):
-        return "shows another host key than the one in known_hosts; look into it, then: hpcproxy trust --replace-key"
-    if isinstance(error, paramiko.AuthenticationException):
-        return f"refuses the login of {login.user}"
-    if isinstance(error, (TimeoutError, socket.timeout)):
-        return f"does not answer within {login.timeout_s:g} s"
-    if isinstance(error, ConnectionRefusedError):
-        return "nothing listens at its ssh port"
-    if isinstance(error, paramiko.SSHException):
-        return _explain_ssh(str(error), login)
-    if isinstance(error, OSError):
-        return f"cannot be reached: {error.strerror or error}"
-    return "hung up"
-
-
-def _explain_ssh(text: str, login: Login) -> str:
-    if "not found in known_hosts" in text:
-        return "its host key is not known; look at it with: hpcproxy trust"
-    if "banner" in text or "No existing session" in text:
-        return f"accepts connections and stays silent for {login.timeout_s:g} s"
-    return f"ssh failed: {_printable(text) or 'it hung up'}"
+        said = heard.last_line(errors) or heard.last_line(output)
+        raise wire.NoAnswerError(f"{error}: {said}" if said else str(error)) from None

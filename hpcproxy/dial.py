@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,40 @@ _TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # tcp(7); Lin
 _TCP_CORK: int | None = getattr(socket, "TCP_CORK", None)
 _TCP_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
 _END_S = 10.0  # for a thread that has been told; it needs a moment
+TOTAL_TIMES = 10  # a conversation may last so many times what one silence may
+_LOGIN_MAX_BYTES = 256 * 1024
+HEARD_MAX_BYTES = 8 * 1024 * 1024  # of one answer: all our files and a slurm.conf, encoded, are half a megabyte
+
+
+class Bounds:
+    """What one conversation may cost: seconds from now, and bytes that come in. `broken` says which it went beyond."""
+
+    def __init__(self, total_s: float) -> None:
+        self.total_s = total_s
+        self.broken = ""
+        # Paramiko looks for the end of a first line in all that it has of it, again and again.
+        self._deadline, self._room_bytes = time.monotonic() + total_s, float(_LOGIN_MAX_BYTES)
+
+    def logged_in(self) -> None:
+        """Have room for an answer from now on."""
+        self._room_bytes = HEARD_MAX_BYTES
+
+    def lift(self) -> None:
+        """Nothing is too much from now on: what follows are conversations with bounds of their own."""
+        self._deadline = self._room_bytes = float("inf")
+
+    def left_s(self) -> float:
+        """Return the seconds that are left."""
+        return self._deadline - time.monotonic()
+
+    def hear(self, size_bytes: int = 0) -> bool:
+        """Count what has come in, and return whether more may come."""
+        self._room_bytes -= size_bytes
+        if self._room_bytes < 0:
+            self.broken = "says more than any answer holds"
+        elif self.left_s() < 0:
+            self.broken = f"is not done after {self.total_s:g} s"
+        return not self.broken
 
 
 class Prompt(socket.socket):
@@ -20,9 +55,15 @@ class Prompt(socket.socket):
     until the first is acknowledged, which the kernel here would do after 40 ms.
     """
 
+    bounds: Bounds | None = None
+
     def recv(self, size: int, flags: int = 0) -> bytes:
-        """As a socket does."""
+        """As a socket does; beyond its bounds it hangs up. Paramiko comes here every second at least."""
+        if self.bounds is not None and not self.bounds.hear():
+            self.close()
         data = super().recv(size, flags)
+        if self.bounds is not None:
+            self.bounds.hear(len(data))
         if _TCP_QUICKACK is not None:
             with contextlib.suppress(OSError):  # it may have been closed meanwhile
                 self.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
@@ -54,13 +95,40 @@ class Prompt(socket.socket):
                     self.setsockopt(socket.IPPROTO_TCP, _TCP_CORK, 0)
 
 
-def dial(connection: Any, timeout_s: float) -> None:  # noqa: ANN401 - Fabric has no types
-    """Give the fabric.Connection `connection` its socket; raises OSError.
+class Through:
+    """A channel through a gateway that keeps to bounds as a Prompt does; Paramiko takes it for a socket."""
 
-    Paramiko leaves Nagle's algorithm on, which costs 40 ms at several steps of every login.
+    def __init__(self, channel: Any, bounds: Bounds) -> None:  # noqa: ANN401 - Paramiko has no types
+        self._channel, self._bounds = channel, bounds
+
+    def recv(self, size: int) -> bytes:
+        """As a channel does; beyond its bounds it hangs up."""
+        if not self._bounds.hear():
+            self._channel.close()
+        data: bytes = self._channel.recv(size)
+        self._bounds.hear(len(data))
+        return data
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - all else is the channel's
+        return getattr(self._channel, name)
+
+
+def dial(connection: Any, timeout_s: float, bounds: Bounds | None = None, gateway: Any = None) -> None:  # noqa: ANN401
+    """Give the fabric.Connection `connection` its socket, through `gateway`, an open one, if given.
+
+    Raises OSError, and SSHException from a gateway.
+    Paramiko leaves Nagle's algorithm on, which costs 40 ms at several steps of every login, and knows no end of a login
+    that goes on and on.
     """
+    bounds = bounds or Bounds(timeout_s * TOTAL_TIMES)
+    if gateway is not None:
+        aim, source = (connection.host, connection.port), ("", 0)
+        channel = gateway.transport.open_channel("direct-tcpip", aim, source, timeout=timeout_s)
+        connection.connect_kwargs["sock"] = Through(channel, bounds)
+        return
     made = socket.create_connection((connection.host, connection.port), timeout=timeout_s)
     sock = Prompt(fileno=made.detach())
+    sock.bounds = bounds
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if _TCP_USER_TIMEOUT is not None:  # Paramiko would go on sending for ever to a host that has ceased to read
         sock.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, int(timeout_s * 1000))

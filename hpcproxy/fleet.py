@@ -37,6 +37,7 @@ COMMON = {
 }
 _COLOURS = {"unchanged": "green", "changed": "yellow", "would": "yellow"}
 _WORDS = {"would": "would change"}
+_SAID_OF_A_CAUSE, _SAID_AT_ALL = 3, 20  # hosts that fail; a roll-out to thousands must leave its screen readable
 
 
 def _request(inventory: str | None, limit: str | None, fanout: Any, timeout: Any) -> Request:  # noqa: ANN401 - as typed
@@ -50,17 +51,39 @@ def _request(inventory: str | None, limit: str | None, fanout: Any, timeout: Any
     return Request(Path(inventory), limit, bounds[0], float(bounds[1]))
 
 
+class _Told:
+    """Says a host's failure when it happens, the first of each cause: of hundreds alike the table tells, folded."""
+
+    def __init__(self, screen: Console) -> None:
+        self._screen = screen
+        self._causes: dict[str, int] = {}
+        self.unsaid = 0
+
+    def hear(self, outcome: HostOutcome) -> None:
+        """Say it, or count it."""
+        if outcome.word not in ("failed", "unreached"):
+            return
+        count = self._causes[outcome.cause] = self._causes.get(outcome.cause, 0) + 1
+        if count > _SAID_OF_A_CAUSE or sum(self._causes.values()) - self.unsaid > _SAID_AT_ALL:
+            self.unsaid += 1
+            return
+        # A style of `print` would be the bar's too.
+        self._screen.print(Text(f"{outcome.host}: {outcome.cause}", "red"), soft_wrap=True)
+
+    def end(self) -> None:
+        """Say how many were only counted."""
+        if self.unsaid:
+            self._screen.print(Text(f"{self.unsaid} more failed; the table has all of them", "red"), soft_wrap=True)
+
+
 def _with_progress(run: Run, title: str, body: Callable[[Callable[[HostOutcome], None]], Outcomes]) -> Outcomes:
     """Run `body` under a live display on stderr that counts hosts; a failure is said when it happens."""
     screen = Console(stderr=True)
-
-    def tell(outcome: HostOutcome) -> None:
-        if outcome.word in ("failed", "unreached"):
-            # A style of `print` would be the bar's too.
-            screen.print(Text(f"{outcome.host}: {outcome.cause}", "red"), soft_wrap=True)
-
+    told = _Told(screen)
     if not screen.is_terminal:
-        return body(tell)
+        outcomes = body(told.hear)
+        told.end()
+        return outcomes
     # Here, not above: a report to a file or a pipe has no use for it.
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
 
@@ -70,9 +93,11 @@ def _with_progress(run: Run, title: str, body: Callable[[Callable[[HostOutcome],
 
         def hear(outcome: HostOutcome) -> None:
             progress.advance(bar)
-            tell(outcome)
+            told.hear(outcome)
 
-        return body(hear)
+        outcomes = body(hear)
+    told.end()
+    return outcomes
 
 
 def _finish(run: Run, title: str, outcomes: Outcomes, report: str | None, *, good: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Optional
 
 import pydantic
 import yaml
-from ClusterShell.NodeSet import NodeSet, NodeSetException
+from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet, NodeSetException
 
 from hpcproxy.config import Config, Jump, Layer, Seconds, parse_mapping, resolve, safe_path
 from hpcproxy.errors import ConfigError, FileError
@@ -118,9 +118,14 @@ def expand(nodes: str) -> tuple[str, ...]:
     if any(character in nodes.replace("@*", "") for character in "*?"):
         raise ValueError(f"{nodes!r} holds a wildcard; name hosts or a @group")
     try:
-        names = tuple(NodeSet(nodes))
+        # Without a group no file of groups is read, and none that is damaged can be in the way.
+        names = tuple(NodeSet(nodes) if "@" in nodes else NodeSet(nodes, resolver=RESOLVER_NOGROUP))
     except NodeSetException as error:
         raise ValueError(f"{nodes!r} is no node set: {error}") from None
+    except Exception as error:  # noqa: BLE001 - each is said
+        # The site's files of groups and what they call: their parsers raise whatever they meet, YAML's errors too.
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{nodes!r}: ClusterShell cannot tell that group's hosts: {said}") from None
     if not names:
         raise ValueError(f"{nodes!r} names no host")
     for name in names:
@@ -131,7 +136,7 @@ def expand(nodes: str) -> tuple[str, ...]:
 
 def fold(names: object) -> str:
     """Return `names` as one node set, `c[1-3,7]`."""
-    return str(NodeSet.fromlist(list(names)))  # type: ignore[call-overload]
+    return str(NodeSet.fromlist(list(names), resolver=RESOLVER_NOGROUP))  # type: ignore[call-overload]
 
 
 def read(path: Path, *, key_needed: bool = True) -> tuple[Inventory, Config]:

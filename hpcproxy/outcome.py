@@ -6,14 +6,16 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from hpcproxy import heard
 from hpcproxy.inventory import fold
-from hpcproxy.render import Bundle
+from hpcproxy.render import Bundle, File
 from hpcproxy.wire import Answer, Change
 
 GOOD = ("unchanged", "changed")
 _DRY = "would"
 _NEEDED = {"python3": "ssh itself listens there, for any user of the node", "ssh": "jobs get no way out there"}
 _CLOCK_MAX_S = 60
+_DIFF_LINES_MAX = 3000
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,9 @@ class Outcomes:
             for change in host.changes:
                 key = (change.path, change.action, contents.get(change.path))
                 found.setdefault(key, []).append(host.host)
-        wanted = {str(file.artifact.path): file.content for file in bundle.files}
+        wanted = {str(file.artifact.path): file for file in bundle.files}
         return [
-            Difference(path, action, fold(names), tuple(_diff(path, before, wanted.get(path, b""))))
+            Difference(path, action, fold(names), tuple(_difference(path, action, before, wanted.get(path))))
             for (path, action, before), names in sorted(found.items(), key=lambda item: item[0][:2])
         ]
 
@@ -149,9 +151,24 @@ class Outcomes:
         ]
 
 
-def _diff(path: str, before: bytes | None, after: bytes) -> Iterable[str]:
+def _difference(path: str, action: str, before: bytes | None, wanted: File | None) -> Iterable[str]:
+    """Return the lines that say what changes; a secret's are shown on neither side."""
+    if wanted is None or action not in ("create", "change"):
+        return ()
+    if wanted.artifact.secret:
+        return (f"{path}: a secret, which is not shown",)
+    if before is None and action == "change":
+        return (f"{path}: what is there now is not shown: the host keeps it to itself",)
+    if any(heard.is_secret(side) for side in (before or b"", wanted.content)):
+        return (f"{path}: {heard.HIDDEN}",)
+    return _diff(path, before or b"", wanted.content)
+
+
+def _diff(path: str, before: bytes, after: bytes) -> Iterable[str]:
     try:
-        old, new = (before or b"").decode().splitlines(), after.decode().splitlines()
+        old, new = before.decode().splitlines(), after.decode().splitlines()
     except UnicodeDecodeError:
-        return [f"{path}: {len(before or b'')} bytes before, {len(after)} after"]
-    return difflib.unified_diff(old, new, path, path, lineterm="", n=2)
+        return [f"{path}: {len(before)} bytes before, {len(after)} after"]
+    if max(len(old), len(new)) > _DIFF_LINES_MAX:  # to compare takes time with the square of it
+        return [f"{path}: {len(old)} lines before, {len(new)} after"]
+    return [heard.line(each) for each in difflib.unified_diff(old, new, path, path, lineterm="", n=2)]

@@ -70,6 +70,7 @@ class Artifact:
     mode: int
     summary: str
     owner: str = ""  # an account's name; none: whoever installs
+    secret: bool = False  # its content is shown nowhere, in no diff, report or error, and no host is asked for it
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Plan:
     artifacts: tuple[Artifact, ...]
     values: Mapping[str, Any]
     agent: Mapping[str, Any]
-    texts: Mapping[str, bytes] = field(default_factory=dict)
+    texts: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 def account_plan(config: Config, home: Home) -> Plan:

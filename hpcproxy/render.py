@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ class File:
     """An artifact with its final bytes."""
 
     artifact: Artifact
-    content: bytes
+    content: bytes = field(repr=False)
 
     @property
     def digest(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from invoke.exceptions import Exit
 from rich.console import Console
 from rich.table import Table
 
+from hpcproxy import heard
 from hpcproxy.errors import HpcproxyError, UsageError
 from hpcproxy.install import Outcome, Result
 
@@ -23,7 +25,12 @@ _PIPE_COLUMNS = 240  # a table that no person reads needs no folding
 
 def say(text: str) -> None:
     """Print one line of talk on stderr; stdout is for data."""
-    print(f"hpcproxy: {text}", file=sys.stderr, flush=True)
+    print(f"hpcproxy: {_fit(text)}", file=sys.stderr, flush=True)
+
+
+def _fit(text: str) -> str:
+    """Return `text` so that no terminal obeys it: what another machine said may be part of any sentence."""
+    return "\n".join(heard.line(line, len(line) + 1) for line in text.split("\n"))
 
 
 def console() -> Console:
@@ -62,6 +69,9 @@ def number(value: Any, low: int = 1, high: int = 65535) -> int | None:  # noqa: 
 @contextlib.contextmanager
 def quiet_pipe() -> Iterator[None]:
     """End with the code of a SIGPIPE when whoever read our output has gone; there is nobody left to tell."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may know fewer letters than a host, a path or we do
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
         sys.stdout.flush()
@@ -80,7 +90,7 @@ def verb(body: Callable[..., None]) -> Callable[..., None]:
         except Exit:
             raise
         except HpcproxyError as error:
-            raise Exit(f"hpcproxy: {error}", code=error.exit_code) from None
+            raise Exit(f"hpcproxy: {_fit(str(error))}", code=error.exit_code) from None
         except KeyboardInterrupt:
             raise Exit("hpcproxy: interrupted", code=130) from None
         except BrokenPipeError:
@@ -89,7 +99,8 @@ def verb(body: Callable[..., None]) -> Callable[..., None]:
             if os.environ.get("HPCPROXY_DEBUG"):
                 raise
             name = type(error).__name__
-            text = f"hpcproxy: internal error, {name}: {error}; HPCPROXY_DEBUG=1 shows where, please report it"
+            said = _fit(str(error))
+            text = f"hpcproxy: internal error, {name}: {said}; HPCPROXY_DEBUG=1 shows where, please report it"
             raise Exit(text, code=70) from None
 
     return guarded

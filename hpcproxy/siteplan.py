@@ -42,7 +42,8 @@ def site_plan(inventory: Inventory, config: Config, known_hosts: str, service_ke
     if service and service_key is not None:
         texts[_KEY] = service_key
         where = SETTINGS / _KEY
-        keys = (Artifact(_KEY, _KEY, where, _SECRET_MODE, "the service account's key", inventory.service_account),)
+        owner = inventory.service_account
+        keys = (Artifact(_KEY, _KEY, where, _SECRET_MODE, "the service account's key", owner, secret=True),)
     values = script_values(config, PROGRAMS, SETTINGS / _KNOWN_HOSTS, syslog=True)
     return Plan(
         artifacts=(*_programs(), *_settings(), *keys, *_hooks(inventory.slurm_directory)),

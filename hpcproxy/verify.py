@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from hpcproxy import heard
 from hpcproxy.connect import connect
 from hpcproxy.errors import WayOutError
 from hpcproxy.install import Outcome, bundle_steps, preview
@@ -50,9 +51,9 @@ def probe(bundle: Bundle, environ: Mapping[str, str], timeout_s: float) -> list[
         )
     except subprocess.TimeoutExpired:
         raise WayOutError("route", f"no answer within {timeout_s:g} s") from None
-    probes = [_parse(line) for line in done.stdout.decode(errors="replace").splitlines()]
+    probes = [_parse(heard.line(line, 1000)) for line in done.stdout.splitlines()]
     if not probes:
-        raise WayOutError("ssh", done.stderr.decode(errors="replace").strip() or "the probe ended without a word")
+        raise WayOutError("ssh", heard.last_line(done.stderr) or "the probe ended without a word")
     return probes
 
 

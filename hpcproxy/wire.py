@@ -11,11 +11,13 @@ import functools
 import gzip
 import hashlib
 import io
+import re
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from hpcproxy import heard
 from hpcproxy.errors import HpcproxyError
 from hpcproxy.plan import EPILOG, PROLOG, RUN, TASK_PROLOG, Artifact, Plan
 from hpcproxy.render import Bundle, File, render
@@ -25,6 +27,13 @@ STORE = Path("/var/lib/hpcproxy")
 LOCK_FILE = Path("/run/hpcproxy-deploy.lock")
 OUTPUT = "output"  # of a command, among a host's contents
 ACTIONS = ("look", "apply", "rollback", "remove")
+# What a host can say; whoever teaches a script a new word adds it here. Anything else is no answer of ours.
+WORDS = ("unchanged", "changed", "would", "failed")
+CHANGES = ("create", "change", "remove", "foreign", "breach", "proved")
+_FACT = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
+_LINES_MAX = 5000  # of one answer; a host with more to say than that has another purpose
+_PATH_MAX = 4096
+_TEXT_MAX = 1000
 
 # Does not depend on the login shell's language, and reads nobody's rc file; the shell in between may, and may print.
 COMMAND = "exec /bin/bash -p -s"
@@ -36,7 +45,7 @@ _PART = b'IFS= read -r -N %d hpcproxy_part; eval "$hpcproxy_part"; '
 
 @dataclass(frozen=True)
 class Change:
-    """One file of a host: `action` is create, change, remove or foreign."""
+    """One file of a host; `action` is one of CHANGES."""
 
     action: str
     path: str
@@ -44,12 +53,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one host said: `word` is unchanged, changed, would or failed; `text` is the reason of a failure."""
+    """What one host said: `word` is one of WORDS, `text` why it failed; all but `contents` is fit to be shown."""
 
     word: str
     text: str = ""
     changes: tuple[Change, ...] = ()
-    contents: Mapping[str, bytes] = field(default_factory=dict)
+    contents: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -80,6 +89,7 @@ def message(
         "directory_mode": place.directory_mode,
         "run": RUN,
         "want_content": want_content,
+        "secrets": [str(file.artifact.path) for file in files if file.artifact.secret],
         "task_prolog": next((str(f.artifact.path) for f in files if f.artifact.name == TASK_PROLOG), ""),
         "drop_ins": [str(f.artifact.path) for f in files if f.artifact.name in (PROLOG, EPILOG)],
         "paths": [str(file.artifact.path) for file in files],
@@ -150,8 +160,8 @@ class Edit:
     """A file of somebody's that shall change from `before` to `after`; None: it is not there, or shall go."""
 
     path: str
-    before: bytes | None
-    after: bytes | None
+    before: bytes | None = field(repr=False)
+    after: bytes | None = field(repr=False)
 
 
 def reading(paths: Sequence[str], token: str, command: Sequence[str] = ()) -> bytes:
@@ -207,31 +217,44 @@ def archive(files: Sequence[File], place: Place) -> bytes:
 
 
 def parse(output: bytes, token: str) -> Answer:
-    """Return what the host said; lines without the token are somebody else's. Raises NoAnswerError."""
-    changes, contents, facts = [], {}, {}
-    for line in output.decode("utf-8", "surrogateescape").splitlines():
+    """Return what the host said; lines without the token are somebody else's. Raises NoAnswerError.
+
+    Whoever has the host can say anything: only words that we know count, and what is shown of the rest is printable.
+    """
+    changes: list[Change] = []
+    contents: dict[str, bytes] = {}
+    facts: dict[str, str] = {}
+    mark = f"{token} ".encode()
+    for raw in output.split(b"\n"):
         # A .bashrc may have printed without a final newline.
-        _, found, rest = line.partition(f"{token} ")
-        verb, _, rest = rest.partition(" ")
+        _, found, said = raw.partition(mark)
         if not found:
             continue
-        first, _, second = rest.partition(" ")
-        if verb == "file":
-            changes.append(_change(first, second))
-        elif verb == "fact":
-            facts[first] = second
-        elif verb == "content":
-            path, _, text = rest.rpartition(" ")
-            contents[path] = _decode(text)
-        elif verb == "done":
-            return Answer(first, second, tuple(changes), contents, facts)
+        if len(changes) + len(contents) + len(facts) > _LINES_MAX:
+            raise NoAnswerError("says more than any answer holds")
+        verb, _, rest = said.partition(b" ")
+        if verb not in (b"content", b"file", b"fact", b"done"):
+            continue
+        if verb == b"content":
+            path, _, encoded = rest.rpartition(b" ")
+            contents[heard.line(path, _PATH_MAX)] = _decode(encoded)
+            continue
+        word, _, text = heard.line(rest, _PATH_MAX).partition(" ")
+        if verb == b"file" and word in CHANGES:
+            changes.append(_change(word, text))
+        elif verb == b"fact" and _FACT.fullmatch(word):
+            facts[word] = heard.line(text)
+        elif verb == b"done" and word in WORDS:
+            return Answer(word, heard.line(text, _TEXT_MAX), tuple(changes), contents, facts)
+        else:
+            raise NoAnswerError(f"says what is no word of ours: {heard.line(said, 80)}")
     raise NoAnswerError("it ended without an answer")
 
 
-_change = functools.cache(Change)  # many hosts say the same
+_change = functools.lru_cache(_LINES_MAX)(Change)  # many hosts say the same
 
 
-def _decode(text: str) -> bytes:
+def _decode(text: bytes) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error:

@@ -109,3 +109,22 @@ def test_a_job_whose_nodes_have_nothing_of_ours(slurm: Callable[[str], None]) ->
 @pytest.mark.parametrize("line", ["status\tc1\ta\tb\tc\td\t{}", "status\tc1\t1.0\t5\t/x\tu\t[]", "status\tc1\t1.0\t5"])
 def test_what_cannot_be_understood_is_no_way_out(line: str) -> None:
     assert collect._parse(line) == "c1"
+
+
+def test_a_node_that_says_too_much_ends_the_question(
+    slurm: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm("RUNNING")
+    (tmp_path / "slurm" / "srun").write_text("#!/bin/sh\nexec yes\n")
+    with pytest.raises(WayOutError, match="srun says more than any answer holds"):
+        collect.collect("7", [], os.environ)
+    monkeypatch.setattr(collect, "_ASK_TIMEOUT_S", 1)
+    (tmp_path / "slurm" / "srun").write_text("#!/bin/sh\nwhile :; do printf .; sleep 0.1; done\n")
+    with pytest.raises(WayOutError, match="srun has not answered for 1 s"):
+        collect.collect("7", [], os.environ)
+
+
+def test_a_nodes_name_is_shown_as_printable_text(slurm: Callable[[str], None], tmp_path: Path) -> None:
+    slurm("RUNNING")
+    (tmp_path / "slurm" / "srun").write_text("#!/bin/sh\nprintf 'status\\tc\\033[2J\\377\\t\\n'\n")
+    assert collect.collect("7", [], os.environ) == ["c?[2J?"]

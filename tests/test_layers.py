@@ -17,6 +17,8 @@ REPOSITORY = PACKAGE.parent
 # A module imports from lower layers, or from a neighbour that stands before it here.
 LAYERS = {
     "errors": 0,
+    "heard": 1,
+    "process": 1,
     "config": 1,
     "shell": 1,
     "block": 1,
@@ -40,6 +42,8 @@ LAYERS = {
     "hostkey": 3,
     "tunnels": 3,
     "collect": 3,
+    "session": 3,
+    "trouble": 3,
     "deploy": 3,
     "switch": 3,
     "proof": 3,
@@ -67,8 +71,8 @@ ONLY_IN = {
     "yaml": {"config", "settings", "inventory", "overrides"},
     "pydantic": {"config", "inventory"},
     "jinja2": {"render"},
-    "fabric": {"hostkey", "deploy"},
-    "paramiko": {"hostkey", "deploy"},
+    "fabric": {"hostkey", "deploy", "session"},
+    "paramiko": {"hostkey", "deploy", "session", "trouble"},
     "invoke": {"__main__", "cli", "fleet", "rehearsal", "report"},
     "shlex": {"shell"},
     "rich": {"fleet", "report"},

@@ -90,13 +90,26 @@ compare() {
     [[ -z $strangers ]] || fail "somebody else's file is in the way, kept as it is:$strangers"
 }
 
+# True if what file $1 holds may leave this host: it is none of the secrets, nobody has shut it more than $2, as ours is, and
+# it is not longer than what anybody reads. In doubt it stays.
+may_be_shown() {
+    local path=$1 wanted=$2 mode secret
+    for secret in ${secrets[@]+"${secrets[@]}"}; do [[ $path != "$secret" ]] || return 1; done
+    [[ -f $path && ${by_path[$path]-} == *' '*' '* ]] || return 1
+    mode=${by_path[$path]#* }
+    ((0$wanted & 044 & ~0${mode%% *})) && return 1
+    (($(exec stat -L -c %s -- "$path") <= 262144)) 2>/dev/null
+}
+
 say_changes() {
     local i path verb
     for i in ${changes[@]+"${changes[@]}"}; do
         path=${paths[i]} verb=create
         [[ -z ${by_path[$path]-} ]] || verb=change
         answer "file $verb $path"
-        if [[ -n $want_content && -f $path ]]; then answer "content $path $(base64 -w 0 <"$path")"; fi
+        if [[ -n $want_content ]] && may_be_shown "$path" "${modes[i]}"; then
+            answer "content $path $(base64 -w 0 <"$path")"
+        fi
     done
     for path in ${gone[@]+"${gone[@]}"}; do answer "file remove $path"; done
 }

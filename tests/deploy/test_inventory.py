@@ -9,7 +9,8 @@ from hpcproxy import inventory, slurmconf
 from hpcproxy.errors import ConfigError
 from hpcproxy.inventory import Inventory
 from hpcproxy.outcome import HostOutcome, Outcomes
-from hpcproxy.render import Bundle
+from hpcproxy.plan import Artifact
+from hpcproxy.render import Bundle, File
 from hpcproxy.wire import Answer, Change
 from tests.hostile import HOSTILE
 
@@ -229,7 +230,8 @@ def test_differences_are_folded_by_content() -> None:
     def host(name: str, content: bytes) -> HostOutcome:
         return HostOutcome(name, "would", "", Answer("would", "", (Change("change", "/f"),), {"/f": content}))
 
-    found = Outcomes((host("a1", b"x\n"), host("a2", b"x\n"), host("a3", b"y\n"))).differences(Bundle(()))
+    bundle = Bundle((File(Artifact("f", "f", Path("/f"), 0o644, ""), b""),))
+    found = Outcomes((host("a1", b"x\n"), host("a2", b"x\n"), host("a3", b"y\n"))).differences(bundle)
     assert [(difference.hosts, difference.lines[3:]) for difference in found] == [("a[1-2]", ("-x",)), ("a3", ("-y",))]
 
 
