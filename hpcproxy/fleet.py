@@ -166,13 +166,21 @@ def deploy(  # noqa: PLR0913, PLR0917 - the flags an admin has
         if dry_run:
             _finish(run, "deploy --dry-run", seen, report, good=not seen.failed)
             return
-    outcomes = _with_progress(run, "deploy", lambda hear: rollout.roll_out(run, hear, canary=first))
+    outcomes = _with_progress(run, "deploy", lambda hear: rollout.roll_out(run, hear, canary=first, enabling=enable))
     if enable and outcomes.good:
-        outcomes = outcomes.merged(rollout.enable(run))
+        outcomes = outcomes.merged(_enable(run))
     elif outcomes.good and not outcomes.as_wanted and not as_user:
         for line in rollout.slurm_lines(run, outcomes):
             say(line)
     _finish(run, "deploy", outcomes, report, good=outcomes.good)
+
+
+def _enable(run: Run) -> Outcomes:
+    from hpcproxy import rollout  # noqa: PLC0415
+
+    enabled = _with_progress(run, "enable", lambda hear: rollout.enable(run, hear))
+    _show_findings(enabled, run)
+    return enabled
 
 
 @task(

@@ -1,6 +1,6 @@
 """The admin's inventory: one YAML file becomes one frozen, validated `Inventory`, before any connection.
 
-Reads the file it is given, and asks `sinfo` for node names where the file says `nodes: slurm`; writes nothing.
+Reads the file it is given, and asks `scontrol` for node names where the file says `nodes: slurm`; writes nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from hpcproxy.errors import ConfigError, FileError
 SLURM = "slurm"
 _NODE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?", re.ASCII)
 _WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*", re.ASCII)  # Slurm's names of partitions and accounts
-_SINFO_TIMEOUT_S = 30
+_NODE_NAME = re.compile(r"^NodeName=(\S+)", re.MULTILINE)
+_SCONTROL_TIMEOUT_S = 30
 
 
 def _words(value: object) -> object:
@@ -64,7 +65,7 @@ class Inventory(pydantic.BaseModel):
     model_config = _MODEL
 
     nodes: str = pydantic.Field(
-        description="Hosts in ClusterShell's syntax, `c[1-128]`, `@group`; `slurm` asks `sinfo`."
+        description="Hosts in ClusterShell's syntax, `c[1-128]`, `@group`; `slurm` asks `scontrol`."
     )
     user: AccountName = pydantic.Field(default="root", description="As whom the hosts are logged in to.")
     port: Annotated[int, pydantic.Field(ge=1, le=65535)] = pydantic.Field(default=22, description="Their ssh port.")
@@ -92,6 +93,16 @@ class Inventory(pydantic.BaseModel):
     )
     controllers: str = pydantic.Field(
         default="", description="Hosts of slurmctld, first the main one: where `--enable` changes slurm.conf too."
+    )
+    slurm_bin: Optional[LocalPath] = pydantic.Field(
+        default=None, description="Where `scontrol` lies on the hosts, if not beside the daemon that runs there."
+    )
+    site_runs_hooks: bool = pydantic.Field(
+        default=False, description="The site's own Prolog and Epilog run ours, so that slurm.conf need not name them."
+    )
+    keeps_files: bool = pydantic.Field(
+        default=False,
+        description="Nodes without a slurm.conf of their own have our files after a reboot too: on disk, in the image.",
     )
     site_task_prolog: Optional[LocalPath] = pydantic.Field(
         default=None, description="The site's own TaskProlog on the hosts, which ours runs first."
@@ -199,16 +210,17 @@ def hosts(inventory: Inventory) -> tuple[str, ...]:
         return expand(inventory.nodes)
     try:
         done = subprocess.run(
-            ["sinfo", "--noheader", "--Node", "--format=%N"],
+            # Hidden nodes and those in no partition too: a slurmd runs there, which reads slurm.conf.
+            ["scontrol", "--all", "show", "nodes", "--oneliner"],
             capture_output=True,
             text=True,
-            timeout=_SINFO_TIMEOUT_S,
+            timeout=_SCONTROL_TIMEOUT_S,
             check=False,
         )
         said = done.stdout if done.returncode == 0 else ""
-        return expand(",".join(dict.fromkeys(said.split())))
+        return expand(",".join(dict.fromkeys(_NODE_NAME.findall(said))))
     except (OSError, subprocess.TimeoutExpired, ValueError) as error:
-        raise ConfigError("sinfo", "nodes", f"names no nodes here: {error}; list them in the inventory") from None
+        raise ConfigError("scontrol", "nodes", f"names no nodes here: {error}; list them in the inventory") from None
 
 
 def limit(names: tuple[str, ...], wanted: str | None) -> tuple[str, ...]:

@@ -3,29 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpcproxy import slurmconf
 from hpcproxy.config import Config
 from hpcproxy.deploy import Fleet, Reply
 from hpcproxy.firewall import WALL_TARGET
 from hpcproxy.inventory import Inventory
-from hpcproxy.inventory import Policy as Jobs
 from hpcproxy.node.closed import closed
 from hpcproxy.node.policy import Policy, closed_by, parse_rule
 from hpcproxy.outcome import HostOutcome, Outcomes, judge
 from hpcproxy.plan import EPILOG, PROLOG, RUN, TASK_PROLOG, Artifact, Plan
 from hpcproxy.render import Bundle, render
 from hpcproxy.ssh import PROBE_TARGET
-from hpcproxy.wire import framed
+from hpcproxy.wire import STORE, framed
 
 # What a key that everybody may use must not reach, each the first of its kind.
 _FORBIDDEN = (("127.0.0.1", 22), ("169.254.169.254", 80))
 
 
-def contract_message(bundle: Bundle, policy: Jobs, token: str) -> bytes:
-    """Return the message that runs the installed scripts as slurmd would, for a job that meets `policy`."""
+@dataclass(frozen=True)
+class Set:
+    """What Slurm runs of Prolog and Epilog, as paths and patterns: `before` the switch, and `after` it."""
+
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    controllers_own: tuple[str, ...] = ()
+
+
+def effective(running: slurmconf.Running | None, inventory: Inventory) -> Set:
+    """Return what Slurm runs, and what it would run with our lines; if it cannot be asked, all beside ours."""
+    files = slurmconf.ours(inventory)
+    if running is None:
+        return Set((), tuple(f"{Path(files[name]).parent}/*" for name in slurmconf.HOOKS))
+    before = tuple(value for name in slurmconf.HOOKS for value in running.get(name, ()))
+    added = [files[name] for name in slurmconf.HOOKS if not slurmconf.runs_ours(running.get(name, ()), files[name])]
+    own = (value for name in ("PrologSlurmctld", "EpilogSlurmctld") for value in running.get(name, ()))
+    return Set(before, (*before, *added), tuple(own))
+
+
+def contract_message(bundle: Bundle, inventory: Inventory, token: str, scripts: Set | None = None) -> bytes:
+    """Return the message that runs the installed scripts as slurmd would, for a job that meets the policy."""
+    scripts = scripts or effective(None, inventory)
     paths = {file.artifact.name: str(file.artifact.path) for file in bundle.files}
+    policy = inventory.policy
     values = {
         "token": token,
         "run": RUN,
@@ -34,6 +57,12 @@ def contract_message(bundle: Bundle, policy: Jobs, token: str) -> bytes:
         "task_prolog": paths[TASK_PROLOG],
         "partition": next(iter(policy.partitions), "none"),
         "account": next(iter(policy.accounts), "none"),
+        "slurm_conf": f"{inventory.slurm_directory}/slurm.conf",
+        "slurm_bin": str(inventory.slurm_bin or ""),
+        "image": f"{STORE}/image",
+        "before": scripts.before,
+        "after": scripts.after,
+        "controllers_own": scripts.controllers_own,
     }
     return _script("contract.sh", "deploy/contract.sh.j2", values)
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from hpcproxy import install, inventory, proof, slurmconf
+from hpcproxy import governed, install, inventory, proof, slurmconf
 from hpcproxy.errors import UsageError
 from hpcproxy.install import Write
 from hpcproxy.outcome import HostOutcome, Outcomes
 from hpcproxy.run import OnHost, Request, Run, switch_of
-from hpcproxy.switch import read
+from hpcproxy.switch import Slurm, read
 
 # ------------------------------------------------------------------------------------------------ the fleet
 
 
-def roll_out(run: Run, on_host: OnHost, *, canary: int = 0) -> Outcomes:
-    """Bring all hosts to the bundle's version; with `canary` the rest only if the first ones are right afterwards."""
+def roll_out(run: Run, on_host: OnHost, *, canary: int = 0, enabling: bool = False) -> Outcomes:
+    """Bring all hosts to the bundle's version; with `canary` the rest only if the first ones are right afterwards.
+
+    Raises UsageError if Slurm would run at once what it was not told to run.
+    """
     hosts = run.site.hosts
+    if not run.as_user:
+        _check_surprise(run, enabling=enabling)
     if not canary or canary >= len(hosts):
         return run.act("apply", hosts, on_host)
     first = run.act("apply", hosts[:canary], on_host)
@@ -40,7 +46,13 @@ def look(run: Run, on_host: OnHost, *, want_content: bool = False) -> Outcomes:
 def check_contract(run: Run, seen: Outcomes, on_host: OnHost) -> Outcomes:
     """Run the installed scripts as slurmd would on every host that was `seen` to have ours; a breach is a failure."""
     hosts = tuple(host.host for host in seen.hosts if host.word in ("unchanged", "would"))
-    message = proof.contract_message(run.site.bundle, run.site.inventory.policy, run.token)
+    running = switch_of(run).running(run.asked)
+    scripts = proof.effective(None if isinstance(running, str) else running, run.site.inventory)
+    return _contract(run, hosts, replace(scripts, before=()), on_host)
+
+
+def _contract(run: Run, hosts: Sequence[str], scripts: proof.Set, on_host: OnHost) -> Outcomes:
+    message = proof.contract_message(run.site.bundle, run.site.inventory, run.token, scripts)
     return proof.ask(run.fleet, dict.fromkeys(hosts, message), run.token, run.request.fanout, on_host)
 
 
@@ -62,24 +74,88 @@ def roll_back(run: Run, on_host: OnHost) -> Outcomes:
 
 
 def undeploy(run: Run, on_host: OnHost) -> Outcomes:
-    """Remove everything of ours from every host; slurm.conf first, where `--enable` changed it."""
-    # A part of the hosts goes only if slurm.conf does not need them, which each of them looks at itself.
+    """Remove everything of ours from every host; slurm.conf first, where `--enable` changed it.
+
+    A part of the hosts goes only if slurm.conf does not need them, which each of them looks at itself.
+    """
+    hosts = run.site.hosts
     if run.site.inventory.controllers and run.request.limit is None and not run.as_user:
-        changed = switch_of(run).off(run.site.hosts)
+        changed = switch_of(run).off(hosts)
         if not changed.good:
-            return changed
-    return run.act("remove", run.site.hosts, on_host)
+            heard = {host.host for host in changed.hosts}
+            return changed.skipping([host for host in hosts if host not in heard], "the files stay, and do no harm")
+    return run.act("remove", hosts, on_host)
 
 
 def check_enable(run: Run) -> None:
-    """Raise UsageError, before anything is done, if the inventory does not say what `enable` needs."""
+    """Raise UsageError, before anything is done, if what is asked for is not what `enable` can do."""
     if not run.site.inventory.controllers:
         raise UsageError("--enable changes slurm.conf on the controller too: name it with `controllers:`")
+    if run.request.limit is not None:
+        raise UsageError(
+            "--enable is for every node that slurm.conf governs, so every node must be looked at: leave --limit out"
+        )
 
 
-def enable(run: Run) -> Outcomes:
-    """Put our include line into slurm.conf on all hosts that have one, and let Slurm read it."""
-    return switch_of(run).on(run.site.hosts)
+def _check_surprise(run: Run, *, enabling: bool) -> None:
+    """Raise UsageError if the site's own lines would run our hooks as soon as they are there: that is for `enable`.
+
+    Not where they are there already. A Slurm that cannot be asked is no reason to hold back files that nothing runs.
+    """
+    lines = switch_of(run).about_to_run(run.site.hosts[0])
+    if lines and not enabling:
+        raise UsageError(
+            f"{', '.join(lines)} would run ours as soon as it is there: say deploy --enable, which looks first"
+        )
+    if lines:
+        slurm = switch_of(run).slurm(switch_of(run).controllers[0])
+        reasons = [slurm] if isinstance(slurm, str) else _reasons(run, slurm)
+        if reasons:
+            raise UsageError(f"{', '.join(lines)} would run ours as soon as it is there, and {'; '.join(reasons)}")
+
+
+def enable(run: Run, on_host: OnHost) -> Outcomes:
+    """Slurm runs our scripts on every node: what is in the way, or in doubt, refuses, and nothing is changed."""
+    told, switch = run.site.inventory, switch_of(run)
+    slurm = switch.slurm(switch.controllers[0])
+    if isinstance(slurm, str):
+        return _not_enabled(run, f"how Slurm runs cannot be known: {slurm}")
+    reasons = _reasons(run, slurm)
+    if reasons:
+        return _not_enabled(run, "; ".join(reasons))
+    checked = _contract(run, run.site.hosts, proof.effective(slurm.running, told), on_host)
+    if not checked.good:
+        return checked.merged(_not_enabled(run, f"{inventory.fold(checked.failed)} would not bear it"))
+    parted = _may_lose_files(checked)
+    if parted and slurmconf.is_configless(slurm.running) and not told.keeps_files:
+        return _not_enabled(run, _PARTED.format(hosts=inventory.fold(parted)))
+    return switch.on(run.site.hosts, slurm.running)
+
+
+def _reasons(run: Run, slurm: Slurm) -> list[str]:
+    told = run.site.inventory
+    return [
+        *slurmconf.in_the_way(slurm.running, told),
+        *governed.left_out(slurm.nodes, run.site.hosts),
+        *slurmconf.elsewhere(slurm.running, told, switch_of(run).controllers),
+    ]
+
+
+_PARTED = (
+    "{hosts} has its slurm.conf from the controller and our files from its own disk: without them, after a reboot or a "
+    "reinstallation, every job there fails or drains the node, and Slurm has no line for which that is harmless. Put "
+    "them into the image (hpcproxy render --root DIR), or say `keeps_files: true` if these nodes keep what they have"
+)
+
+
+def _may_lose_files(checked: Outcomes) -> list[str]:
+    """Return the hosts whose files could go while the lines that name them stay."""
+    facts = {host.host: host.answer.facts for host in checked.hosts if host.answer}
+    return [host for host, found in facts.items() if found.get("conf") == "none" and "image" not in found]
+
+
+def _not_enabled(run: Run, cause: str) -> Outcomes:
+    return Outcomes((HostOutcome(switch_of(run).controllers[0], "failed", f"nothing was enabled: {cause}"),))
 
 
 def slurm_lines(run: Run, outcomes: Outcomes) -> list[str]:
@@ -89,16 +165,24 @@ def slurm_lines(run: Run, outcomes: Outcomes) -> list[str]:
     """
     told = run.site.inventory
     changed = [host.answer for host in outcomes.hosts if host.host == run.asked and host.word == "changed"]
-    running = read(changed[0]) if changed else switch_of(run).running(run.asked)
+    running = read(changed[0]) if changed else None
     if running is None:
-        return ["slurm.conf could not be looked at; it needs:", *(f"    {line}" for line in slurmconf.lines(told))]
+        asked = switch_of(run).running(run.asked)
+        if isinstance(asked, str):
+            return [f"how Slurm runs cannot be known: {asked}; slurm.conf needs:", *_indented(slurmconf.lines(told))]
+        running = asked
     words = slurmconf.in_the_way(running, told)
     lacking = slurmconf.missing(running, told)
     if lacking:
         words += ["slurm.conf lacks these lines; once all hosts are right, add them, or say deploy --enable:"]
-        words += [f"    {line}" for line in lacking]
+        words += _indented(lacking)
         words += slurmconf.remarks(running, told)
-    return words
+        return words
+    return [*words, *slurmconf.unmeetable(running, told)]
+
+
+def _indented(lines: Sequence[str]) -> list[str]:
+    return [f"    {line}" for line in lines]
 
 
 def keep_record(request: Request, outcomes: Outcomes) -> None:

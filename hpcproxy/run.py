@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpcproxy import deploy, install, inventory, proof, slurmconf, wire
+from hpcproxy import deploy, install, inventory, proof, wire
 from hpcproxy.asuser import Accounts
 from hpcproxy.config import Config, Jump
 from hpcproxy.errors import ConfigError, FileError, UsageError
@@ -18,7 +18,7 @@ from hpcproxy.outcome import HostOutcome, Outcomes
 from hpcproxy.plan import Plan
 from hpcproxy.render import Bundle, render
 from hpcproxy.siteplan import site_plan
-from hpcproxy.switch import Switch
+from hpcproxy.switch import Switch, scontrol
 
 FAILED = "@failed"
 LAST_RUN = ".hpcproxy-last-run.json"  # beside the inventory; `--limit @failed` reads it
@@ -115,7 +115,8 @@ class Run:
         """Carry `action` out on `hosts` and return every host's outcome."""
         if self.as_user:
             return self._accounts().act(action, tuple(hosts), on_host, want_content=want_content)
-        message = wire.message(self.site.bundle, action, self.token, want_content=want_content)
+        slurm_bin = str(self.site.inventory.slurm_bin or "")
+        message = wire.message(self.site.bundle, action, self.token, want_content=want_content, slurm_bin=slurm_bin)
         messages = dict.fromkeys(hosts, message)
         if action == "apply" and self.asked in messages:
             messages[self.asked] = wire.with_command(message, self._show_config)
@@ -125,7 +126,7 @@ class Run:
     def _show_config(self) -> tuple[str, ...]:
         # A Slurm that does not answer must not look like a host that does not.
         limit_s = min(10, self.request.timeout_s / 2)
-        return ("timeout", f"{limit_s:g}", *slurmconf.SHOW_CONFIG)
+        return scontrol(self.site.inventory, "show", "config", seconds=limit_s)
 
     @property
     def asked(self) -> str:

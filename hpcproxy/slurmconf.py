@@ -1,94 +1,41 @@
 """What slurm.conf must say, and what the running configuration says instead: words for the admin. Pure.
 
-`scontrol show config` prints `Name = value` lines; slurm.conf(5) has the meaning of each.
+`scontrol show config` prints `Name = value` lines; slurm.conf(5) has the meaning of each. The running configuration is
+the truth: what stands in slurm.conf may be quoted, continued, included, or set anew further down.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 
 from hpcproxy import block
 from hpcproxy.inventory import Inventory
 from hpcproxy.plan import PROGRAMS, TASK_PROLOG
 from hpcproxy.siteplan import DROP_IN
 
-SHOW_CONFIG = ("scontrol", "show", "config")
-RECONFIGURE = ("scontrol", "reconfigure")
-INCLUDED = "hpcproxy.conf"
+RECONFIGURE = ("reconfigure",)
+INCLUDED = "hpcproxy.conf"  # an earlier version's lines stood there, and slurm.conf included it
+HOOKS = ("Prolog", "Epilog")
 _UNSET = ("", "(null)", "(none)", "n/a")
-_FLAGS_LINE = re.compile(r"\s*PrologFlags\s*=\s*(?P<value>[^\s#]*)", re.IGNORECASE)
 _ARRAY = re.compile(r"(?P<name>\w+)\[\d+\]")  # newer versions print one line for each Prolog
-
+_WORD = re.compile(r"[A-Za-z0-9_]+", re.ASCII)
 
 # What of PrologFlags runs the Prolog when the job gets its nodes, and not at its first step only; slurm.conf(5).
 _EARLY = ("alloc", "contain", "runinjob", "x11")
 _RUN_IN_JOB_SINCE = (24, 5)
+# Since when a Prolog is told what a policy asks for. Printed by the Prologs of 20.11 and 22.05 themselves.
+_TOLD_SINCE = {"comment": (21, 8), "accounts": (22, 6)}
+_VARIABLES = {"comment": "SLURM_JOB_COMMENT", "accounts": "SLURM_JOB_ACCOUNT"}
+
+Running = Mapping[str, tuple[str, ...]]
 
 
-def lines(inventory: Inventory, flags: str = "Alloc") -> tuple[str, ...]:
-    """Return the lines that slurm.conf needs; no `flags`: those of the site will do."""
-    return (
-        f"Prolog={inventory.slurm_directory}/prolog.d/*",
-        f"Epilog={inventory.slurm_directory}/epilog.d/*",
-        f"TaskProlog={PROGRAMS / TASK_PROLOG}",
-        *([f"PrologFlags={flags}"] if flags else []),
-    )
+# ------------------------------------------------------------------------------------------------ what Slurm says
 
 
-def flags_to_add(own: str) -> str:
-    """Return the value of PrologFlags that has what we need and the site's `own`; none if that has it already."""
-    kept = [flag.strip() for flag in own.split(",") if flag.strip()]
-    return "" if _runs_early(kept) else ",".join([*kept, "Alloc"])
-
-
-def flags_in(slurm_conf: bytes) -> str | None:
-    """Return the value of PrologFlags that the text of a slurm.conf sets, None if it sets none; the last one counts."""
-    found = None
-    for line in slurm_conf.decode(errors="replace").splitlines():
-        match = _FLAGS_LINE.match(line)
-        found = match["value"] if match else found
-    return found
-
-
-def included_file(inventory: Inventory, flags: str = "Alloc") -> bytes:
-    """Return the file that `--enable` lets slurm.conf include."""
-    head = "# hpcproxy: written by deploy --enable; undeploy takes it back\n"
-    return (head + "".join(f"{line}\n" for line in lines(inventory, flags))).encode()
-
-
-def flags_for(running: Mapping[str, tuple[str, ...]], slurm_conf: bytes, included: bytes | None) -> str:
-    """Return what the included file says of PrologFlags, so that no flag of the site's is lost, now and next time.
-
-    Slurm takes the last value it reads. The site's own stands in `slurm_conf`, or in a file that it includes: then it
-    is what runs, unless ours does already.
-    """
-    own = flags_in(slurm_conf)
-    if own is None and included is not None:
-        return flags_in(included) or ""
-    return flags_to_add(",".join(running.get("PrologFlags", ())) if own is None else own)
-
-
-def _runs_early(flags: Sequence[str]) -> bool:
-    return any(flag.lower() in _EARLY for flag in flags)
-
-
-def enable(slurm_conf: bytes, inventory: Inventory) -> bytes:
-    """Return `slurm_conf` with our block, which holds one include line; raises BlockError.
-
-    The bare name: a configless controller hands on included files that are named so, and no others.
-    """
-    path = f"{inventory.slurm_directory}/slurm.conf"
-    return block.put(slurm_conf, f"Include {INCLUDED}\n".encode(), path)
-
-
-def disable(slurm_conf: bytes, inventory: Inventory) -> bytes:
-    """Return `slurm_conf` without our block, byte for byte as before; raises BlockError."""
-    return block.remove(slurm_conf, f"{inventory.slurm_directory}/slurm.conf")
-
-
-def parse(shown: str) -> Mapping[str, tuple[str, ...]]:
+def parse(shown: str) -> Running:
     """Return the values of the running configuration by name; an unset one is missing."""
     found: dict[str, tuple[str, ...]] = {}
     for line in shown.splitlines():
@@ -101,14 +48,92 @@ def parse(shown: str) -> Mapping[str, tuple[str, ...]]:
     return found
 
 
-def in_the_way(running: Mapping[str, tuple[str, ...]], inventory: Inventory) -> list[str]:
+def is_configless(running: Running) -> bool:
+    """Whether nodes without a slurm.conf get it from the controller."""
+    return "enable_configless" in ",".join(running.get("SlurmctldParameters", ())).lower()
+
+
+def runs_ours(values: Sequence[str], ours: str) -> bool:
+    """Whether one of `values`, each a path or a pattern of glob(7), runs the file `ours`."""
+    return any(_matches(ours, value) for value in values)
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """As glob(3): a wildcard meets no slash and no leading dot."""
+    parts, wanted = path.split("/"), pattern.replace("[^", "[!").split("/")
+    return len(parts) == len(wanted) and all(
+        fnmatchcase(part, want) and (not part.startswith(".") or want.startswith("."))
+        for part, want in zip(parts, wanted)
+    )
+
+
+def version(running: Running) -> tuple[int, ...]:
+    """Return Slurm's version, 24.05.3 as (24, 5, 3); one that cannot be read is older than every other."""
+    (text,) = running.get("SLURM_VERSION", ("",))[:1]
+    match = re.match(r"\d+(\.\d+)*", text)
+    return tuple(map(int, match[0].split("."))) if match else ()
+
+
+# ------------------------------------------------------------------------------------------------ what it shall say
+
+
+def ours(inventory: Inventory) -> Mapping[str, str]:
+    """Return the files of ours that Slurm shall run, by the names that slurm.conf has for them."""
+    directory = inventory.slurm_directory
+    return {
+        "Prolog": f"{directory}/prolog.d/{DROP_IN}",
+        "Epilog": f"{directory}/epilog.d/{DROP_IN}",
+        "TaskProlog": str(PROGRAMS / TASK_PROLOG),
+    }
+
+
+def lines(inventory: Inventory, flags: str = "Alloc") -> tuple[str, ...]:
+    """Return the lines that slurm.conf needs, where the site has none; no `flags`: those of the site will do.
+
+    Our own files by name, and no pattern: nothing that nobody has looked at may run with them.
+    """
+    names = HOOKS if not inventory.site_runs_hooks else ()
+    files = ours(inventory)
+    return (
+        *(f"{name}={files[name]}" for name in (*names, "TaskProlog")),
+        *([f"PrologFlags={flags}"] if flags else []),
+    )
+
+
+def missing(running: Running, inventory: Inventory) -> list[str]:
+    """Return the lines that the running configuration lacks: what runs ours already stays as the site wrote it."""
+    lacking = []
+    for line in lines(inventory, ""):
+        name, _, path = line.partition("=")
+        if not runs_ours(running.get(name, ()), path):
+            lacking.append(line)
+    flags = flags_to_add(_flags(running))
+    return [*lacking, *([f"PrologFlags={flags}"] if flags else [])]
+
+
+def named(running: Running, inventory: Inventory) -> list[str]:
+    """Return what the running configuration says that names a file of ours itself, and not by a pattern."""
+    return [f"{name}={path}" for name, path in ours(inventory).items() if path in running.get(name, ())]
+
+
+def live(running: Running, inventory: Inventory) -> list[str]:
+    """Return the site's own lines that run a hook of ours as soon as it is there."""
+    return [
+        f"{name}={value}" for name in HOOKS for value in running.get(name, ()) if _matches(ours(inventory)[name], value)
+    ]
+
+
+def in_the_way(running: Running, inventory: Inventory) -> list[str]:
     """Return what the running configuration has that our lines would replace: `--enable` is refused for these."""
-    wanted = dict(line.split("=", 1) for line in lines(inventory))
+    wanted = ours(inventory)
     words = []
-    for name in ("Prolog", "Epilog"):
-        foreign = [value for value in running.get(name, ()) if value != wanted[name]]
-        if foreign and not _runs_ours(foreign, wanted[name]):
-            words.append(f"{name} is {', '.join(foreign)} already; move it into {wanted[name]} and name that")
+    for name in HOOKS:
+        foreign = [value for value in running.get(name, ()) if not _matches(wanted[name], value)]
+        if foreign and not runs_ours(running.get(name, ()), wanted[name]) and not inventory.site_runs_hooks:
+            words.append(
+                f"{name} is {', '.join(foreign)} already, and a line of ours would replace it; either name a pattern "
+                f"that has both files, or let yours run {wanted[name]} and say `site_runs_hooks: true`"
+            )
     (task_prolog,) = running.get("TaskProlog", ("",))[:1]
     if task_prolog not in ("", wanted["TaskProlog"]):
         words.append(
@@ -117,30 +142,128 @@ def in_the_way(running: Mapping[str, tuple[str, ...]], inventory: Inventory) -> 
     return words
 
 
-def missing(running: Mapping[str, tuple[str, ...]], inventory: Inventory) -> list[str]:
-    """Return the lines that the running configuration lacks."""
-    wanted = dict(line.split("=", 1) for line in lines(inventory))
-    lacking = [
-        f"{name}={wanted[name]}"
-        for name in ("Prolog", "Epilog")
-        if wanted[name] not in running.get(name, ()) and not _runs_ours(running.get(name, ()), wanted[name])
-    ]
-    if wanted["TaskProlog"] not in running.get("TaskProlog", ()):
-        lacking.append(f"TaskProlog={wanted['TaskProlog']}")
-    flags = flags_to_add(",".join(running.get("PrologFlags", ())))
-    if flags:
-        lacking.append(f"PrologFlags={flags}")
-    return lacking
-
-
-def remarks(running: Mapping[str, tuple[str, ...]], inventory: Inventory) -> list[str]:
-    """Return what an admin should know of this Slurm: whose process a way out is, where the lines must stand."""
+def elsewhere(running: Running, inventory: Inventory, controllers: Sequence[str]) -> list[str]:
+    """Return in words where else Slurm has a slurm.conf: at another path, on a controller that is not named."""
     words = []
-    version = _version(running)
-    flags = ",".join(running.get("PrologFlags", ())).lower().split(",")
+    path = _path(inventory)
+    read = [value for value in running.get("SLURM_CONF", ()) if value.rpartition("/")[2] != "slurm.conf"]
+    words += [f"slurmctld reads {value}, not {path}; --enable changes a file of that name only" for value in read]
+    hosts = [re.sub(r"\(.*", "", value) for value in running.get("SlurmctldHost", ())]
+    strangers = [host for host in hosts if host not in controllers and host.partition(".")[0] not in controllers]
+    if strangers and len(hosts) > len(controllers):
+        words.append(f"slurmctld may run on {', '.join(strangers)} too; name it with `controllers:`")
+    return words
+
+
+def flags_to_add(own: str) -> str:
+    """Return the value of PrologFlags that has what we need and the site's `own`; none if that has it already."""
+    kept = [flag.strip() for flag in own.split(",") if flag.strip()]
+    return "" if any(flag.lower() in _EARLY for flag in kept) else ",".join([*kept, "Alloc"])
+
+
+def _flags(running: Running) -> str:
+    return ",".join(running.get("PrologFlags", ()))
+
+
+# ------------------------------------------------------------------------------------------------ our block
+
+
+def without(running: Running, block_lines: Mapping[str, str], own_flags: str | None) -> Running:
+    """Return the running configuration as it would be without `block_lines`, ours, which are in force or not.
+
+    Slurm takes the last value of PrologFlags that it reads, so what the site has is behind ours: `own_flags`.
+    """
+    left = dict(running)
+    for name, value in block_lines.items():
+        values = list(left.get(name, ()))
+        if name == "PrologFlags":
+            if value.lower() == ",".join(values).lower() or set(value.lower().split(",")) == set(
+                ",".join(values).lower().split(",")
+            ):
+                values = [own_flags] if own_flags else []
+        elif value in values:
+            values.remove(value)
+        left[name] = tuple(values)
+    return {name: values for name, values in left.items() if values}
+
+
+def enable(slurm_conf: bytes, inventory: Inventory, running: Running, included: bytes | None = None) -> bytes:
+    """Return `slurm_conf` with our block: what `running` lacks without it. Raises BlockError.
+
+    The lines themselves and no Include: a file that is included and not there ends every command of Slurm's.
+    `included` is what an earlier version let slurm.conf include.
+    """
+    path = _path(inventory)
+    own = block.remove(slurm_conf, path)
+    before = settings(_block(slurm_conf, path) + b"\n" + (included or b""))
+    own_flags = settings(own).get("prologflags")
+    if own_flags is None:
+        own_flags = _recorded(_block(slurm_conf, path))
+    if own_flags is None and before:
+        own_flags = ",".join(
+            flag for flag in before.get("prologflags", "").split(",") if flag and flag.lower() != "alloc"
+        )
+    shown = {name: before[name.lower()] for name in (*HOOKS, "TaskProlog", "PrologFlags") if name.lower() in before}
+    site = without(running, shown, own_flags)
+    wanted = missing(site, inventory)
+    if not wanted:
+        return own
+    head = "# written by `hpcproxy deploy --enable`; `hpcproxy undeploy` takes it out again\n"
+    if _flags(site) and any(line.startswith("PrologFlags=") for line in wanted):
+        head += f"{_RECORD}{_flags(site)}\n"
+    return block.put(slurm_conf, (head + "".join(f"{line}\n" for line in wanted)).encode(), path)
+
+
+def disable(slurm_conf: bytes, inventory: Inventory) -> bytes:
+    """Return `slurm_conf` without our block, byte for byte as before; raises BlockError."""
+    return block.remove(slurm_conf, _path(inventory))
+
+
+def settings(text: bytes) -> Mapping[str, str]:
+    """Return what a text in slurm.conf's grammar sets, by lower-case name; the last value counts, Includes do not.
+
+    Only for what a running Slurm cannot tell: what the site's own lines say behind ours.
+    """
+    found = {}
+    joined = re.sub(r"\\[ \t]*\r?\n", "", text.decode(errors="replace"))
+    for line in joined.splitlines():
+        name, equals, value = re.split(r"(?<!\\)#", line, maxsplit=1)[0].partition("=")
+        if equals and _WORD.fullmatch(name.strip()):
+            found[name.strip().lower()] = value.strip().strip('"').strip()
+    return found
+
+
+_RECORD = "# PrologFlags of the site: "
+
+
+def _recorded(body: bytes) -> str | None:
+    for line in body.decode(errors="replace").splitlines():
+        if line.startswith(_RECORD):
+            return line[len(_RECORD) :].strip()
+    return None
+
+
+def _block(slurm_conf: bytes, path: str) -> bytes:
+    """Return what stands in our block; nothing if there is none."""
+    if block.remove(slurm_conf, path) == slurm_conf:
+        return b""
+    return slurm_conf.partition(block.BEGIN)[2].partition(b"\n")[2].partition(block.END)[0]
+
+
+def _path(inventory: Inventory) -> str:
+    return f"{inventory.slurm_directory}/slurm.conf"
+
+
+# ------------------------------------------------------------------------------------------------ to know
+
+
+def remarks(running: Running, inventory: Inventory) -> list[str]:
+    """Return what an admin should know of this Slurm: who gets a way out, whose it is, where lines must stand."""
+    words = unmeetable(running, inventory)
+    flags = _flags(running).lower().split(",")
     if "runinjob" in flags:
         words.append("PrologFlags has RunInJob: a way out lives in its job, and Slurm ends it with the job")
-    elif version >= _RUN_IN_JOB_SINCE and "cgroup" in "".join(running.get("ProctrackType", ())):
+    elif version(running) >= _RUN_IN_JOB_SINCE and "cgroup" in "".join(running.get("ProctrackType", ())):
         words.append(
             "a way out lives beside its job, and the Epilog ends it; PrologFlags=RunInJob would put it into the job's "
             "cgroup, with every other Prolog of the site's"
@@ -153,18 +276,13 @@ def remarks(running: Mapping[str, tuple[str, ...]], inventory: Inventory) -> lis
     return words
 
 
-def is_configless(running: Mapping[str, tuple[str, ...]]) -> bool:
-    """Whether nodes without a slurm.conf get it from the controller."""
-    return "enable_configless" in ",".join(running.get("SlurmctldParameters", ())).lower()
-
-
-def _version(running: Mapping[str, tuple[str, ...]]) -> tuple[int, ...]:
-    """Return Slurm's version, 24.05.3 as (24, 5, 3); one that cannot be read is older than every other."""
-    (text,) = running.get("SLURM_VERSION", ("",))[:1]
-    match = re.match(r"\d+(\.\d+)*", text)
-    return tuple(map(int, match[0].split("."))) if match else ()
-
-
-def _runs_ours(values: object, wanted: str) -> bool:
-    ours = wanted.replace("*", DROP_IN)
-    return isinstance(values, (list, tuple)) and any(fnmatch.fnmatchcase(ours, str(value)) for value in values)
+def unmeetable(running: Running, inventory: Inventory) -> list[str]:
+    """Return the conditions of the policy that no job can meet under this version of Slurm, in words."""
+    known = version(running)
+    asked = {"comment": inventory.policy.comment, "accounts": bool(inventory.policy.accounts)}
+    return [
+        f"policy: {name} gives no job a way out: the Prolog of Slurm {'.'.join(map(str, known))} is not told "
+        f"{_VARIABLES[name]}"
+        for name, wanted in asked.items()
+        if wanted and known and known < _TOLD_SINCE[name]
+    ]

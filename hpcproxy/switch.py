@@ -1,18 +1,55 @@
 """Our lines in slurm.conf, on every host that has one: looked at, put in, taken out again. Connects.
 
-A file is fetched, changed by a pure function and put back only if it is still what was fetched.
+A file is fetched, changed by a pure function, tried by Slurm, and put in place only if it is still what was fetched;
+what cannot be everywhere is taken back. What counts is what the daemons say that they run with, not what files say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from hpcproxy import slurmconf, wire
+from hpcproxy import governed, slurmconf, wire
 from hpcproxy.deploy import Fleet, Reply
 from hpcproxy.errors import BlockError
-from hpcproxy.inventory import Inventory, expand
+from hpcproxy.inventory import Inventory, expand, fold
 from hpcproxy.outcome import HostOutcome, Outcomes, judge
+from hpcproxy.plan import Artifact, Plan
+from hpcproxy.render import render
+
+_CONFIRM_S, _LOOK_AGAIN_S = 10.0, 0.5
+_ASK_S = 10  # a Slurm that does not answer must not look like a host that does not
+_TRIAL = (
+    "show",
+    "hostnames",
+    "localhost",
+)  # reads slurm.conf, asks nobody (tried on 22.05; `slurmd -C` takes anything)
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """What slurmctld says: how it runs, and of which nodes it knows."""
+
+    running: slurmconf.Running
+    nodes: tuple[governed.Node, ...]
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What was put in place on one host, and the clock there, before anybody was told to read it."""
+
+    edits: tuple[wire.Edit, ...]
+    clock: str
+
+
+def scontrol(inventory: Inventory, *arguments: str, seconds: float = _ASK_S) -> tuple[str, ...]:
+    """Return the command that runs scontrol on a host, from where the site has it, for at most `seconds`."""
+    values = {"slurm_bin": str(inventory.slurm_bin or ""), "seconds": f"{seconds:g}"}
+    artifact = Artifact("scontrol", "deploy/scontrol.sh.j2", Path("scontrol"), 0o700, "")
+    script = render(Plan((artifact,), values, {})).files[0].content.decode()
+    return ("/bin/bash", "-p", "-c", script, "scontrol", *arguments)
 
 
 @dataclass(frozen=True)
@@ -34,92 +71,197 @@ class Switch:
         directory = self.inventory.slurm_directory
         return f"{directory}/slurm.conf", f"{directory}/{slurmconf.INCLUDED}"
 
-    def running(self, host: str) -> dict[str, tuple[str, ...]] | None:
-        """Return Slurm's running configuration as `host` sees it; None if it cannot be asked there."""
-        message = wire.reading((), self.token, slurmconf.SHOW_CONFIG)
-        (reply,) = self._ask({host: message})
-        return read(reply.answer)
+    def running(self, host: str) -> slurmconf.Running | str:
+        """Return Slurm's running configuration as `host` sees it; or why it cannot be asked there, in words."""
+        said = self._say(host, "show", "config")
+        return said if isinstance(said, str) else slurmconf.parse(said.decode(errors="replace"))
 
-    def on(self, hosts: Sequence[str]) -> Outcomes:
-        """Every host that has a slurm.conf includes our lines, and the daemons have read them.
+    def slurm(self, host: str) -> Slurm | str:
+        """Return what slurmctld says to `host`; or why it says nothing, in words."""
+        running = self.running(host)
+        if isinstance(running, str):
+            return running
+        said = self._say(host, *governed.SHOW_NODES)
+        return said if isinstance(said, str) else Slurm(running, tuple(governed.parse(said.decode(errors="replace"))))
 
-        What stands in the way is the failure of the first controller: what became of the hosts before is told too.
-        """
-        running = self.running(self.controllers[0])
-        if running is None:
-            return self._not_enabled("it does not answer `scontrol show config`")
-        obstacles = slurmconf.in_the_way(running, self.inventory)
-        if obstacles:
-            return self._not_enabled("; ".join(obstacles))
+    def about_to_run(self, host: str) -> list[str]:
+        """Return the site's lines that would run our hooks on `host`, where none is yet."""
+        files = [path for name, path in slurmconf.ours(self.inventory).items() if name in slurmconf.HOOKS]
+        command = scontrol(self.inventory, "show", "config")
+        (reply,) = self._ask({host: wire.reading(files, self.token, command)})
+        running = read(reply.answer)
+        if reply.answer is None or running is None or any(path in reply.answer.contents for path in files):
+            return []
+        return slurmconf.live(running, self.inventory)
 
-        def included(conf: bytes, before: bytes | None) -> bytes:
-            own = slurmconf.disable(conf, self.inventory)
-            return slurmconf.included_file(self.inventory, slurmconf.flags_for(running, own, before))
+    def on(self, hosts: Sequence[str], running: slurmconf.Running) -> Outcomes:
+        """Every host that has a slurm.conf says our lines, and slurmctld runs with them; else nothing has changed."""
 
-        # What is included must be there before it is.
-        return self._change(hosts, lambda text: slurmconf.enable(text, self.inventory), included, reverse=True)
+        def change(conf: bytes, included: bytes | None) -> bytes:
+            return slurmconf.enable(conf, self.inventory, running, included)
 
-    def _not_enabled(self, cause: str) -> Outcomes:
-        return Outcomes((HostOutcome(self.controllers[0], "failed", f"nothing was enabled: {cause}"),))
+        return self._turn(hosts, change, lambda running: slurmconf.missing(running, self.inventory), "does not say")
 
     def off(self, hosts: Sequence[str]) -> Outcomes:
-        """No slurm.conf includes our lines, and the daemons know."""
-        return self._change(
-            hosts, lambda text: slurmconf.disable(text, self.inventory), lambda _conf, _before: None, reverse=False
-        )
+        """No slurm.conf says our lines, and the daemons know."""
 
-    def _change(
+        def change(conf: bytes, _included: bytes | None) -> bytes:
+            return slurmconf.disable(conf, self.inventory)
+
+        return self._turn(hosts, change, lambda running: slurmconf.named(running, self.inventory), "still says")
+
+    def _turn(
         self,
         nodes: Sequence[str],
-        change: Callable[[bytes], bytes],
-        included: Callable[[bytes, bytes | None], bytes | None],
-        *,
-        reverse: bool,
+        change: Callable[[bytes, bytes | None], bytes],
+        lacking: Callable[[slurmconf.Running], list[str]],
+        verb: str,
     ) -> Outcomes:
-        hosts = tuple(dict.fromkeys((*self.controllers, *nodes)))
         conf, extra = self._files
-        read = self._ask(dict.fromkeys(hosts, wire.reading((conf, extra), self.token)))
-        messages, outcomes = {}, []
-        for reply in read:
+        hosts = tuple(dict.fromkeys((*self.controllers, *nodes)))
+        edits: dict[str, wire.Edit] = {}
+        stale: dict[str, bytes] = {}
+        outcomes = []
+        for reply in self._ask(dict.fromkeys(hosts, wire.reading((conf, extra), self.token))):
             before = reply.answer.contents if reply.answer else {}
             if reply.answer is None or reply.answer.word == "failed" or conf not in before:
-                outcomes.append(_no_file(reply))
+                outcomes.append(self._no_file(reply))
                 continue
             try:
-                edits = [
-                    wire.Edit(conf, before[conf], change(before[conf])),
-                    wire.Edit(extra, before.get(extra), included(before[conf], before.get(extra))),
-                ]
+                edits[reply.host] = wire.Edit(conf, before[conf], change(before[conf], before.get(extra)))
             except BlockError as error:
                 outcomes.append(HostOutcome(reply.host, "failed", str(error)))
-                continue
-            messages[reply.host] = wire.editing(edits[::-1] if reverse else edits, self.token)
-        outcomes += [judge(reply.host, reply.answer, reply.trouble, reply.seconds) for reply in self._ask(messages)]
-        done = Outcomes(tuple(outcomes))
-        if done.good and any(host.word == "changed" for host in outcomes):
-            done = done.joined(self._reconfigure())
-        return done
+            if extra in before:
+                stale[reply.host] = before[extra]
+        if not Outcomes(tuple(outcomes)).good:
+            return self._left_alone(outcomes, edits)
+        trial = scontrol(self.inventory, *_TRIAL)
+        messages = {host: wire.editing((edit,), self.token, trial=trial) for host, edit in edits.items()}
+        written = self._ask(messages)
+        done = Outcomes((*outcomes, *(_judge(reply) for reply in written)))
+        if not done.good:
+            return self._taken_back(done, edits)
+        told = self._tell(lacking, verb, changed=any(host.word == "changed" for host in done.hosts))
+        if not told.good:
+            return done.joined(told)
+        done = done.merged(told)
+        if any(host.word == "changed" for host in done.hosts):
+            done = done.merged(self._heard(written))
+        return done.merged(self._unincluded(stale)) if done.good else done
 
-    def _reconfigure(self) -> Outcomes:
-        message = wire.reading((), self.token, slurmconf.RECONFIGURE)
-        replies = self._ask({self.controllers[0]: message})
-        return Outcomes(tuple(judge(reply.host, reply.answer, reply.trouble, reply.seconds) for reply in replies))
+    def _no_file(self, reply: Reply) -> HostOutcome:
+        """Return the outcome of a host without a slurm.conf that could be had; a node that has none is right."""
+        if reply.answer is None or reply.answer.word == "failed":
+            return _judge(reply)
+        if reply.host in self.controllers:
+            cause = f"{self._files[0]} is not there; say where slurm.conf is with `slurm_directory`"
+            return HostOutcome(reply.host, "failed", cause)
+        return HostOutcome(reply.host, "unchanged", "", reply.answer, reply.seconds)
+
+    def _left_alone(self, outcomes: Sequence[HostOutcome], edits: Mapping[str, wire.Edit]) -> Outcomes:
+        bad = Outcomes(tuple(outcomes)).failed
+        cause = f"slurm.conf is left as it is here, for {fold(bad)} cannot be changed"
+        return Outcomes(tuple(outcomes)).skipping(list(edits), cause)
+
+    def _taken_back(self, done: Outcomes, edits: Mapping[str, wire.Edit]) -> Outcomes:
+        """Every slurm.conf that was changed is as before, for not all of them could be."""
+        bad = fold(done.failed)
+        changed = [host.host for host in done.hosts if host.word == "changed"]
+        back = {host: wire.Edit(edits[host].path, edits[host].after, edits[host].before) for host in changed}
+        replies = self._ask({host: wire.editing((edit,), self.token) for host, edit in back.items()})
+        cause = f"slurm.conf is as before here, for {bad} could not be changed"
+        others = [_judge(reply) for reply in replies]
+        undone = [
+            HostOutcome(host.host, "skipped", cause) if host.word in ("changed", "unchanged") else host
+            for host in others
+        ]
+        return Outcomes((*(host for host in done.hosts if host.host not in changed), *undone))
+
+    def _tell(self, lacking: Callable[[slurmconf.Running], list[str]], verb: str, *, changed: bool) -> Outcomes:
+        """Slurmctld runs with what slurm.conf says now: told to read it if need be, and asked whether it has."""
+        main = self.controllers[0]
+        told = False
+        deadline = time.monotonic() + _CONFIRM_S
+        while True:
+            running = self.running(main)
+            if isinstance(running, str):
+                return _failed(main, f"whether Slurm has read slurm.conf cannot be known: {running}")
+            wrong = lacking(running)
+            if not wrong and (told or not changed):
+                return Outcomes((HostOutcome(main, "changed" if told else "unchanged"),))
+            if not told:
+                told = True
+                said = self._say(main, *slurmconf.RECONFIGURE)
+                if isinstance(said, str):
+                    return _failed(main, f"slurm.conf is changed, and Slurm was not told: scontrol reconfigure: {said}")
+                continue
+            if time.monotonic() > deadline:
+                where = ", ".join(running.get("SLURM_CONF", ("another file",)))
+                return _failed(
+                    main, f"slurmctld {verb} {', '.join(wrong)} after `scontrol reconfigure`; it reads {where}"
+                )
+            time.sleep(_LOOK_AGAIN_S)
+
+    def _heard(self, written: Sequence[Reply]) -> Outcomes:
+        """The slurmd of every host has heard from slurmctld since its slurm.conf was written."""
+        clocks = {reply.host: reply.answer.facts.get("clock", "0") for reply in written if reply.answer and reply.host}
+        messages = {
+            host: wire.reading((), self.token, wait_for_slurmd(self.inventory, clock)) for host, clock in clocks.items()
+        }
+        return Outcomes(
+            tuple(
+                _judge(reply)
+                if reply.answer is None or reply.answer.word != "failed"
+                else HostOutcome(reply.host, "failed", f"slurmd has not read slurm.conf anew: {_last(reply)}")
+                for reply in self._ask(messages)
+            )
+        )
+
+    def _unincluded(self, stale: Mapping[str, bytes]) -> Outcomes:
+        """What an earlier version let slurm.conf include is gone, now that nothing includes it."""
+        messages = {
+            host: wire.editing((wire.Edit(self._files[1], text, None),), self.token) for host, text in stale.items()
+        }
+        return Outcomes(tuple(_judge(reply) for reply in self._ask(messages)))
+
+    def _say(self, host: str, *arguments: str) -> bytes | str:
+        """Return what scontrol prints on `host`, or why it prints nothing."""
+        (reply,) = self._ask({host: wire.reading((), self.token, scontrol(self.inventory, *arguments))})
+        if reply.answer is None:
+            return reply.trouble
+        if reply.answer.word == "failed" or wire.OUTPUT not in reply.answer.contents:
+            return _last(reply)
+        return reply.answer.contents[wire.OUTPUT]
 
     def _ask(self, messages: dict[str, bytes]) -> list[Reply]:
-        return self.fleet.ask(messages, self.token, self.fanout, _unheard)
+        return self.fleet.ask(messages, self.token, self.fanout, _unheard) if messages else []
 
 
-def read(answer: wire.Answer | None) -> dict[str, tuple[str, ...]] | None:
+def read(answer: wire.Answer | None) -> slurmconf.Running | None:
     """Return the running configuration of which `answer` tells; None if it does not."""
     if answer is None or answer.word == "failed" or wire.OUTPUT not in answer.contents:
         return None
-    return dict(slurmconf.parse(answer.contents[wire.OUTPUT].decode(errors="replace")))
+    return slurmconf.parse(answer.contents[wire.OUTPUT].decode(errors="replace"))
 
 
-def _no_file(reply: Reply) -> HostOutcome:
-    """Return the outcome of a host whose slurm.conf could not be had; one that has none (configless) is right."""
-    if reply.answer is not None and reply.answer.word != "failed":
-        return HostOutcome(reply.host, "unchanged", "", reply.answer, reply.seconds)
+def wait_for_slurmd(inventory: Inventory, since: str) -> tuple[str, ...]:
+    """Return the command that waits until the slurmd here has heard from slurmctld, at `since` or later."""
+    values = {"slurm_bin": str(inventory.slurm_bin or ""), "seconds": str(_ASK_S), "since": since}
+    artifact = Artifact("heard", "deploy/heard.sh.j2", Path("heard"), 0o700, "")
+    script = render(Plan((artifact,), values, {})).files[0].content.decode()
+    return ("/bin/bash", "-p", "-c", script, "heard")
+
+
+def _last(reply: Reply) -> str:
+    text = reply.answer.text if reply.answer else reply.trouble
+    return text.rpartition("\n")[2]
+
+
+def _failed(host: str, cause: str) -> Outcomes:
+    return Outcomes((HostOutcome(host, "failed", cause),))
+
+
+def _judge(reply: Reply) -> HostOutcome:
     return judge(reply.host, reply.answer, reply.trouble, reply.seconds)
 
 

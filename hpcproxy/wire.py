@@ -76,11 +76,18 @@ class NoAnswerError(HpcproxyError):
 
 
 def message(
-    bundle: Bundle, action: str, token: str, *, want_content: bool = False, place: Place | None = None
+    bundle: Bundle,
+    action: str,
+    token: str,
+    *,
+    want_content: bool = False,
+    place: Place | None = None,
+    slurm_bin: str = "",
 ) -> bytes:
-    """Return what a host reads on stdin for `action`; `place` is root's if not given."""
+    """Return what a host reads on stdin for `action`; `place`: root's; `slurm_bin`: where scontrol may be."""
     files = bundle.files
     place = place or Place(STORE, LOCK_FILE)
+    drop_ins = [file.artifact.path for file in files if file.artifact.name in (PROLOG, EPILOG)]
     values = {
         "token": token,
         "action": action,
@@ -91,7 +98,9 @@ def message(
         "want_content": want_content,
         "secrets": [str(file.artifact.path) for file in files if file.artifact.secret],
         "task_prolog": next((str(f.artifact.path) for f in files if f.artifact.name == TASK_PROLOG), ""),
-        "drop_ins": [str(f.artifact.path) for f in files if f.artifact.name in (PROLOG, EPILOG)],
+        "drop_ins": [str(path) for path in drop_ins],
+        "slurm_conf": str(drop_ins[0].parent.parent / "slurm.conf") if drop_ins else "",
+        "slurm_bin": slurm_bin,
         "paths": [str(file.artifact.path) for file in files],
         "digests": [file.digest for file in files],
         "modes": [_mode(file) for file in files],
@@ -169,11 +178,14 @@ def reading(paths: Sequence[str], token: str, command: Sequence[str] = ()) -> by
     return framed(_edit_script(token, paths, ["look"] * len(paths), ["look"] * len(paths), command))
 
 
-def editing(edits: Sequence[Edit], token: str, command: Sequence[str] = ()) -> bytes:
-    """Return the message that carries `edits` out, each only if the file is as it was; then `command` runs."""
+def editing(edits: Sequence[Edit], token: str, command: Sequence[str] = (), trial: Sequence[str] = ()) -> bytes:
+    """Return the message that carries `edits` out, each only if the file is as it was; then `command` runs.
+
+    `trial` is run before with SLURM_CONF naming the new file, and must succeed.
+    """
     paths = [edit.path for edit in edits]
     script = _edit_script(
-        token, paths, [_digest(edit.after) for edit in edits], [_digest(edit.before) for edit in edits], command
+        token, paths, [_digest(edit.after) for edit in edits], [_digest(edit.before) for edit in edits], command, trial
     )
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
@@ -185,9 +197,21 @@ def editing(edits: Sequence[Edit], token: str, command: Sequence[str] = ()) -> b
 
 
 def _edit_script(
-    token: str, paths: Sequence[str], digests: Sequence[str], befores: Sequence[str], command: Sequence[str]
+    token: str,
+    paths: Sequence[str],
+    digests: Sequence[str],
+    befores: Sequence[str],
+    command: Sequence[str],
+    trial: Sequence[str] = (),
 ) -> bytes:
-    values = {"token": token, "paths": paths, "digests": digests, "befores": befores, "command": command}
+    values = {
+        "token": token,
+        "paths": paths,
+        "digests": digests,
+        "befores": befores,
+        "command": command,
+        "trial": trial,
+    }
     artifact = Artifact("edit.sh", "deploy/edit.sh.j2", Path("edit.sh"), 0o700, "")
     return render(Plan((artifact,), values, {})).files[0].content
 

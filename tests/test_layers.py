@@ -32,6 +32,7 @@ LAYERS = {
     "firewall": 2,
     "jumpkit": 2,
     "slurmconf": 2,
+    "governed": 2,
     "wire": 2,
     "outcome": 2,
     "install": 3,

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # Runs our Prolog, Epilog and TaskProlog as slurmd does and names every breach of what Slurm demands of them: an empty
 # environment, both outputs on one pipe that is read to its end, then a process group that is killed. For a job that does
-# not exist, of a user who does not exist, so that no jump host hears of it. Other files beside ours are looked at, never
-# run: one without its run bit, or an editor's backup, drains the node as well.
+# not exist, of a user who does not exist, so that no jump host hears of it. Other files that Slurm would run beside ours are
+# looked at, never run (beside.sh).
 #
 #   partition, account   such that the policy gives this job a way out
 #
@@ -63,23 +63,6 @@ run() {
     ((ended - began <= slow_ms)) || breach "$1 takes longer than $slow_ms ms; slurmd may give it no more"
 }
 
-# What slurmd would trip over in the directory of $1: it runs every file there, the last name first, and none after one
-# that fails.
-look_beside() {
-    local files=("${1%/*}"/*) i file when='before ours'
-    for ((i = ${#files[@]} - 1; i >= 0; i--)); do
-        file=${files[i]}
-        if [[ $file == "$1" ]]; then
-            when='after ours'
-            continue
-        fi
-        [[ -e $file ]] || continue
-        [[ -f $file ]] || breach "$file is no file; Slurm takes everything there for a script, this one $when"
-        [[ -x $file ]] || breach "$file has no run bit; Slurm runs it $when"
-        case $file in *'~' | *.bak | *.orig | *.rpm* | *.dpkg-* | *.swp) breach "$file looks like a backup, and is run $when" ;; esac
-    done
-}
-
 # What our Prolog starts must outlive it: its first word is on record then.
 await_holder() {
     local tries
@@ -114,8 +97,8 @@ main() {
     local breaches=0 output work
     trap '' HUP PIPE
     work=$(mktemp -d) || { answer 'done failed no temporary directory can be made' && return; }
-    look_beside "$prolog"
-    look_beside "$epilog"
+    look_at_slurm
+    look_beside
     if check_one "$prolog"; then
         run "$prolog"
         await_holder

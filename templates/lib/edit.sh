@@ -3,7 +3,8 @@
 #
 #   digests[i] is `look` to read paths[i], `none` to remove it, else the SHA-256 of its new bytes, which come on stdin as a
 #   tar archive (NUMBER for each). befores[i] is the SHA-256 it must have now, `none` if it must not be there: a file that
-#   somebody has changed meanwhile is left alone. Then `command`, if there is one, is run.
+#   somebody has changed meanwhile is left alone. Then `command`, if there is one, is run. `trial` is run with
+#   SLURM_CONF naming each new file before it takes the old one's place, which it does only if that succeeds.
 #
 # Answers on stdout, each line with the token: content PATH BASE64 · fact NAME VALUE · done changed|unchanged|failed TEXT
 
@@ -34,17 +35,23 @@ digest_of() {
     read -r digest _ < <(sha256sum <"$1") || fail "$1 cannot be read"
 }
 
-# Replace the file behind $1, which may be a link, by the file $2, with its old mode and owner, by rename.
+# Replace the file behind $1, which may be a link, by the file $2, with its old mode, owner and ACL, by rename. What Slurm
+# is to read is tried by Slurm first, beside the old one, where what it includes is found.
 replace() {
     local target new why
     target=$(readlink -f -- "$1") || fail "$1 leads nowhere"
     new=$target.hpcproxy-new
-    why=$(cp -- "$2" "$new" 2>&1) || fail "$1 cannot be written: $(last_words "$why")"
+    rm -f -- "$new"
     if [[ -e $target ]]; then
-        why=$(chmod --reference="$target" -- "$new" 2>&1 && chown --reference="$target" -- "$new" 2>&1) ||
+        why=$(cp -p --attributes-only --preserve=all --no-preserve=timestamps -T -- "$target" "$new" 2>&1) ||
             { rm -f -- "$new" && fail "$1 cannot be written: $(last_words "$why")"; }
     else
-        chmod 0644 -- "$new"
+        { : >"$new" && chmod 0644 -- "$new"; } 2>/dev/null || fail "$1 cannot be written: ${new%/*} is not writable"
+    fi
+    why=$( (cat -- "$2" >"$new") 2>&1) || { rm -f -- "$new" && fail "$1 cannot be written: $(last_words "$why")"; }
+    if ((${#trial[@]})); then
+        why=$(SLURM_CONF=$new "${trial[@]}" 2>&1 </dev/null) ||
+            { rm -f -- "$new" && fail "Slurm does not take $1 as it would be: ${why%%$'\n'*}"; }
     fi
     why=$(sync -- "$new" 2>&1 && mv -f -T -- "$new" "$target" 2>&1) || { rm -f -- "$new" && fail "$1: $(last_words "$why")"; }
 }
@@ -75,6 +82,7 @@ main() {
         if [[ $digest != none ]]; then answer "content ${paths[i]} $(base64 -w 0 <"${paths[i]}")"; fi
     done
     answer "fact home $HOME"
+    answer "fact clock $(date +%s)"
     if [[ ${digests[0]-look} != look ]]; then
         work=$(mktemp -d) || fail 'no temporary directory can be made'
         tar -xzf - -C "$work" 2>/dev/null || fail "$work cannot take the files"
@@ -85,7 +93,7 @@ main() {
             answer "content output $(base64 -w 0 <<<"$said")"
         else
             said=${said##*$'\n'}
-            fail "${command[*]}: ${said:0:200}"
+            fail "${said:0:200}"
         fi
     fi
     finish "$word"

@@ -7,11 +7,12 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hpcproxy import proof, wire
-from hpcproxy.inventory import Policy
+from hpcproxy import inventory, proof, wire
+from hpcproxy.inventory import Inventory, Policy
 from hpcproxy.plan import EPILOG, PROLOG, TASK_PROLOG
 from hpcproxy.render import Bundle, render
 from tests.deploy.cases import plan, script_of
@@ -35,13 +36,14 @@ class Node:
 
     root: Path
     bundle: Bundle
+    told: Inventory
 
     def path(self, name: str) -> Path:
         return next(Path(file.artifact.path) for file in self.bundle.files if file.artifact.name == name)
 
-    def breaches(self, policy: Policy | None = None, **settings: int) -> list[str]:
+    def breaches(self, scripts: proof.Set | None = None, **settings: int) -> list[str]:
         """What the check names; `settings` take the place of its own bounds."""
-        script = script_of(proof.contract_message(self.bundle, policy or Policy(), TOKEN)).decode()
+        script = script_of(proof.contract_message(self.bundle, self.told, TOKEN, scripts)).decode()
         # This machine may be busy; how long they take is a check of one test only.
         for name, value in {"slow_ms": 60_000, "pipe_ms": 3000, **settings}.items():
             own = next(word for word in script.split() if word.startswith(f"{name}="))
@@ -63,7 +65,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     return make(tmp_path, monkeypatch)
 
 
-def make(root: Path, monkeypatch: pytest.MonkeyPatch, **told: object) -> Node:
+def make(root: Path, monkeypatch: pytest.MonkeyPatch, **told: Any) -> Node:
     monkeypatch.setattr(proof, "RUN", root / "run")
     whole = plan(**told)
     values = {**whole.values, "run": root / "run", "home": root}
@@ -77,7 +79,10 @@ def make(root: Path, monkeypatch: pytest.MonkeyPatch, **told: object) -> Node:
         file.artifact.path.write_bytes(file.content)
         file.artifact.path.chmod(file.artifact.mode)
     (root / "holder.sh").write_text(HOLDER.format(run=root / "run"))
-    return Node(root, bundle)
+    yaml = f"nodes: c1\nsettings: {{jump: j}}\nslurm_directory: {root}\n"
+    return Node(
+        root, bundle, inventory.parse("case", yaml).model_copy(update={"policy": Policy(**told.get("policy", {}))})
+    )
 
 
 def test_what_we_install_is_without_breach(node: Node) -> None:
@@ -87,8 +92,7 @@ def test_what_we_install_is_without_breach(node: Node) -> None:
 
 
 def test_the_job_of_the_check_meets_the_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    policy = {"partitions": ["gpu"]}
-    assert make(tmp_path, monkeypatch, policy=policy).breaches(Policy(partitions=("gpu",))) == []
+    assert make(tmp_path, monkeypatch, policy={"partitions": ["gpu"]}).breaches() == []
 
 
 def _script(text: str) -> Callable[[Path], None]:
@@ -130,12 +134,59 @@ def test_each_breach_is_named(node: Node, breach: str) -> None:
     assert [text for text in named if where in text and words in text] or not words, named
 
 
+# What lies beside ours, and in which words the check names it.
+BESIDE = {
+    "no run bit": (lambda path: _file(path, "#!/bin/sh\n", 0o644), "has no run bit"),
+    "a directory": (lambda path: path.mkdir(), "is no file"),
+    "leads nowhere": (lambda path: path.symlink_to("/nowhere"), "is a link that leads nowhere"),
+    "empty": (lambda path: _file(path, ""), "is empty"),
+    "no first line": (lambda path: _file(path, "exit 0\n"), "does not begin with #!"),
+    "interpreter": (lambda path: _file(path, "#!/nowhere/sh -e\n"), "wants /nowhere/sh, which is not here"),
+    "line ends": (lambda path: _file(path, "#!/bin/sh\r\nexit 0\r\n"), "has line ends of Windows"),
+    "writable": (lambda path: _file(path, "#!/bin/sh\n", 0o775), "can be written by others than root"),
+}
+
+
+def _file(path: Path, text: str, mode: int = 0o755) -> None:
+    path.write_text(text)
+    path.chmod(mode)
+
+
+@pytest.mark.parametrize("thing", BESIDE)
+def test_what_slurm_would_run_for_the_first_time_is_in_doubt(node: Node, thing: str) -> None:
+    """Once only: what the site runs already is the site's."""
+    make_it, words = BESIDE[thing]
+    directory = node.path(PROLOG).parent
+    make_it(directory / "60-site")
+    (named,) = node.breaches()
+    assert named.startswith("prolog.d/60-site ")
+    assert words in named
+    assert node.breaches(proof.Set((f"{directory}/*",), (f"{directory}/*",))) == []
+    assert node.breaches(proof.Set((), (str(node.path(PROLOG)),))) == [], "a line that names ours runs no other"
+
+
+@pytest.mark.parametrize("name", ["60-gpu.sh.rpmsave", "README", "60-site~", "60-site.bak"])
+def test_names_of_what_is_no_script(node: Node, name: str) -> None:
+    _file(node.path(EPILOG).parent / name, "#!/bin/sh\n")
+    (named,) = node.breaches()
+    assert "looks like a" in named
+
+
+def test_a_script_of_the_controllers_is_no_prolog(node: Node) -> None:
+    directory = node.path(PROLOG).parent
+    _file(directory / "60-ctld", "#!/bin/sh\n")
+    own = f"{directory}/60-ctld"
+    assert node.breaches(proof.Set((), (f"{directory}/*",), (own,))) == [
+        "prolog.d/60-ctld is a script of the controller's, and is run before ours"
+    ]
+
+
 def test_files_beside_ours_are_looked_at_in_slurms_order_and_never_run(node: Node) -> None:
     directory = node.path(PROLOG).parent
-    (directory / "90-site").write_text(f"#!/bin/sh\ntouch {node.root}/ran\n")
-    (directory / "10-site~").write_text("")
-    (directory / "10-site~").chmod(0o755)
+    _file(directory / "90-site", f"#!/bin/sh\ntouch {node.root}/ran\n", 0o644)
+    _file(directory / "10-site~", "#!/bin/sh\n")
     (directory / "20-more").mkdir()
+    _file(directory / ".hidden", "x")
     assert node.breaches() == [
         "prolog.d/90-site has no run bit; Slurm runs it before ours",
         "prolog.d/20-more is no file; Slurm takes everything there for a script, this one after ours",

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from hpcproxy import inventory, rollout
+from hpcproxy import rollout
 from hpcproxy.deploy import Fleet, OnReply, Reply
 from hpcproxy.errors import UsageError
 from hpcproxy.report import console, table
-from hpcproxy.run import Request, start
-from hpcproxy.switch import Switch
+from hpcproxy.run import Request, Run, start
 from hpcproxy.wire import Answer
 from tests.sshd import make_key
 
@@ -27,33 +27,51 @@ class _Answers:
 
     def ask(self, messages: dict[str, bytes], _token: str, _fanout: int, _on_reply: OnReply) -> list[Reply]:
         if self.output is None:
-            return [Reply(host, Answer("failed", "scontrol: not found")) for host in messages]
+            return [Reply(host, Answer("failed", "no answer within 10 s")) for host in messages]
         return [Reply(host, Answer("unchanged", contents={"output": self.output})) for host in messages]
 
 
 @pytest.mark.parametrize(
     ("output", "cause"),
     [
-        (None, "nothing was enabled: it does not answer `scontrol show config`"),
+        (None, "nothing was enabled: how Slurm runs cannot be known: no answer within 10 s"),
         (b"Prolog = /site/prolog\n", "nothing was enabled: Prolog is /site/prolog already"),
+        (b"SLURM_CONF = /srv/x.conf\n", "nothing was enabled: slurmctld reads /srv/x.conf, not /etc/slurm/slurm.conf"),
+        (b"NodeName=c1 State=IDLE\nNodeName=c9 State=DOWN\n", "nothing was enabled: this slurm.conf is c9's too"),
+        (b"SlurmctldHost[0] = ctl\nSlurmctldHost[1] = ctl2\n", "nothing was enabled: slurmctld may run on ctl2 too"),
     ],
 )
-def test_what_is_in_the_way_of_enable_is_one_hosts_failure(output: bytes | None, cause: str) -> None:
+def test_what_is_in_the_way_of_enable_is_one_hosts_failure(tmp_path: Path, output: bytes | None, cause: str) -> None:
     """So that the table still tells what became of all the others."""
-    told = inventory.parse("case", f"{TOLD}controllers: ctl\n")
-    outcomes = Switch(cast("Fleet", _Answers(output)), told, "token", 4).on(["c1", "c2"])
+    run = replace(_run(tmp_path, "controllers: ctl\n"), fleet=cast("Fleet", _Answers(output)))
+    outcomes = rollout.enable(run, lambda _outcome: None)
     (row,) = outcomes.rows()
     assert (row.word, row.hosts) == ("failed", "ctl")
     assert row.cause.startswith(cause)
 
 
-def test_enable_without_a_controller_is_said_before_any_connection(tmp_path: Path) -> None:
-    told = f"identity: {make_key(tmp_path / 'id')}\nknown_hosts: {tmp_path}/known\n"
-    (tmp_path / "site.yaml").write_text(TOLD + told)
-    (tmp_path / "known").write_text("j ssh-ed25519 AAAA\n")
-    run = start(Request(tmp_path / "site.yaml"))
+def test_what_enable_cannot_do_is_said_before_any_connection(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="controllers:"):
-        rollout.check_enable(run)
+        rollout.check_enable(_run(tmp_path))
+
+
+def test_enable_is_for_every_node_that_slurm_conf_governs(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="leave --limit out"):
+        rollout.check_enable(_run(tmp_path, "controllers: ctl\n", limit="c1"))
+
+
+def test_what_the_sites_own_lines_would_run_at_once_is_not_put_there(tmp_path: Path) -> None:
+    """A plain deploy would be an --enable that nobody asked for."""
+    run = replace(_run(tmp_path), fleet=cast("Fleet", _Answers(b"Prolog = /etc/slurm/prolog.d/[0-9]*\n")))
+    with pytest.raises(UsageError, match=r"Prolog=/etc/slurm/prolog.d/\[0-9\]\* would run ours as soon as it is there"):
+        rollout.roll_out(run, lambda _outcome: None)
+
+
+def _run(directory: Path, more: str = "", limit: str | None = None) -> Run:
+    told = f"identity: {make_key(directory / 'id')}\nknown_hosts: {directory}/known\n"
+    (directory / "site.yaml").write_text(TOLD + told + more)
+    (directory / "known").write_text("j ssh-ed25519 AAAA\n")
+    return start(Request(directory / "site.yaml", limit))
 
 
 @pytest.mark.parametrize("said", ["[/]", "[/x] gone", "[root@c1 ~]# ", "[bold]", ":warning: full"])

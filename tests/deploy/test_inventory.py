@@ -113,53 +113,6 @@ PrologFlags             = (null)
 """
 
 
-def test_lines_that_are_missing() -> None:
-    running = slurmconf.parse(RUNNING)
-    assert slurmconf.missing(running, told()) == list(slurmconf.lines(told()))
-    assert slurmconf.in_the_way(running, told()) == []
-    ours = slurmconf.parse("".join(f"{line.replace('=', ' = ', 1)}\n" for line in slurmconf.lines(told())))
-    assert slurmconf.missing(ours, told()) == []
-    assert slurmconf.in_the_way(ours, told()) == []
-    newer = slurmconf.parse("Prolog[0] = /a\nProlog[1] = /etc/slurm/prolog.d/*\n")
-    assert newer == {"Prolog": ("/a", "/etc/slurm/prolog.d/*")}
-    assert "Prolog=/etc/slurm/prolog.d/*" not in slurmconf.missing(newer, told())
-
-
-def test_what_is_in_the_way() -> None:
-    running = slurmconf.parse("Prolog = /site/prolog\nTaskProlog = /site/task\nPrologFlags = Contain\n")
-    first, second = slurmconf.in_the_way(running, told())
-    assert "Prolog is /site/prolog already" in first
-    assert "site_task_prolog: /site/task" in second
-
-
-@pytest.mark.parametrize("text", [b"", b"a=1\n", b"a=1", b"a=1\r\n# \xff\r\n"])
-def test_enable_and_disable_are_inverse(text: bytes) -> None:
-    enabled = slurmconf.enable(text, told())
-    assert b"Include hpcproxy.conf\n" in enabled
-    assert slurmconf.enable(enabled, told()) == enabled
-    assert slurmconf.disable(enabled, told()) == text
-
-
-@pytest.mark.parametrize(
-    ("own", "ours"),
-    [("", "Alloc"), ("Alloc", ""), ("alloc,x", ""), ("Contain,X11", ""), ("RunInJob", ""), ("Serial", "Serial,Alloc")],
-)
-def test_the_sites_own_prolog_flags_are_kept(own: str, ours: str) -> None:
-    """Slurm takes the last value that it reads, which is ours."""
-    conf = f"A=1\nPrologFlags={own} # why\n".encode() if own else b"A=1\n"
-    running = slurmconf.parse(f"PrologFlags = {own}\n")
-    assert slurmconf.flags_for(running, conf, None) == ours
-    included = slurmconf.included_file(told(), ours)
-    assert (b"PrologFlags=%s\n" % ours.encode() in included) == bool(ours)
-    # A second time Slurm runs with ours, and the answer is the same; also where the site's stand in a file of its own.
-    after = slurmconf.parse(f"PrologFlags = {ours or own}\n")
-    assert slurmconf.flags_for(after, conf, included) == ours
-    assert slurmconf.missing(after, told())[3:] == []
-    elsewhere = slurmconf.flags_for(running, b"Include mine.conf\n", None)
-    assert elsewhere == ours
-    assert slurmconf.flags_for(after, b"Include mine.conf\n", slurmconf.included_file(told(), elsewhere)) == ours
-
-
 @pytest.mark.parametrize(
     ("version", "tracking", "flags", "words"),
     [
@@ -186,18 +139,20 @@ def test_a_configless_slurm_is_told_where_files_must_be() -> None:
 
 
 def test_nodes_from_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sinfo = tmp_path / "sinfo"
+    scontrol = tmp_path / "scontrol"
     monkeypatch.setenv("PATH", str(tmp_path))
     found = told(nodes="slurm")
-    with pytest.raises(ConfigError, match=r"sinfo: nodes: names no nodes here: .*; list them in the inventory"):
+    with pytest.raises(ConfigError, match=r"scontrol: nodes: names no nodes here: .*; list them in the inventory"):
         inventory.hosts(found)
-    sinfo.write_text("#!/bin/sh\n[ \"$*\" = '--noheader --Node --format=%N' ] && printf 'c1\\nc2\\nc1\\n'\n")
-    sinfo.chmod(0o755)
-    assert inventory.hosts(found) == ("c1", "c2"), "once each, though in two partitions"
-    sinfo.write_text("#!/bin/sh\necho 'sinfo: error: unable to contact the controller' >&2\nexit 1\n")
+    scontrol.write_text(
+        "#!/bin/sh\n[ \"$*\" = '--all show nodes --oneliner' ] && printf 'NodeName=c1 A=1\\nNodeName=c2 B=x\\n'\n"
+    )
+    scontrol.chmod(0o755)
+    assert inventory.hosts(found) == ("c1", "c2"), "whatever partition they are in"
+    scontrol.write_text("#!/bin/sh\necho 'scontrol: error: unable to contact the controller' >&2\nexit 1\n")
     with pytest.raises(ConfigError, match="names no nodes here"):
         inventory.hosts(found)
-    sinfo.write_text("#!/bin/sh\necho '$(reboot)'\n")
+    scontrol.write_text("#!/bin/sh\necho 'NodeName=$(reboot)'\n")
     with pytest.raises(ConfigError, match=r"is no host name|is no node set"):
         inventory.hosts(found)
 

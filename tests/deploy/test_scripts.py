@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import proof, tunnels, wire
-from hpcproxy.inventory import Policy
+from hpcproxy import inventory, proof, switch, tunnels, wire
 from hpcproxy.render import Bundle, File, render
 from tests.deploy.cases import combinations, plan, script_of
 from tests.hostile import HOSTILE
@@ -37,14 +36,21 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for digest, file in files.items():
         paths.append(directory / f"{digest[:12]}-{file.artifact.name}")
         paths[-1].write_bytes(file.content)
+    told = inventory.parse("case", "nodes: c1\nsettings: {jump: j}\n")
     messages = {
         **{f"{action}.sh": wire.message(bundle, action, "t") for action in wire.ACTIONS},
         "edit.sh": wire.reading(("/a b",), "t", ("true",)),
-        "contract.sh": proof.contract_message(bundle, Policy(), "t"),
+        "contract.sh": proof.contract_message(bundle, told, "t"),
     }
     for name, content in messages.items():
         paths.append(directory / name)
         paths[-1].write_bytes(script_of(content))
+    for name, command in {
+        "scontrol": switch.scontrol(told, "ping"),
+        "heard": switch.wait_for_slurmd(told, "1"),
+    }.items():
+        paths.append(directory / f"{name}.sh")
+        paths[-1].write_text(f"#!/bin/bash\n{command[3]}")
     paths.append(directory / "glance.sh")
     paths[-1].write_bytes(wire.glance(bundle, "t", wire.Place(wire.STORE, wire.LOCK_FILE)))
     return paths

@@ -60,7 +60,7 @@ def test_what_slurm_conf_lacks_is_said_when_something_has_changed(admin: Admin, 
     """Asked of the controller if it is named, else of the first host."""
     admin.describe(controllers=controllers)
     admin.words("deploy")
-    assert "    Prolog=/etc/slurm/prolog.d/*\n" in admin.said
+    assert "    Prolog=/etc/slurm/prolog.d/50-hpcproxy\n" in admin.said
     admin.words("deploy")
     assert "Prolog=" not in admin.said
     admin.describe()

@@ -69,6 +69,11 @@ def test_a_configless_node_has_it_too(admin: Admin, site: Lab) -> None:
     with configless(site, "c4"):
         assert set(admin.outcomes("deploy").values()) == {("changed", "")}
         assert "Slurm is configless: only the controllers have a slurm.conf" in admin.said
+        word, cause = admin.outcomes("deploy", "--enable")["ctl"]
+        assert word == "failed"
+        assert "c4 has its slurm.conf from the controller and our files from its own disk" in cause
+        assert set(flags(site).split(",")) == {"(null)"}
+        admin.describe(keeps_files=True)
         outcomes = admin.outcomes("deploy", "--enable")
         assert outcomes == {
             "ctl": ("changed", ""),
@@ -77,10 +82,8 @@ def test_a_configless_node_has_it_too(admin: Admin, site: Lab) -> None:
         }
         assert not site.path_on("c4", CONF).exists()
         body = f"#!/bin/bash\n#SBATCH -w c4\necho $HPCPROXY_ERROR; {FETCH}\n"
-        until(
-            lambda: site.path_on("c4", "/var/spool/slurmd/conf-cache/hpcproxy.conf").exists(),
-            "the node has what is included",
-        )
+        cache = site.path_on("c4", "/var/spool/slurmd/conf-cache/slurm.conf")
+        until(lambda: "50-hpcproxy" in cache.read_text(), "the node has our lines")
         assert site.wait_job(site.submit(body)).output.split() == [OUTER1]
         assert admin.words("undeploy") == {"changed"}
         assert site.wait_job(site.submit("#!/bin/bash\n#SBATCH -w c4\necho ${http_proxy-none}\n")).output == "none\n"

@@ -1,0 +1,60 @@
+"""Which nodes a slurm.conf governs, as slurmctld knows them, and who of them is looked after. Pure.
+
+`scontrol --all show nodes --oneliner` prints a line for each, hidden ones and those in no partition too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from hpcproxy.inventory import fold
+
+SHOW_NODES = ("--all", "show", "nodes", "--oneliner")
+_FIELD = re.compile(r"(NodeName|NodeHostName|NodeAddr|State)=(\S*)")
+_AWAY = ("CLOUD", "POWERED_DOWN", "POWERING_DOWN", "POWER_DOWN", "FUTURE")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node: by what names it is reached, and the flags of its state."""
+
+    name: str
+    names: frozenset[str]
+    state: tuple[str, ...]
+
+    @property
+    def is_off(self) -> bool:
+        """Whether Slurm has switched it off, and it starts from its image when a job wants it."""
+        return any(word in _AWAY for word in self.state)
+
+
+def parse(shown: str) -> list[Node]:
+    """Return the nodes that `scontrol show nodes --oneliner` lists."""
+    found = []
+    for line in shown.splitlines():
+        fields = dict(_FIELD.findall(line))
+        if "NodeName" in fields:
+            names = frozenset(value for name, value in fields.items() if name != "State")
+            found.append(Node(fields["NodeName"], names, tuple(re.split(r"[+*~#$@^!%-]+", fields.get("State", "")))))
+    return found
+
+
+def left_out(nodes: Iterable[Node], hosts: Sequence[str]) -> list[str]:
+    """Return in words which of `nodes` are none of `hosts`, for whom nobody knows whether they have our files."""
+    strangers = [node for node in nodes if not node.names & set(hosts)]
+    off = [node.name for node in strangers if node.is_off]
+    others = [node.name for node in strangers if not node.is_off]
+    words = []
+    if others:
+        words.append(
+            f"this slurm.conf is {fold(others)}'s too, which is not in the inventory: a job there would find "
+            f"nothing of what the lines name, and drain it"
+        )
+    if off:
+        words.append(
+            f"{fold(off)} is switched off and not in the inventory: it starts from an image, which must have the files "
+            f"(hpcproxy render --root)"
+        )
+    return words
