@@ -62,7 +62,7 @@ look_at_one() {
     esac
     facts=$(stat -L -c '%u %a' -- "$file")
     read -r owner mode <<<"$facts"
-    [[ $owner == 0 ]] && ((!(8#$mode & 022))) || breach "$file can be written by others than root, who runs it $2"
+    if [[ $owner != 0 ]] || ((8#$mode & 022)); then breach "$file can be written by others than root, who runs it $2"; fi
     case ${file##*/} in
         *'~' | *.bak | *.orig | *.old | *.rpm* | *.dpkg-* | *.swp | *.save) breach "$file looks like a backup, and is run $2" ;;
         README* | *.md | *.txt) breach "$file looks like a text to read, and is run $2" ;;
@@ -75,7 +75,7 @@ look_at_one() {
 # Say where the slurmd of this host has its slurm.conf; a breach if it is not the one that is changed.
 look_at_slurm() {
     local told=''
-    if find_slurm && [[ $daemon_name == slurmd ]]; then told=${SLURM_CONF-}; fi
+    if find_slurm && is_slurmd; then told=${SLURM_CONF-}; fi
     if [[ -n $told && ! $told -ef $slurm_conf ]]; then
         breach "slurmd reads $told here, not $slurm_conf; say where it is with slurm_directory"
     fi

@@ -4,7 +4,7 @@
 
 await_slurmd() {
     local shown at='' deadline=$((SECONDS + seconds))
-    if ! find_slurm || [[ $daemon_name != slurmd ]]; then return 0; fi
+    if ! { find_slurm && is_slurmd; }; then return 0; fi
     while :; do
         shown=$(ask_slurm "$seconds" show slurmd 2>&1) || { printf '%s\n' "$shown" >&2 && return 1; }
         at=${shown#*Last slurmctld msg time*= }

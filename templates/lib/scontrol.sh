@@ -1,33 +1,40 @@
 # shellcheck shell=bash
 # Slurm's programs, where the site has them: beside the daemon that runs here, in $slurm_bin, in PATH.
 
-# Set `daemon` to the PID of a slurmd or slurmctld of this host, `daemon_name` to which, and lead PATH to its programs;
+# Set `daemon` to the PID of a slurmd, or else a slurmctld, of this host, and lead PATH to its programs;
 # false if none runs. One in another network namespace is another host's, as in a laboratory.
 find_slurm() {
     local process name exe
-    daemon='' daemon_name=''
+    daemon=''
     for process in /proc/[0-9]*; do
         read -r name 2>/dev/null <"$process/comm" || continue
         [[ $name == slurmd || $name == slurmctld ]] || continue
         [[ $process/ns/net -ef /proc/self/ns/net ]] || continue
         exe=$(readlink -- "$process/exe") || continue
         exe=${exe% (deleted)} exe=${exe%/*}
-        daemon=${process#/proc/} daemon_name=$name
+        daemon=${process#/proc/}
         PATH=$exe:${exe%/*}/bin:$PATH
-        break
+        [[ $name != slurmd ]] || break
     done
     if [[ -n ${slurm_bin-} ]]; then PATH=$slurm_bin:$PATH; fi
     [[ -n $daemon ]] || return 1
     follow_daemon
 }
 
+# True if `daemon` is a slurmd.
+is_slurmd() {
+    local name=''
+    read -r name 2>/dev/null <"/proc/$daemon/comm"
+    [[ $name == slurmd ]]
+}
+
 # Let SLURM_CONF lead to what the daemon was told to read, if it was told on its command line.
 follow_daemon() {
-    local word before=''
+    local word last=''
     [[ -z ${SLURM_CONF-} ]] || return 0
     while IFS= read -r -d '' word; do
-        if [[ $before == -f ]]; then SLURM_CONF=$word; elif [[ $word == -f?* ]]; then SLURM_CONF=${word#-f}; fi
-        before=$word
+        if [[ $last == -f ]]; then SLURM_CONF=$word; elif [[ $word == -f?* ]]; then SLURM_CONF=${word#-f}; fi
+        last=$word
     done 2>/dev/null <"/proc/$daemon/cmdline"
     if [[ -n ${SLURM_CONF-} ]]; then export SLURM_CONF; fi
 }
