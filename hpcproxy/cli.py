@@ -184,10 +184,20 @@ class _MaybeNamed(Task):  # type: ignore[type-arg]
         return arguments
 
 
-@task(klass=_MaybeNamed, help={"name": "Which artifact to print; without it they are listed."})
+@task(
+    klass=_MaybeNamed,
+    help={
+        "name": "Which artifact to print; without it they are listed.",
+        "root": "Write what a roll-out gives a node below this directory, to be baked into the image of nodes.",
+        "inventory": f"{fleet.INVENTORY_HELP} Needed with --root.",
+    },
+)
 @verb
-def render(_context: Context, name: str | None = None) -> None:
+def render(_context: Context, name: str | None = None, root: str | None = None, inventory: str | None = None) -> None:
     """List the artifacts, or print one exactly as it would be installed."""
+    if root or inventory:
+        fleet.render_root(root, inventory)
+        return
     account = _account()
     if name:
         sys.stdout.buffer.write(ops.render_one(account, name))

@@ -210,7 +210,7 @@ def verify(  # noqa: PLR0913, PLR0917 - the flags an admin has
     outcomes = _with_progress(run, "verify", lambda hear: rollout.look(run, hear))
     for difference in outcomes.differences(run.site.bundle):
         say(f"{difference.path}: {difference.action} needed on {difference.hosts}")
-    for line in outcomes.cautions(time.time()):
+    for line in (*outcomes.cautions(time.time()), *rollout.prospects(run, outcomes)):
         say(line)
     checks = [outcomes]
     if contract and not as_user:
@@ -332,6 +332,18 @@ def jump_kit(_context: Context, inventory: str | None = None, directory: str = "
     if kit.beyond_sshd:
         rules = ", ".join(kit.beyond_sshd)
         say(f"sshd cannot hold {rules}: it would let the key forward anywhere, and only the gate on the node limits it")
+
+
+def render_root(root: str | None, inventory: str | None) -> None:
+    """Write the tree that `render --root` is asked for, and say what is left to whoever packs the image."""
+    from hpcproxy import image  # noqa: PLC0415
+
+    if not root or not inventory:
+        raise UsageError("an image needs both: render --root DIR --inventory FILE")
+    request = _request(inventory, None, None, None)
+    results(image.render_root(request, Path(root).absolute()))
+    for line in image.others(request):
+        say(line)
 
 
 TASKS = (trust, deploy, verify, rollback, undeploy, jump_kit)

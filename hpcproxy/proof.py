@@ -59,7 +59,7 @@ def contract_message(bundle: Bundle, inventory: Inventory, token: str, scripts: 
         "account": next(iter(policy.accounts), "none"),
         "slurm_conf": f"{inventory.slurm_directory}/slurm.conf",
         "slurm_bin": str(inventory.slurm_bin or ""),
-        "image": f"{STORE}/image",
+        "image": str(STORE / "image"),
         "before": scripts.before,
         "after": scripts.after,
         "controllers_own": scripts.controllers_own,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hpcproxy import governed, install, inventory, proof, slurmconf
+from hpcproxy import governed, install, inventory, proof, prospect, slurmconf
 from hpcproxy.errors import UsageError
 from hpcproxy.install import Write
 from hpcproxy.outcome import HostOutcome, Outcomes
@@ -41,6 +41,13 @@ def _unheard(_outcome: HostOutcome) -> None:
 def look(run: Run, on_host: OnHost, *, want_content: bool = False) -> Outcomes:
     """Return how every host differs from what it shall have; nothing is changed."""
     return run.act("look", run.site.hosts, on_host, want_content=want_content)
+
+
+def prospects(run: Run, seen: Outcomes) -> list[str]:
+    """Return what will happen at the next job on the hosts that were `seen` to be not as they shall be."""
+    if run.as_user or not any(host.word in ("would", "unreached") for host in seen.hosts):
+        return []
+    return prospect.tell(seen, switch_of(run).running(run.asked), run.site.inventory)
 
 
 def check_contract(run: Run, seen: Outcomes, on_host: OnHost) -> Outcomes:

@@ -144,13 +144,13 @@ def glance(bundle: Bundle, token: str, place: Place) -> bytes:
         "token": token,
         "store": place.store,
         "lock_file": place.lock_file,
-        "manifest_digest": hashlib.sha256(_manifest(bundle)).hexdigest(),
+        "manifest_digest": hashlib.sha256(manifest(bundle)).hexdigest(),
     }
     artifact = Artifact("glance.sh", "deploy/glance.sh.j2", Path("glance.sh"), 0o700, "")
     return render(Plan((artifact,), values, {})).files[0].content
 
 
-def _manifest(bundle: Bundle) -> bytes:
+def manifest(bundle: Bundle) -> bytes:
     """Return the list of its files as a host keeps it (`write_manifest` in templates/lib/receive.sh)."""
     lines = (f"{file.digest} {_mode(file)} {_owner(file)} {file.artifact.path}\n" for file in bundle.files)
     return "".join(lines).encode()

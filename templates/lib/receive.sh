@@ -132,6 +132,9 @@ facts() {
     answer "fact bash $BASH_VERSION"
     printf -v version '%(%s)T' -1
     answer "fact clock $version"
+    if [[ -n $slurm_conf ]]; then
+        if [[ -e $slurm_conf ]]; then answer 'fact conf own'; else answer 'fact conf none'; fi
+    fi
     if [[ -r $store/previous/manifest ]]; then answer 'fact previous yes'; fi
 }
 
