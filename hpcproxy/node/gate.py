@@ -1,5 +1,7 @@
 """What all conversations share: the way out, the policy, what was learned, the record."""
 
+from typing import Dict
+
 from .loop import Loop
 from .order import Order
 from .peer import Peers
@@ -10,12 +12,15 @@ from .target import Target, spell
 from .tunnel import Tunnel
 from .way import WayError
 
+REMEMBERED = 1024  # targets whose verdict is kept
+
 
 class Gate:
     """One per agent."""
 
     def __init__(self, loop: Loop, settings: Settings, tunnel: Tunnel, record: Record) -> None:
         self.loop, self.settings, self.tunnel, self.record = loop, settings, tunnel, record
+        self.judged: Dict[Target, str] = {}
         self.order = Order()
         self.peers = Peers()
 
@@ -25,17 +30,26 @@ class Gate:
             raise WayError("busy", busy)
         if target.port == 0:
             raise WayError("bad", "port 0 does not exist")
-        policy = self.settings.policy
-        rule = denied_by(policy, target.host, target.port)
-        if rule is not None:
-            raise self._denied("{} is denied by {} ({})".format(spell(target), self.settings.rules_of, rule))
-        what = closed_by(policy, target.host, target.port)
-        if what is not None:
-            raise self._denied("{} is {}, which is closed unless `allow` names it".format(spell(target), what))
+        why = self._why_not(target)
+        if why:
+            self.record.denied += 1
+            raise WayError("denied", "{} is {}".format(spell(target), why))
 
-    def _denied(self, reason: str) -> WayError:
-        self.record.denied += 1
-        return WayError("denied", reason)
+    def _why_not(self, target: Target) -> str:
+        """Why `target` may not be reached, "" if it may; the rules stay, and most clients ask for few targets."""
+        found = self.judged.get(target)
+        if found is None:
+            if len(self.judged) >= REMEMBERED:
+                self.judged.clear()
+            found = self.judged[target] = self._judge(target)
+        return found
+
+    def _judge(self, target: Target) -> str:
+        rule = denied_by(self.settings.policy, target.host, target.port)
+        if rule is not None:
+            return "denied by {} ({})".format(self.settings.rules_of, rule)
+        what = closed_by(self.settings.policy, target.host, target.port)
+        return "" if what is None else "{}, which is closed unless `allow` names it".format(what)
 
     def finished(self, host_port: str, up: int, down: int, seconds: float, outcome: str) -> None:
         """One request is over."""
