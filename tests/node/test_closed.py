@@ -1,5 +1,7 @@
 """What is closed though no rule denies it: every spelling, alias and detour of it, and what `allow` opens again."""
 
+import struct
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +9,8 @@ from hypothesis import strategies as st
 from hpcproxy.node.closed import KINDS, closed, networks
 from hpcproxy.node.policy import Policy, closed_by, denied_by, parse_rule
 from hpcproxy.node.target import BadTarget, parse_authority
+
+from .harness import echo, read_rest, until
 
 # fmt: off
 LOOPBACK = [
@@ -149,3 +153,38 @@ def test_the_networks_of_a_node(tmp_path):
 def test_anything_is_judged(host, port):
     kinds = closed(["loopback"], [])
     assert closed_by(policy(kinds), host, port) in (None, KINDS["loopback"].what, "a number that is no address")
+
+
+def test_the_gate_says_what_is_closed_in_every_dialect(start_agent, far_end):
+    server = far_end(echo)
+    agent = start_agent(closed=["loopback"], rules_of="the site's rules", deny=["*:25"])
+    said = b"is the jump host's own loopback, which is closed unless `allow` names it"
+    for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0"):
+        answer = agent.ask("CONNECT {}:{} HTTP/1.1\r\n\r\n".format(host, server.port).encode())
+        assert answer.startswith(b"HTTP/1.1 403 Forbidden ("), host
+        assert said in answer
+    assert agent.ask("GET http://127.1:{}/ HTTP/1.1\r\n\r\n".format(server.port).encode()).startswith(b"HTTP/1.1 403 ")
+    with agent.connect() as sock:
+        sock.sendall(b"\5\1\0\5\1\0\1\x7f\0\0\1" + struct.pack(">H", server.port))
+        assert read_rest(sock)[:4] == b"\5\0\5\2"
+    assert b"denied by the site's rules (deny *:25)" in agent.ask(b"CONNECT internet.test:25 HTTP/1.1\r\n\r\n")
+    until(lambda: agent.status()["denied"] == 7, "all are counted")
+
+
+def test_what_is_asked_for_is_opened(start_agent, far_end):
+    server = far_end(echo)
+    agent = start_agent(closed=["loopback"], allow=["*", "127.0.0.1:{}".format(server.port)])
+    sock, head = agent.tunnel(("127.0.0.1", server.port))
+    with sock:
+        assert head.startswith(b"HTTP/1.1 200 ")
+    assert b" 403 " in agent.ask(b"CONNECT 127.0.0.1:1 HTTP/1.1\r\n\r\n")
+
+
+def test_a_node_closes_its_own_networks(start_agent):
+    own = [rule.partition("/")[0] for rule in networks("/proc/net") if ":" not in rule]
+    if not own:
+        pytest.skip("this machine has no network")
+    agent = start_agent(closed=["nodes"])
+    answer = agent.ask("CONNECT {}:80 HTTP/1.1\r\n\r\n".format(own[0]).encode())
+    assert answer.startswith(b"HTTP/1.1 403 Forbidden (")
+    assert b"is a network of this cluster" in answer
