@@ -80,6 +80,25 @@ def home(own_ssh: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: p
 
 
 @pytest.fixture
+def ssh_config(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str | bytes], Path]:
+    """Write the test's own ~/.ssh/config, which ssh then reads: by -F, for else it would ask the account."""
+    path = home / ".ssh" / "config"
+    script = tmp_path / "ssh-of-config" / "ssh"
+
+    def write(text: str | bytes) -> Path:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return path
+
+    write("")
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\nexec /usr/bin/ssh -F {path} "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+    return write
+
+
+@pytest.fixture
 def account(home: Path) -> Account:
     """The account that `home` belongs to."""
     del home

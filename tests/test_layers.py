@@ -40,6 +40,7 @@ LAYERS = {
     "loginshell": 3,
     "overrides": 3,
     "connect": 3,
+    "sshconfig": 3,
     "dial": 3,
     "hostkey": 3,
     "tunnels": 3,
