@@ -17,6 +17,7 @@ from invoke.program import Program
 from invoke.tasks import Task, task
 
 from hpcproxy import __version__, fleet, ops, rehearsal
+from hpcproxy.consent import FINGERPRINT_HELP, YES_HELP, Flags
 from hpcproxy.errors import UsageError
 from hpcproxy.jobscript import State
 from hpcproxy.ops import Account
@@ -34,45 +35,59 @@ JUMP_HELP = "Jump host, [USER@]HOST[:PORT]; may be given several times, the next
 
 
 @task(
-    iterable=["jump"],
+    iterable=["jump", "fingerprint"],
     help={
         "jump": JUMP_HELP,
         "port": "TCP port of the way out on every node (default 2015).",
         "identity": "Private key for the jump host; without it ssh chooses as it always does.",
         "probe": "Try one login to each jump host (--no-probe skips it).",
-        "replace-key": "Pin the key that a jump host shows now even if it is not the one pinned before.",
+        "on-node": "Try that login from a compute node, by one srun, as a job will.",
+        "replace-key": "Take a key that a jump host shows now for a new one even if another was pinned before.",
+        "yes": YES_HELP,
+        "fingerprint": FINGERPRINT_HELP,
     },
 )
 @verb
-def init(
+def init(  # noqa: PLR0913, PLR0917 - the flags a user has
     _context: Context,
     jump: list[str],
+    fingerprint: list[str],
     port: int | None = None,
     identity: str | None = None,
     probe: bool = True,
+    on_node: bool = False,
     replace_key: bool = False,
+    yes: bool = False,
 ) -> None:
-    """Write ~/.hpcproxy/config.yaml, pin the jump host's key and try one login."""
+    """Write ~/.hpcproxy/config.yaml, show and pin the jump host's key, and try one login."""
+    consent = Flags.of(yes, fingerprint)
     flags = ops.parse_flags(jump=jump, port=number(port), identity=_absolute(identity))
     account = _account()
     if not ops.settings_of(account, flags).jump:
         raise UsageError("say which jump host: hpcproxy init --jump USER@HOST")
-    report = ops.init(account, flags, try_login=probe, replace_key=replace_key, say=say)
+    trial = ops.Trial(login=probe, on_node=on_node, replace_key=replace_key)
+    report = ops.init(account, flags, trial, consent=consent.ask, say=say)
     results(report.results)
-    for pinned in report.pinned:
-        if pinned.error is None:
-            print(f"host key      {pinned.jump}  {pinned.kind} {pinned.fingerprint}  ({pinned.news})")
+    _tell(report)
+    if ops.status(account)[1]:
+        say("now bring the installed files up to date: hpcproxy install-bashrc")
+    if not report.works:
+        raise Exit("hpcproxy: the settings are written, but the way out does not work yet", code=1)
+
+
+def _tell(report: ops.InitReport) -> None:
+    for shown in report.keys:
+        if shown.error is None:
+            print(f"host key      {shown.host}  {shown.key}  ({shown.news})")
         else:
-            say(str(pinned.error))
+            say(str(shown.error))
     for result in report.probes:
         if result.layer is None:
             print(f"login         {result.jump}  {result.reason}")
         else:
             say(f"{result.layer}: {result.jump}: {result.reason}")
-    if ops.status(account)[1]:
-        say("now bring the installed files up to date: hpcproxy install-bashrc")
-    if not report.works:
-        raise Exit("hpcproxy: the settings are written, but the way out does not work yet", code=1)
+    if report.agent_only:
+        say("it works with the agent of this machine, which no job has: use a key without a passphrase, for this alone")
 
 
 @task(

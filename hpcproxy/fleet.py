@@ -14,6 +14,7 @@ from invoke.tasks import task
 from rich.console import Console
 from rich.text import Text
 
+from hpcproxy.consent import FINGERPRINT_HELP, YES_HELP, Flags, complaints, counting, told
 from hpcproxy.errors import UsageError
 from hpcproxy.report import console, number, results, say, table, verb
 
@@ -273,37 +274,41 @@ def undeploy(
 
 
 @task(
+    iterable=["fingerprint"],
     help={
         "inventory": INVENTORY_HELP,
         "limit": LIMIT_HELP,
         "fanout": FANOUT_HELP,
         "timeout": TIMEOUT_HELP,
-        "replace-key": "Keep the key that a host shows now even if it is not the one kept before.",
-    }
+        "replace-key": "Take a key that a host shows now for a new one even if another was kept before.",
+        "yes": YES_HELP,
+        "fingerprint": FINGERPRINT_HELP,
+    },
 )
 @verb
-def trust(
+def trust(  # noqa: PLR0913, PLR0917 - the flags an admin has
     _context: Context,
+    fingerprint: list[str],
     inventory: str | None = None,
     limit: str | None = None,
     fanout: str | None = None,
     timeout: str | None = None,
     replace_key: bool = False,
+    yes: bool = False,
 ) -> None:
-    """Fetch the host keys of an inventory's hosts and jump hosts, show them, and keep those that are new."""
+    """Fetch the host keys of an inventory's hosts and jump hosts, show them, and keep new ones if they are right."""
+    consent = Flags.of(yes, fingerprint)
     request = _request(inventory, limit, fanout, timeout)
-    from hpcproxy.trust import Trusted  # noqa: PLC0415
     from hpcproxy.trust import trust as fetch_keys  # noqa: PLC0415
 
-    def show(key: Trusted) -> None:
-        if key.error is None:
-            print(f"{key.host}  {key.fingerprint}  ({key.news})")
-        else:
-            say(str(key.error))
-
-    shown = fetch_keys(request, replace=replace_key, on_key=show)
-    if any(key.error or (key.news == "changed" and not replace_key) for key in shown):
-        raise Exit("hpcproxy: not every host's key is trusted; a changed one is kept with --replace-key", code=1)
+    with counting("trust") as count:
+        shown = fetch_keys(request, replace_key=replace_key, consent=count.aside(consent.ask), on_key=count)
+    for line in told(shown):
+        print(line)
+    for line in complaints(shown):
+        say(line)
+    if any(one.error for one in shown):
+        raise Exit("hpcproxy: not every host's key is trusted", code=1)
 
 
 @task(

@@ -1,133 +1,171 @@
-"""Fetch a jump host's key and pin it in our own known_hosts. Connects; writes nothing.
+"""A host's key, shown by ssh itself before any login. Connects; writes to a directory of its own, gone afterwards.
 
-The key is fetched with Fabric, which follows the user's ssh configuration (HostName, Port, ProxyJump) and stops before
-any login, so that a host is never talked to as a user before its key has been shown. Format: sshd(8), "SSH_KNOWN_HOSTS
-FILE FORMAT".
+An ssh with an empty list of known hosts, which offers no way to log in, writes the key into that list under the very
+name that it looks up: aliases, ports, canonical names and proxies are its business. A host that lets everybody in
+without asking gives it a connection on which it does nothing.
 """
 
 from __future__ import annotations
 
-import base64
-import errno
-import hashlib
-import logging
-import socket
+import contextlib
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
-import fabric
-import paramiko
-
+from hpcproxy import hops, sshconfig
 from hpcproxy.config import Jump
-from hpcproxy.dial import dial, hang_up
 from hpcproxy.errors import WayOutError
+from hpcproxy.hops import Hop
+from hpcproxy.known_hosts import HostKey, KnownHosts
+from hpcproxy.sshconfig import Resolved
 
-_SSH_PORT = 22
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9/._,+=@-]*")  # ssh expands the others, or takes them apart
+_LIST, _LOG = "known_hosts", "log"
+# What ssh says, to its log and in these words from 7.4 to 10.2, once the host's key is accepted and the login begins.
+_PAST_THE_KEY = "debug1: SSH2_MSG_SERVICE_ACCEPT received"
+_KEY_SHOWN = "debug1: Server host "  # key, or certificate
+_NO_LOGIN = (
+    *("-o", "PubkeyAuthentication=no", "-o", "PasswordAuthentication=no", "-o", "KbdInteractiveAuthentication=no"),
+    *("-o", "GSSAPIAuthentication=no", "-o", "HostbasedAuthentication=no", "-o", "PreferredAuthentications=none"),
+    # No session, none of the user's forwards, and an end if the host should let everybody in.
+    *("-W", "127.0.0.1:1"),
+)
+_RSA = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")  # names of the signature; the key's kind is the last in all lists
 
 
 @dataclass(frozen=True)
-class HostKey:
-    """The key that `name` showed; `name` is what ssh looks up: HOST, or [HOST]:PORT for another port than 22."""
+class Way:
+    """How a host is reached: what ssh makes of its name, and the ProxyCommand in place of its own, if there is one."""
 
-    name: str
-    kind: str
-    data: str
-
-    @property
-    def fingerprint(self) -> str:
-        """`SHA256:…` as ssh-keygen -l prints it."""
-        digest = hashlib.sha256(base64.b64decode(self.data)).digest()
-        return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+    resolved: Resolved
+    proxy: str | None = None
+    more: tuple[str, ...] = ()
 
     @property
-    def line(self) -> str:
-        """The line of known_hosts."""
-        return f"{self.name} {self.kind} {self.data}\n"
+    def jump(self) -> Jump:
+        """What was asked for."""
+        return self.resolved.asked
 
 
-class _Shown(Exception):  # noqa: N818 - no error: it carries the key out of the handshake
-    def __init__(self, key: paramiko.PKey) -> None:
-        self.key = key
+def fetch(way: Way, timeout_s: float, kinds: Sequence[str] = ()) -> HostKey:
+    """Return the key that the host shows now, if it can one of the `kinds` that are known of it.
 
-
-class _ShowOnly(paramiko.MissingHostKeyPolicy):
-    """Ends the connection once the key is known, before any login."""
-
-    def missing_host_key(self, client: object, hostname: str, key: paramiko.PKey) -> NoReturn:  # noqa: ARG002
-        raise _Shown(key)
-
-
-def fetch(jump: Jump, timeout_s: int, gateway: fabric.Connection | None = None) -> HostKey:
-    """Return the key that `jump` shows now, `gateway` being the way there if given.
-
-    Raises WayOutError naming the layer that failed.
+    Hosts on the way are logged in to only if the user's or the site's own list confirms them. Raises WayOutError naming
+    the layer that failed.
     """
-    # Paramiko logs what it also raises; without a handler that would reach the user's screen.
-    logging.getLogger("paramiko").addHandler(logging.NullHandler())
-    connection = fabric.Connection(
-        jump.host,
-        user=jump.user,
-        port=jump.port,
-        gateway=gateway,
-        connect_timeout=timeout_s,
-        connect_kwargs={"banner_timeout": timeout_s, "allow_agent": False, "look_for_keys": False, "password": ""},
-    )
-    connection.client.set_missing_host_key_policy(_ShowOnly())
-    if gateway is None and isinstance(connection.gateway, fabric.Connection):
-        # A host on the way is trusted only if the user trusts it already; Fabric alone would take any.
-        connection.gateway.client.load_system_host_keys()
-        connection.gateway.client.set_missing_host_key_policy(paramiko.RejectPolicy())
-    name = connection.ssh_config.get("hostkeyalias") or connection.host
-    port = connection.port or _SSH_PORT
-    try:
-        if connection.gateway is None:
-            dial(connection, timeout_s)
-        connection.open()
-    except _Shown as shown:
-        shown_name = name if port == _SSH_PORT else f"[{name}]:{port}"
-        return HostKey(shown_name, shown.key.get_name(), shown.key.get_base64())
-    except (OSError, EOFError, paramiko.SSHException) as error:
-        _raise_layer(error, str(jump))
-    finally:
-        hang_up(connection)
-    raise WayOutError("host-key", "no host key was shown", jump=str(jump))
+    with _attempt(way, timeout_s) as attempt:
+        # An empty list knows no other key, so "no" accepts but the first; "accept-new" came with OpenSSH 7.6 only.
+        attempt.run("no", [*_NO_LOGIN, *_first(way.resolved, kinds)])
+        lines = KnownHosts.read(attempt.directory / _LIST).content.decode(errors="surrogateescape").splitlines()
+        if not lines:
+            attempt.explain()
+        name, kind, data = lines[0].split()[:3]
+        return HostKey(name, kind, data)
 
 
-def _raise_layer(error: Exception, jump: str) -> NoReturn:
-    if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError):  # one error for each address of the name
-        error = next(iter(error.errors.values()))
-    if isinstance(error, socket.gaierror):
-        raise WayOutError("name", "does not resolve here", "use its address, or ask for DNS", jump) from None
-    if isinstance(error, ConnectionRefusedError):
-        raise WayOutError("route", "nothing listens at its ssh port", "is the port right?", jump) from None
-    if isinstance(error, (TimeoutError, socket.timeout)):
-        advice = "is the address right, and is its firewall open to this machine?"
-        raise WayOutError("route", "does not answer", advice, jump) from None
-    if isinstance(error, OSError):
-        known = {errno.EHOSTUNREACH: "no route to it from here", errno.ENETUNREACH: "no route to it from here"}
-        reason = known.get(error.errno or 0, f"cannot be reached: {error.strerror or error}")
-        raise WayOutError("route", reason, "is this machine on its network?", jump) from None
-    raise WayOutError("ssh", f"does not speak ssh as expected: {error or 'it hung up'}", "", jump) from None
+def is_accepted(way: Way, known: KnownHosts, timeout_s: float) -> bool:
+    """Whether ssh takes the host for the one in `known`: how it checks a certificate is ssh's business.
+
+    Raises WayOutError if nothing is there that could show a key.
+    """
+    with _attempt(way, timeout_s) as attempt:
+        (attempt.directory / _LIST).write_bytes(known.content)
+        log = attempt.run("yes", [*_NO_LOGIN, "-o", "LogLevel=DEBUG1"])
+        if any(line.strip() == _PAST_THE_KEY for line in log):
+            return True
+        if not any(line.startswith(_KEY_SHOWN) for line in log):
+            attempt.explain()
+        return False
 
 
-def pin(known_hosts: str, key: HostKey) -> str:
-    """Return the text of `known_hosts` with `key` as the only key of its name."""
-    kept = [line for line in known_hosts.splitlines(keepends=True) if line.split(" ", 1)[0] != key.name]
-    text = "".join(kept)
-    return text + ("\n" if text and not text.endswith("\n") else "") + key.line
+def _first(resolved: Resolved, kinds: Sequence[str]) -> list[str]:
+    """Return the option that asks for `kinds` first, as ssh does with kinds that its list knows."""
+    wanted = [name for kind in kinds for name in (_RSA if kind == "ssh-rsa" else (kind,))]
+    mine = resolved.host_key_algorithms
+    ordered = [name for name in wanted if name in mine] + [name for name in mine if name not in wanted]
+    return ["-o", f"HostKeyAlgorithms={','.join(ordered)}"] if wanted and all(ordered) else []
 
 
-def is_other(known_hosts: str, key: HostKey) -> bool:
-    """Whether `known_hosts` knows the name of `key` with other keys only, be they of its kind or of another."""
-    lines = [line.split() for line in known_hosts.splitlines()]
-    known = [fields[1:3] for fields in lines if fields and key.name in fields[0].split(",")]
-    return bool(known) and [key.kind, key.data] not in known
+@dataclass
+class _Attempt:
+    """One connection that stops before the login: where it leaves its words, and how long it may take."""
+
+    way: Way
+    hops: tuple[Hop, ...]
+    directory: Path
+    timeout_s: float
+    said: bytes = b""
+    late: bool = False
+
+    def run(self, strict: str, options: Sequence[str]) -> list[str]:
+        """Connect, and return what ssh wrote to its log."""
+        argv = [
+            "ssh",
+            *options,
+            *hops.alone(),
+            "-E",
+            str(self.directory / _LOG),
+            *self.way.more,
+        ]  # the first word counts
+        argv += ["-o", f"StrictHostKeyChecking={strict}", "-o", f"UserKnownHostsFile={self.directory / _LIST}"]
+        argv += ["-o", "GlobalKnownHostsFile=/dev/null", "-o", "CheckHostIP=no", "-o", "HashKnownHosts=no"]
+        argv += ["-o", f"ConnectTimeout={max(1, int(self.timeout_s)) * (len(self.hops) + 1)}"]
+        proxy = self.way.proxy
+        if self.hops:
+            proxy = hops.proxy_command(self.hops, self.directory, self.timeout_s)
+        if proxy is not None:
+            argv += ["-o", f"ProxyCommand={proxy}"]
+        # ssh bounds the connection and the first words; a host that falls silent later is bounded here.
+        total_s = self.timeout_s * (len(self.hops) + 2)
+        try:
+            self.said = sshconfig.run([*argv, *sshconfig.target(self.way.jump)], total_s).stderr
+        except subprocess.TimeoutExpired as error:
+            self.said, self.late = error.stderr or b"", True
+        except OSError as error:
+            raise WayOutError("ssh", f"ssh cannot be run: {error.strerror}", "", str(self.way.jump)) from None
+        return self.words(self.directory / _LOG)
+
+    @staticmethod
+    def words(path: Path) -> list[str]:
+        """Return the lines that an ssh wrote to its log at `path`."""
+        with contextlib.suppress(OSError):
+            return path.read_text(errors="replace").replace("\r", "").splitlines()
+        return []
+
+    def explain(self) -> NoReturn:
+        """Raise WayOutError with the reason, the nearest hop's if it is one's."""
+        name = str(self.way.jump)
+        for place, hop in enumerate(self.hops, 1):
+            words = self.words(hop.log(self.directory, place))
+            layer, reason = hops.meaning(words)
+            if layer == "host-key":
+                raise WayOutError(
+                    layer,
+                    f"{hop.jump}, on the way to it, is in none of your lists of known hosts, or with another key",
+                    f"nothing was logged in to; look at its key with: {hop.typed}",
+                    name,
+                )
+            if words and layer:
+                raise WayOutError(layer, f"{hop.jump}, on the way to it: {reason}", f"try: {hop.typed}", name)
+        layer, reason = hops.meaning(self.words(self.directory / _LOG))
+        told = sshconfig.said(self.said)
+        if self.way.resolved.proxy_command is not None and told:
+            raise WayOutError("ssh", f"its ProxyCommand does not get there: {told}", "see ~/.ssh/config", name)
+        if self.late:
+            raise WayOutError("route", f"does not answer within {self.timeout_s:g} s", "is its address right?", name)
+        raise WayOutError(layer or "ssh", reason or told or "showed no host key", "", name)
 
 
-def pinned(known_hosts: str, name: str, kind: str) -> str | None:
-    """Return the base64 data that `known_hosts` holds for `name` and `kind`, None if it holds none."""
-    for line in known_hosts.splitlines():
-        fields = line.split()
-        if len(fields) >= 3 and name in fields[0].split(",") and fields[1] == kind:  # noqa: PLR2004 - name, kind, data
-            return fields[2]
-    return None
+@contextlib.contextmanager
+def _attempt(way: Way, timeout_s: float) -> Iterator[_Attempt]:
+    on_the_way = () if way.proxy is not None else hops.of(way.resolved)
+    place = tempfile.gettempdir()
+    with tempfile.TemporaryDirectory(
+        prefix="hpcproxy-key-",
+        dir=place if _PLAIN_PATH.fullmatch(place) else "/tmp",  # noqa: S108 - mkdtemp
+    ) as name:
+        yield _Attempt(way, on_the_way, Path(name), timeout_s)

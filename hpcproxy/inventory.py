@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
@@ -148,6 +149,15 @@ def expand(nodes: str) -> tuple[str, ...]:
 def fold(names: object) -> str:
     """Return `names` as one node set, `c[1-3,7]`."""
     return str(NodeSet.fromlist(list(names), resolver=RESOLVER_NOGROUP))  # type: ignore[call-overload]
+
+
+def fold_words(names: Iterable[str]) -> str:
+    """Return `names` as one word, those of hosts with the same port, or none, as a node set; others as they are."""
+    words: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        host, colon, port = name.partition(":")
+        words.setdefault(f"{colon}{port}" if _NODE.fullmatch(host) else f"={name}", []).append(host)
+    return ",".join(end[1:] if end.startswith("=") else fold(hosts) + end for end, hosts in words.items())
 
 
 def read(path: Path, *, key_needed: bool = True) -> tuple[Inventory, Config]:

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hpcproxy import collect, install, jobscript, loginshell, netcat, overrides, settings, ssh, tunnels, verify
+from hpcproxy import (
+    collect,
+    install,
+    jobscript,
+    loginshell,
+    netcat,
+    overrides,
+    recognition,
+    settings,
+    ssh,
+    sshconfig,
+    tunnels,
+    verify,
+)
 from hpcproxy.config import SITE_CONFIG, Config, Jump, Layer, read_layer, resolve
 from hpcproxy.errors import FileError, UsageError, WayOutError
+from hpcproxy.hostkey import Way
 from hpcproxy.install import Outcome, Result, Step, Write
+from hpcproxy.known_hosts import KnownHosts
 from hpcproxy.plan import PROGRAMS, Artifact, Home, account_plan
+from hpcproxy.recognition import Consent, Shown
 from hpcproxy.render import Bundle, render
 
 Say = Callable[[str], None]
@@ -66,74 +82,75 @@ def _config_step(account: Account, flags: Mapping[str, Any]) -> Write:
 
 
 @dataclass(frozen=True)
-class Pinned:
-    """What init learned of one jump host: its key's fingerprint, or why there is none; `news` says new or as before."""
-
-    jump: str
-    fingerprint: str
-    kind: str
-    news: str
-    error: WayOutError | None
-
-
-@dataclass(frozen=True)
 class InitReport:
     """What `init` did: the files, the keys, and one login probe for each jump host (none if not asked for)."""
 
     results: list[Result]
-    pinned: list[Pinned]
+    keys: list[Shown]
     probes: list[verify.Probe]
+    agent_only: bool = False  # the login works by an agent of this machine, which a job has not
 
     @property
     def works(self) -> bool:
-        """Whether every jump host showed a key that we trust and, if tried, let us through."""
-        return not any(pin.error for pin in self.pinned) and not verify.failures(self.probes)
+        """Whether every jump host showed a key that we trust and, if tried, let us through as it would let a job."""
+        return not any(key.error for key in self.keys) and not verify.failures(self.probes) and not self.agent_only
 
 
-def init(account: Account, flags: Mapping[str, Any], *, try_login: bool, replace_key: bool, say: Say) -> InitReport:
-    """Write the settings, pin the jump hosts' keys, try one login; the settings are kept whatever fails after them."""
+@dataclass(frozen=True)
+class Trial:
+    """What `init` is to do: try a login, here or `on_node`; `replace_key` takes a changed key for a new one."""
+
+    login: bool = True
+    on_node: bool = False
+    replace_key: bool = False
+
+
+def init(account: Account, flags: Mapping[str, Any], trial: Trial, *, consent: Consent, say: Say) -> InitReport:
+    """Write the settings, keep the keys that `consent` takes, try one login; the settings stay whatever fails then."""
     config = settings_of(account, flags)
     results = install.apply([_config_step(account, flags)])
-    pins = [_pin(account, jump, config, replace_key, say) for jump in config.jump]
-    probes: list[verify.Probe] = []
-    if try_login and not any(pin.error for pin in pins):
-        say("trying one login to each jump host")
-        probes = _probe(account, config)
-    return InitReport(results, pins, probes)
+    keys = [_pin(account, jump, config, trial.replace_key, consent, say) for jump in config.jump]
+    if not trial.login or any(key.error for key in keys):
+        return InitReport(results, keys, [])
+    if trial.on_node:
+        say("trying one login to each jump host from a compute node")
+        return InitReport(results, keys, _probe(account, config, on_node=True))
+    say("trying one login to each jump host")
+    probes, agent_only = _try_as_a_job(account, config)
+    return InitReport(results, keys, probes, agent_only)
 
 
-def _pin(account: Account, jump: Jump, config: Config, replace: bool, say: Say) -> Pinned:
-    # Here, not above: Fabric and Paramiko take 0.3 s to import, which only this verb should pay.
-    from hpcproxy import hostkey  # noqa: PLC0415
-
+def _pin(account: Account, jump: Jump, config: Config, replace_key: bool, consent: Consent, say: Say) -> Shown:
     say(f"asking {jump} for its host key")
+    own = KnownHosts.read(account.home.known_hosts)
     try:
-        key = hostkey.fetch(jump, config.connect_timeout_s)
+        way = Way(sshconfig.ask(jump))
     except WayOutError as error:
-        return Pinned(str(jump), "", "", "", error)
-    text = (install.read(account.home.known_hosts) or b"").decode(errors="surrogateescape")
-    before = hostkey.pinned(text, key.name, key.kind)
-    personal = (install.read(account.user_home / ".ssh" / "known_hosts") or b"").decode(errors="replace")
-    known = hostkey.pinned(personal, key.name, key.kind)
-    # In our own list a key of another kind counts too: a stranger chooses which kind to show.
-    if not replace and (hostkey.is_other(text, key) or known not in (None, key.data)):
-        where = account.home.known_hosts if hostkey.is_other(text, key) else "~/.ssh/known_hosts"
-        reason = f"shows another key than the one in {where}: {key.fingerprint}"
-        advice = "ask its admin; if the change is right, run init again with --replace-key"
-        return Pinned(
-            str(jump), key.fingerprint, key.kind, "changed", WayOutError("host-key", reason, advice, str(jump))
-        )
-    install.apply(
-        [Write(account.home.known_hosts, hostkey.pin(text, key).encode(errors="surrogateescape"), _PRIVATE_MODE)]
-    )
-    news = "as pinned before" if before == key.data else "as in ~/.ssh/known_hosts" if known == key.data else "new"
-    return Pinned(str(jump), key.fingerprint, key.kind, news, None)
+        return Shown(str(jump), error=error)
+    shown = recognition.recognise(way, own, config.connect_timeout_s)
+    if not replace_key:
+        shown = shown.unless_changed("init")
+    if shown.asks:
+        (reason,) = consent([shown])
+        shown = shown.refused(reason) if reason else shown
+    recognition.keep(account.home.known_hosts, own, [shown], _PRIVATE_MODE)
+    return shown
 
 
-def _probe(account: Account, config: Config) -> list[verify.Probe]:
+def _try_as_a_job(account: Account, config: Config) -> tuple[list[verify.Probe], bool]:
+    """Try one login without this machine's agent, which no job has; where the key fails, say whether it helps."""
+    alone = {name: value for name, value in account.environ.items() if name != "SSH_AUTH_SOCK"}
+    probes = _probe(replace(account, environ=alone), config)
+    if "SSH_AUTH_SOCK" not in account.environ or not any(probe.layer == "key" for probe in probes):
+        return probes, False
+    helped = _probe(account, config)
+    return probes, not verify.failures(helped)
+
+
+def _probe(account: Account, config: Config, *, on_node: bool = False) -> list[verify.Probe]:
     # The script bounds each login itself; this bound is for the script.
     timeout_s = (config.connect_timeout_s + 20) * max(1, len(config.jump)) + 10
-    return verify.probe(bundle_of(account, config), account.environ, timeout_s)
+    return verify.probe(bundle_of(account, config), account.environ, timeout_s, on_node=on_node)
 
 
 # ------------------------------------------------------------------------------------------------ install

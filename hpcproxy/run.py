@@ -11,9 +11,10 @@ from pathlib import Path
 
 from hpcproxy import deploy, install, inventory, proof, wire
 from hpcproxy.asuser import Accounts
-from hpcproxy.config import Config, Jump
+from hpcproxy.config import Config
 from hpcproxy.errors import ConfigError, FileError, UsageError
 from hpcproxy.inventory import Inventory
+from hpcproxy.known_hosts import KnownHosts, lines_for_nodes
 from hpcproxy.outcome import HostOutcome, Outcomes
 from hpcproxy.plan import Plan
 from hpcproxy.render import Bundle, render
@@ -60,12 +61,11 @@ def read_site(request: Request, *, keys_needed: bool = True) -> Site:
     known_hosts = told.known_hosts
     if known_hosts is None:
         raise ConfigError(str(request.inventory), "known_hosts", "is not set")
-    text = (install.read(known_hosts) or b"").decode(errors="replace")
-    pinned = "".join(_pinned_lines(text, jump) for jump in config.jump)
-    if keys_needed and len(pinned.splitlines()) < len(config.jump):
-        missing = [str(jump) for jump in config.jump if not _pinned_lines(text, jump)]
+    pinned = lines_for_nodes(KnownHosts.read(known_hosts), config.jump)
+    missing = [str(jump) for jump, lines in pinned.items() if not lines]
+    if keys_needed and missing:
         raise FileError(known_hosts, f"holds no key of {', '.join(missing)}", "look at it with: hpcproxy trust")
-    plan = site_plan(told, config, pinned, _service_key(told))
+    plan = site_plan(told, config, "".join(pinned.values()), _service_key(told))
     return Site(told, config, hosts, plan, render(plan), known_hosts)
 
 
@@ -80,16 +80,6 @@ def limit(request: Request) -> str | None:
     if not failed:
         raise UsageError(f"--limit {FAILED}: no host failed in the last run")
     return str(failed)
-
-
-def _pinned_lines(text: str, jump: Jump) -> str:
-    name = known_name(jump)
-    return "".join(f"{line}\n" for line in text.splitlines() if name in line.split(" ", 1)[0].split(","))
-
-
-def known_name(jump: Jump) -> str:
-    """Return what ssh looks up in known_hosts: HOST, or [HOST]:PORT for another port than 22."""
-    return jump.host if jump.port in (None, 22) else f"[{jump.host}]:{jump.port}"
 
 
 def _service_key(told: Inventory) -> bytes | None:
@@ -135,8 +125,7 @@ class Run:
 
     def _accounts(self) -> Accounts:
         site = self.site
-        text = (install.read(site.known_hosts) or b"").decode(errors="replace")
-        pinned = "".join(_pinned_lines(text, jump) for jump in site.config.jump)
+        pinned = "".join(lines_for_nodes(KnownHosts.read(site.known_hosts), site.config.jump).values())
         return Accounts(self.fleet, site.inventory, site.config, pinned, self.token, self.request.fanout)
 
 

@@ -52,10 +52,7 @@ class Resolved:
     @property
     def name(self) -> str:
         """What ssh looks up in known_hosts: the alias as it stands; else HOST, or [HOST]:PORT if PORT is not 22."""
-        if self.host_key_alias is not None:
-            return self.host_key_alias
-        host = self.hostname.lower()
-        return host if self.port == _SSH_PORT else f"[{host}]:{self.port}"
+        return lookup_name(self.hostname, self.port) if self.host_key_alias is None else self.host_key_alias
 
     @property
     def known_hosts(self) -> tuple[Path, ...]:
@@ -74,6 +71,11 @@ def ask(jump: Jump, *, user: str | None = None, options: Sequence[str] = (), tim
     Raises WayOutError with ssh's own words, which name file and line, where it cannot read its configuration.
     """
     return _parse(jump, _dump([*options, *target(jump, user)], str(jump), timeout_s))
+
+
+def lookup_name(host: str, port: int | None) -> str:
+    """Return what ssh looks up in known_hosts where no HostKeyAlias says otherwise."""
+    return host.lower() if port in (None, _SSH_PORT) else f"[{host.lower()}]:{port}"
 
 
 def target(jump: Jump, user: str | None = None) -> list[str]:

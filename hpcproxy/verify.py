@@ -19,6 +19,11 @@ from hpcproxy.render import Bundle
 
 _HTTP_OK = 200
 _ADDRESS_MAX_BYTES = 200
+_NODE_WAIT_S = 60
+_ON_NODE = (
+    *("srun", "--nodes=1", "--ntasks=1", "--time=5", "--job-name=hpcproxy-init"),
+    *("--quiet", f"--immediate={_NODE_WAIT_S}"),  # whoever waits at a terminal gives up sooner than a job does
+)
 
 
 def drift(bundle: Bundle) -> list[Path]:
@@ -35,25 +40,31 @@ class Probe:
     reason: str
 
 
-def probe(bundle: Bundle, environ: Mapping[str, str], timeout_s: float) -> list[Probe]:
-    """Return one Probe for each jump host, made by the very script and options that will hold the tunnel."""
+def probe(bundle: Bundle, environ: Mapping[str, str], timeout_s: float, *, on_node: bool = False) -> list[Probe]:
+    """Return one Probe for each jump host, made by the very script and options that will hold the tunnel.
+
+    `on_node`: from a compute node that Slurm gives for it, within `_NODE_WAIT_S` seconds.
+    """
     script = bundle.named("tunnel.sh")
     if script is None:
         raise WayOutError("configuration", "the bundle has no tunnel.sh")
     try:
         done = subprocess.run(
-            ["/bin/bash", "-p", "-s", "probe"],
+            [*(_ON_NODE if on_node else ()), "/bin/bash", "-p", "-s", "probe"],
             input=script.content,
             capture_output=True,
-            timeout=timeout_s,
+            timeout=timeout_s + (_NODE_WAIT_S if on_node else 0),
             check=False,
             env=dict(environ),
         )
+    except FileNotFoundError:
+        raise WayOutError("slurm", "srun is not on PATH", "use --on-node where jobs are submitted") from None
     except subprocess.TimeoutExpired:
         raise WayOutError("route", f"no answer within {timeout_s:g} s") from None
     probes = [_parse(heard.line(line, 1000)) for line in done.stdout.splitlines()]
     if not probes:
-        raise WayOutError("ssh", heard.last_line(done.stderr) or "the probe ended without a word")
+        where = "slurm" if on_node else "ssh"
+        raise WayOutError(where, heard.last_line(done.stderr) or "the probe ended without a word")
     return probes
 
 

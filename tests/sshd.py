@@ -37,9 +37,9 @@ MaxStartups 100
 """
 
 
-def make_key(path: Path, passphrase: str = "") -> Path:
+def make_key(path: Path, passphrase: str = "", kind: str = "ed25519") -> Path:
     """Write a new key pair at `path` and return `path`."""
-    argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-C", "test", "-f", str(path)]
+    argv = ["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-C", "test", "-f", str(path)]
     subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
     return path
 

@@ -330,7 +330,7 @@ def test_wrap_refuses_what_is_no_shell_script(script: bytes, job: Path) -> None:
 def test_a_researchers_day(home: Path, tmp_path: Path) -> None:
     with sshd.running(tmp_path / "jump") as jump, servers.internet() as url:
         port = str(servers.free_port())
-        init = run("init", "--jump", jump.jump, "--port", port, "--identity", str(jump.identity))
+        init = run("init", "--yes", "--jump", jump.jump, "--port", port, "--identity", str(jump.identity))
         assert (init.returncode, init.stdout.count("\n")) == (0, 3), init.stderr
         assert "SHA256:" in init.stdout
         assert "login and forwarding work" in init.stdout

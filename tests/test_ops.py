@@ -13,6 +13,7 @@ from hpcproxy import ops, tunnels
 from hpcproxy.errors import WayOutError
 from hpcproxy.ops import Account
 from tests import servers, sshd
+from tests.keys import accept
 from tests.sshd import Sshd
 from tests.waiting import until
 
@@ -26,7 +27,7 @@ def set_up(account: Account, jump_host: Sshd) -> Iterator[Account]:
     flags = {"jump": [jump_host.jump], "identity": str(jump_host.identity), "port": servers.free_port()}
     account.home.directory.mkdir()
     account.home.config.write_text("connect_timeout_s: 3\nretry_max_s: 1\nallow: ['*', 127.0.0.1]\n")
-    assert ops.init(account, flags, try_login=False, replace_key=False, say=_silence).works
+    assert ops.init(account, flags, ops.Trial(login=False), consent=accept, say=_silence).works
     ops.install_bashrc(account, {}, dry_run=False)
     yield account
     ops.down(account)
@@ -95,7 +96,7 @@ def test_check_says_that_a_lost_jump_host_is_down(account: Account, tmp_path: Pa
         account.home.directory.mkdir()
         account.home.config.write_text("connect_timeout_s: 2\nretry_max_s: 1\n")
         flags = {"jump": [server.jump], "identity": str(server.identity), "port": servers.free_port()}
-        ops.init(account, flags, try_login=False, replace_key=False, say=_silence)
+        ops.init(account, flags, ops.Trial(login=False), consent=accept, say=_silence)
         ops.install_bashrc(account, {}, dry_run=False)
         tunnel = ops.up(account, _silence)
         try:

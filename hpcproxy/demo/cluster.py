@@ -210,7 +210,7 @@ def _set_up(login: _Login) -> Iterator[Act]:
     yield _act(
         login,
         "Name the jump host",
-        (f"hpcproxy init --jump {USER}@{inner}",),
+        (f"hpcproxy init --yes --jump {USER}@{inner}",),
         "its host key is pinned, and one login shows that it lets us through",
         "login and forwarding work",
     )

@@ -158,7 +158,7 @@ def _acts(account: _Account, site: jumphost.Site, port: int) -> list[Act]:
         _act(
             account,
             "Name the jump host",
-            (f"hpcproxy init --jump {site.jump} --identity ~/.ssh/id_ed25519",),
+            (f"hpcproxy init --yes --jump {site.jump} --identity ~/.ssh/id_ed25519",),
             "its host key is pinned, and one login shows that it lets us through",
             "login and forwarding work",
         ),

@@ -32,7 +32,7 @@ class Admin:
         nodes = f"c[1-{len(self.lab.nodes)}]"
         self.inventory = {"nodes": nodes, "controllers": "ctl", "settings": {"jump": [JUMP1]}, **inventory}
         self.write()
-        self.run("trust", "--replace-key")
+        self.run("trust", "--replace-key", "--yes")
 
     def write(self) -> None:
         self.lab.run("ctl", ["mkdir", "-p", DIRECTORY], check=True)

@@ -56,7 +56,7 @@ class Researcher:
         """Her account is as after `init` and `install-bashrc`, with `settings` in her config.yaml and nothing else."""
         self.lab.run("login", ["rm", "-rf", self.home, ".bashrc"], self.user, check=True)
         flags = [word for jump in jumps or (JUMP1.replace("alice", self.user),) for word in ("--jump", jump)]
-        self.hpcproxy("init", "--no-probe", *flags)
+        self.hpcproxy("init", "--yes", "--no-probe", *flags)
         self.set(check_url="https://internet.test/ip", gate=self.gate, **settings)
 
     def set(self, **settings: Any) -> None:

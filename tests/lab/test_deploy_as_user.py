@@ -23,7 +23,7 @@ def alice(site: Lab) -> Iterator[Lab]:
     told = {"nodes": "jump[1-2]", "user": "alice", "settings": {"jump": [JUMP1]}}
     path = site.path_on("login", INVENTORY)
     path.write_text(yaml.safe_dump(told))
-    assert run(site, "trust") == 0
+    assert run(site, "trust", "--yes") == 0
     yield site
     run(site, "undeploy", "--as-user")
     for name in ("mine.yaml", "known_hosts", "report.json", ".hpcproxy-last-run.json"):

@@ -104,7 +104,7 @@ def test_hosts_behind_a_gateway_are_reached_through_it_by_one_login(many: Crowd)
     assert [many.files(host) for host in many.hosts[3:9]] == [[]] * 6
     with many.listening(("10.99.1.1",), 2222, "LogLevel DEBUG1\n"):
         known.write_text("".join(line for line in before.splitlines(keepends=True) if "10.99.0." not in line))
-        done = many.hpcproxy("trust", "--timeout", "5")
+        done = many.hpcproxy("trust", "--yes", "--timeout", "5")
         assert known.read_text().count("10.99.0.") == 6, done.stderr
         assert set(many.outcomes("deploy").values()) == {("changed", "")}
         log = (many.work / "log-2222").read_text()
@@ -153,6 +153,6 @@ def test_a_key_of_another_kind_than_the_known_one_is_a_change(many: Crowd) -> No
     after = known.read_text()
     known.write_text(before)
     assert done.returncode == 1
-    assert re.search(r"^10\.99\.0\.4:22  ssh-ed25519 SHA256:\S+  \(changed\)$", done.stdout, re.MULTILINE), done.stderr
+    assert re.search(r"^10\.99\.0\.4  ssh-ed25519 SHA256:\S+  \(changed\)$", done.stdout, re.MULTILINE), done.stderr
     assert other in after
     assert "10.99.0.4 ssh-ed25519" not in after

@@ -70,7 +70,7 @@ def test_a_host_key_that_changed(alice: Researcher, lab: Lab) -> None:
     again = alice.hpcproxy("init", "--jump", JUMP1, check=False)
     assert again.returncode == 1
     assert "shows another key" in again.stderr
-    alice.hpcproxy("init", "--jump", JUMP1, "--replace-key")
+    alice.hpcproxy("init", "--jump", JUMP1, "--replace-key", "--yes")
     assert alice.job(BODY).output.startswith("proxy http://")
 
 

@@ -1,0 +1,112 @@
+"""A new key is kept if a person at the terminal says so, or the command line; else it is refused, with what to say."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpcproxy import ops
+from hpcproxy.consent import Flags
+from hpcproxy.errors import UsageError
+from hpcproxy.known_hosts import HostKey, KnownHosts
+from hpcproxy.ops import Account, Trial
+from tests.keys import accept
+from tests.sshd import Sshd
+
+_INIT = [sys.executable, "-m", "hpcproxy", "init", "--no-probe", "--jump"]
+
+
+def _key(server: Sshd) -> HostKey:
+    return HostKey("h", *server.host_key.split())
+
+
+def _kept(account: Account) -> str:
+    return KnownHosts.read(account.home.known_hosts).content.decode()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--yes"], ["--fingerprint", "FINGERPRINT"], ["--fingerprint", "SHA256:x", "--fingerprint", "FINGERPRINT"]],
+)
+def test_a_script_says_so_on_the_command_line(account: Account, jump_host: Sshd, words: list[str]) -> None:
+    said = [word.replace("FINGERPRINT", _key(jump_host).fingerprint) for word in words]
+    done = subprocess.run(
+        [*_INIT, jump_host.jump, *said], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"host key      {jump_host.jump}  {_key(jump_host)}  (new)" in done.stdout
+    assert _kept(account) == jump_host.known_hosts
+
+
+def test_another_fingerprint_is_refused_with_the_one_that_is_there(account: Account, jump_host: Sshd) -> None:
+    argv = [*_INIT, jump_host.jump, "--fingerprint", "SHA256:other"]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"has not the fingerprint that was given: {_key(jump_host)}" in done.stderr
+    assert _kept(account) == ""
+
+
+def test_without_a_terminal_and_a_word_it_is_refused(account: Account, jump_host: Sshd) -> None:
+    done = subprocess.run(
+        [*_INIT, jump_host.jump], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"{jump_host.jump} shows {_key(jump_host)}, for the first time" in done.stderr
+    assert "no terminal to ask on; compare it, then say --fingerprint or --yes" in done.stderr
+    assert _kept(account) == ""
+
+
+_ANSWERS = [
+    ("yes", True),
+    ("FINGERPRINT", True),
+    ("y", False),
+    ("no", False),
+    ("", False),
+    ("SHA256:other", False),
+    ("\x04", False),
+]
+
+
+@pytest.mark.parametrize(("typed", "kept"), _ANSWERS)
+def test_a_person_answers_at_the_terminal(account: Account, jump_host: Sshd, typed: str, kept: bool) -> None:
+    ours, theirs = pty.openpty()
+    answer = typed.replace("FINGERPRINT", _key(jump_host).fingerprint)
+    process = subprocess.Popen([*_INIT, jump_host.jump], stdin=theirs, stdout=subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    while b"fingerprint: " not in shown:
+        shown += os.read(ours, 4096)
+    assert _key(jump_host).fingerprint.encode() in shown
+    assert _kept(account) == "", "nothing is kept before the answer"
+    os.write(ours, answer.encode() + (b"" if typed == "\x04" else b"\n"))
+    assert process.wait(60) == (0 if kept else 1)
+    os.close(ours)
+    assert _kept(account) == (jump_host.known_hosts if kept else "")
+
+
+def test_flags_that_contradict_each_other() -> None:
+    with pytest.raises(UsageError, match="exclude each other"):
+        Flags.of(yes=True, fingerprints=["SHA256:x"])
+    with pytest.raises(UsageError, match="is no fingerprint"):
+        Flags.of(yes=False, fingerprints=["MD5:00:11"])
+
+
+def test_the_trial_from_a_node_is_one_srun_of_the_same_script(
+    account: Account, jump_host: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "srun"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/bash\necho "$@" >>{tmp_path}/asked\nwhile [[ $1 == -* ]]; do shift; done\nexec "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    flags = {"jump": [jump_host.jump], "identity": str(jump_host.identity)}
+    report = ops.init(Account.of(os.environ), flags, Trial(on_node=True), consent=accept, say=lambda _: None)
+    assert report.works, report.probes
+    (asked,) = (tmp_path / "asked").read_text().splitlines()
+    assert asked.startswith("--nodes=1 --ntasks=1 ")
+    assert asked.endswith(" /bin/bash -p -s probe")
