@@ -15,9 +15,12 @@ from hpcproxy.consent import Flags
 from hpcproxy.errors import UsageError
 from hpcproxy.known_hosts import HostKey, KnownHosts
 from hpcproxy.ops import Account, Trial
+from hpcproxy.recognition import Shown
 from tests.keys import accept
 from tests.sshd import Sshd
 
+KEY = HostKey("h", "ssh-ed25519", "AAAA")
+OTHER = HostKey("g", "ssh-ed25519", "BBBB")
 _INIT = [sys.executable, "-m", "hpcproxy", "init", "--no-probe", "--jump"]
 
 
@@ -29,26 +32,20 @@ def _kept(account: Account) -> str:
     return KnownHosts.read(account.home.known_hosts).content.decode()
 
 
-@pytest.mark.parametrize(
-    "words",
-    [["--yes"], ["--fingerprint", "FINGERPRINT"], ["--fingerprint", "SHA256:x", "--fingerprint", "FINGERPRINT"]],
-)
-def test_a_script_says_so_on_the_command_line(account: Account, jump_host: Sshd, words: list[str]) -> None:
-    said = [word.replace("FINGERPRINT", _key(jump_host).fingerprint) for word in words]
-    done = subprocess.run(
-        [*_INIT, jump_host.jump, *said], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
+def test_a_script_says_so_on_the_command_line(account: Account, jump_host: Sshd) -> None:
+    said = ["--fingerprint", "SHA256:x", "--fingerprint", _key(jump_host).fingerprint]
+    argv = [*_INIT, jump_host.jump, *said]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert f"host key      {jump_host.jump}  {_key(jump_host)}  (new)" in done.stdout
     assert _kept(account) == jump_host.known_hosts
 
 
-def test_another_fingerprint_is_refused_with_the_one_that_is_there(account: Account, jump_host: Sshd) -> None:
-    argv = [*_INIT, jump_host.jump, "--fingerprint", "SHA256:other"]
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert f"has not the fingerprint that was given: {_key(jump_host)}" in done.stderr
-    assert _kept(account) == ""
+def test_another_fingerprint_is_refused_with_the_one_that_is_there() -> None:
+    keys = [Shown("h", KEY, "new"), Shown("g", OTHER, "new")]
+    assert Flags.of(yes=True, fingerprints=[]).ask(keys) == ["", ""]
+    answers = Flags.of(yes=False, fingerprints=[KEY.fingerprint]).ask(keys)
+    assert answers == ["", f"has not the fingerprint that was given: {OTHER}"]
 
 
 def test_without_a_terminal_and_a_word_it_is_refused(account: Account, jump_host: Sshd) -> None:
@@ -62,31 +59,30 @@ def test_without_a_terminal_and_a_word_it_is_refused(account: Account, jump_host
 
 
 _ANSWERS = [
-    ("yes", True),
-    ("FINGERPRINT", True),
-    ("y", False),
-    ("no", False),
-    ("", False),
-    ("SHA256:other", False),
+    ("yes\n", True),
+    (f"{KEY.fingerprint}\n", True),
+    ("y\n", False),
+    ("\n", False),
+    (f"{OTHER.fingerprint}\n", False),
     ("\x04", False),
 ]
 
 
 @pytest.mark.parametrize(("typed", "kept"), _ANSWERS)
-def test_a_person_answers_at_the_terminal(account: Account, jump_host: Sshd, typed: str, kept: bool) -> None:
+def test_a_person_answers_at_the_terminal(monkeypatch: pytest.MonkeyPatch, typed: str, kept: bool) -> None:
     ours, theirs = pty.openpty()
-    answer = typed.replace("FINGERPRINT", _key(jump_host).fingerprint)
-    process = subprocess.Popen([*_INIT, jump_host.jump], stdin=theirs, stdout=subprocess.DEVNULL, stderr=theirs)
-    os.close(theirs)
-    shown = b""
-    while b"fingerprint: " not in shown:
-        shown += os.read(ours, 4096)
-    assert _key(jump_host).fingerprint.encode() in shown
-    assert _kept(account) == "", "nothing is kept before the answer"
-    os.write(ours, answer.encode() + (b"" if typed == "\x04" else b"\n"))
-    assert process.wait(60) == (0 if kept else 1)
+    os.write(ours, typed.encode())
+    with os.fdopen(theirs, closefd=False) as stdin, os.fdopen(theirs, "w") as stderr:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        monkeypatch.setattr(sys, "stderr", stderr)
+        (answer,) = Flags.of(yes=False, fingerprints=[]).ask([Shown("h", KEY, "changed", "~/.ssh/known_hosts")])
+        shown = ""
+        while "fingerprint: " not in shown:  # what is typed comes back first
+            shown += os.read(ours, 4096).decode()
     os.close(ours)
-    assert _kept(account) == (jump_host.known_hosts if kept else "")
+    assert (answer == "") is kept
+    assert f"h shows {KEY}, another than in ~/.ssh/known_hosts" in shown
+    assert "Is it right? Type yes, or its fingerprint: " in shown
 
 
 def test_flags_that_contradict_each_other() -> None:
