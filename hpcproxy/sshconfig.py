@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from hpcproxy import heard
 from hpcproxy.config import Jump
 from hpcproxy.errors import WayOutError
 
 _SSH_PORT = 22
 _TIMEOUT_S = 20.0  # a `Match exec` of the user's may ask the network
-_SAID_CHARACTERS = 300
 _OUTPUT_BYTES = 1 << 20
 _TOKEN = re.compile(r"%(.)|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _NEXT_PATH = re.compile(r" (?=[/~]|none(?: |$))")  # several paths stand in one line, and a path may hold a space
@@ -92,8 +92,7 @@ def said(text: bytes) -> str:
     """Return ssh's words as one printable line, without what repeats the rest."""
     lines = text.decode(errors="replace").replace("\r", "").splitlines()
     kept = [line for line in lines if line.strip() and ": terminating, " not in line]
-    joined = "; ".join(kept)
-    return "".join(letter if letter.isprintable() else "?" for letter in joined)[:_SAID_CHARACTERS]
+    return heard.line("; ".join(kept))
 
 
 def run(argv: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[bytes]:
