@@ -60,8 +60,12 @@ class Direct:
         self.said += len(reply)
         if not whole or (self.counters.sent() != self.said and self.counters.received() <= self.taken):
             return False
-        self.session.heed(self.client.finish)
+        self.begin()
         return True
+
+    def begin(self) -> None:
+        """From now on the client learns of the far end's end; for one that has our answer already."""
+        self.session.heed(self.client.finish)
 
     async def run(self) -> None:
         """The channel is closed, both ways, and the client knows."""

@@ -25,12 +25,16 @@ from .request import (
     values,
     write_head,
 )
-from .stream import Ended, Stream, TooLong
+from .stream import SIZE, Ended, Stream, TooLong
 from .target import Target, spell
 from .way import WayError
 
-RESPONSE_BYTES = 65536
+RESPONSE_BYTES = 262144  # some send a policy or a cookie of 80 kB; curl itself stops at 300 kB of headers
 PART_S = 1.0
+# A client that is still sending when its answer is there must be let finish, or a reset takes the answer from it
+# (RFC 9112, 9.6). As nginx does (lingering_time, lingering_timeout): so long in all, so long in silence.
+LINGER_S = 30.0
+LINGER_SILENT_S = 5.0
 LOOK_S = 5.0
 REPEATABLE = ("GET", "HEAD", "OPTIONS", "TRACE")
 
@@ -123,13 +127,13 @@ class Exchange:
             await far.to.send(head)
             self.up += len(head)
             while not body.done:
-                data = await self.client.take_some(body.feed)
+                data = await next_part(self.client, body)
                 if not data:
                     raise BadBody("the client ended in the middle of its body")
                 self.up += len(data)
                 await far.to.send(data)
-        except BrokenPipeError:
-            pass  # the far end takes no more; its response says why
+        except BrokenPipeError as error:
+            return None if body.done else error  # the far end takes no more; its response says why
         except (BadBody, Ended, OSError) as error:
             far.hang_up()
             return error
@@ -195,18 +199,14 @@ class Exchange:
             self.close()
         if keep and upload.done and upload.result is None:
             return True
-        await self.client.part(PART_S)
+        await upload.end()  # what the client still sends is for nobody
+        await self.client.linger(LINGER_S, LINGER_SILENT_S)
         return False
 
     async def _download(self, far: Far, body: Body) -> None:
-        def more(until: float) -> Awaitable[bytes]:
-            """The next bytes of the body."""
-            whole = isinstance(body, UntilClose)
-            return far.back.recv(deadline=until) if whole else far.back.take_some(body.feed, until)
-
         try:
             while not body.done:
-                data = await self._awaited(more)
+                data = await self._awaited(lambda until: next_part(far.back, body, until))
                 if not data:
                     break
                 await self._send(data)
@@ -233,7 +233,16 @@ class Exchange:
         elif isinstance(error, BadBody):
             kind = "bad"
         await self.client.send(http_answer(kind, reason, with_body=method != "HEAD"), time.monotonic() + PART_S)
-        await self.client.part(PART_S)
+        await self.client.linger(LINGER_S, LINGER_SILENT_S)
+
+
+async def next_part(source: Stream, body: Body, deadline: Optional[float] = None) -> bytes:
+    """The next bytes of `body`, b"" at the end; what is known to be body is read at once, and not looked at before."""
+    if isinstance(body, Chunked):
+        return await source.take_some(body.feed, deadline)
+    data = await source.recv(min(SIZE, body.left) if isinstance(body, Fixed) else SIZE, deadline)
+    body.feed(data)
+    return data
 
 
 def request_head(request: Request, authority: str, path: str) -> bytes:
@@ -261,7 +270,8 @@ def response_body(request: Request, response: Response) -> Body:
     if request.method == "HEAD" or response.status in (204, 304):
         return Fixed(0)
     try:
-        length = body_length(response.headers, min(request.minor, response.minor))
+        # Chunked from a server of HTTP/1.0 is read as every client reads it; it ends with its connection all the same.
+        length = body_length(response.headers, request.minor)
     except BadRequest as error:
         raise NoResponse("the far end sent a response with {}".format(error))
     return body_of(length, UntilClose())

@@ -2,7 +2,8 @@
 
 import re
 
-SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})([ \t]*;[^\r\n\0]*)?\Z")
+# Zeros in front change nothing, and some servers write sizes of a fixed width.
+SIZE_LINE = re.compile(rb"0{0,48}([0-9A-Fa-f]{1,15})([ \t]*;[^\r\n\0]*)?\Z")
 LONGEST_LINE = 4096
 LONGEST_TRAILER = 16384
 

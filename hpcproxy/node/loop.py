@@ -77,6 +77,12 @@ class Task:
         """Ends at its next turn, its `finally` parts included."""
         self.resume(Cancelled())
 
+    async def end(self) -> None:
+        """It has been cancelled and is over, so what it waited for is free for the next who waits."""
+        self.cancel()
+        while not self.done:
+            await self.loop.sleep(0)
+
     def time_out(self) -> None:
         """Run on with TimedOut raised where the task waits."""
         self.resume(TimedOut())

@@ -5,7 +5,7 @@ import time
 from typing import Callable, Optional
 
 from .control import MasterLost
-from .loop import Loop, TimedOut
+from .loop import Loop, Signal, TimedOut
 from .master import Session
 from .stream import SIZE, Stream
 from .target import Target
@@ -76,6 +76,32 @@ async def pump(source: Stream, sink: Stream, count: Callable[[bytes], None]) -> 
             return
         count(data)
         await sink.send(data)
+
+
+async def first_words(loop: Loop, client: Stream, back: Stream, size: int) -> bytes:
+    """What the client says first, looked at and left where it is; b"" if the far end was quicker, or one of them left.
+
+    What the far end has said stays where it is, too.
+    """
+    spoken = Signal(loop)
+
+    async def look(stream: Stream) -> bytes:
+        """The first bytes there, and whoever waits knows."""
+        try:
+            return await stream.peek(size)
+        except OSError:
+            return b""  # gone: whoever uses it next finds out
+        finally:
+            spoken.fire()
+
+    ours, theirs = loop.spawn(look(client)), loop.spawn(look(back))
+    try:
+        while not (ours.done or theirs.done):
+            await spoken.wait()
+    finally:
+        for task in (ours, theirs):
+            await task.end()
+    return b"" if theirs.error is None else ours.result or b""
 
 
 class Relay:

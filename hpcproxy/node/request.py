@@ -11,7 +11,7 @@ from .target import BadTarget, Target, parse_authority
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 VERSION = re.compile(r"HTTP/(\d)\.(\d)\Z", re.ASCII)
 STATUS = re.compile(r"HTTP/1\.([01]) ([1-9]\d\d)( .*)?\Z", re.ASCII)
-VISIBLE = re.compile(r"[!-~]+\Z")
+VISIBLE = re.compile("[!-~\x80-\xff]+\\Z")  # raw UTF-8 in a path is no delimiter to anybody, and servers read it
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 HEAD_END = re.compile(rb"\r?\n\r?\n")
 DIGITS = re.compile(r"[0-9]{1,18}\Z")
@@ -76,7 +76,7 @@ def parse_response(data: bytes) -> Optional[Tuple[int, Response]]:
     matched = STATUS.match(lines[0])
     if not matched:
         raise BadRequest("no HTTP/1 status line")
-    headers = collapse_lengths(parse_headers(lines[1:], True))
+    headers = settle_framing(parse_headers(lines[1:], True))
     return size, Response(int(matched.group(1)), int(matched.group(2)), lines[0], headers)
 
 
@@ -107,18 +107,20 @@ def split_lenient_head(data: bytes) -> Optional[Tuple[int, List[str]]]:
 def parse_headers(lines: List[str], lenient: bool = False) -> List[Header]:
     """Names and values. Folded lines, spaces before the colon and control characters are refused.
 
-    A response (`lenient`) is allowed odd names: they are passed on, nothing is decided by them. Spaces before its
-    colons are removed (RFC 9112, 5.1).
+    A response (`lenient`) is allowed odd names and control characters that delimit nothing: they are passed on, nothing
+    is decided by them. Spaces before its colons are removed (RFC 9112, 5.1), and so is a line without a name.
     """
     headers = []
     for line in lines:
         name, colon, value = line.partition(":")
         if lenient:
             name = name.rstrip(" \t")
+            if line.startswith(":"):
+                continue
         if not colon or not (TOKEN.match(name) or (lenient and name == name.strip() and name.isprintable() and name)):
             raise BadRequest("a header line that is none")
         value = value.strip(" \t")
-        if CONTROL.search(value):
+        if not lenient and CONTROL.search(value):
             raise BadRequest("control characters in header {}".format(name))
         headers.append((name, value))
     return headers
@@ -131,6 +133,20 @@ def collapse_lengths(headers: List[Header]) -> List[Header]:
         return headers
     others = [header for header in headers if header[0].lower() != "content-length"]
     return [*others, ("Content-Length", found[0])]
+
+
+def settle_framing(headers: List[Header]) -> List[Header]:
+    """The headers of a response with one word on where its body ends (RFC 9112, 6.1 and 6.3).
+
+    `identity` says nothing, `chunked` twice is chunked once, and beside it a Content-Length is removed. What is left is
+    refused later: other codings, lengths that differ.
+    """
+    codings = [word for word in tokens(headers, "transfer-encoding") if word != "identity"]
+    if codings and set(codings) != {"chunked"}:
+        return headers
+    dropped = ("transfer-encoding", "content-length") if codings else ("transfer-encoding",)
+    kept = [header for header in headers if header[0].lower() not in dropped]
+    return [*kept, ("Transfer-Encoding", "chunked")] if codings else collapse_lengths(kept)
 
 
 def values(headers: List[Header], name: str) -> List[str]:

@@ -1,7 +1,8 @@
 """One socket, read and written by coroutines with deadlines.
 
-Heads are read with MSG_PEEK and then taken to the byte: what follows them stays in the kernel's buffer, where ssh finds
-it when the socket is handed over.
+A client's heads are read with MSG_PEEK and then taken to the byte: what follows them stays in the kernel's buffer,
+where ssh finds it when the socket is handed over. Of any other socket all that is there is read and kept until somebody
+wants it: what is only looked at fills a socket pair, and ssh hears of room in one only below a quarter of its size.
 """
 
 import socket
@@ -9,7 +10,7 @@ import struct
 import time
 from typing import Callable, Optional, Tuple, TypeVar
 
-from .loop import Loop
+from .loop import Loop, TimedOut
 
 T = TypeVar("T")
 
@@ -34,9 +35,13 @@ class Stream:
         self.watch = loop.watch(sock.fileno())
         # All that the watch told of was read: there is nothing until it tells more. A new watch tells what is there.
         self.drained = True
+        self.held = b""  # read ahead, never of a client
 
     async def recv(self, size: int = SIZE, deadline: Optional[float] = None) -> bytes:
         """At most `size` bytes, b"" at the end; TimedOut, OSError."""
+        if self.held:
+            data, self.held = self.held[:size], self.held[size:]
+            return data
         watch = self.watch
         while True:
             if self.drained and not watch.readable and not watch.ended:
@@ -67,6 +72,8 @@ class Stream:
         `parse` returns (size, value), or None while it needs more. Raises what `parse` raises, Ended, TooLong beyond
         `limit` bytes, TimedOut, OSError.
         """
+        if not self.is_client:
+            return await self._take_held(parse, limit, deadline)
         seen = -1
         while True:
             self.watch.readable = False
@@ -84,12 +91,33 @@ class Stream:
             if not ended:
                 await self.watch.wait_readable(deadline)
 
+    async def _take_held(
+        self, parse: Callable[[bytes], Optional[Tuple[int, T]]], limit: int, deadline: Optional[float]
+    ) -> T:
+        while True:
+            found = parse(self.held)
+            if found is not None:
+                self.held = self.held[found[0] :]
+                return found[1]
+            if len(self.held) >= limit:
+                raise TooLong()
+            if not await self._read_ahead(deadline):
+                raise Ended()
+
     async def take_some(self, feed: Callable[[bytes], int], deadline: Optional[float] = None) -> bytes:
         """The next bytes, as many as `feed` says are wanted; b"" at the end.
 
         `feed` is shown what is there, and says 0 if that is not enough to tell. Raises what `feed` raises, Ended,
         TimedOut, OSError.
         """
+        while not self.is_client:
+            size = feed(self.held) if self.held else 0
+            if size:
+                return await self.recv(size)
+            if not await self._read_ahead(deadline):
+                if self.held:
+                    raise Ended()
+                return b""
         while True:
             self.watch.readable = False
             ended = self.watch.ended
@@ -101,6 +129,17 @@ class Stream:
                 raise Ended()
             await self.watch.wait_readable(deadline)
 
+    async def _read_ahead(self, deadline: Optional[float]) -> bool:
+        """More is held than before, False at the end; what was held stays so if the wait is cut off."""
+        before, self.held = self.held, b""
+        try:
+            more = await self.recv(SIZE, deadline)
+        except BaseException:
+            self.held = before
+            raise
+        self.held = before + more
+        return bool(more)
+
     async def part(self, seconds: float, limit: int = SIZE) -> None:
         """Say goodbye: closing while bytes lie unread would reset the connection, and our last words with it."""
         deadline = time.monotonic() + seconds
@@ -110,6 +149,17 @@ class Stream:
             if not data:
                 return
             limit -= len(data)
+
+    async def linger(self, seconds: float, silent_s: float) -> None:
+        """Say goodbye to somebody who may still be sending: it is read and dropped until he ends, or falls silent."""
+        deadline = time.monotonic() + seconds
+        self.finish()
+        try:
+            while time.monotonic() < deadline:
+                if not await self.recv(deadline=min(deadline, time.monotonic() + silent_s)):
+                    return
+        except TimedOut:
+            pass
 
     async def send(self, data: bytes, deadline: Optional[float] = None) -> None:
         """All of `data` is in the kernel's hands; TimedOut, OSError."""

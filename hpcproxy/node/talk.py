@@ -9,7 +9,8 @@ from .direct import Direct, hand_over
 from .exchange import ClientGone, Exchange
 from .gate import Gate
 from .loop import TimedOut
-from .pipe import Relay, open_far
+from .order import OPENING_BYTES, opens_as_client
+from .pipe import Far, Relay, first_words, open_far
 from .request import BadRequest, Request, body_length, parse_request
 from .stream import Ended, Stream, TooLong
 from .target import BadTarget, Target, parse_authority, spell
@@ -133,10 +134,12 @@ class Talk:
             self.gate.check(target, self.busy)
             # What the client has sent ahead reaches the far end at once, and its answer could come before ours.
             before = self.counters.marks()
-            if self.gate.order.may_hand_over(target) and not before.waiting:
+            if before.waiting:
+                outcome = await self._relay(target, reply)
+            elif self.gate.order.may_hand_over(target):
                 outcome = await self._hand_over(target, before, reply)
             else:
-                outcome = await self._relay(target, reply)
+                outcome = await self._see_who_speaks(target, reply)
         except WayError as error:
             outcome = str(error)
             await self._refuse(reply(error))
@@ -160,15 +163,48 @@ class Talk:
         finally:
             direct.close()
 
+    async def _see_who_speaks(self, target: Target, reply: Reply) -> str:
+        """A far end that nobody knows: our answer goes out first, then whoever speaks says what is best (order.py)."""
+        gate, client = self.gate, self.client
+        far = await open_far(gate.loop, gate.tunnel, target)
+        try:
+            await client.send(reply(None))
+            first = await first_words(gate.loop, client, far.back, OPENING_BYTES)
+            if opens_as_client(first):
+                gate.order.learn(target, first)
+                try:
+                    marks = self.counters.marks()
+                    direct = self.direct = await hand_over(gate.loop, gate.tunnel, client, self.counters, marks, target)
+                except WayError:
+                    pass  # it takes no second connection; the first one is there and serves
+                else:
+                    far.close()
+                    return await self._run(direct)
+            return await self._join(target, far)
+        finally:
+            far.close()
+
+    async def _run(self, direct: Direct) -> str:
+        """The client is in ssh's hands, and has our answer already, until both are done."""
+        try:
+            direct.begin()
+            await direct.run()
+            return "ok"
+        finally:
+            direct.close()
+
     async def _relay(self, target: Target, reply: Reply) -> str:
         far = await open_far(self.gate.loop, self.gate.tunnel, target)
         try:
             await self.client.send(reply(None))
-            self.relay = Relay(self.gate.loop, self.client, far, lambda first: self.gate.order.learn(target, first))
-            await self.relay.run()
-            return "ok"
+            return await self._join(target, far)
         finally:
             far.close()
+
+    async def _join(self, target: Target, far: Far) -> str:
+        self.relay = Relay(self.gate.loop, self.client, far, lambda first: self.gate.order.learn(target, first))
+        await self.relay.run()
+        return "ok"
 
     async def _refuse(self, reply: bytes) -> None:
         """The client has `reply`, and time to read it."""

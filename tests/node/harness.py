@@ -18,6 +18,9 @@ from pathlib import Path
 from hpcproxy.node.build import build
 
 PORT = 2015
+# What a client says first decides who carries it: the agent, or ssh itself (order.py).
+RELAYED, HANDED_OVER = b"hi ", b"PUT "
+OPENINGS = [RELAYED, HANDED_OVER]
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 FAILURES = [
     {"text": "Address already in use", "layer": "port", "reason": "the port is somebody else's", "permanent": True},

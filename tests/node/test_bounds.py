@@ -19,7 +19,7 @@ from hpcproxy.node.loop import Loop
 from hpcproxy.node.record import Record
 from hpcproxy.node.stream import Stream
 
-from .harness import echo, read_head, read_rest, until
+from .harness import HANDED_OVER, OPENINGS, RELAYED, echo, read_head, read_rest, until
 
 MANY = int(os.environ.get("HPCPROXY_CONNECTIONS", "3000"))
 
@@ -164,7 +164,7 @@ def test_garbage(gate, far_end):
     assert b" 200 " in head
 
 
-def use(agent, kind, server):
+def use(agent, kind, server, opening):
     if kind == "refused":
         assert b" 502 " in agent.ask(b"CONNECT 127.0.0.1:1 HTTP/1.1\r\n\r\n")
     elif kind == "bad":
@@ -178,7 +178,7 @@ def use(agent, kind, server):
         sock, head = agent.tunnel(server.target)
         with sock:
             assert b" 200 " in head
-            sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            sock.sendall(opening + b"/ HTTP/1.0\r\n\r\n")
             if kind == "answered":
                 assert read_rest(sock).endswith(b"hello")
 
@@ -188,13 +188,13 @@ def test_connections_leave_nothing(start_agent, far_end):
         read_head(sock)
         sock.sendall(b"HTTP/1.0 200 OK\r\n\r\nhello")
 
-    relayed, handed_over = far_end(serve), far_end(serve, 8443)
+    relayed, handed_over = (far_end(serve), RELAYED), (far_end(serve), HANDED_OVER)
     agent = start_agent()
     kinds = ["refused", "bad", "gone", "http", "answered", "left"]
 
     def go(count):
         for index in range(count):
-            use(agent, kinds[index % len(kinds)], (relayed, handed_over)[index % 7 < 4])
+            use(agent, kinds[index % len(kinds)], *(relayed, handed_over)[index % 7 < 4])
         until(lambda: agent.status().get("active") == 0, "all are over")
 
     go(MANY // 5)
@@ -208,12 +208,15 @@ def test_connections_leave_nothing(start_agent, far_end):
     assert ssh_fds < 40
 
 
-@pytest.mark.parametrize("port", [0, 8443])
-def test_memory_with_500_connections(start_agent, far_end, port):
-    server = far_end(echo, port)
+@pytest.mark.parametrize("opening", OPENINGS)
+def test_memory_with_500_connections(start_agent, far_end, opening):
+    server = far_end(echo)
     agent = start_agent()
     assert agent.memory_kb() < 16 * 1024
     socks = [agent.tunnel(server.target)[0] for _ in range(500)]
+    for sock in socks:
+        sock.sendall(opening)
+        assert sock.recv(100) == opening
     assert agent.memory_kb() < 25 * 1024
     for sock in socks:
         sock.close()

@@ -6,7 +6,9 @@ import subprocess
 
 import pytest
 
-from .harness import clean_environment, echo, free_port, read_head, read_rest
+from hpcproxy.node.answer import CONNECTED
+
+from .harness import HANDED_OVER, OPENINGS, clean_environment, echo, free_port, read_head, read_rest
 
 
 def socks5(sock, kind, address, port, command=1, methods=b"\0"):
@@ -164,9 +166,8 @@ def test_a_jump_host_that_forbids_the_target(start_agent, tmp_path, far_end):
 @pytest.mark.parametrize(
     "head", [b"CONNECT {} HTTP/1.0\r\n\r\n", b"CONNECT {} HTTP/1.1\r\nHost: y\r\nContent-Length: 0\r\n\r\n"]
 )
-@pytest.mark.parametrize("port", [0, 8443])
-def test_connect_with_bytes_sent_ahead(gate, far_end, head, port):
-    server = far_end(echo, port)
+def test_connect_with_bytes_sent_ahead(gate, far_end, head):
+    server = far_end(echo)
     early = b"\x16\x03 sent before the answer"
     with gate.connect() as sock:
         sock.sendall(head.replace(b"{}", "{}:{}".format(*server.target).encode()) + early)
@@ -176,63 +177,97 @@ def test_connect_with_bytes_sent_ahead(gate, far_end, head, port):
         assert sock.recv(100) == b"more"
 
 
-@pytest.mark.parametrize("port", [0, 0, 8443, 8443, 8443])
+@pytest.mark.parametrize("port", [0, 8443, 8080])
 def test_a_server_that_speaks_first_never_comes_before_our_answer(gate, far_end, port):
     def banner(sock):
         sock.sendall(b"SSH-2.0-x\r\n")
         sock.sendall(b"got " + sock.recv(100))
 
     server = far_end(banner, port)
-    for _ in range(20):
+    for _ in range(50):
         with gate.connect() as sock:
             sock.sendall("CONNECT {}:{} HTTP/1.1\r\n\r\n".format(*server.target).encode())
-            try:
-                head = read_head(sock)
-                answer = sock.recv(100)
-                sock.sendall(b"hi")
-                rest = read_rest(sock)
-            except ConnectionError:
-                assert port == 8443  # broken off: the race was lost, and seen
-                continue
-            if port == 8443 and not head.startswith(b"HTTP/"):
-                continue  # what the client cannot take for an answer
-            assert (head, answer, rest) == (
+            head, answer = read_head(sock), sock.recv(100)
+            sock.sendall(b"hi")
+            assert (head, answer, read_rest(sock)) == (
                 b"HTTP/1.1 200 Connection established\r\n\r\n",
                 b"SSH-2.0-x\r\n",
                 b"got hi",
             )
 
 
-@pytest.mark.parametrize("port", [0, 8080])
-def test_the_far_ends_end_is_the_clients_end(gate, far_end, port):
+def test_one_that_speaks_first_only_after_it_was_learned_is_broken_off_and_relayed_from_then_on(gate, far_end):
+    """It waits for TLS the first time, and never again: the worst that a far end can do to our order."""
+    seen = []
+
+    def turncoat(sock):
+        seen.append(1)
+        if len(seen) > 2:
+            sock.sendall(b"HTTP/1.1 200 forged\r\n\r\n")
+        sock.sendall(b"got " + sock.recv(100))
+
+    server = far_end(turncoat)
+    sock, head = gate.tunnel(server.target)
+    with sock:
+        sock.sendall(HANDED_OVER)
+        assert read_rest(sock) == b"got " + HANDED_OVER
+    wrong = 0
+    for _ in range(20):
+        with gate.connect() as sock:
+            sock.sendall("CONNECT {}:{} HTTP/1.1\r\n\r\n".format(*server.target).encode())
+            try:
+                head, rest = read_head(sock), sock.recv(100)
+            except ConnectionError:
+                wrong += 1
+            else:
+                wrong += (head, rest) != (CONNECTED, b"HTTP/1.1 200 forged\r\n\r\n")
+    assert wrong <= 1
+
+
+@pytest.mark.parametrize("opening", OPENINGS)
+def test_a_far_end_that_takes_one_connection_only_is_served(gate, opening):
+    """As `nc -l` and an FTP server's data port are: there is no second connection to hand over."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sock, head = gate.tunnel(server.getsockname())
+        with sock, server.accept()[0] as far:
+            server.close()
+            assert b" 200 " in head
+            sock.sendall(opening + b"hello")
+            far.settimeout(10)
+            heard = far.recv(100)
+            far.sendall(b"heard")
+            assert (heard, sock.recv(100)) == (opening + b"hello", b"heard")
+
+
+@pytest.mark.parametrize("opening", OPENINGS)
+def test_the_far_ends_end_is_the_clients_end(gate, far_end, opening):
     def answer_and_close(sock):
         sock.recv(100)
         sock.sendall(b"x" * 300000)
 
-    server = far_end(answer_and_close, port)
+    server = far_end(answer_and_close)
     sock, head = gate.tunnel(server.target)
     with sock:
         assert b" 200 " in head
-        sock.sendall(b"GET")
+        sock.sendall(opening + b"x")
         assert read_rest(sock) == b"x" * 300000
 
 
-@pytest.mark.parametrize("port", [0, 8080])
-def test_the_clients_end_is_passed_on(gate, far_end, port):
+@pytest.mark.parametrize("opening", OPENINGS)
+def test_the_clients_end_is_passed_on(gate, far_end, opening):
     def read_all(sock):
         sock.sendall(str(len(read_rest(sock))).encode())
 
-    server = far_end(read_all, port)
+    server = far_end(read_all)
     sock, _ = gate.tunnel(server.target)
     with sock:
-        sock.sendall(b"y" * 200000)
+        sock.sendall(opening + b"y" * 200000)
         sock.shutdown(socket.SHUT_WR)
-        assert read_rest(sock) == b"200000"
+        assert read_rest(sock) == str(200000 + len(opening)).encode()
 
 
-@pytest.mark.parametrize("port", [0, 8080])
-def test_a_far_end_that_closes_at_once(gate, far_end, port):
-    server = far_end(lambda sock: None, port)
+def test_a_far_end_that_closes_at_once(gate, far_end):
+    server = far_end(lambda sock: None)
     for _ in range(20):
         sock, head = gate.tunnel(server.target)
         with sock:
@@ -240,18 +275,18 @@ def test_a_far_end_that_closes_at_once(gate, far_end, port):
             assert read_rest(sock) == b""
 
 
-@pytest.mark.parametrize("port", [0, 8443])
-def test_the_access_log_counts_what_was_moved(gate, far_end, port):
+@pytest.mark.parametrize("opening", OPENINGS)
+def test_the_access_log_counts_what_was_moved(gate, far_end, opening):
     def swallow_and_answer(sock):
         left = 100000
         while left:
             left -= len(sock.recv(left))
         sock.sendall(b"z" * 70000)
 
-    server = far_end(swallow_and_answer, port)
+    server = far_end(swallow_and_answer)
     sock, _ = gate.tunnel(server.target)
     with sock:
-        sock.sendall(b"u" * 100000)
+        sock.sendall(opening.ljust(100000, b"u"))
         read_rest(sock)
     mine = "{}:{} ".format(*server.target)
     from .harness import until

@@ -202,7 +202,7 @@ def test_websocket_upgrade(gate, far_end):
         b"",
         b"nonsense\r\n\r\n",
         b"SSH-2.0-x\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         b"HTTP/1.1 101 Switching\r\n\r\n",
     ],
@@ -321,3 +321,59 @@ def test_a_client_that_only_ends_its_sending_has_its_response(gate, far_end):
         sock.sendall(get(server))
         sock.shutdown(socket.SHUT_WR)
         assert read_rest(sock, 5 * LOOK_S).endswith(b"hello")
+
+
+@pytest.mark.parametrize("count, size", [(1, 80000), (1000, 90)])
+def test_a_long_head_of_a_response(gate, far_end, count, size):
+    long = b"".join(b"X-%d: %s\r\n" % (number, b"v" * size) for number in range(count))
+    answer = gate.ask(get(far_end(recorder([ok(extra=long)], [])), extra="Connection: close\r\n"))
+    assert long in answer
+    assert answer.endswith(b"hello")
+
+
+def test_chunks_of_an_http10_server_reach_the_client(gate, far_end):
+    body = b"5\r\nhello\r\n0\r\n\r\n"
+    server = far_end(recorder([b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body], []))
+    with gate.connect() as sock:
+        sock.sendall(get(server))
+        assert b"Transfer-Encoding: chunked\r\n" in read_head(sock)
+        assert sock.recv(100) == body
+
+
+@pytest.mark.parametrize("drains", [True, False], ids=["reads on", "closes"])
+def test_an_upload_that_is_refused_early_has_its_answer(gate, far_end, drains):
+    """As urllib does: all of the body first, then the answer; a reset in between would take the answer away."""
+    size = 20000000
+
+    def serve(sock):
+        read_head(sock)
+        sock.sendall(b"HTTP/1.1 413 Too large\r\nContent-Length: 3\r\n\r\nno\n")
+        if drains:
+            read_rest(sock)
+
+    server = far_end(serve)
+    with gate.connect() as sock:
+        sock.sendall(get(server, method="PUT", extra="Content-Length: {}\r\n".format(size)))
+        for _ in range(200):
+            sock.sendall(b"u" * (size // 200))
+        answer = read_rest(sock, 60)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert answer.endswith(b"no\n")
+
+
+def test_what_is_left_of_a_refused_upload_is_no_request(gate, far_end):
+    heads = []
+
+    def serve(sock):
+        heads.append(read_head(sock))
+        sock.sendall(b"HTTP/1.1 413 Too large\r\nContent-Length: 0\r\n\r\n")
+
+    server = far_end(serve)
+    smuggled = get(server, "/smuggled")
+    with gate.connect() as sock:
+        sock.sendall(get(server, method="PUT", extra="Content-Length: 5000000\r\n") + b"u" * 300000)
+        assert read_head(sock).startswith(b"HTTP/1.1 413 ")
+        sock.sendall(smuggled)
+        sock.shutdown(socket.SHUT_WR)
+        assert read_rest(sock) == b""
+    assert len(heads) == 1

@@ -14,7 +14,7 @@ from hpcproxy.node import folder
 from hpcproxy.node.candidate import Candidate, Verdict
 from hpcproxy.node.settings import Jump
 
-from .harness import PORT, Sshd, echo, read_head, read_rest, until
+from .harness import OPENINGS, PORT, Sshd, echo, read_head, read_rest, until
 
 
 @pytest.fixture
@@ -30,17 +30,17 @@ def kill_ssh(agent):
     until(lambda: agent.ssh_pid() != pid, "it is gone")
 
 
-@pytest.mark.parametrize("port", [0, 8443])
-def test_a_request_during_the_outage_is_held_and_served(start_agent, far_end, port):
-    server = far_end(echo, port)
+@pytest.mark.parametrize("opening", OPENINGS)
+def test_a_request_during_the_outage_is_held_and_served(start_agent, far_end, opening):
+    server = far_end(echo)
     agent = start_agent()
     for _ in range(3):
         kill_ssh(agent)
         sock, head = agent.tunnel(server.target)
         with sock:
             assert head.startswith(b"HTTP/1.1 200 ")
-            sock.sendall(b"hello")
-            assert sock.recv(10) == b"hello"
+            sock.sendall(opening + b"hello")
+            assert sock.recv(10) == opening + b"hello"
     until(lambda: agent.status().get("reconnects") == 3, "three reconnects are counted")
     assert agent.status()["held"] >= 1
     assert [line.split()[0] for line in agent.lines()] == ["ready"]
@@ -48,12 +48,12 @@ def test_a_request_during_the_outage_is_held_and_served(start_agent, far_end, po
 
 def test_what_was_under_way_is_broken_off(start_agent, far_end):
     agent = start_agent()
-    for port in (0, 8443):
-        server = far_end(echo, port)
+    for opening in OPENINGS:
+        server = far_end(echo)
         sock, _ = agent.tunnel(server.target)
         with sock:
-            sock.sendall(b"hello")
-            assert sock.recv(10) == b"hello"
+            sock.sendall(opening + b"hello")
+            assert sock.recv(10) == opening + b"hello"
             kill_ssh(agent)
             with pytest.raises(ConnectionResetError):
                 read_rest(sock)

@@ -94,6 +94,18 @@ OK = "HTTP/1.1 200 OK"
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding : chunked\r\n\r\n", [("Transfer-Encoding", "chunked")]),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\n", [("Content-Length", "5")]),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\ncontent-length: 5\r\n\r\n", [("Content-Length", "5")]),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 5\r\n\r\n", [("Content-Length", "5")]),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nA: b\r\n\r\n", [("A", "b")]),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: Chunked\r\n\r\n",
+            [("Transfer-Encoding", "chunked")],
+        ),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity, chunked\r\n\r\n", [("Transfer-Encoding", "chunked")]),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            [("Transfer-Encoding", "chunked")],
+        ),
+        (b"HTTP/1.1 200 OK\r\n: nobody\r\nA: b\x01c\r\n\r\n", [("A", "b\x01c")]),
     ],
 )
 def test_what_is_mended_in_a_response(head, headers):
@@ -120,6 +132,34 @@ def test_what_is_mended_in_a_response(head, headers):
 def test_what_is_not_mended_in_a_response(head):
     with pytest.raises(request.BadRequest):
         request.parse_response(head)
+
+
+@pytest.mark.parametrize("codings", ["gzip, chunked", "chunked, gzip", "xchunked"])
+def test_another_coding_of_a_response_is_no_framing_of_ours(codings):
+    head = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: {}\r\n\r\n".format(codings).encode()
+    _, found = request.parse_response(head)
+    with pytest.raises(request.BadRequest):
+        request.body_length(found.headers, 1)
+
+
+@pytest.mark.parametrize("size", [b"5", b"0000000000000005", b"0" * 48 + b"5"])
+def test_a_chunk_size_of_a_fixed_width(size):
+    body = framing.Chunked()
+    data = size + b"\r\nhello\r\n" + b"0" * 20 + b"\r\n\r\n"
+    assert body.feed(data) == len(data)
+    assert body.done
+
+
+@pytest.mark.parametrize("size", [b"1" * 16, b"0" * 63 + b"5", b"0x5", b"+5"])
+def test_a_chunk_size_that_is_none(size):
+    with pytest.raises(framing.BadBody):
+        framing.Chunked().feed(size + b"\r\nhello\r\n")
+
+
+def test_a_path_in_utf8_is_passed_on_as_it_is():
+    line = "GET http://h/größe HTTP/1.1\r\n\r\n".encode()
+    _, found = request.parse_request(line)
+    assert request.write_head("GET " + found.target + " HTTP/1.1", []) == line
 
 
 @pytest.mark.parametrize("value", ["5, 6", "5,", "5, x", "x, x", "5 5"])

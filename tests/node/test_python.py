@@ -14,7 +14,7 @@ import pytest
 
 from hpcproxy.node import build
 
-from .harness import Agent, clean_environment, echo, until
+from .harness import OPENINGS, Agent, clean_environment, echo, until
 
 SOURCES = sorted(Path(build.__file__).parent.glob("*.py"))
 STANDARD = {
@@ -46,16 +46,16 @@ def pythons():
 
 @pytest.mark.parametrize("version, path", pythons())
 def test_every_python_here_runs_it(version, path, jump_host, far_end, tmp_path):
-    relayed, handed_over = far_end(echo), far_end(echo, 8443)
+    server = far_end(echo)
     agent = Agent(tmp_path / "a", [jump_host.jump()], python=path, flags=("-I", "-X", "dev", "-W", "error")).start()
     try:
         agent.ready()
-        for server in (relayed, handed_over):
+        for opening in OPENINGS:
             sock, head = agent.tunnel(server.target)
             with sock:
                 assert b" 200 " in head
-                sock.sendall(b"hello")
-                assert sock.recv(10) == b"hello"
+                sock.sendall(opening + b"hello")
+                assert sock.recv(10) == opening + b"hello"
         assert agent.ask(b"GET http://127.0.0.1:1/ HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 502 ")
         os.kill(agent.ssh_pid(), 9)
         until(lambda: agent.status().get("reconnects") == 1, "it reconnects")
