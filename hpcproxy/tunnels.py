@@ -1,7 +1,8 @@
 """The ways out of this account on this machine: found by their state directories, started and ended. Runs processes.
 
-A state directory is `hpcproxy-KEY-XXXXXXXX` below `$TMPDIR` or /tmp, KEY being JOB.RESTART or `shell.0`, or
-`/run/hpcproxy/KEY` where an admin's Prolog made it. One that is not ours by owner and mode is never read.
+A state directory is `hpcproxy-UID/KEY-XXXXXXXX` below `$TMPDIR` or /tmp, KEY being JOB.RESTART or `shell.0`, or
+`/run/hpcproxy/KEY` where an admin's Prolog made it. One that is not ours by owner and mode is never read, and of what
+anybody can make names in only our own directory is looked through.
 """
 
 from __future__ import annotations
@@ -24,9 +25,8 @@ from typing import Any
 from hpcproxy.errors import WayOutError
 from hpcproxy.plan import RUN
 
-_NAME = re.compile(r"hpcproxy-(?P<job>shell|[0-9]+)\.(?P<restart>[0-9]+)-[A-Za-z0-9]{8}")
+_NAME = re.compile(r"(?P<job>shell|[0-9]+)\.(?P<restart>[0-9]+)-[A-Za-z0-9]{8}")
 _RUN_NAME = re.compile(r"(?P<job>[0-9]+)\.(?P<restart>[0-9]+)")
-_BASE_MAX_CHARS = 48
 # What status.json counts; ssh alone counts its reconnects only.
 COUNTS = ("reconnects", "requests", "active", "bytes_up", "bytes_down", "held", "refused", "denied")
 _START_TIME_FIELD = 19  # of what follows the command's name in /proc/PID/stat; field 22 of proc(5)
@@ -63,21 +63,30 @@ class Tunnel:
         return next((line for line in reversed(lines) if "open failed" in line), "")
 
 
-def base(environ: Mapping[str, str]) -> Path:
-    """Return the directory in which a holder makes its state; the rule is find_state_base's in lib/state.sh."""
-    text = environ.get("TMPDIR") or "/tmp"  # noqa: S108 - the owner of what lies there is checked
-    fits = len(text) <= _BASE_MAX_CHARS and os.path.isdir(text) and os.access(text, os.W_OK)  # noqa: PTH112
-    return Path(text if fits else "/tmp")  # noqa: S108
+def homes(environ: Mapping[str, str]) -> list[Path]:
+    """Return the directories of this user in which holders make their state; the rule is make_home's in lib/home.sh."""
+    bases = [environ.get("TMPDIR") or "/tmp", "/tmp"]  # noqa: S108 - the owner of what lies there is checked
+    found = [Path(base, f"hpcproxy-{os.geteuid()}") for base in bases if base.startswith("/")]
+    return [home for home in dict.fromkeys(found) if _ours(home)]
+
+
+def _candidates(environ: Mapping[str, str], run: Path) -> Iterator[tuple[Path, re.Match[str] | None]]:
+    """Yield what may be a state directory of ours, each once, and what its name says."""
+    for directory in sorted(run.glob("[0-9]*")):
+        yield directory, _RUN_NAME.fullmatch(directory.name)
+    found = {directory for home in homes(environ) for directory in home.iterdir()}
+    # The one that this shell has from its parents may stand where nobody would look.
+    known = Path(environ.get("HPCPROXY_STATE") or "/")
+    if known.is_absolute() and known.parent != run:
+        found.add(known)
+    for directory in sorted(found):
+        yield directory, _NAME.fullmatch(directory.name)
 
 
 def find(environ: Mapping[str, str], job: str | None = None, run: Path = RUN) -> list[Tunnel]:
     """Return our ways out whose holder lives, all of them or those of `job`, oldest first."""
     tunnels = []
-    candidates = [(directory, _RUN_NAME.fullmatch(directory.name)) for directory in sorted(run.glob("[0-9]*"))]
-    candidates += [
-        (directory, _NAME.fullmatch(directory.name)) for directory in sorted(base(environ).glob("hpcproxy-*"))
-    ]
-    for directory, match in candidates:
+    for directory, match in _candidates(environ, run):
         if match is None or (job is not None and match["job"] != job) or not _ours(directory):
             continue
         tunnel = _read(directory, match["job"], int(match["restart"]))
@@ -89,7 +98,7 @@ def find(environ: Mapping[str, str], job: str | None = None, run: Path = RUN) ->
 def _ours(directory: Path) -> bool:
     try:
         status = directory.lstat()
-    except FileNotFoundError:  # its holder ended just now
+    except OSError:  # its holder ended just now, or it is nothing that we may look at
         return False
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
 

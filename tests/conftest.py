@@ -27,8 +27,9 @@ _FOREIGN = re.compile(r"(?i:.*_proxy)|SLURM.*|SRUN.*|SBATCH.*|HPCPROXY_.*|SSH_.*
 
 
 def pytest_configure() -> None:
-    """What is started in the background ignores SIGINT, and so would all that the tests start and interrupt."""
+    """What is started in the background ignores SIGINT, under nohup SIGHUP, and so would all that the tests start."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.hookimpl(wrapper=True)

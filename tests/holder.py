@@ -73,7 +73,7 @@ class Holder:
 
     @property
     def state(self) -> Path:
-        (directory,) = self._base.glob(f"hpcproxy-{self.job}.0-*")
+        (directory,) = self._base.glob(f"hpcproxy-*/{self.job}.0-*")
         return directory
 
     @property

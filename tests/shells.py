@@ -78,7 +78,8 @@ def tunnel_state(job: str = "shell", *, listening: bool = True, **lines: str) ->
             "no_proxy": "localhost,127.0.0.1,.local",
             **lines,
         }
-        directory = Path(os.environ["TMPDIR"]) / f"hpcproxy-{job}.0-abcd1234"
+        directory = Path(os.environ["TMPDIR"]) / f"hpcproxy-{os.geteuid()}" / f"{job}.0-abcd1234"
+        directory.parent.mkdir(mode=0o700, exist_ok=True)
         directory.mkdir(mode=0o700)
         (directory / "env").write_text("".join(f"{value}\n" for value in values.values()))
         yield directory

@@ -231,7 +231,7 @@ def test_a_signal_while_it_becomes_the_gate_leaves_nothing(
         exe = Path(f"/proc/{holder.process.pid}/exe")
         until(lambda: "python3" in exe.readlink().name, "the gate begins")
     else:
-        until(lambda: list(base.glob(f"hpcproxy-{holder.job}.0-*/{word}")), f"there is {word}")
+        until(lambda: list(base.glob(f"hpcproxy-*/{holder.job}.0-*/{word}")), f"there is {word}")
     assert holder.end(number) == 0
     assert holder.left_behind() == []
 
@@ -262,8 +262,8 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
 def test_a_holder_that_is_told_to_end_while_it_makes_its_directory_leaves_none(
     hold: Callable[..., Holder], jump_host: Sshd, program: Callable[[str, str], None]
 ) -> None:
-    """Slurm signals every process of a step, `mktemp` too."""
-    program("mktemp", 'made=$(/usr/bin/mktemp "$@")\nkill -TERM $PPID $$\nprintf "%s\\n" "$made"')
+    """Slurm signals every process of a step, `mkdir` too."""
+    program("mkdir", f'kill -TERM $PPID $$\n{shutil.which("mkdir")} "$@"')
     holder = hold(**jump_host.settings)
     assert holder.process.wait(60) == 0
     assert list(Path(os.environ["TMPDIR"]).glob("hpcproxy-*")) == []

@@ -150,7 +150,7 @@ exec "$@"
 """
 _SCANCEL = """#!/bin/bash
 [[ $1 == --quiet && $2 == --signal=URG && $3 == "$SLURM_JOB_ID.0" ]] || exit 1
-read -r pid _ <"$TMPDIR"/hpcproxy-"$SLURM_JOB_ID".0-*/pid
+read -r pid _ <"$TMPDIR"/hpcproxy-*/"$SLURM_JOB_ID".0-*/pid
 kill -URG "$pid"
 """
 

@@ -5,7 +5,9 @@ connected. Closing the connection closes the channel.
 """
 
 import array
+import os
 import socket
+import struct
 import time
 from typing import List, Tuple
 
@@ -22,6 +24,7 @@ SPARES = 8
 REFILL_S = 0.02
 READ = 4096
 HELLO = mux.hello()
+UCRED = struct.Struct("=iII")  # of unix(7): pid, uid, gid
 
 
 class MasterLost(Exception):
@@ -29,7 +32,7 @@ class MasterLost(Exception):
 
 
 class Control:
-    """The control socket at `path`."""
+    """The control socket at `path`, which is relative to the state directory (folder.py)."""
 
     def __init__(self, loop: Loop, path: str) -> None:
         self.loop, self.path = loop, path
@@ -104,6 +107,7 @@ class Control:
             while True:
                 try:
                     sock.connect(self.path)
+                    check_peer(sock)
                     sock.send(HELLO)
                     return sock
                 except BlockingIOError:  # its backlog of 64 is full
@@ -137,6 +141,13 @@ class Control:
         self.closed = True
         while self.spares:
             self.spares.pop().close()
+
+
+def check_peer(sock: socket.socket) -> None:
+    """Who listens there is this user; OSError. What is handed over is a client's whole connection."""
+    uid = UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))[1]
+    if uid != os.geteuid():
+        raise PermissionError("ssh's control socket is held by uid {}".format(uid))
 
 
 async def hear(control: Stream, heard: bytearray, skip: int, deadline: float) -> mux.Reply:

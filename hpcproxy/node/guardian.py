@@ -41,6 +41,9 @@ def guard(work: Callable[[Life], int], parent: int = 0) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
+    # Whoever started us may ignore them, and then the kernel tells nobody of a child's end.
+    for number in (signal.SIGCHLD, TICK):
+        signal.signal(number, signal.SIG_DFL)
     gc.collect()
     getattr(gc, "freeze", gc.collect)()  # from Python 3.7 on: what both share stays shared
     lifeline, ours = os.pipe()  # close-on-exec, and ssh is started by exec

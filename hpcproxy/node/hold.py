@@ -10,6 +10,7 @@ directory cannot be used.
 """
 
 import os
+import resource
 import signal
 import socket
 import sys
@@ -20,7 +21,7 @@ from .candidate import Turn
 from .clients import Clients, bind, raise_fd_limit
 from .closed import closed
 from .ending import HEEDED, Ending
-from .folder import BadFolder, Folder, TooDeep
+from .folder import BadFolder, Folder
 from .gate import Gate
 from .guardian import ORDERS, Life, guard
 from .journal import Journal
@@ -106,9 +107,9 @@ def main(words: List[str]) -> int:
     except (BadSettings, BadFolder) as error:
         print("hpcproxy agent: {}".format(error), file=sys.stderr)
         return 2
-    except TooDeep as error:
-        print("gave-up {} path {}".format(arguments.node, error), flush=True)
-        return 0
+    # No core: what ssh and we have in memory is the user's key and what his programs send.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    folder.enter()
     try:
         return occupy(arguments, settings, folder)
     finally:
@@ -155,7 +156,7 @@ def recorder(loop: Loop, arguments: Arguments, settings: Settings, folder: Folde
     """What is said of this way out goes where the settings want it."""
     journal = Journal(arguments.job or "shell", arguments.node, settings.log_level, settings.syslog)
     access = Access(journal, arguments.uid, settings.access_log, settings.access_syslog)
-    return Record(loop, folder.path, journal, (arguments.address, arguments.port), access)
+    return Record(loop, folder.fd, journal, (arguments.address, arguments.port), access)
 
 
 def hold(arguments: Arguments, settings: Settings, folder: Folder, listener: socket.socket, life: Life) -> int:

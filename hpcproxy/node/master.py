@@ -90,9 +90,11 @@ class Session:
 class Master:
     """ssh under way; `start` makes it usable, `gone` fires when it has ended."""
 
-    def __init__(self, loop: Loop, argv: Tuple[str, ...], folder: str, tell: Callable[[str], None]) -> None:
+    def __init__(self, loop: Loop, argv: Tuple[str, ...], tell: Callable[[str], None]) -> None:
         self.loop, self.tell = loop, tell
-        self.control = Control(loop, os.path.join(folder, "ctl"))
+        # By a name relative to the working directory: whatever the path to it holds, ssh expands nothing in it (`%h`,
+        # `${HOME}`), its length counts for nothing, and nobody else can put a socket of his there.
+        self.control = Control(loop, "ctl")
         self.argv = argv
         self.log = SshLog()
         self.talk: List[str] = []

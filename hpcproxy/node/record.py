@@ -3,7 +3,6 @@
 import json
 import os
 import select
-import sys
 import time
 from typing import Callable, Optional, Tuple
 
@@ -21,8 +20,8 @@ class Record:
     that had to wait for ssh, `refused` connections from others than this job's user or over the bounds, `denied`
     requests by policy, `bytes_up` and `bytes_down` of all requests; `active` is the connections at this moment."""
 
-    def __init__(self, loop: Loop, folder: str, journal: Journal, listen: Tuple[str, int], access: Access) -> None:
-        self.loop, self.folder, self.journal, self.access = loop, folder, journal, access
+    def __init__(self, loop: Loop, folder_fd: int, journal: Journal, listen: Tuple[str, int], access: Access) -> None:
+        self.loop, self.journal, self.access = loop, journal, access
         self.address, self.port = listen
         self.requests = self.active = self.bytes_up = self.bytes_down = 0
         self.held = self.refused = self.denied = self.reconnects = self.restarts = 0
@@ -32,28 +31,17 @@ class Record:
         self.jump: Optional[str] = None
         self.last_error: Optional[str] = None
         self.open_bytes: Callable[[], Tuple[int, int]] = lambda: (0, 0)
-        self.folder_fd = -1
         self.tries = 0  # since it went down
         self.changed_at = time.monotonic()
         self.timer: Optional[Timer] = None
         self.written = 0.0
-        self.open()
+        self.open(folder_fd)
 
-    def open(self) -> None:
-        """Everything is written into the state directory that is there now; call again when it was made anew.
-
-        Not by its path: once a directory in /tmp is gone, anybody may put something of his in its place.
-        """
-        for fd in (self.folder_fd, self.access.fd):
-            if fd >= 0:
-                os.close(fd)
-        self.folder_fd = self.access.fd = -1
-        try:
-            self.folder_fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError as error:
-            print("hpcproxy agent: {}: {}".format(self.folder, error.strerror), file=sys.stderr)
-            self.journal.open(-1)
-            return  # gone again; the way out serves
+    def open(self, folder_fd: int) -> None:
+        """Everything is written into that state directory (folder.py); call again when it was made anew."""
+        if self.access.fd >= 0:
+            os.close(self.access.fd)
+        self.folder_fd = folder_fd
         self.journal.open(self.folder_fd)
         self.access.fd = open_append(self.folder_fd, "access.log") if self.access.in_folder else -1
 

@@ -67,7 +67,7 @@ class Tunnel:
     async def _attempt(self, jump: Jump) -> Master:
         """A proved ssh through `jump`; Unusable."""
         self._restore_folder()
-        master = self.starting = Master(self.loop, jump.argv, self.folder.path, self._ssh_says)
+        master = self.starting = Master(self.loop, jump.argv, self._ssh_says)
         self.record.journal.write("debug", "connecting through {}".format(jump.name))
         try:
             await master.start(time.monotonic() + self.settings.connect_timeout_s + LOGIN_S)
@@ -87,7 +87,7 @@ class Tunnel:
         """There is a state directory for ssh's control socket; Unusable."""
         try:
             if self.folder.restore():
-                self.record.open()
+                self.record.open(self.folder.fd)
                 self.record.log("the state directory had been removed; it was made anew")
                 self.record.write_status()
         except BadFolder as error:

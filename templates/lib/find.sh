@@ -1,26 +1,43 @@
 # shellcheck shell=dash
 # Find the state of a way out that is ours and up on this node, without a fork. Sourced; valid in bash and dash.
 
-# True if $2 is the state of $1 (a job id, or `shell` outside of jobs) and up; sets __hpcproxy_* from it then. Only a
+# True if $2 is the state of $1 (a job id, or `shell` outside of jobs) and up, for user $3; sets __hpcproxy_* from it then. Only a
 # directory of our own is read: in a shared /tmp anybody could have made one by that name.
 __hpcproxy_try() {
-    case ${2##*/} in "$1."* | "hpcproxy-$1."*) ;; *) return 1 ;; esac
-    [ -d "$2" ] && ! [ -L "$2" ] && [ -O "$2" ] && [ -O "$2/env" ] && __hpcproxy_read "$2" && __hpcproxy_listening
+    case ${2##*/} in "$1."*) ;; *) return 1 ;; esac
+    [ -d "$2" ] && ! [ -L "$2" ] && [ -O "$2" ] && [ -O "$2/env" ] && __hpcproxy_read "$2" || return 1
+    # Who serves it is this user, or whom root has named.
+    case ${2%/*} in
+        "$__hpcproxy_run") ;;
+        *) [ "$__hpcproxy_uid" = "$3" ] || return 1 ;;
+    esac
+    __hpcproxy_listening
+}
+
+# Set `uid` to this user's, which not every shell knows.
+__hpcproxy_who() {
+    local IFS=' 	' key
+    while read -r key _ uid _; do
+        case $key in Uid:) return 0 ;; esac
+    done </proc/self/status
+    return 1
 }
 
 # Set __hpcproxy_* from the state of $1; false if there is none that is up.
 __hpcproxy_find() {
-    local base directory
+    local base directory uid
+    __hpcproxy_who || return 1
     # The one that this shell has from its parents: TMPDIR may be another by now than the holder's.
-    if __hpcproxy_try "$1" "${HPCPROXY_STATE-}"; then return 0; fi
+    if __hpcproxy_try "$1" "${HPCPROXY_STATE-}" "$uid"; then return 0; fi
     # With bash's failglob a glob that matches nothing is an error and ends the caller's script.
     # shellcheck disable=SC3028
     case :${BASHOPTS-}: in *:failglob:*) return 1 ;; esac
-    # The holder's own rule (find_state_base).
+    # Where a holder may have made it (make_home): this user's own directories, and nobody else's names.
     base=${TMPDIR:-/tmp}
-    if ! [ -d "$base" ] || ! [ -w "$base" ] || [ "${#base}" -gt 48 ]; then base=/tmp; fi
-    for directory in "$__hpcproxy_run/$1."* "$base/hpcproxy-$1."*; do
-        if __hpcproxy_try "$1" "$directory"; then return 0; fi
+    for directory in "$__hpcproxy_run/$1."* "${base%/}/hpcproxy-$uid/$1."* "/tmp/hpcproxy-$uid/$1."*; do
+        if [ -O "${directory%/*}" ] || [ "${directory%/*}" = "$__hpcproxy_run" ]; then
+            if ! [ -L "${directory%/*}" ] && __hpcproxy_try "$1" "$directory" "$uid"; then return 0; fi
+        fi
     done
     return 1
 }

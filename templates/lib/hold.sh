@@ -9,16 +9,18 @@ write_status() {
     # A full disk costs the status, never the way out.
     if printf '{"version": 1, "node": "%s", "address": "%s", "port": %d, "mode": "ssh", "ready": %s, "since": %d, "jump": %s, "reconnects": %d, "last_error": %s, "pid": %d}\n' \
         "$node" "$address" "$port" "$up" "$since" "$jump" \
-        "$((reconnects > 0 ? reconnects : 0))" "$error" "$$" 2>/dev/null >"$state/status.new"; then
-        mv -f -- "$state/status.new" "$state/status.json" || :
+        "$((reconnects > 0 ? reconnects : 0))" "$error" "$$" 2>/dev/null >status.new; then
+        mv -f -- status.new status.json 2>/dev/null || :
     fi
 }
 
 # Hold a forward through jump host number $1 until it ends; true if it was ever up.
 hold_through() {
     local jump=$1 up=1 now
-    rm -f -- "$state/ctl" || :
-    ssh_command "$jump" -N -M -S "$state/ctl" -D "$address:$port"
+    restore_state "$scheme"
+    rm -f -- ctl || :
+    # By a relative name: ssh expands what stands in one (`%h`, `${HOME}`), and a long one is too long for a socket.
+    ssh_command "$jump" -N -M -S ctl -D "$address:$port"
     start_ssh
     if await_master && probe_master "$connect_timeout_s"; then
         up=0
@@ -55,7 +57,7 @@ came_up() {
 
 went_down() {
     [[ -n $ending ]] && return 0
-    read_reason "$state/ssh.log" "open failed: "
+    read_reason ssh.log "open failed: "
     last_error="$current_jump: $layer: $reason" current_jump=''
     changed_at=$now
     log error "down after $((now - up_at)) s: $last_error"
@@ -67,7 +69,7 @@ failed() {
     if [[ -n $identity && ! -r $identity ]]; then
         layer=key reason="the key $identity does not exist or cannot be read" permanent=1
     else
-        read_reason "$state/ssh.log" "open failed: connect failed"
+        read_reason ssh.log "open failed: connect failed"
     fi
     last_error="${jump_names[$1]}: $layer: $reason"
     tries=$((tries + 1))

@@ -119,13 +119,16 @@ pass_on() {
 }
 
 # Read what the holders have said so far, which descriptor $1 holds, into `ready` (a count), `why` (by node), `hopeless`,
-# `modes` and `step`; nothing is done if that is what it was the last time (`heard`).
+# `modes`, `step` and `own_state`, this node's state directory; nothing is done if that is what it was the last time (`heard`).
 read_said() {
     local -A ready_nodes=()
-    local verb name layer text lines=()
+    local verb name layer text line lines=()
     mapfile -t lines <"/proc/self/fd/$1"
     [[ ${lines[*]} != "$heard" ]] || return 0
     heard=${lines[*]} ready=0 hopeless=0 modes=
+    for line in "${lines[@]}"; do
+        if [[ $line == "state ${SLURMD_NODENAME:-${HOSTNAME%%.*}} /"* ]]; then own_state=${line#state * }; fi
+    done
     while read -r verb name layer text; do
         [[ $name =~ ^[A-Za-z0-9._-]+$ ]] || continue
         case $verb in
@@ -201,7 +204,7 @@ patience() {
 # ready, 2 if they chose differently, 1 if there is no way out, which has then been said.
 try_step() {
     local -A why=()
-    local ready=0 hopeless=0 modes='' step='' heard='' cancelled='' over='' work keeper_pid now begun deadline
+    local ready=0 hopeless=0 modes='' step='' own_state='' heard='' cancelled='' over='' work keeper_pid now begun deadline
     clock
     begun=$now
     patience
@@ -209,8 +212,12 @@ try_step() {
     # What the step says is read while it is written; without a name the files are gone with their last reader, and until
     # then no signal of a job that is cancelled comes between.
     trap '' HUP INT QUIT TERM USR1 USR2
-    work=$(mktemp -d -- "$state_base/hpcproxy-start-XXXXXXXX") || { complain "no directory can be made in $state_base" && return 1; }
-    exec 3<>"$work/said" 4<>"$work/errors"
+    if ! { work=$(mktemp -d -- "$state_base/hpcproxy-start-XXXXXXXX") && cd -P -- "$work" && [[ -O . ]]; }; then
+        complain "no directory can be made in $state_base"
+        return 1
+    fi
+    exec 3<>said 4<>errors
+    cd /
     rm -rf -- "$work"
     trap 'cancelled=1' HUP INT
     trap 'cancelled=1 over=1' TERM
@@ -226,6 +233,10 @@ try_step() {
         # One node for which waiting is no use is enough; the others get a moment to say the same.
         if ((hopeless && deadline > now + 1)); then deadline=$((now + 1)); fi
         if ((ready >= count)); then
+            if is_ours "$own_state" && holder_lives "$own_state"; then
+                state=$own_state
+                return 0
+            fi
             if find_state "$job.$restart" ready || find_state "$job.$restart"; then return 0; fi
             end_step
             complain "this shell is on no node of job $job; open one there with: srun --overlap --pty bash"
@@ -327,9 +338,8 @@ tell_status() {
 status() {
     local node=${SLURMD_NODENAME:-${HOSTNAME%%.*}} directory line='' key pid env=()
     # Of whichever run of the job: a step from outside is not told its number.
-    for directory in "$run_base/$job."* "$state_base/hpcproxy-$job."* "/tmp/hpcproxy-$job."*; do
+    for directory in "$run_base/$job."* "$state_home/$job."* "/tmp/hpcproxy-$EUID/$job."*; do
         key=${directory##*/}
-        key=${key#hpcproxy-}
         key=${key%%-*}
         if find_state "$key" && read -r pid _ <"$state/pid" && mapfile -t env <"$state/env"; then
             refresh_status || :

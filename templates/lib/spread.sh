@@ -5,6 +5,8 @@
 # for few nodes. The agent reckons the same (candidate.py).
 spread() {
     spread_ms=0
+    # In an arithmetic expression a value is a program: `a[$(cmd)]` runs cmd.
+    [[ $1 =~ ^[1-9][0-9]{0,5}$ && $2 =~ ^[0-9]{1,3}$ ]] || return 0
     if (($1 > 8)); then spread_ms=$(($1 * 1000 / (logins_per_s * ($2 > 1 ? $2 : 1)))); fi
     if ((spread_ms > 120000)); then spread_ms=120000; fi
 }

@@ -16,7 +16,7 @@ has_ssh() {
 learn() {
     [[ -z $learned ]] || return 0
     learned=1
-    cipher=(-o "$cipher_option") log_verbose=(-o LogVerbose=none) follow=(setpriv --pdeathsig HUP)
+    cipher=(-o "$cipher_option") log_verbose=(-o LogVerbose=none) follow=(setpriv --pdeathsig "$death")
     held_back=()
     if [[ -z $held ]]; then held_back=(env --block-signal="$heeded"); fi
     if ssh_would "${follow[@]}" ${held_back[@]+"${held_back[@]}"} ssh "${cipher[@]}" "${log_verbose[@]}"; then return 0; fi
@@ -47,7 +47,7 @@ await_master() {
     local now deadline
     clock
     deadline=$((now + connect_timeout_s + 5))
-    until [[ -S $state/ctl ]]; do
+    until [[ -S ctl ]]; do
         [[ -z $ending ]] && kill -0 "$ssh_pid" 2>/dev/null && clock && ((now < deadline)) || return 1
         sleep 0.05
     done
@@ -56,19 +56,19 @@ await_master() {
 # True if a channel through the master comes back from the jump host's closed port within $1 seconds. Touches no service.
 probe_master() {
     local text before
-    read_text "$state/ssh.log"
+    read_text ssh.log
     before=${#text}
-    if timeout "$1" ssh -F /dev/null -S "$state/ctl" -W "$probe_target" -- probe >/dev/null 2>&1 </dev/null; then
+    if timeout "$1" ssh -F /dev/null -S ctl -W "$probe_target" -- probe >/dev/null 2>&1 </dev/null; then
         return 0
     fi
-    read_text "$state/ssh.log"
+    read_text ssh.log
     [[ ${text:before} == *'open failed: connect failed'* ]]
 }
 
 # ssh writes a line for each connection that fails: what is in its log is dropped when it is too much.
 bound_log() {
     ((looks++ % 12 == 0)) || return 0
-    if [[ -n $(find "$state/ssh.log" -size +256k 2>/dev/null) ]]; then : >"$state/ssh.log"; fi
+    if [[ -n $(find ssh.log -size +256k 2>/dev/null) ]]; then : >ssh.log; fi
 }
 
 # An ssh that no longer serves is ended, so that the next one comes. The network is ssh's own ServerAliveInterval's
@@ -109,8 +109,8 @@ start_ssh() {
     launching=1
     (
         trap '' TERM INT QUIT USR1 USR2
-        : >"$state/ssh.log"
-        exec ${follow[@]+"${follow[@]}"} "${command[@]}" </dev/null >/dev/null 2>>"$state/ssh.log"
+        : >ssh.log
+        exec ${follow[@]+"${follow[@]}"} "${command[@]}" </dev/null >/dev/null 2>>ssh.log
     ) &
     ssh_pid=$! launching=''
     heed

@@ -1,11 +1,12 @@
 # shellcheck shell=bash
 # The state directory of one way out on one node: who made it, where it is, what it says.
 
-# Set `state_base` to where state directories are made: on a local disk, and short enough for a Unix socket's name
-# (107 bytes, of which ssh wants 17 for a temporary name of its own).
+# Set `state_base`, and `state_home` to the one directory there in which all state directories of this user stand: nobody
+# else's names are ever looked through to find them. A relative TMPDIR is another one for each process, so it is none.
 find_state_base() {
     state_base=${TMPDIR:-/tmp}
-    [[ -d $state_base && -w $state_base && ${#state_base} -le 48 ]] || state_base=/tmp
+    [[ $state_base == /* && -d $state_base && -w $state_base && $state_base != *[[:cntrl:]]* ]] || state_base=/tmp
+    state_home=${state_base%/}/hpcproxy-$EUID
 }
 
 # Set `text` to what the file $1 holds, to nothing if it cannot be read. (`$(<file)` would end the script there.)
@@ -27,15 +28,22 @@ holder_lives() {
 # one that is up: of two that shells started at the same moment, the other is about to make way for it.
 find_state() {
     local directory
-    for directory in "$run_base/$1" "${HPCPROXY_STATE-}" "$state_base/hpcproxy-$1-"*; do
-        [[ ${directory##*/} == "$1" || ${directory##*/} == "hpcproxy-$1-"* ]] || continue
-        if [[ -d $directory && ! -L $directory && -O $directory && -O $directory/env ]] && holder_lives "$directory"; then
+    for directory in "$run_base/$1" "${HPCPROXY_STATE-}" "$state_home/$1-"* "/tmp/hpcproxy-$EUID/$1-"*; do
+        [[ ${directory##*/} == "$1" || ${directory##*/} == "$1-"* ]] || continue
+        if is_ours "$directory" && holder_lives "$directory"; then
             if [[ ${2-} == ready ]] && ! says_ready "$directory"; then continue; fi
             state=$directory
             return 0
         fi
     done
     return 1
+}
+
+# True if $1 is a state directory of this user. The one above it is root's or ours too: who can make names there can put
+# another directory of ours in the place of this one.
+is_ours() {
+    local above=${1%/*}
+    [[ -d $1 && ! -L $1 && -O $1 && -O $1/env && ! -L $above ]] && [[ -O $above || $above == "$run_base" ]]
 }
 
 # True if the status in the state directory $1 says that the way out is up.

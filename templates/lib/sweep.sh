@@ -17,20 +17,23 @@ name_host() {
 }
 
 # Remove the state directories of this user's other ways out on this node whose holder is gone and could not remove its
-# own: the node crashed, or everything was killed by force. Never one that somebody else made or could have changed, and
-# never one whose holder lives, or is not known to have lived `here`: in doubt it stays.
+# own: the node crashed, or everything was killed by force. Never one whose holder lives, or is not known to have lived
+# `here`: in doubt it stays. Only the user's own directory is looked through, a bounded part of it, and what is to be
+# removed is left to a process for which nobody waits.
 sweep() {
-    local directory was found=(/tmp/hpcproxy-*)
-    if [[ $state_base != /tmp ]]; then found+=("$state_base"/hpcproxy-*); fi
-    for directory in "${found[@]}"; do
-        [[ $directory != "$state" && ${directory##*/} =~ ^hpcproxy-(shell|[0-9]+)\.[0-9]+-[A-Za-z0-9]{8}$ ]] || continue
-        # The owner first: what a link of somebody else's leads to is not looked at.
+    local directory was found=("$state_home"/*) dead=()
+    if [[ $state_home != "/tmp/hpcproxy-$EUID" && -O /tmp/hpcproxy-$EUID && ! -L /tmp/hpcproxy-$EUID ]]; then
+        found+=("/tmp/hpcproxy-$EUID"/*)
+    fi
+    for directory in "${found[@]:0:64}"; do
+        [[ $directory != "$state" && ${directory##*/} =~ ^(shell|[0-9]+)\.[0-9]+-[A-Za-z0-9]{8}$ ]] || continue
         [[ ! -L $directory && -d $directory && -O $directory ]] || continue
-        [[ $(stat -c %a -- "$directory" 2>/dev/null) == 700 ]] || continue
         # `host` is written after `pid` (make_state).
         read -r was 2>/dev/null <"$directory/host" || continue
         if [[ $was != "$here" || ! -s $directory/pid ]] || holder_lives "$directory"; then continue; fi
-        log info "removed what was left of ${directory##*/hpcproxy-}"
-        rm -rf -- "$directory" 2>/dev/null || :
+        log info "removed what was left of ${directory##*/}"
+        dead+=("$directory")
     done
+    ((${#dead[@]})) || return 0
+    (exec timeout -s KILL 10 rm -rf -- "${dead[@]}" &) </dev/null >/dev/null 2>&1
 }

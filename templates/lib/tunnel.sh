@@ -11,7 +11,7 @@
 # The gate (agent.pyz) listens at ADDRESS:PORT and holds ssh; where there is no python3 for it, or with `gate: false`,
 # ssh itself listens (`ssh -N -D ADDRESS:PORT`) and a loop here keeps it up.
 #
-# `hold` speaks on stdout: `mode NODE gate|ssh STEP`, `ready NODE JUMP` once, `failed NODE LAYER JUMP: REASON` for each new
+# `hold` speaks on stdout: `state NODE DIRECTORY`, `mode NODE gate|ssh STEP`, `ready NODE JUMP` once, `failed NODE LAYER JUMP: REASON` for each new
 # reason, `gave-up …` when no waiting will help; it then exits 0, for a step that fails would mark the job. In a job SIGURG
 # ends it at once, and SIGTERM once no other process of the job is on the node (company.sh); in a shell both at once, and
 # SIGINT and SIGUSR1 too.
@@ -22,8 +22,10 @@ unset LD_LIBRARY_PATH LD_PRELOAD
 # In all processes of ours, and in no other of the job: the agent and company.sh know them by it.
 export HPCPROXY_HOLDER=1
 umask 077
+# No core: what ssh has in memory is the user's key.
+ulimit -c 0
 
-heeded='TERM,URG,INT,USR1' held='' ending='' learned='' ssh_says='' told='' woken='' launching='' company_pid='' watch_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 tries='' up_at=0 changed_at=0 reconnects=-1 since=0 last_error='' current_jump=''
+given='' death=HUP heeded='TERM,URG,INT,USR1' held='' ending='' learned='' ssh_says='' told='' woken='' launching='' company_pid='' watch_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 tries='' up_at=0 changed_at=0 reconnects=-1 since=0 last_error='' current_jump=''
 
 end() {
     ending=1 woken=1
@@ -42,7 +44,7 @@ clean_up() {
     end
     end_ssh
     # The Prolog's directory stands in one of root's, whose Epilog removes what stays.
-    if [[ -n $state ]]; then rm -rf -- "$state" 2>/dev/null || :; fi
+    remove_state
     exit 0
 }
 
@@ -57,7 +59,7 @@ log() {
     shift
     case $log_level:$level in error:info) return 0 ;; esac
     printf -v when '%(%Y-%m-%dT%H:%M:%S%z)T' -1
-    if [[ -n $state ]]; then printf '%s %s %s %s\n' "$when" "$job" "$node" "$*" 2>/dev/null >>"$state/log" || :; fi
+    if [[ -n $state ]]; then printf '%s %s %s %s\n' "$when" "$job" "$node" "$*" 2>/dev/null >>log || :; fi
     [[ -n $syslog ]] || return 0
     # By a process of its own, and not as our child: nothing may wait for it, and `$!` stays what it is.
     (timeout -s KILL 1 logger -t "hpcproxy[$$]" -p "daemon.${level/error/err}" -- "job $job node $node: $*" &) </dev/null >/dev/null 2>&1
@@ -126,14 +128,14 @@ yield_to_older() {
     if ((now_cs - turn_cs < 3)); then moment "0.0$((3 - now_cs + turn_cs))"; fi
     while ((older)) && [[ -z $ending ]]; do
         older=0
-        for directory in "$state_base/hpcproxy-$key-"*; do
+        for directory in "$state_home/$key-"*; do
             if [[ $directory == "$state" || ! -O $directory/turn ]] || ! holder_lives "$directory"; then continue; fi
             before_us "$directory" || continue
             older=1
             if says_ready "$directory"; then
                 # First gone, then said: whoever hears it must find the state of the other, not ours in its last moment.
-                rm -rf -- "$state"
-                state=''
+                remove_state
+                say "state $node $directory"
                 say "ready $node the same way out as another shell of this job"
                 exit 0
             fi
@@ -145,30 +147,8 @@ yield_to_older() {
 # True if the holder in directory $1 took its turn before us. By when it can be seen and not by when its process began:
 # one that began earlier and is seen only after we have looked must not take itself for the first.
 before_us() {
-    [[ $1/turn -ot $state/turn ]] && return 0
-    [[ ! $state/turn -ot $1/turn && $1 < $state ]]
-}
-
-# Set `state` to a new directory for $1. A signal does not end mktemp between its making and its name.
-make_directory() {
-    find_state_base
-    state=$(
-        trap '' HUP INT TERM URG USR1 USR2
-        exec mktemp -d -- "$state_base/hpcproxy-$1-XXXXXXXX"
-    )
-}
-
-# Make and fill the state directory for URLs of scheme $1.
-make_state() {
-    local here
-    make_directory "$key" || give_up "state no directory can be made in $state_base"
-    start_time "$$"
-    name_host
-    if ! { : >"$state/turn" && uptime_cs && turn_cs=$now_cs && write_env "$1" "$UID" "$state" &&
-        printf '%d %s\n' "$$" "$started" >"$state/pid" && printf '%s\n' "$here" >"$state/host"; }; then
-        give_up "state nothing can be written in $state_base"
-    fi
-    sweep
+    [[ $1/turn -ot turn ]] && return 0
+    [[ ! turn -ot $1/turn && $1 < $state ]]
 }
 
 # Set `gate_words` to the command line of the gate, for user $1.
@@ -185,6 +165,22 @@ prepare_gate() {
     if [[ -n $reason ]]; then gate_words+=(--key-note "$reason"); fi
     if [[ $job != shell ]]; then gate_words+=(--job "$job" --nodes "$node_count"); fi
     if [[ -n $of_step ]]; then gate_words+=(--parent "$PPID"); fi
+}
+
+# Signals that whoever started us ignores (nohup, `trap '' TERM`) a shell can neither trap nor give back to what it starts:
+# begin anew, with the arguments "$@", without that. Where `env` cannot do it (coreutils 8.31) ssh is ended by KILL.
+unmute() {
+    local line lines=() ignored=0
+    mapfile -t lines <"/proc/$$/status"
+    for line in "${lines[@]}"; do
+        if [[ $line =~ ^SigIgn:[[:space:]]*([0-9a-f]{1,16})$ ]]; then ignored=$((16#${BASH_REMATCH[1]})); fi
+    done
+    # HUP, USR1, USR2, TERM, CHLD, URG (signal(7)).
+    ((ignored & (1 << 0 | 1 << 9 | 1 << 11 | 1 << 14 | 1 << 16 | 1 << 22))) || return 0
+    if env --default-signal=HUP --version >/dev/null 2>&1; then
+        exec env --default-signal=HUP,USR1,USR2,TERM,CHLD,URG /bin/bash -p "$0" "$@"
+    fi
+    death=KILL
 }
 
 # In a step that is to become the gate: begin anew with the signals held back that the gate is to heed. One that comes
@@ -240,7 +236,8 @@ begin_hold() {
     if [[ -z $gate || $3 == ssh ]] || ! find_python; then mode=ssh; fi
     if [[ -n $held && $mode == ssh ]]; then give_up 'gate python3 was there a moment ago and is gone'; fi
     if [[ -n $4 ]]; then
-        state=$4
+        given=1
+        enter_state "$4" || give_up "state $4 is not this user's"
     elif [[ $mode == gate ]]; then
         make_state http
     else
@@ -271,17 +268,17 @@ probe() {
     for jump in "${!jump_names[@]}"; do
         ssh_command "$jump" -o ControlPath=none -W "$probe_target"
         out=0
-        timeout "$((connect_timeout_s + 15))" "${command[@]}" </dev/null >/dev/null 2>"$state/ssh.log" || out=$?
-        read_text "$state/ssh.log"
+        timeout "$((connect_timeout_s + 15))" "${command[@]}" </dev/null >/dev/null 2>ssh.log || out=$?
+        read_text ssh.log
         if ((out == 0)) || [[ $text == *'open failed: connect failed'* ]]; then
             printf 'ok %s\n' "${jump_names[jump]}"
             continue
         fi
-        ((out == 124)) && printf 'timed out\n' >>"$state/ssh.log"
+        ((out == 124)) && printf 'timed out\n' >>ssh.log
         if [[ -n $identity && ! -r $identity ]]; then
             layer=key reason="the key $identity does not exist or cannot be read"
         else
-            read_reason "$state/ssh.log" "open failed: connect failed"
+            read_reason ssh.log "open failed: connect failed"
         fi
         printf 'failed %s %s: %s\n' "$layer" "${jump_names[jump]}" "$reason"
     done
@@ -289,6 +286,7 @@ probe() {
 
 case ${1-} in
     hold)
+        unmute "$@"
         hold_back "${2-}" "${3-}" "${4-}"
         begin_hold "${2-}" "${3-}" "${4-}" "${5-}" "${6-}"
         ;;

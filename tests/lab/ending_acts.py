@@ -31,7 +31,7 @@ STUBBORN = "setsid -f srun sh -c 'trap \"\" TERM; echo up; exec sleep 600'\nexec
 AGAIN = f"""srun {FETCH}
 if [ -n "$SLURM_RESTART_COUNT" ]; then
     echo again
-    exec srun sh -c 'ls -d /tmp/hpcproxy-$SLURM_JOB_ID.0-* /run/hpcproxy/$SLURM_JOB_ID.0 2>/dev/null || true'
+    exec srun sh -c 'ls -d /tmp/hpcproxy-*/$SLURM_JOB_ID.0-* /run/hpcproxy/$SLURM_JOB_ID.0 2>/dev/null || true'
 fi
 {UP}srun sleep 600
 """

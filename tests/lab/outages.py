@@ -40,7 +40,7 @@ class Place:
     @property
     def state(self) -> str:
         """The state directory, for a process of the node."""
-        found = self.lab.run(self.node, ["find", "/tmp", "-maxdepth", "2", "-name", f"hpcproxy-{self.job}.*"])
+        found = self.lab.run(self.node, ["find", "/tmp", "-maxdepth", "3", "-name", f"{self.job}.[0-9]*-*"])
         return found.stdout.split("\n", 1)[0]
 
     @property
@@ -58,7 +58,9 @@ class Place:
     def ssh(self) -> list[int]:
         """The pids, inside, of the ssh that this job holds."""
         every = self.lab.processes(self.node)
-        return [pid for pid, _, line in every if line.startswith("ssh ") and f"hpcproxy-{self.job}." in line]
+        masters = [pid for pid, _, line in every if line.startswith("ssh ") and " -S ctl " in line]
+        where = {pid: self.lab.run(self.node, ["readlink", f"/proc/{pid}/cwd"]).stdout for pid in masters}
+        return [pid for pid in masters if f"/{self.job}." in where[pid]]
 
     def signal_ssh(self, number: int) -> None:
         for pid in until(self.ssh, f"job {self.job} has an ssh on {self.node}"):

@@ -133,7 +133,7 @@ def test_ssh_that_dies_is_back_at_once(either: Researcher, lab: Lab) -> None:
 
 
 def _status(lab: Lab, node: str) -> str:
-    return lab.run(node, ["sh", "-c", "cat /tmp/hpcproxy-*/status.json"]).stdout
+    return lab.run(node, ["sh", "-c", "cat /tmp/hpcproxy-*/*/status.json"]).stdout
 
 
 def test_a_tunnel_of_the_login_shell_does_not_leak_into_jobs(either: Researcher, lab: Lab) -> None:

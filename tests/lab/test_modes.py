@@ -11,7 +11,7 @@ from hpcproxy.lab import Lab
 from .researcher import FETCH, OUTER1, Researcher
 
 pytestmark = pytest.mark.lab
-LISTS = "srun bash -c 'cat /tmp/hpcproxy-*/log | grep -c \"no python3 of 3.6 or later for the gate on\"'\n"
+LISTS = "srun bash -c 'cat /tmp/hpcproxy-*/*/log | grep -c \"no python3 of 3.6 or later for the gate on\"'\n"
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def job(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Job]:
     number = alice.submit("touch ~/started\nsleep 600\n")
     started = lab.path_on("login", "/home/alice/started")
     until(started.exists, "the job's first command runs")
-    (state,) = lab.run(NODE, ["sh", "-c", "echo /tmp/hpcproxy-*"], check=True).stdout.split()
+    (state,) = lab.run(NODE, ["sh", "-c", "echo /tmp/hpcproxy-*/*.*-*"], check=True).stdout.split()
     yield Job(lab, alice.address(number), state)
     started.unlink()
     lab.run("login", ["scancel", str(number)], "alice", check=True)
@@ -108,7 +108,11 @@ def test_bob_reaches_no_socket_and_sees_no_file(job: Job) -> None:
 
 
 def test_bob_cannot_reach_the_processes(job: Job) -> None:
-    pids = [str(pid) for pid, user, line in job.lab.processes(NODE) if user == "alice" and job.state in line]
+    pids = [
+        str(pid)
+        for pid, user, line in job.lab.processes(NODE)
+        if user == "alice" and (job.state in line or " -S ctl " in line)
+    ]
     assert pids
     for pid in pids:
         assert job.lab.run(NODE, ["kill", "-TERM", pid], "bob").returncode != 0

@@ -19,7 +19,7 @@ DEADLINE_S = 150.0
 PLACES = ("/tmp", "/dev/shm", "/var/tmp", "/run", "/run/hpcproxy", "/run/hpcproxy/holders", "/run/hpcproxy/service")
 _OUR_FILE = re.compile(r"(?:hpcproxy-)?(\d+)\.(\d+)(?:-\w+|\.said|\.new)?")
 _OUR_COMMAND = re.compile(
-    r"/tunnel\.sh hold|/agent\.pyz |/holder\.sh |/job\.sh |/(pro|epi)log\.d/|=hpcproxy |ssh .*/hpcproxy\S*/ctl "
+    r"/tunnel\.sh hold|/agent\.pyz |/holder\.sh |/job\.sh |/(pro|epi)log\.d/|=hpcproxy |ssh .* -S ctl "
 )
 _FILE = re.compile(r"\w+: (file|socket) ")
 _STEP_DAEMON = re.compile(r"slurmstepd: \[(\d+)\.")
@@ -178,7 +178,7 @@ OWN, OURS, SLURMS = range(3)
 
 
 def look_at(lab: Lab, host: str) -> Iterator[tuple[int, int, str]]:
-    """(OWN, OURS or SLURMS, job, words) of every process, listener, socket and file on `host` that is of some job."""
+    """(OWN, OURS or SLURMS, job, words) of every process, listener and file on `host` that is of some job."""
     root = Path(f"/proc/{lab.machine(host).pid}/root")
     for pid in (entry for entry in (root / "proc").iterdir() if entry.name.isdigit()):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -187,11 +187,7 @@ def look_at(lab: Lab, host: str) -> Iterator[tuple[int, int, str]]:
         a, b, c, d = (int(part) for part in address.split(".")) if "." in address else (0, 0, 0, 0)
         if (a, b & 192) == (127, 64):
             yield OURS, (b & 63) << 16 | c << 8 | d, f"listener {address}:{port}"
-    for line in Path(f"/proc/{lab.machine(host).pid}/net/unix").read_text().splitlines():
-        directory, _, name = line.split()[-1].rpartition("/")
-        if match := _OUR_FILE.fullmatch(directory.rpartition("/")[2]):
-            yield OURS, int(match[1]), f"socket {directory}/{name}"
-    for place in PLACES:
+    for place in (*PLACES, *(f"/tmp/{entry.name}" for entry in (root / "tmp").glob("hpcproxy-[0-9]*"))):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             for entry in (root / place[1:]).iterdir():
                 if match := _OUR_FILE.fullmatch(entry.name):

@@ -111,8 +111,8 @@ class FullOnce:
 def test_a_client_that_cannot_be_watched_is_closed_alone(tmp_path):
     errors = []
     loop = Loop(errors.append)
-    journal = Journal("1", "c1", "info", False)
-    record = Record(loop, str(tmp_path), journal, ("127.0.0.1", 1), Access(journal, 0, False, False))
+    folder_fd, journal = os.open(str(tmp_path), os.O_RDONLY), Journal("1", "c1", "info", False)
+    record = Record(loop, folder_fd, journal, ("127.0.0.1", 1), Access(journal, 0, False, False))
     listener = bind("127.0.0.1", 0)
     clients = Clients(loop, Gate(loop, None, None, record), listener, os.getuid(), 10)
     answers = []

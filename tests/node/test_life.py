@@ -236,15 +236,25 @@ def test_a_directory_that_somebody_else_could_write(jump_host, tmp_path):
     assert agent.state.exists()
 
 
-def test_a_directory_whose_name_is_too_long(jump_host, tmp_path):
-    agent = Agent(tmp_path / "a", [jump_host.jump()])
-    deep = tmp_path / ("d" * 90)
-    deep.mkdir(mode=0o700)
-    done = run(
-        "hold", "--config", agent.config, "--address", agent.address, "--port", PORT, "--state", deep, "--node", "n"
-    )
-    assert done.returncode == 0
-    assert done.stdout.startswith("gave-up n path ")
+@pytest.mark.parametrize("name", ["d" * 120, "%h ${HOME} %%", "a b'\"$(touch x)"])
+def test_what_the_directory_is_called_is_nothing_to_ssh(start_agent, far_end, name, monkeypatch):
+    """Its socket's name is relative: nothing is expanded in it, and its length counts for nothing."""
+
+    def start(agent):
+        deep = agent.folder / name
+        deep.mkdir(mode=0o700)
+        agent.state = deep
+        return plainly(agent)
+
+    plainly = Agent.start
+    monkeypatch.setattr(Agent, "start", start)
+    agent = start_agent()
+    sock, head = agent.tunnel(far_end(echo).target)
+    sock.close()
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert (agent.state / "ctl").is_socket()
+    assert agent.stop() == 0
+    assert not agent.state.exists()
 
 
 def test_a_directory_that_is_not_a_state_directory_keeps_what_is_in_it(jump_host, tmp_path):

@@ -1,6 +1,7 @@
 """The loop and its streams: nothing is lost for being waited for late, and nothing stays for having been waited for."""
 
 import contextlib
+import os
 import socket
 import time
 
@@ -163,8 +164,8 @@ def test_what_is_accepted_sends_at_once():
 
 def test_the_status_is_fresh_while_connections_are_open(tmp_path):
     async def main(loop):
-        journal = Journal("1", "c1", "info", False)
-        record = Record(loop, str(tmp_path), journal, ("127.0.0.1", 1), Access(journal, 0, False, False))
+        folder_fd, journal = os.open(str(tmp_path), os.O_RDONLY), Journal("1", "c1", "info", False)
+        record = Record(loop, folder_fd, journal, ("127.0.0.1", 1), Access(journal, 0, False, False))
         record.active = 1
         record.changed()
         await loop.sleep(0.05)  # it is written, and will be for the open connection's sake, much later

@@ -180,6 +180,8 @@ failure_permanent=(
 
 #= lib/sweep.sh
 
+#= lib/home.sh
+
 #= lib/company.sh
 
 #= lib/ssh.sh

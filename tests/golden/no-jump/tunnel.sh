@@ -163,6 +163,8 @@ failure_permanent=(
 
 #= lib/sweep.sh
 
+#= lib/home.sh
+
 #= lib/company.sh
 
 #= lib/ssh.sh
