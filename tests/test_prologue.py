@@ -17,6 +17,7 @@ from hpcproxy.ops import Account
 from tests import servers, sshd
 from tests.holder import command_line
 from tests.shells import PROXY_VARIABLES, SHELLS, script, tunnel_state, url_of
+from tests.sshd import Sshd
 from tests.waiting import until
 
 every_shell = pytest.mark.parametrize("shell", SHELLS)
@@ -243,3 +244,25 @@ def test_a_job_that_is_over_does_not_wait_for_an_srun_that_does(slurm: dict[str,
         assert process.wait(5) == 1, "that is all that a way out may take to be gone"
     until(lambda: not command_line(int(note.read_text())), "srun is gone")
     assert list(note.parent.iterdir()) == [note]
+
+
+@pytest.mark.parametrize(("script_has", "step_has"), [("tmp", "tmp"), (".", "."), ("{}/a", "{}/b"), ("{}/a", "gone")])
+def test_another_tmpdir_in_the_step_is_only_that(
+    script_has: str, step_has: str, slurm: dict[str, str], account: Account, jump_host: Sshd, tmp_path: Path
+) -> None:
+    """The step runs in / (--chdir), and a site's TaskProlog gives each step a TMPDIR of its own."""
+    for name in ("a", "b", "tmp"):
+        (tmp_path / name).mkdir()
+    srun = Path(slurm["PATH"].split(":")[0], "srun")
+    srun.write_text(_SRUN.replace("exec", f"cd /; export TMPDIR={shlex.quote(step_has.format(tmp_path))}\nexec"))
+    _install(account, jump=[jump_host.jump], identity=str(jump_host.identity), port=servers.free_port())
+    account.home.known_hosts.write_text(jump_host.known_hosts)
+    text = f'cd {tmp_path}\nset -eu\n{HOOK}printf "%s" "$HPCPROXY_STATE"\n'
+    done = script("bash", text, {**slurm, "SLURMD_NODENAME": "c1", "TMPDIR": script_has.format(tmp_path)})
+    state = Path(done.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert state.is_absolute()
+    for tunnel in tunnels.find({"HPCPROXY_STATE": str(state)}):
+        tunnels.stop(tunnel)
+    assert not state.exists()
+    assert [list((tmp_path / name).iterdir()) for name in ("a", "b", "tmp")] == [[], [], []]
