@@ -114,6 +114,9 @@ class Keeper:
             ]
             argv += ["-o", "StrictHostKeyChecking=yes", "-o", f'UserKnownHostsFile="{self.path}"']
             argv += ["-o", "GlobalKnownHostsFile=/dev/null", "-o", f"ConnectTimeout={max(1, int(self.timeout_s))}"]
+            on_the_way = hops.of(sshconfig.ask(gateway, user=self.told.user))
+            if on_the_way:
+                argv += ["-o", f"ProxyCommand={hops.proxy_command(on_the_way, Path(name), self.timeout_s)}"]
             if self.told.identity is not None:
                 argv += ["-i", str(self.told.identity), "-o", "IdentitiesOnly=yes"]
             process = subprocess.Popen(

@@ -161,6 +161,23 @@ def test_hosts_behind_a_gateway_are_asked_by_one_login_there(trust: Trust, known
     assert known.read_text() == _lines(jump_host).split("\n", 1)[1]
 
 
+def test_a_gateway_behind_a_host_that_nobody_confirmed_is_not_reached(
+    trust: Trust, jump_host: Sshd, ssh_config: Any, tmp_path: Path
+) -> None:
+    log = jump_host.directory / "log"
+    before = log.read_text().count("Accepted publickey")
+    more = {"gateway": "gate", "user": sshd.USER, "identity": str(jump_host.identity)}
+    direct = f"Host gate hop\n HostName 127.0.0.1\n Port {jump_host.port}\n IdentityFile {jump_host.identity}\n"
+    ssh_config(direct)
+    assert [one.error for one in trust(accept, **more)] == [None] * 4
+    after = log.read_text().count("Accepted publickey")
+    assert after == before + 1
+    rest = f" StrictHostKeyChecking no\n UserKnownHostsFile {tmp_path / 'none'}\nHost gate\n ProxyJump hop\n"
+    ssh_config(f"{direct}{rest}")
+    assert all(one.error for one in trust(accept, **more)[1:])
+    assert log.read_text().count("Accepted publickey") == after
+
+
 def test_a_gateway_that_is_away_is_said_once(trust: Trust, jump_host: Sshd) -> None:
     gateway = f"127.0.0.1:{servers.free_port()}"
     shown = trust(accept, gateway=gateway, user=sshd.USER)
