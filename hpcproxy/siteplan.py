@@ -29,6 +29,8 @@ COMMENT = "hpcproxy"  # what `--comment` must hold where the policy asks for it
 _PROGRAM_MODE = 0o755
 _TEXT_MODE = 0o644
 _SECRET_MODE = 0o600
+# By it a host that has lost its record, with a disk or an image, knows our files (`is_marked` in receive.sh).
+_OURS = "written by deploy; a change belongs in the inventory"
 _KNOWN_HOSTS, _CONFIG, _KEY = "known_hosts", "config.yaml", "service_key"
 
 
@@ -37,10 +39,11 @@ def site_plan(inventory: Inventory, config: Config, known_hosts: str, service_ke
     service = inventory.mode == "service"
     if service:
         config = config.model_copy(update={"identity": SETTINGS / _KEY})
-    texts = {_KNOWN_HOSTS: known_hosts.encode(), _CONFIG: site_yaml(inventory)}
+    texts = {_KNOWN_HOSTS: f"# hpcproxy, {_OURS}\n{known_hosts}".encode(), _CONFIG: site_yaml(inventory)}
     keys: tuple[Artifact, ...] = ()
     if service and service_key is not None:
-        texts[_KEY] = service_key
+        # Behind its end, where every reader of keys has stopped.
+        texts[_KEY] = service_key.rstrip(b"\n") + f"\n# hpcproxy, {_OURS}\n".encode()
         where = SETTINGS / _KEY
         owner = inventory.service_account
         keys = (Artifact(_KEY, _KEY, where, _SECRET_MODE, "the service account's key", owner, secret=True),)

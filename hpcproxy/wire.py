@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from hpcproxy import heard
 from hpcproxy.errors import HpcproxyError
-from hpcproxy.plan import EPILOG, PROLOG, RUN, TASK_PROLOG, Artifact, Plan
+from hpcproxy.plan import EPILOG, PROGRAMS, PROLOG, RUN, TASK_PROLOG, Artifact, Plan
 from hpcproxy.render import Bundle, File, render
 from hpcproxy.shell import word
 
@@ -96,6 +96,7 @@ def message(
         "directory_mode": place.directory_mode,
         "run": RUN,
         "want_content": want_content,
+        "own_directory": PROGRAMS,
         "secrets": [str(file.artifact.path) for file in files if file.artifact.secret],
         "task_prolog": next((str(f.artifact.path) for f in files if f.artifact.name == TASK_PROLOG), ""),
         "drop_ins": [str(path) for path in drop_ins],

@@ -103,47 +103,60 @@ become() {
 # True if every file is in place by a link from $store/stage, for a host that has none of them: one program for all. What a
 # power cut in the next seconds may undo is the end of the list, the hooks; what is left without them does nothing.
 link() {
-    local path
+    local path i
     ((${#by_path[@]} == 0)) || return
     if (cd "$store/stage" && exec cp -l --parents -t / -- "${paths[@]#/}" 2>/dev/null); then return; fi
     for path in "${paths[@]}"; do # another file system, or none that has links, or one that is full or read-only
         if [[ $path -ef $store/stage$path ]]; then rm -f -- "$path"; fi
     done
-    for path in "${paths[@]}"; do
-        [[ ! -e $path && ! -L $path ]] || fail "somebody else has just made $path"
+    look_at "${paths[@]}" # another host may have put the same into a directory that both have
+    for i in "${!paths[@]}"; do
+        path=${paths[i]}
+        [[ -z ${by_path[$path]-} || ${by_path[$path]} == "${digests[i]} "* ]] || fail "somebody else has just made $path"
     done
     return 1
 }
 
 # Rename every file into place, in the manifest's order: from $store/stage, or on another mount from a directory beside its
-# own. Never from inside that one: slurmd and login shells read those whole.
+# own, not from inside that one: slurmd and login shells read those whole.
 move() {
-    local number path why base count=${#directories[@]} mounts=() parents=() from=() copies=() files=()
-    local -A base_of=()
+    local i number path why base count mounts=() real=() parents=() from=() copies=() files=()
+    local -A base_of=() changed=()
     find_directories
-    if ((${#missing[@]})); then
-        why=$(exec mkdir -m "$directory_mode" -- "${missing[@]}" 2>&1) || fail "a directory cannot be made: ${why%%$'\n'*}"
+    if ((${#missing[@]})); then # -p, for another host that shares one of them may be first
+        why=$(exec mkdir -p -m "$directory_mode" -- "${missing[@]}" 2>&1) ||
+            fail "a directory cannot be made: ${why%%$'\n'*}"
     fi
-    for path in "${directories[@]}"; do
+    # What is right already needs no directory that can be written.
+    for i in ${changes[@]+"${changes[@]}"}; do changed[${paths[i]%/*}]=1; done
+    files=("${directories[@]}") directories=()
+    for path in "${files[@]}"; do [[ -z ${changed[$path]-} ]] || directories+=("$path"); done
+    count=${#directories[@]}
+    ((count)) || return 0
+    for path in "${directories[@]}"; do # one may be a link to another file system
+        path=$(cd -P -- "$path" && printf '%s' "$PWD") || fail "$path leads nowhere"
+        real+=("$path")
         path=${path%/*}
         parents+=("${path:-/}")
     done
     # A rename fails between two mounts of one file system too, and `mv` would copy.
-    mapfile -t mounts < <(exec stat -c '%d %m' -- "$store" "${directories[@]}" "${parents[@]}" 2>/dev/null)
+    mapfile -t mounts < <(exec stat -c '%d %m' -- "$store" "${real[@]}" "${parents[@]}" 2>/dev/null)
     ((${#mounts[@]} == 2 * count + 1)) || fail 'a directory that was there is gone'
     for number in "${!directories[@]}"; do
         path=${directories[number]}
         [[ -w $path ]] || fail "$path cannot be written"
         from[number]=$store/stage$path
         [[ ${mounts[number + 1]} != "${mounts[0]}" ]] || continue
-        [[ ${mounts[number + 1]} == "${mounts[number + 1 + count]}" ]] ||
-            fail "$path is a file system of its own; this cannot be changed in one step"
         base=${base_of[${mounts[number + 1]}]-}
+        if [[ ${mounts[number + 1]} != "${mounts[number + 1 + count]}" ]]; then
+            # A file system of its own: inside it then, where neither Slurm's glob nor a login shell's sees a leading dot.
+            parents[number]=${real[number]} base=''
+        fi
         if [[ -z $base ]]; then
-            base=${parents[number]%/}/.hpcproxy-new
+            base=${parents[number]%/}/.hpcproxy-new.$HOSTNAME.$$ # other hosts may see this directory as well
             base_of[${mounts[number + 1]}]=$base
             debris+=("$base")
-            [[ ! -e $base ]] || rm -rf -- "$base"
+            rm -rf -- "${base%.*}".[0-9]* # of one that was cut off here
             why=$(exec mkdir -m 0700 -- "$base" 2>&1) || fail "${parents[number]} cannot take the files: $(last_words "$why")"
         fi
         why=$(exec cp -a -T -- "${from[number]}" "$base/$number" 2>&1) ||
@@ -174,14 +187,19 @@ tell_output() {
 }
 
 apply() {
-    local text record
+    local text record place
     take_lock
     compare
     make_record
     read_all "$store/manifest"
-    if ((${#changes[@]} + ${#gone[@]} == 0)) && [[ $text == "$record" ]]; then
-        debris+=("$store/next") # of one that was cut off at its very end
-        finish unchanged
+    if ((${#changes[@]} + ${#gone[@]} == 0)); then
+        if [[ $text == "$record" ]]; then
+            debris+=("$store/next") # of one that was cut off at its very end
+            finish unchanged
+        fi
+        place=$store
+        while [[ ! -e $place ]]; do place=${place%/*}; done
+        [[ -w ${place:-/} ]] || finish unchanged # nothing is to change, and a record only serves a rollback
     fi
     unpack
     say_changes

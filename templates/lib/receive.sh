@@ -62,6 +62,12 @@ look_at() {
     while read -r digest path; do by_path[$path]="$digest ${by_path[$path]}"; done < <(exec sha256sum -- "${regular[@]}")
 }
 
+# True if file $1 says itself that it is ours, or lies where only ours are.
+is_marked() {
+    [[ -f $1 && ! -L $1 ]] || return
+    [[ $1 == "$own_directory"/* ]] || grep -q -a 'hpcproxy.*a change belongs' -- "$1"
+}
+
 # Set `changes` to the indexes of what differs and `gone` to paths that are ours and wanted no more; fail for a file that
 # is somebody else's.
 compare() {
@@ -79,7 +85,11 @@ compare() {
         path=${paths[i]}
         [[ ${by_path[$path]-} == "${digests[i]} ${modes[i]} ${owners[i]}" ]] && continue
         changes+=("$i")
-        if [[ -n ${by_path[$path]-} && -z ${owned[$path]-} && ${by_path[$path]} != "${digests[i]} "* ]]; then
+        [[ -n ${by_path[$path]-} && -z ${owned[$path]-} && ${by_path[$path]} != "${digests[i]} "* ]] || continue
+        if is_marked "$path"; then # our record is gone, with a disk or an image
+            owned[$path]=1
+            mine+=("$path")
+        else
             answer "file foreign $path"
             strangers+=" $path"
         fi

@@ -60,10 +60,20 @@ refuse_while_jobs_run() {
 
 # Remove every file that is still as we left it, hooks first, then the directories that we made.
 remove() {
-    local i kept='' known=() path version
+    local i kept='' known=() path version lost='' there=''
     local -A ours=() listed=()
+    # Where our record is gone, with a disk or an image, or tells of an older version than another host has put into a
+    # directory that both have, the files themselves say whose they are.
+    [[ -r $store/manifest || -r $store/next ]] || lost=1
+    for i in "${!paths[@]}"; do
+        ours[${digests[i]}]=1
+        [[ -n $lost ]] || continue
+        known+=("${paths[i]}")
+        listed[${paths[i]}]=1
+        if [[ -e ${paths[i]} ]]; then there=1; fi
+    done
+    [[ -d $store || -n $there ]] || finish unchanged
     take_lock
-    [[ -d $store ]] || finish unchanged
     refuse_while_needed
     for version in manifest next; do
         [[ -r $store/$version ]] || continue
@@ -78,12 +88,12 @@ remove() {
     for ((i = ${#known[@]} - 1; i >= 0; i--)); do
         path=${known[i]}
         [[ -n ${by_path[$path]-} ]] || continue
-        if [[ -z ${ours[${by_path[$path]%% *}]-} ]]; then
+        if [[ -z ${ours[${by_path[$path]%% *}]-} ]] && ! { [[ -n $lost ]] && is_marked "$path"; }; then
             answer "file foreign $path"
             kept+=" $path"
             continue
         fi
-        rm -f -- "$path" || fail "$path cannot be removed"
+        rm -f -- "$path" 2>/dev/null || fail "$path cannot be removed"
         answer "file remove $path"
     done
     end_holders
@@ -94,8 +104,14 @@ remove() {
     finish changed
 }
 
+# Directories that we made; where our record is gone, those that bear our name.
 remove_made() {
-    local made=() i
+    local made=() i path
+    if [[ -n $lost ]]; then
+        for path in "${known[@]}"; do
+            if [[ ${path%/*} == */hpcproxy ]]; then rmdir -- "${path%/*}" 2>/dev/null || :; fi
+        done
+    fi
     [[ -r $store/made ]] || return 0
     mapfile -t made <"$store/made"
     for ((i = ${#made[@]} - 1; i >= 0; i--)); do rmdir -- "${made[i]}" 2>/dev/null || :; done

@@ -1,0 +1,170 @@
+"""One directory that several hosts have, directories that cannot be written, and a record that is lost."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from hpcproxy import wire
+from hpcproxy.plan import PROGRAMS, Artifact
+from hpcproxy.render import Bundle, File, render
+from tests.deploy import cases
+from tests.deploy.host import ME, TOKEN, Host
+from tests.snapshot import tree
+from tests.sshd import make_key
+
+MARK = "# hpcproxy hook: rendered from the inventory; a change belongs there, not here.\n"
+
+
+class Several:
+    """Hosts with a store and programs of their own, and hooks in a directory that all have."""
+
+    def __init__(self, host: Host, count: int) -> None:
+        self.host, self.names = host, [f"n{number}" for number in range(count)]
+
+    def bundle(self, name: str, text: str) -> Bundle:
+        etc, own = self.host.root / "etc/slurm.d", self.host.root / name / "lib"
+        places = {"one": etc / "50-one", "two": etc / "50-two", "program": own / "program"}
+        return Bundle(
+            tuple(
+                File(Artifact(each, "t", path, 0o644, "", ME), f"{MARK}{text}\n".encode())
+                for each, path in places.items()
+            )
+        )
+
+    def place(self, name: str) -> wire.Place:
+        return wire.Place(self.host.root / name / "store", self.host.root / f"{name}.lock")
+
+    def one(self, name: str, action: str, text: str) -> wire.Answer:
+        return self.host.talk(wire.message(self.bundle(name, text), action, TOKEN, place=self.place(name)))
+
+    def all(self, action: str, text: str) -> set[tuple[str, str]]:
+        """What they answer, all at once."""
+        with ThreadPoolExecutor(len(self.names)) as pool:
+            answers = pool.map(lambda name: self.one(name, action, text), self.names)
+            return {(answer.word, answer.text) for answer in answers}
+
+
+def test_hosts_that_share_a_directory_are_done_side_by_side(host: Host) -> None:
+    hosts = Several(host, 6)
+    before = tree(host.root / "etc")
+    for text in ("1", "2"):
+        assert hosts.all("apply", text) <= {("changed", ""), ("unchanged", "")}
+        assert hosts.all("look", text) == {("unchanged", "")}
+        assert hosts.all("apply", text) == {("unchanged", "")}
+        names = sorted(path.name for path in (host.root / "etc").rglob("*"))
+        assert names == ["50-one", "50-two", "slurm.d"]
+    assert hosts.all("remove", "2") <= {("changed", ""), ("unchanged", "")}
+    assert tree(host.root / "etc") == before
+    assert hosts.all("remove", "2") == {("unchanged", "")}
+
+
+def test_a_host_that_was_away_when_the_others_changed(host: Host) -> None:
+    """Its record is of the version before, and what it finds is not somebody's change."""
+    hosts = Several(host, 2)
+    hosts.all("apply", "1")
+    hosts.one("n0", "apply", "2")
+    assert hosts.one("n1", "remove", "2").word == "changed"
+    assert not (host.root / "etc/slurm.d/50-one").exists()
+
+
+@pytest.mark.parametrize("lost", ["store", "store/owned", "store/manifest"])
+def test_our_own_files_are_known_without_a_record(host: Host, lost: str) -> None:
+    hosts = Several(host, 1)
+    hosts.one("n0", "apply", "1")
+    gone = host.root / "n0" / lost
+    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    assert hosts.one("n0", "look", "1").word == "unchanged"
+    assert hosts.one("n0", "look", "2").word == "would"
+    assert hosts.one("n0", "apply", "2").word == "changed"
+    shutil.rmtree(host.root / "n0/store")
+    assert hosts.one("n0", "remove", "3").word == "changed"
+    left = [path for path in host.root.rglob("*") if path.is_file()]
+    assert left == []
+
+
+def test_a_file_without_the_mark_is_somebodys(host: Host) -> None:
+    hosts = Several(host, 1)
+    hosts.one("n0", "apply", "1")
+    shutil.rmtree(host.root / "n0/store")
+    theirs = host.root / "etc/slurm.d/50-one"
+    theirs.write_text("#!/bin/sh\n")
+    assert "somebody else's file is in the way" in hosts.one("n0", "apply", "2").text
+    assert "changed by somebody else and kept" in hosts.one("n0", "remove", "2").text
+    assert theirs.read_text() == "#!/bin/sh\n"
+
+
+def test_a_directory_that_is_a_link_is_written_where_it_leads(host: Host) -> None:
+    hosts = Several(host, 1)
+    (host.root / "srv/hooks").mkdir(parents=True)
+    (host.root / "etc/slurm.d").symlink_to(host.root / "srv/hooks")
+    for text in ("1", "2"):
+        assert hosts.one("n0", "apply", text).word == "changed"
+        assert hosts.one("n0", "look", text).word == "unchanged"
+    assert sorted(os.listdir(host.root / "srv")) == ["hooks"]  # noqa: PTH208
+    assert hosts.one("n0", "remove", "2").word == "changed"
+    assert list((host.root / "srv/hooks").iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount")
+def test_where_all_is_right_no_record_needs_to_be_written(host: Host) -> None:
+    hosts = Several(host, 1)
+    hosts.one("n0", "apply", "1")
+    shutil.rmtree(host.root / "n0/store")
+    own = host.root / "n0"
+    subprocess.run(["mount", "--bind", "-o", "ro", str(own), str(own)], check=True)
+    try:
+        assert hosts.one("n0", "apply", "1").word == "unchanged"
+    finally:
+        subprocess.run(["umount", str(own)], check=True)
+
+
+@pytest.fixture
+def mount(host: Host) -> Path:
+    """The shared directory is a file system of its own, where this can be had."""
+    place = host.root / "etc/slurm.d"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "none", str(place)], check=False, capture_output=True).returncode:
+        pytest.skip("needs root, to mount")
+    return place
+
+
+def test_a_directory_that_is_a_file_system_and_then_read_only(host: Host, mount: Path) -> None:
+    hosts = Several(host, 1)
+    try:
+        assert hosts.one("n0", "apply", "1").word == "changed"
+        assert hosts.one("n0", "apply", "2").word == "changed"
+        assert sorted(path.name for path in mount.iterdir()) == ["50-one", "50-two"]
+        subprocess.run(["mount", "-o", "remount,ro", str(mount)], check=True)
+        assert hosts.one("n0", "apply", "2").word == "unchanged"
+        # The hooks are right; what is of this host alone is put back without them.
+        (host.root / "n0/lib/program").unlink()
+        assert hosts.one("n0", "apply", "2").word == "changed"
+        shutil.rmtree(host.root / "n0/store")
+        assert hosts.one("n0", "apply", "2").word == "changed"
+        answer = hosts.one("n0", "apply", "3")
+        assert answer.text == f"{mount} cannot be written"
+        assert (host.root / "n0/lib/program").read_text() == f"{MARK}2\n"
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_every_file_of_a_roll_out_says_whose_it_is(tmp_path: Path) -> None:
+    """Also those that Slurm, ssh and shells read; a key with the mark behind its end is a key."""
+    for told in cases.combinations():
+        for file in render(told).files:
+            inside = file.artifact.path.is_relative_to(PROGRAMS)
+            assert inside or re.search(rb"hpcproxy.*a change belongs", file.content), file.artifact.path
+    told = cases.plan(mode="service", service_key="/root/key", settings={"jump": "j", "allow": ["internet.test"]})
+    key = next(artifact for artifact in told.artifacts if artifact.secret)
+    mark = told.texts[key.source].removeprefix(b"key")
+    made = make_key(tmp_path / "id")
+    made.write_bytes(made.read_bytes().rstrip(b"\n") + mark)
+    shown = subprocess.run(["ssh-keygen", "-y", "-f", str(made)], check=True, capture_output=True, text=True).stdout
+    assert shown.split()[:2] == (tmp_path / "id.pub").read_text().split()[:2]
