@@ -59,7 +59,10 @@ look_at() {
         printf -v "by_path[$path]" '%04o %s' "$((0x$kind & 07777))" "$owner"
     done < <(exec stat -c '%f %U %n' -- "${present[@]}" 2>/dev/null)
     ((${#regular[@]})) || return 0
-    while read -r digest path; do by_path[$path]="$digest ${by_path[$path]}"; done < <(exec sha256sum -- "${regular[@]}")
+    while read -r digest path; do by_path[$path]="$digest ${by_path[$path]}"; done < <(exec sha256sum -- "${regular[@]}" 2>/dev/null)
+    for path in "${regular[@]}"; do # one that has gone meanwhile: another host may have the same directory
+        [[ ${by_path[$path]} == *' '*' '* || -e $path ]] || by_path[$path]=''
+    done
 }
 
 # True if file $1 says itself that it is ours, or lies where only ours are.
