@@ -21,12 +21,14 @@ from typing import Any
 import fabric
 import paramiko
 
-from hpcproxy import heard, wire
+from hpcproxy import become, heard, identity, openssh, wire
+from hpcproxy.become import Secrets
 from hpcproxy.config import Jump
 from hpcproxy.dial import TOTAL_TIMES, Bounds, hang_up
 from hpcproxy.errors import FileError, HpcproxyError
+from hpcproxy.routes import Route, Routes
 from hpcproxy.session import Connection, open_connection, talk, transport
-from hpcproxy.trouble import explain
+from hpcproxy.trouble import explain, is_refusal
 
 _COLLECT_EVERY = 16  # connections; more of them cost memory, fewer gain none
 _SSH_PORT = 22
@@ -37,12 +39,13 @@ _M_ARENA_MAX = -8  # mallopt(3)
 class Login:
     """How hosts are reached. `timeout_s` bounds each of connect, banner, login, silence; ten times that the whole."""
 
-    user: str
-    port: int
+    user: str | None  # None: as ssh's configuration says, root where it says nothing
+    port: int | None  # None: as ssh's configuration says
     identity: Path | None
     gateway: Jump | None
     known_hosts: Path
     timeout_s: float
+    become: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,11 @@ OnReply = Callable[[Reply], None]
 
 
 class NoGatewayError(HpcproxyError):
-    """The gateway before the hosts cannot be used."""
+    """The gateway before the hosts cannot be used; `by_ssh` says that OpenSSH itself may still get in."""
+
+    def __init__(self, text: str, *, by_ssh: bool = False) -> None:
+        super().__init__(text)
+        self.by_ssh = by_ssh
 
 
 class Fleet:
@@ -74,9 +81,14 @@ class Fleet:
         # for all: making one costs more than a handshake.
         self._config = fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig())
         self._known = _KnownHosts(login.known_hosts)
-        self._kwargs = _connect_kwargs(login)
+        self.secrets = Secrets()
+        key = identity.load(login.identity, self.secrets)
+        self._only_ssh = key is identity.ONLY_SSH or self._known.has_revoked
+        self._kwargs = _connect_kwargs(login.timeout_s, None if self._only_ssh else key)
+        own_identity, own_way = login.identity is not None, login.gateway is not None
+        self._routes = Routes(login.user, login.port, own_identity=own_identity, own_way=own_way)
         self._making = threading.Lock()
-        self._way: fabric.Connection | Exception | None = None  # the gateway, open; or why it is not
+        self._way: fabric.Connection | NoGatewayError | None = None  # the gateway, open; or why it is not
 
     def ask(self, messages: Mapping[str, bytes], token: str, fanout: int, on_reply: OnReply) -> list[Reply]:
         """Send every host its message, at most `fanout` at once, and return a reply for each, in order."""
@@ -94,37 +106,85 @@ class Fleet:
 
     def _one(self, host: str, message: bytes, token: str) -> Reply:
         began = time.monotonic()
+        bounds = Bounds(self.login.timeout_s * TOTAL_TIMES)
         try:
-            gateway = self.gateway()
-        except NoGatewayError as error:
-            return Reply(host, None, str(error))
-        answer, trouble = self._talk(host, message, token, gateway)
-        return Reply(host, answer, trouble, time.monotonic() - began)
+            answer: wire.Answer | None = self._talk(host, message, token, bounds)
+            trouble = ""
+        except Exception as error:  # noqa: BLE001 - whatever a host makes a library raise is its own trouble, and no other's
+            answer, trouble = None, explain(error, self._routes.user(host), self.login.timeout_s)
+        # Of what was cut off nothing is believed, be it an answer or not.
+        answer = None if bounds.broken else answer
+        return Reply(host, answer, bounds.broken or trouble, time.monotonic() - began)
 
-    def _talk(
-        self, host: str, message: bytes, token: str, gateway: fabric.Connection | None
-    ) -> tuple[wire.Answer | None, str]:
-        connection, bounds = self._connection(host), Bounds(self.login.timeout_s * TOTAL_TIMES)
+    def _talk(self, host: str, message: bytes, token: str, bounds: Bounds) -> wire.Answer:
+        """Return what `host` answers: over Paramiko where that can do what is needed, else by OpenSSH itself.
+
+        Who is refused over Paramiko is tried by ssh once more, whose word counts: it knows certificates, security keys,
+        authorities and algorithms that Paramiko does not. What ssh can and Paramiko cannot is ssh's for all hosts then.
+        """
+        route, by_ssh = self._routes.of(host), self._only_ssh
         try:
-            open_connection(connection, self.login.timeout_s, bounds, gateway)
-            answer = _answer(*talk(connection, wire.COMMAND, message, self.login.timeout_s), token)
-        except (HpcproxyError, OSError, EOFError, paramiko.SSHException) as error:
-            return None, bounds.broken or explain(error, self.login.user, self.login.timeout_s)
+            gateway = None if by_ssh else self.gateway()
+        except NoGatewayError as error:
+            if not error.by_ssh:
+                raise
+            by_ssh = True
+        if by_ssh or not route.plain:
+            return self._by_ssh(route, message, token, bounds)
+        connection = self._connection(route)
+        try:
+            try:
+                open_connection(connection, self.login.timeout_s, bounds, gateway)
+            except paramiko.SSHException as error:
+                if bounds.broken or not self._may_be_ours(error, connection):
+                    raise
+            else:
+                door = self._door(route, token)
+                command = become.command(self.login.become, token)
+                return _answer(*talk(connection, command, message, self.login.timeout_s, door), token)
         finally:
             hang_up(connection)
-        # Of what was cut off nothing is believed, be it an answer or not.
-        return (None, bounds.broken) if bounds.broken else (answer, "")
+        answer = self._by_ssh(route, message, token, bounds)
+        self._only_ssh = True
+        return answer
 
-    def _connection(self, host: str, user: str | None = None, port: int | None = None) -> fabric.Connection:
+    def _may_be_ours(self, error: Exception, connection: fabric.Connection) -> bool:
+        """Whether Paramiko's failure may be Paramiko's, and no fault of the host's."""
+        if isinstance(error, paramiko.BadHostKeyException) or "not found in known_hosts" in str(error):
+            return self._known.has_authorities
+        # A host that hangs up at one key too many looks like a silent one, but for the keys that it has exchanged.
+        met = getattr(connection.client.get_transport(), "initial_kex_done", False)
+        return isinstance(error, paramiko.SSHException) and (met or is_refusal(error))
+
+    def _by_ssh(self, route: Route, message: bytes, token: str, bounds: Bounds) -> wire.Answer:
+        login = self.login
+        words = openssh.argv(
+            route.host,
+            become.command(login.become, token),
+            user=route.user,
+            port=login.port,
+            identity=login.identity,
+            known_hosts=login.known_hosts,
+            timeout_s=login.timeout_s,
+            gateway=login.gateway,
+        )
+        return _answer(*openssh.talk(words, message, login.timeout_s, bounds, self._door(route, token)), token)
+
+    def _door(self, route: Route, token: str) -> become.Door | None:
+        return become.Door(token, route.user, self.secrets) if self.login.become else None
+
+    def _connection(self, route: Route) -> fabric.Connection:
         connection = Connection(
-            host,
-            user=user or self.login.user,
-            port=port or self.login.port,
+            route.address,
+            user=route.user,
+            port=route.port,
             config=self._config,
             connect_timeout=self.login.timeout_s,
             connect_kwargs=dict(self._kwargs),
         )
-        self._guard(connection)
+        # Fabric alone would take any host key; here only those in our file count.
+        connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        connection.client._host_keys = self._known.of(route.known_name)  # noqa: SLF001 - else each would read the file
         return connection
 
     def gateway(self) -> fabric.Connection | None:
@@ -138,27 +198,26 @@ class Fleet:
         with self._making:
             if self._way is None:
                 self._way = self._open_gateway(told)
-            if isinstance(self._way, Exception):
-                why = explain(self._way, self.login.user, self.login.timeout_s)
-                raise NoGatewayError(f"behind the gateway {told}, which {why}")
+            if isinstance(self._way, NoGatewayError):
+                raise NoGatewayError(str(self._way), by_ssh=self._way.by_ssh)
             return self._way
 
-    def _open_gateway(self, told: Jump) -> fabric.Connection | Exception:
-        connection = self._connection(told.host, told.user, told.port or _SSH_PORT)
-        bounds = Bounds(self.login.timeout_s * TOTAL_TIMES)
+    def _open_gateway(self, told: Jump) -> fabric.Connection | NoGatewayError:
+        bounds, user = Bounds(self.login.timeout_s * TOTAL_TIMES), told.user or self.login.user or "root"
+        where = f"behind the gateway {told}, which"
+        try:
+            connection = self._connection(self._routes.of(told.host, user=told.user, port=told.port or _SSH_PORT))
+        except HpcproxyError as error:
+            return NoGatewayError(f"{where} cannot be asked for: {error}")
         try:
             open_connection(connection, self.login.timeout_s, bounds)
         except (OSError, EOFError, paramiko.SSHException) as error:
+            by_ssh = not bounds.broken and self._may_be_ours(error, connection)
             hang_up(connection)
-            return error
+            why = bounds.broken or explain(error, user, self.login.timeout_s)
+            return NoGatewayError(f"{where} {why}", by_ssh=by_ssh)
         bounds.lift()
         return connection
-
-    def _guard(self, connection: fabric.Connection) -> None:
-        """Fabric alone would take any host key; here only those in our file count."""
-        connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        name = connection.host if connection.port == _SSH_PORT else f"[{connection.host}]:{connection.port}"
-        connection.client._host_keys = self._known.of(name)  # noqa: SLF001 - else each would read the file
 
 
 def _tidy_up() -> None:
@@ -180,17 +239,10 @@ def _completed(futures: Mapping[Future[Reply], str]) -> Iterator[Future[Reply]]:
         raise
 
 
-def _connect_kwargs(login: Login) -> dict[str, Any]:
-    bounds: dict[str, Any] = dict.fromkeys(("banner_timeout", "auth_timeout", "channel_timeout"), login.timeout_s)
+def _connect_kwargs(timeout_s: float, key: object) -> dict[str, Any]:
+    bounds: dict[str, Any] = dict.fromkeys(("banner_timeout", "auth_timeout", "channel_timeout"), timeout_s)
     bounds["transport_factory"] = transport
-    if login.identity is None:
-        return bounds
-    try:
-        key = paramiko.PKey.from_path(login.identity)
-    except (OSError, paramiko.SSHException, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise FileError(login.identity, f"cannot be used as a private key: {reason}") from None
-    return {**bounds, "pkey": key, "allow_agent": False, "look_for_keys": False}
+    return {**bounds, "pkey": key, "allow_agent": False, "look_for_keys": False} if key is not None else bounds
 
 
 class _KnownHosts:
@@ -198,12 +250,14 @@ class _KnownHosts:
 
     def __init__(self, path: Path) -> None:
         try:
-            entries = paramiko.HostKeys(str(path))._entries  # noqa: SLF001 - its mapping goes through them all, for each name
+            lines = path.read_bytes().decode(errors="replace").splitlines()  # a comment may be in any code
         except OSError as error:
             raise FileError(path, f"cannot be read: {error.strerror}", "make it with: hpcproxy trust") from None
-        except (paramiko.hostkeys.InvalidHostKey, ValueError) as error:
-            line = heard.line(str(getattr(error, "line", error)))
-            raise FileError(path, f"holds what is no host key: {line}", "take that line out") from None
+        lines = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        # What a mark says ssh understands and Paramiko does not.
+        self.has_authorities = any(line.startswith("@cert-authority") for line in lines)
+        self.has_revoked = any(line.startswith("@revoked") for line in lines)
+        entries = [entry for line in lines if line[0] != "@" and (entry := _entry(path, line)) is not None]
         self._by_name: dict[str, list[Any]] = {}
         self._hashed = [entry for entry in entries if any(name.startswith("|1|") for name in entry.hostnames)]
         for entry in entries:
@@ -215,6 +269,16 @@ class _KnownHosts:
         keys = paramiko.HostKeys()
         keys._entries = [*self._by_name.get(name, ()), *self._hashed]  # noqa: SLF001 - as above
         return keys
+
+
+def _entry(path: Path, line: str) -> Any:  # noqa: ANN401 - Paramiko has no types
+    """Return what Paramiko makes of a line, None for a kind of key that it does not know; raises FileError."""
+    try:
+        return paramiko.hostkeys.HostKeyEntry.from_line(line)
+    except paramiko.pkey.UnknownKeyType:
+        return None
+    except Exception:  # noqa: BLE001 - a damaged key makes it raise one thing or another
+        raise FileError(path, f"holds what is no host key: {heard.line(line)}", "take that line out") from None
 
 
 def _answer(output: bytes, errors: bytes, token: str) -> wire.Answer:

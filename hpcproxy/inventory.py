@@ -40,12 +40,20 @@ def _account(value: str) -> str:
     return value
 
 
+def _login(value: str) -> str:
+    # Directories serve names with capitals, dots, domains, digits alone. It goes to ssh as a word of its own.
+    if not re.fullmatch(r"[\w.$+@\\-]{1,128}", value) or value.startswith("-"):
+        raise ValueError(f"{value!r} is not the name of an account")
+    return value
+
+
 def _jump(value: object) -> object:
     return Jump.parse(value) if isinstance(value, str) else value
 
 
 Words = Annotated[tuple[str, ...], pydantic.BeforeValidator(_words)]
 AccountName = Annotated[str, pydantic.AfterValidator(_account)]
+LoginName = Annotated[str, pydantic.AfterValidator(_login)]
 LocalPath = Annotated[Path, pydantic.Field(strict=False), pydantic.AfterValidator(safe_path)]
 _MODEL = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -68,7 +76,13 @@ class Inventory(pydantic.BaseModel):
     nodes: str = pydantic.Field(
         description="Hosts in ClusterShell's syntax, `c[1-128]`, `@group`; `slurm` asks `scontrol`."
     )
-    user: AccountName = pydantic.Field(default="root", description="As whom the hosts are logged in to.")
+    user: LoginName = pydantic.Field(
+        default="root",
+        description="As whom the hosts are logged in to; without it as `~/.ssh/config` says, else as root.",
+    )
+    become: Optional[Literal["sudo"]] = pydantic.Field(
+        default=None, description="How `user` becomes root there; a password, if sudo asks, is asked on the terminal."
+    )
     port: Annotated[int, pydantic.Field(ge=1, le=65535)] = pydantic.Field(default=22, description="Their ssh port.")
     identity: Optional[LocalPath] = pydantic.Field(
         default=None, description="Private key for the hosts; without it the agent's keys and `~/.ssh/id_*` are tried."

@@ -8,9 +8,9 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import Protocol
 
 from hpcproxy.errors import HpcproxyError
 
@@ -20,6 +20,15 @@ SAID_MAX_BYTES = 8 * 1024 * 1024
 
 class TooMuchError(HpcproxyError):
     """A program says more than any answer holds."""
+
+
+class Door(Protocol):
+    """What must be said before a message may be sent."""
+
+    open: bool
+
+    def hear(self, said: bytes) -> bytes:
+        """Return what is to be sent, now that `said` is all that has come."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +47,12 @@ def run(
     timeout_s: float,
     silence_s: float | None = None,
     environ: Mapping[str, str] | None = None,
-    said_max_bytes: int = SAID_MAX_BYTES,
+    door: Door | None = None,
 ) -> Done:
-    """Have `argv` read `message`, away from the terminal, and return how it has ended; nothing of it outlives that.
+    """Have `argv` read `message`, away from the terminal; return how it ended. Nothing outlives it.
 
-    Raises OSError, TooMuchError, and subprocess.TimeoutExpired after `timeout_s`, or `silence_s` without a word.
+    Raises OSError, TooMuchError, subprocess.TimeoutExpired after `timeout_s`, TimeoutError after `silence_s` without a
+    word. `door` is talked to first, if there is one.
     """
     process = subprocess.Popen(
         argv,
@@ -53,8 +63,9 @@ def run(
         start_new_session=True,
     )
     try:
-        said = _converse(process, message, time.monotonic() + timeout_s, silence_s or timeout_s, said_max_bytes)
-        return Done(process.wait(), *said)
+        with _Talk(process, message, door).watched() as talk:
+            talk.through(time.monotonic() + timeout_s, silence_s or timeout_s)
+        return Done(process.wait(), *(bytes(said) for said in talk.said.values()))
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -65,49 +76,79 @@ def run(
                     stream.close()
 
 
-def _converse(
-    process: subprocess.Popen[bytes], message: bytes, deadline: float, silence_s: float, room_bytes: int
-) -> tuple[bytes, bytes]:
-    """Return stdout and stderr of `process`, both to their end."""
-    said = {stream.fileno(): bytearray() for stream in (process.stdout, process.stderr) if stream is not None}
-    listening = set(said)
-    left = memoryview(message)
-    with selectors.DefaultSelector() as selector:
-        for descriptor in said:
-            selector.register(descriptor, selectors.EVENT_READ)
-        if process.stdin is not None:
-            os.set_blocking(process.stdin.fileno(), False)
-            selector.register(process.stdin, selectors.EVENT_WRITE)
+class _Talk:
+    """Both directions of one program; `said` holds stdout and stderr."""
+
+    def __init__(self, process: subprocess.Popen[bytes], message: bytes, door: Door | None) -> None:
+        self._process, self._message, self._door = process, memoryview(message), door
+        self._left = memoryview(b"" if door else message)
+        self.said = {stream.fileno(): bytearray() for stream in (process.stdout, process.stderr) if stream is not None}
+        self._selector = selectors.DefaultSelector()
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[_Talk]:
+        """The program is listened to, and told what it is to be told."""
+        with self._selector:
+            for descriptor in self.said:
+                self._selector.register(descriptor, selectors.EVENT_READ)
+            if self._process.stdin is not None:
+                os.set_blocking(self._process.stdin.fileno(), False)
+            self._send(self._left)
+            if self._door is None and not self._left:
+                self._end_message()
+            yield self
+
+    def through(self, deadline: float, silence_s: float) -> None:
+        """Both outputs are heard to their end."""
+        room_bytes, listening = SAID_MAX_BYTES, set(self.said)
         while listening:
-            ready = selector.select(max(0.0, min(silence_s, deadline - time.monotonic())))
-            if not ready or time.monotonic() > deadline:
-                raise subprocess.TimeoutExpired(process.args, silence_s)
+            ready = self._selector.select(max(0.0, min(silence_s, deadline - time.monotonic())))
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(self._process.args, silence_s)
+            if not ready:
+                raise TimeoutError
             for key, _ in ready:
-                if process.stdin is not None and key.fileobj is process.stdin:
-                    left = _write(process.stdin, left, selector)
+                if key.fd not in self.said:
+                    self._write(key.fd)
                     continue
                 chunk = os.read(key.fd, _CHUNK_BYTES)
-                if not chunk:
-                    selector.unregister(key.fd)
-                    listening.discard(key.fd)
-                said[key.fd] += chunk
+                self.said[key.fd] += chunk
                 room_bytes -= len(chunk)
                 if room_bytes < 0:
                     raise TooMuchError("says more than any answer holds")
-    output, errors = said.values()
-    return bytes(output), bytes(errors)
+                if not chunk:
+                    self._selector.unregister(key.fd)
+                    listening.discard(key.fd)
+            self._knock()
 
+    def _knock(self) -> None:
+        if self._door is None or self._door.open:
+            return
+        word = self._door.hear(b"".join(bytes(said) for said in self.said.values()))
+        self._send(self._message if self._door.open else memoryview(word))
 
-def _write(stdin: IO[bytes], left: memoryview, selector: selectors.BaseSelector) -> memoryview:
-    """Tell it what goes into the pipe now; return the rest. One that has ended has heard enough."""
-    try:
-        left = left[os.write(stdin.fileno(), left[:_CHUNK_BYTES]) :] if left else left
-    except BlockingIOError:
-        return left
-    except BrokenPipeError:
-        left = left[:0]
-    if not left:
-        selector.unregister(stdin)
-        with contextlib.suppress(OSError):
-            stdin.close()
-    return left
+    def _send(self, words: memoryview) -> None:
+        stdin = self._process.stdin
+        if not words or stdin is None or stdin.closed:
+            return
+        self._left = words
+        if stdin.fileno() not in self._selector.get_map():
+            self._selector.register(stdin.fileno(), selectors.EVENT_WRITE)
+
+    def _write(self, descriptor: int) -> None:
+        """Tell it what goes into the pipe now. One that has ended has heard enough."""
+        try:
+            self._left = self._left[os.write(descriptor, self._left[:_CHUNK_BYTES]) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            self._left = self._left[:0]
+        if not self._left:
+            self._selector.unregister(descriptor)
+            if self._door is None or self._door.open:
+                self._end_message()
+
+    def _end_message(self) -> None:
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()

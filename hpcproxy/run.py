@@ -133,12 +133,17 @@ def start(request: Request, *, as_user: bool = False) -> Run:
     """Return a run whose keys are parsed and whose connections are built, none of them open."""
     gc.freeze()  # what is loaded stays; `Fleet.ask` looks for garbage among the rest
     site = read_site(request)
-    return Run(site, request, deploy.Fleet(login(site.inventory, site.known_hosts, request.timeout_s)), as_user)
+    told = login(site.inventory, site.known_hosts, request.timeout_s, as_user=as_user)
+    return Run(site, request, deploy.Fleet(told), as_user)
 
 
-def login(told: Inventory, known_hosts: Path, timeout_s: float) -> deploy.Login:
+def login(told: Inventory, known_hosts: Path, timeout_s: float, *, as_user: bool = False) -> deploy.Login:
     """Return how the inventory's hosts are logged in to."""
-    return deploy.Login(told.user, told.port, told.identity, told.gateway, known_hosts, timeout_s)
+    # What the inventory does not say, ssh's configuration may.
+    user = told.user if "user" in told.model_fields_set else None
+    port = told.port if "port" in told.model_fields_set else None
+    become = "" if as_user else told.become or ""
+    return deploy.Login(user, port, told.identity, told.gateway, known_hosts, timeout_s, become)
 
 
 def switch_of(run: Run) -> Switch:

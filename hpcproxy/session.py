@@ -14,6 +14,7 @@ import fabric
 import paramiko
 from paramiko.common import cMSG_CHANNEL_REQUEST
 
+from hpcproxy.become import Door
 from hpcproxy.dial import Bounds, Prompt, dial
 
 _CHUNK_BYTES = 32000  # what fits into one packet of ssh
@@ -51,13 +52,33 @@ def open_connection(
     bounds.logged_in()
 
 
-def talk(connection: fabric.Connection, command: str, message: bytes, timeout_s: float) -> tuple[bytes, bytes]:
-    """Have `connection`, which is open, run `command` and read `message`; return its stdout and stderr."""
+def talk(
+    connection: fabric.Connection, command: str, message: bytes, timeout_s: float, door: Door | None = None
+) -> tuple[bytes, bytes]:
+    """Have `connection`, which is open, run `command` and read `message`; return its stdout and stderr.
+
+    `door` is talked to first, if there is one; raises NotRootError where it stays shut.
+    """
     # It ends with the connection; a word of its own about that would only be answered.
     channel = connection.transport.open_session(timeout=timeout_s)
     channel.settimeout(timeout_s)
+    channel.set_combine_stderr(door is not None)
     _execute(channel, command)
+    if door is not None:
+        _pass(channel, door)
     return _converse(channel, message)
+
+
+def _pass(channel: paramiko.Channel, door: Door) -> None:
+    said = bytearray()
+    while not door.open:
+        chunk = channel.recv(_CHUNK_BYTES)
+        if not chunk:
+            raise door.shut(bytes(said))
+        said += chunk
+        word = door.hear(bytes(said))
+        if word:
+            channel.sendall(word)
 
 
 def transport(sock: socket.socket, disabled_algorithms: Mapping[str, Any] | None = None) -> paramiko.Transport:

@@ -41,6 +41,7 @@ TEST_TOOLS: Mapping[str, str] = {
     "wget": "wget",
     "openssl": "openssl",
     "nft": "nftables",
+    "sudo": "sudo",
 }
 _UNITS = ("slurmctld", "slurmd", "munge", "ssh", "nftables")
 _UNIT_DIRECTORIES = ("/lib/systemd/system", "/usr/lib/systemd/system")
