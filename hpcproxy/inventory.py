@@ -20,6 +20,7 @@ from hpcproxy.errors import ConfigError, FileError
 
 SLURM = "slurm"
 _NODE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?", re.ASCII)
+_LOGIN_MAX = 128
 _WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*", re.ASCII)  # Slurm's names of partitions and accounts
 _NODE_NAME = re.compile(r"^NodeName=(\S+)", re.MULTILINE)
 _SCONTROL_TIMEOUT_S = 30
@@ -42,7 +43,7 @@ def _account(value: str) -> str:
 
 def _login(value: str) -> str:
     # Directories serve names with capitals, dots, domains, digits alone. It goes to ssh as a word of its own.
-    if not re.fullmatch(r"[\w.$+@\\-]{1,128}", value) or value.startswith("-"):
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.$+@-]*(\\[A-Za-z0-9_.$+@-]+)?", value) or len(value) > _LOGIN_MAX:
         raise ValueError(f"{value!r} is not the name of an account")
     return value
 
@@ -80,9 +81,6 @@ class Inventory(pydantic.BaseModel):
         default="root",
         description="As whom the hosts are logged in to; without it as `~/.ssh/config` says, else as root.",
     )
-    become: Optional[Literal["sudo"]] = pydantic.Field(
-        default=None, description="How `user` becomes root there; a password, if sudo asks, is asked on the terminal."
-    )
     port: Annotated[int, pydantic.Field(ge=1, le=65535)] = pydantic.Field(default=22, description="Their ssh port.")
     identity: Optional[LocalPath] = pydantic.Field(
         default=None, description="Private key for the hosts; without it the agent's keys and `~/.ssh/id_*` are tried."
@@ -92,6 +90,9 @@ class Inventory(pydantic.BaseModel):
     )
     known_hosts: Optional[LocalPath] = pydantic.Field(
         default=None, description="Host keys of the hosts and jump hosts, made by `trust`; by default beside this file."
+    )
+    become: Optional[Literal["sudo"]] = pydantic.Field(
+        default=None, description="How `user` becomes root there; a password, if sudo asks, is asked on the terminal."
     )
     mode: Literal["user", "service"] = pydantic.Field(
         default="user", description="Whose ssh it is: the job's user with a key of his own, or one service account."
