@@ -13,7 +13,11 @@ from hpcproxy.wire import Answer, Change
 
 GOOD = ("unchanged", "changed")
 _DRY = "would"
-_NEEDED = {"python3": "ssh itself listens there, for any user of the node", "ssh": "jobs get no way out there"}
+_NEEDED = {
+    "python3": "ssh itself listens there, for any user of the node",
+    "ssh": "jobs get no way out there",
+    "nft": "no second wall, the gate alone keeps other users of the node out",
+}
 _CLOCK_MAX_S = 60
 _DIFF_LINES_MAX = 3000
 

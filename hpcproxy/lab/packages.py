@@ -28,6 +28,7 @@ LAB_TOOLS: Mapping[str, str] = {
     "setpriv": "util-linux",
     "openssl": "openssl",
     "curl": "curl",
+    "nft": "nftables",
 }
 TEST_TOOLS: Mapping[str, str] = {
     "shellcheck": "shellcheck",

@@ -15,6 +15,7 @@ it, `agent.pyz`, which is started as `python3 -I agent.pyz hold ...`.
     master    one ssh and its control socket                  mux      the bytes of OpenSSH's PROTOCOL.mux
     child     fork, exec, reap                                sshlog   what ssh's stderr tells about channels
     record    log, status.json, access.log                    folder   the state directory
+    port      the command that takes a port as root and becomes the program that keeps it
     compiled  the modules, compiled, for the next start
 
 Data goes over ssh's multiplexing protocol and never over `-D`: only there a failed open is told from a good one.

@@ -16,6 +16,11 @@ import sys
 gc.disable()  # until the worker runs (guardian.py): what is imported stays
 signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGURG, signal.SIGINT, signal.SIGUSR1))
 
+if sys.argv[1:2] == ["port"]:  # root's: nothing is kept compiled by it, and little is loaded
+    from {package}.port import main
+
+    main(sys.argv[2:])
+
 from {package}.compiled import use
 
 use(sys.argv[0], "{package}", {names})

@@ -1,7 +1,7 @@
 """The command `hold`: holds the way out and the port until it is told to end, whatever kills it meanwhile.
 
     python3 -I agent.pyz hold --config AGENT_JSON --address A --port P --state DIR [--node NAME] [--uid N]
-        [--job N] [--nodes N] [--parent PID] [--ssh-option OPTION] [--log-verbose yes] [--key-note TEXT]
+        [--job N] [--nodes N] [--parent PID] [--ssh-option OPTION] [--log-verbose yes] [--key-note TEXT] [--listener FD]
 
 On stdout, one line each: `ready NODE JUMP`, `failed NODE LAYER TEXT`, `gave-up NODE LAYER TEXT`. With `--job` SIGURG
 ends it, and SIGTERM as soon as no other process of that job is on this node; without, SIGINT and SIGUSR1 end it too,
@@ -26,6 +26,7 @@ from .gate import Gate
 from .guardian import ORDERS, Life, guard
 from .journal import Journal
 from .loop import Loop
+from .port import adopt, refuse
 from .record import Record
 from .settings import BadSettings, Settings, load
 from .sshlog import LOG_VERBOSE
@@ -33,9 +34,10 @@ from .tunnel import GaveUp, Tunnel, in_table
 
 USAGE = "usage: agent.pyz hold --config FILE --address ADDRESS --port PORT --state DIR [--node NAME] [--uid UID]"
 USAGE += " [--job N] [--nodes N] [--parent PID] [--ssh-option OPTION] [--log-verbose yes] [--key-note TEXT]"
+USAGE += " [--listener FD]"
 OPTIONS = (
     *("config", "address", "port", "state", "node", "uid", "job", "nodes", "parent"),
-    *("ssh-option", "log-verbose", "key-note"),
+    *("ssh-option", "log-verbose", "key-note", "listener"),
 )
 
 
@@ -61,6 +63,8 @@ class Arguments:
         self.uid = parse_number("uid", given["uid"], 0, 2**32 - 2) if "uid" in given else os.getuid()
         self.job = str(parse_number("job", given["job"], 1, 2**32 - 1)) if "job" in given else ""
         self.parent = parse_number("parent", given["parent"], 1, 2**31 - 1) if "parent" in given else 0
+        # The port, taken by root (port.py); -1: it is to be taken.
+        self.listener = parse_number("listener", given["listener"], 3, 2**20) if "listener" in given else -1
         self.nodes = parse_number("nodes", given["nodes"], 1, 10**6) if "nodes" in given else 1
         try:
             socket.inet_pton(socket.AF_INET, self.address)
@@ -142,7 +146,7 @@ def occupy_standard_descriptors() -> None:
 def occupy(arguments: Arguments, settings: Settings, folder: Folder) -> int:
     """Take the port, which stays ours until the end, and have the work done; the exit code."""
     try:
-        listener = bind(arguments.address, arguments.port)
+        listener = adopt(arguments.listener) if arguments.listener >= 0 else bind(arguments.address, arguments.port)
     except OSError as error:
         loop = Loop(lambda error: None)  # runs nothing
         recorder(loop, arguments, settings, folder).gave_up(port_trouble(settings, arguments, error))
@@ -183,10 +187,12 @@ def hold(arguments: Arguments, settings: Settings, folder: Folder, listener: soc
         tunnel.stop()
         loop.close()  # requests under way end here, each with its line
         record.access.close()
-        clients.close()
         # A process that is killed closes its descriptors before it stops being our parent.
         if orphaned.done or os.getppid() != folder.pid:
             folder.remove()  # whose part that was has been killed
+        elif arguments.listener >= 0:
+            refuse(listener)
+        clients.close()
     return 0
 
 

@@ -1,12 +1,23 @@
 # shellcheck shell=bash
 # The job's other processes on this node, for where ssh itself listens; company.py and ending.py do the same for the gate.
 
+# Set the array `steps` to how lines of /proc/PID/cgroup begin for the steps of a job, by those of a process in one of its
+# steps, in the file $1. What Slurm calls the directories above differs: `job_7` up to 25.11, then the job's SLUID.
+step_places() {
+    local line
+    steps=()
+    while read -r line; do
+        if [[ $line == */step_* ]]; then steps+=(-e "${line%%/step_*}/step_"); fi
+    done 2>/dev/null <"$1"
+}
+
 # Set `others` to how many processes of this user belong to the job and are not ours: by their environment, or by their
 # cgroup, for one that writes its title has none that could be read. A shell of somebody who logged in does not count.
 # One that cannot be read counts as not there: a way out that stays too long keeps the node from the next job.
 count_others() {
-    local file line
+    local file line steps
     others=0
+    step_places /proc/self/cgroup
     while read -r file; do
         file=${file%/*}
         [[ -O $file ]] || continue
@@ -17,7 +28,7 @@ count_others() {
         others=$((others + 1))
     done < <(
         grep -l -z -x "SLURM_JOB_ID=$job" /proc/[0-9]*/environ 2>/dev/null || :
-        grep -l -E "/job_$job(/|\$)" /proc/[0-9]*/cgroup 2>/dev/null || :
+        ((!${#steps[@]})) || grep -l -F "${steps[@]}" /proc/[0-9]*/cgroup 2>/dev/null || :
     )
 }
 

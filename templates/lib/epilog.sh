@@ -2,47 +2,10 @@
 # Ends the way out of this job on this node and removes its state. Root runs it, at the end of every job, also of one
 # that never had a Prolog here. Exits 0 whatever happens: anything else drains the node.
 #
-# Only what a file of root's names is ended, and only while the pid is still the process that was meant: its start time
-# is on record too. What the user could have written is removed, never believed.
+# What the user could have written is taken away, never read: no number of his bounds how long this takes.
 
-PATH=/usr/sbin:/usr/bin:/sbin:/bin
-
-# True if process $1 that started at $2 is there.
-lives() {
-    start_time "$1" && [[ $started == "$2" ]]
-}
-
-# End the process $1 that started at $2: by URG, which means at once, by TERM if it is only beginning, by CONT if its user
-# has stopped it; if it is still there after half a second by KILL, with all that it has started. slurmd may give an
-# Epilog a second and drains a node whose Epilog takes longer.
-end_process() {
-    local begun now_cs killed=0
-    lives "$1" "$2" || return 0
-    kill -URG "$1"
-    kill -TERM "$1"
-    kill -CONT "$1"
-    uptime_cs
-    begun=$now_cs
-    while ((now_cs - begun < 50)); do
-        lives "$1" "$2" || return 0
-        sleep 0.02
-        uptime_cs
-    done
-    kill_family "$1"
-}
-
-# KILL process $1 and all below it. Who is stopped starts nobody and reaps nobody, so each pid stays whose it is. Bounded,
-# for it is a user's, who may have started what he likes.
-kill_family() {
-    local child children=()
-    kill -STOP "$1"
-    read -r -a children <"/proc/$1/task/$1/children"
-    for child in ${children[@]+"${children[@]}"}; do
-        killed=$((killed + 1))
-        ((killed > 64)) || kill_family "$child"
-    done
-    kill -KILL "$1"
-}
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+export LC_ALL=C
 
 # One line to the system's log if there never was a way out, with the reason; a log that nobody reads is not waited for.
 report_failure() {
@@ -52,22 +15,39 @@ report_failure() {
             ready\ *) return 0 ;;
             failed\ * | gave-up\ *) last=$line ;;
         esac
-    done <"$1.said"
-    if [[ -n $last ]]; then timeout 0.3 logger -t hpcproxy -- "job ${1##*/}: no way out: ${last//[[:cntrl:]]/}"; fi
+    done < <(head -c 65536 -- "$run_base/holders/$1.said")
+    if [[ -n $last ]]; then timeout 0.3 logger -t hpcproxy -- "job $1: no way out: ${last//[[:cntrl:]]/}"; fi
 }
 
+# Have what lies in scrap removed, by one process at a time and for at most a minute; what is left then is the next one's.
+# Returns when that process has left this process group, which slurmd kills.
+empty_scrap() {
+    local tries line fields things=("$run_base"/scrap/*)
+    [[ -e ${things[0]} || -L ${things[0]} ]] || return 0
+    setsid flock -n "$run_base/scrap.lock" timeout -s KILL 60 nice -n 19 rm -rf --one-file-system -- "${things[@]}" &
+    for ((tries = 0; tries < 20; tries++)); do
+        read -r line <"/proc/$!/stat" || return 0
+        # shellcheck disable=SC2206 # a letter and numbers
+        fields=(${line##*) })
+        [[ ${fields[2]} != "$!" ]] || return 0
+        sleep 0.01
+    done
+} 2>/dev/null
+
 main() {
-    local record key pid since job=${SLURM_JOB_ID-} restart=${SLURM_JOB_RESTART_COUNT:-${SLURM_RESTART_COUNT-}}
+    local record key job=${SLURM_JOB_ID-} restart=${SLURM_JOB_RESTART_COUNT:-${SLURM_RESTART_COUNT-}}
     [[ $job =~ ^[0-9]{1,10}$ ]] || return 0
-    for record in "$run_base/holders/$job".*[0-9]; do
+    # Where only what the Prolog wrote is there, its holder has not come far.
+    for record in "$run_base/holders/$job".*.said; do
         key=${record##*/}
+        key=${key%.said}
         if ! [[ $key =~ ^[0-9]+\.[0-9]+$ && -f $record ]]; then continue; fi
         # An Epilog that comes late must not end what the Prolog of the job's next run has started.
         if [[ $restart =~ ^[0-9]{1,9}$ ]] && ((10#${key#*.} > 10#$restart)); then continue; fi
-        if read -r pid since <"$record" && [[ $pid =~ ^[0-9]+$ ]]; then end_process "$pid" "$since"; fi
-        report_failure "$record"
-        rm -rf -- "$record" "$record.said" "${run_base:?}/$key" "$run_base/service/$key"
+        report_failure "$key"
+        end_way_out "$key"
     done
+    empty_scrap
 }
 
 (main) </dev/null >/dev/null 2>&1

@@ -1,84 +1,108 @@
 # shellcheck shell=bash
-# holder.sh JOB RESTART UID: makes the state of a job's way out on this node and becomes its holder, as the job's user or
-# as the service account. The Prolog starts it in a session of its own; the Epilog ends it.
+# holder.sh JOB RESTART UID: makes the state of a job's way out on this node and keeps the way out (keep.sh). Root's; the
+# Prolog starts it in a session of its own, the Epilog ends it and all that it has started.
 #
 #   $run_base/JOB.RESTART/               the job's user's, 0700: env, pid, and in user mode what tunnel.sh and the gate keep
 #   $run_base/service/JOB.RESTART/       the service account's, 0700: the same in service mode
-#   $run_base/holders/JOB.RESTART        root's: pid and start time, which the Epilog believes
-#   $run_base/holders/JOB.RESTART.said   what the holder says, a line each; the user may read it
+#   $run_base/holders/JOB.RESTART        root's: what the Epilog believes (record.sh)
+#   $run_base/holders/JOB.RESTART.said   root's: what the way out has said, bounded; the user's group may read it
 #
-# Whatever directory is handed to a user has its files before it is his, and stands in one of root's.
+# Whatever directory is handed to a user has its files before it is his, and stands in one of root's. Accounts are numbers
+# from here on: there may be a user whose name is the number of another. The name service is asked with a bound.
 
-PATH=/usr/sbin:/usr/bin:/sbin:/bin
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+export LC_ALL=C
 umask 022
+ulimit -c 0
 cd /
 
 # The last word on a way out that cannot be; who waits for one reads it.
 give_up() {
-    printf 'gave-up %s %s\n' "${SLURMD_NODENAME:-node}" "$1" >>"$record.said"
+    printf 'gave-up %s %s\n' "$node" "$1" >>"$said"
     exit 0
 }
 
-# Leave this process on record, unless a holder of the same job is at work here.
+# Leave this process on record, unless a holder of the same job is at work here. Before that its state is a file system of
+# its own: a job that is given its own view of the file systems gets what is there when the Prolog ends.
 put_on_record() {
-    local pid since
-    record=$run_base/holders/$key
+    local keeper way wall group
     mkdir -p -- "$run_base/holders" "$run_base/service"
     chmod 0755 "$run_base"
     chmod 0711 "$run_base/holders" "$run_base/service"
-    if read -r pid since 2>/dev/null <"$record" && start_time "$pid" && [[ $started == "$since" ]]; then exit 0; fi
+    if read_record "$key" && lives "${keeper[@]}"; then exit 0; fi
+    scrap "$run_base/$key"
+    make_small "$run_base/$key"
     start_time "$$"
-    : >"$record.said"
-    printf '%d %s\n' "$$" "$started" >"$record.new"
-    mv -f -- "$record.new" "$record"
+    : >"$said"
+    keeper=("$$" "$started") way=() wall=() group=''
+    enter_group "$key"
+    write_record "$key"
 }
 
-# Set name, id, group and directory of the account $1 as the system knows it.
+# Set name, id, group, groups and directory of the account $1 as the system knows it.
 look_up() {
-    local entry _
-    entry=$(getent passwd -- "$1") || give_up "account this node knows no user $1"
+    local entry code=0 _
+    entry=$(timeout -s KILL "$lookup_s" getent passwd -- "$1") || code=$?
+    if ((code > 124)); then give_up "account the name service of this node does not answer within $lookup_s s"; fi
+    if ((code)); then give_up "account this node knows no user $1"; fi
     IFS=: read -r account _ account_uid account_gid _ account_home _ <<<"$entry"
+    [[ $account_uid =~ ^[0-9]+$ && $account_gid =~ ^[0-9]+$ ]] || give_up "account this node knows no user $1"
+    groups=$(timeout -s KILL "$lookup_s" id -G -- "$account") || groups=$account_gid
 }
 
 make_state() {
     local mode_scheme=http
     [[ $mode == gate ]] || mode_scheme=$scheme
-    rm -rf -- "${run_base:?}/$key" "$run_base/service/$key"
-    mkdir -m 0700 -- "$run_base/$key"
     write_env "$mode_scheme" "$account_uid" "$run_base/$key"
+    # In user mode the way out itself names its process there; a service account's is not the user's to see.
     printf '%d %s\n' "$$" "$started" >"$run_base/$key/pid"
+    # The name of the group for those who read, before nobody else can.
+    chgrp -- "+$user_gid" "$said"
+    chmod 0640 "$said"
     # What is in it first: once the directory is his, its names are too.
-    chown -- "$uid" "$run_base/$key/pid" "$run_base/$key/env" "$record.said"
-    chown -- "$uid" "$run_base/$key"
-    chmod 0600 "$record.said"
+    chown -- "+$uid" "$run_base/$key/pid" "$run_base/$key/env"
+    chown -- "+$uid" "$run_base/$key"
     state=$run_base/$key
     if [[ -n $service_account ]]; then
         state=$run_base/service/$key
+        scrap "$state"
         mkdir -m 0700 -- "$state"
-        chown -- "$account_uid" "$state"
+        chown -- "+$account_uid" "$state"
     fi
 }
 
 begin() {
-    local mode=gate groups
-    job=$1 restart=$2 key=$1.$2 uid=$3
-    [[ $1 =~ ^[0-9]{1,10}$ && $2 =~ ^[0-9]{1,10}$ && $3 =~ ^[1-9][0-9]{0,9}$ ]] || exit 0
+    local mode=gate account account_uid account_gid account_home user_gid groups words
+    if ! [[ $1 =~ ^[0-9]{1,10}$ && $2 =~ ^[0-9]{1,10}$ && $3 =~ ^[1-9][0-9]{0,9}$ ]]; then exit 0; fi
+    unset HPCPROXY_LISTENER
     put_on_record
+    # In time for a task that waits for our word.
+    lookup_s=$((task_wait_s > 4 ? 4 : task_wait_s > 1 ? task_wait_s - 1 : 1))
     # A user whom this node does not know has no job here, whoever runs the ssh.
     look_up "$uid"
+    user_gid=$account_gid
     if [[ -n $service_account ]]; then look_up "$service_account"; fi
     ((account_uid != 0)) || give_up 'account root gets no way out'
     if [[ -z $gate ]] || ! find_python; then mode=ssh; fi
     # Without the gate nothing could keep other users of this node out of what the service's key opens.
     if [[ -n $service_account && $mode == ssh ]]; then give_up 'gate there is no python3 of 3.6 or later on this node'; fi
+    [[ $mode == ssh || -r $home/agent.pyz ]] || give_up "gate $home/agent.pyz is missing on this node"
     job_address "$job"
     make_state
-    groups=$(id -G -- "$account") || groups=$account_gid
-    exec setpriv --reuid="$account_uid" --regid="$account_gid" --groups="${groups// /,}" -- env -i \
-        PATH="$PATH" HOME="$account_home" USER="$account" LOGNAME="$account" SHELL=/bin/bash \
-        SLURM_JOB_ID="$job" SLURMD_NODENAME="${SLURMD_NODENAME-}" SLURM_CONF="${SLURM_CONF-}" \
-        SLURM_JOB_NUM_NODES="${#nodes[@]}" \
-        /bin/bash -p "$home/tunnel.sh" hold "$job" "$restart" "$mode" "$state" "$uid" >>"$record.said"
+    words=(keep "$job" "$restart" "$uid" "$mode" "$state" "$account" "$account_uid" "$account_gid" "$account_home" "$groups" "${#nodes[@]}")
+    # Root takes the port and keeps it: no process of the user's that ends can leave it to somebody else.
+    if [[ $mode == gate ]]; then
+        exec "$python" -I -S "$home/agent.pyz" port "$address" "$port" "$account_uid" /bin/bash -p "$0" "${words[@]}"
+    fi
+    exec /bin/bash -p "$0" "${words[@]}"
 }
 
-begin "${1-}" "${2-}" "${3-}"
+if [[ ${1-} == keep ]]; then shift && kept=1; fi
+job=${1-} restart=${2-} key=${1-}.${2-} uid=${3-} said=$run_base/holders/${1-}.${2-}.said
+node=${SLURMD_NODENAME:-${HOSTNAME%%.*}}
+[[ $node =~ ^[A-Za-z0-9._-]+$ ]] || node=unnamed
+if [[ -n ${kept-} ]]; then
+    keep "${@:4}"
+else
+    begin "$job" "$restart" "$uid"
+fi

@@ -6,7 +6,7 @@
 # what is started has none of slurmd's pipes and has left the process group before we return. Comment, partition and
 # account are the user's text: compared, never expanded.
 
-PATH=/usr/sbin:/usr/bin:/sbin:/bin
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 
 # True if the job is one of those that get a way out: all, or those that meet one of the conditions.
 wanted() {
@@ -26,10 +26,11 @@ wanted() {
 # slurmd's signal to our process group does not meet it and the Epilog finds it; at the latest after half a second.
 start_holder() {
     local line fields tries
+    umask 022
     # Here, so that a task that begins before the holder does knows that there is something to wait for.
     mkdir -p -- "$run_base/holders"
     : >>"$run_base/holders/$1.$2.said"
-    setsid /bin/bash -p "$home/holder.sh" "$1" "$2" "$3" &
+    HPCPROXY_HOLDER=1 HPCPROXY_SLURMD=$PPID setsid /bin/bash -p "$home/holder.sh" "$1" "$2" "$3" &
     for ((tries = 0; tries < 50; tries++)); do
         read -r line 2>/dev/null <"/proc/$!/stat" || return 0
         read -r -a fields <<<"${line##*) }"

@@ -142,6 +142,8 @@ facts() {
         version=$("$name" -V 2>&1) || version=missing
         answer "fact $name ${version//[[:cntrl:]]/ }"
     done
+    # Root's only: the wall is his Prolog's.
+    if ((EUID == 0)) && ! hash nft 2>/dev/null; then answer 'fact nft missing'; fi
     answer "fact bash $BASH_VERSION"
     printf -v version '%(%s)T' -1
     answer "fact clock $version"

@@ -1,16 +1,28 @@
 # shellcheck shell=bash
 # Everything of ours goes from this host, for receive.sh.
 
-# End the ways out of jobs that run here: their Epilog is about to go. URG and TERM as there: at once, and one that is only
-# beginning too.
+# End the ways out of jobs that run here: their Epilog is about to go. All are told first, so that they go side by side.
 end_holders() {
-    local record pid since
-    for record in "$run_base"/holders/*.*[0-9]; do
-        if read -r pid since 2>/dev/null <"$record" && start_time "$pid" && [[ $started == "$since" ]]; then
-            kill -URG "$pid"
-            kill -TERM "$pid"
-        fi
+    local record where keeper way wall group hierarchies
+    for record in "$run_base"/holders/*.said; do
+        record=${record##*/}
+        if read_record "${record%.said}"; then tell_to_end; fi
     done
+    for record in "$run_base"/holders/*.said; do
+        record=${record##*/}
+        if [[ $record == *.*.said ]]; then end_way_out "${record%.said}"; fi
+    done
+    if hash nft 2>/dev/null; then nft_bounded 2 'delete table inet hpcproxy' || :; fi
+    find_hierarchies
+    for where in ${hierarchies[@]+"${hierarchies[@]}"}; do rmdir -- "$where/hpcproxy" 2>/dev/null || :; done
+}
+
+# The directory of running jobs' states is gone, whatever users have left in it.
+remove_states() {
+    local directory
+    [[ -w $run_base ]] || return 0
+    for directory in "$run_base"/*.*[0-9]; do scrap "$directory"; done
+    timeout -s KILL 60 rm -rf --one-file-system -- "$run_base"
 }
 
 # Fail if Slurm would miss what goes: a pattern that matches nothing drains nodes, a missing TaskProlog ends every job. Where
@@ -99,7 +111,7 @@ remove() {
     end_holders
     remove_made
     rm -rf -- "$store"
-    if [[ -w $run_base ]]; then rm -rf -- "$run_base"; fi
+    remove_states
     [[ -z $kept ]] || finish "failed changed by somebody else and kept:$kept"
     finish changed
 }

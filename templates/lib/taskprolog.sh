@@ -21,6 +21,8 @@ holders_word() {
         case $line in
             ready\ *) word=ready ;;
             gave-up\ *) word=$line ;;
+            # Another task has waited already, or this one's time is over by the keeper's clock.
+            late\ *) word=${word:-late} ;;
         esac
     done 2>/dev/null <"$__hpcproxy_run/holders/$1.said"
 }
@@ -35,7 +37,7 @@ await_holder() {
     [[ -r $__hpcproxy_run/holders/$1.said ]] || return 1
     while holders_word "$1"; do
         case $word in
-            ready) return 0 ;;
+            ready | late) return 0 ;;
             gave-up\ *)
                 # slurmstepd closes stderr, and stdout is not ours to talk on: proxy_status and the system's log say it.
                 printf 'export HPCPROXY_ERROR=%s\n' "${word#gave-up }"

@@ -151,6 +151,16 @@ before_us() {
     [[ ! turn -ot $1/turn && $1 < $state ]]
 }
 
+# Take up the state that root has made for user $2, in mode $1: whose process it is, and, where one that was killed has
+# taken it along, the environment.
+take_up() {
+    local url_scheme=http
+    if [[ $1 == ssh ]]; then url_scheme=$scheme; fi
+    start_time "$$"
+    printf '%d %s\n' "$$" "$started" >pid || :
+    if [[ $2 == "$UID" && ! -s env ]]; then write_env "$url_scheme" "$UID" . || :; fi
+}
+
 # Set `gate_words` to the command line of the gate, for user $1.
 prepare_gate() {
     learn
@@ -165,6 +175,8 @@ prepare_gate() {
     if [[ -n $reason ]]; then gate_words+=(--key-note "$reason"); fi
     if [[ $job != shell ]]; then gate_words+=(--job "$job" --nodes "$node_count"); fi
     if [[ -n $of_step ]]; then gate_words+=(--parent "$PPID"); fi
+    # The Prolog's keeper has taken the port and hands it on (port.py).
+    if [[ -n ${HPCPROXY_LISTENER-} ]]; then gate_words+=(--listener "$HPCPROXY_LISTENER"); fi
 }
 
 # Signals that whoever started us ignores (nohup, `trap '' TERM`) a shell can neither trap nor give back to what it starts:
@@ -238,6 +250,7 @@ begin_hold() {
     if [[ -n $4 ]]; then
         given=1
         enter_state "$4" || give_up "state $4 is not this user's"
+        take_up "$mode" "${5:-$UID}"
     elif [[ $mode == gate ]]; then
         make_state http
     else

@@ -1,0 +1,17 @@
+# shellcheck shell=bash
+# Directories that are a job's user's, in a directory of root's: made small, and taken away in a time that does not depend on
+# what he has put there.
+#
+# Each is a file system of its own in memory, with a bound on bytes and on names: nobody can store anything in /run by way of
+# us, and to take it away is one call. Where nothing can be mounted it is a plain directory, which is moved out of the way
+# and removed by a process that nobody waits for, a minute of work at a time.
+
+# The directory $1 is no longer there by its name.
+scrap() {
+    [[ -e $1 || -L $1 ]] || return 0
+    # Whoever still has a file of it open, or stands in it, keeps nobody waiting.
+    timeout -s KILL 2 umount -l -- "$1"
+    rmdir -- "$1" && return 0
+    [[ -d $run_base/scrap ]] || mkdir -m 0700 -- "$run_base/scrap"
+    mv -T -- "$1" "$run_base/scrap/${1##*/}-$$-$RANDOM$RANDOM"
+} 2>/dev/null
