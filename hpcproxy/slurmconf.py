@@ -262,11 +262,11 @@ def remarks(running: Running, inventory: Inventory) -> list[str]:
     words = unmeetable(running, inventory)
     flags = _flags(running).lower().split(",")
     if "runinjob" in flags:
-        words.append("PrologFlags has RunInJob: a way out lives in its job, and Slurm ends it with the job")
+        words.append("PrologFlags has RunInJob: a way out leaves its job's cgroup for its own, and the Epilog ends it")
     elif version(running) >= _RUN_IN_JOB_SINCE and "cgroup" in "".join(running.get("ProctrackType", ())):
         words.append(
-            "a way out lives beside its job, and the Epilog ends it; PrologFlags=RunInJob would put it into the job's "
-            "cgroup, with every other Prolog of the site's"
+            "a way out lives beside its job, and the Epilog ends it; so it would with PrologFlags=RunInJob, which puts "
+            "every other Prolog of the site's into the job's cgroup"
         )
     if is_configless(running):
         words.append(

@@ -118,8 +118,8 @@ PrologFlags             = (null)
     [
         ("22.05.8", "proctrack/cgroup", "Alloc", []),
         ("24.05.0-0rc1", "proctrack/linuxproc", "Alloc", []),
-        ("24.05.3", "proctrack/cgroup", "Alloc", ["beside its job, and the Epilog ends it; PrologFlags=RunInJob"]),
-        ("25.11", "proctrack/cgroup", "Alloc,Contain,RunInJob", ["a way out lives in its job, and Slurm ends it"]),
+        ("24.05.3", "proctrack/cgroup", "Alloc", ["beside its job, and the Epilog ends it; so it would"]),
+        ("25.11", "proctrack/cgroup", "Alloc,Contain,RunInJob", ["a way out leaves its job's cgroup for its own"]),
         ("unknown", "proctrack/cgroup", "Alloc", []),
     ],
 )
