@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
 import pydantic
 import yaml
-from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet, NodeSetException
+from ClusterShell.Defaults import config_paths
+from ClusterShell.NodeSet import ILLEGAL_GROUP_CHARS, RESOLVER_NOGROUP, NodeSet, NodeSetException
+from ClusterShell.NodeUtils import GroupResolverConfig
 
 from hpcproxy.config import Config, Jump, Layer, Seconds, parse_mapping, resolve, safe_path
 from hpcproxy.errors import ConfigError, FileError
@@ -146,7 +149,7 @@ def expand(nodes: str) -> tuple[str, ...]:
         raise ValueError(f"{nodes!r} holds a wildcard; name hosts or a @group")
     try:
         # Without a group no file of groups is read, and none that is damaged can be in the way.
-        names = tuple(NodeSet(nodes) if "@" in nodes else NodeSet(nodes, resolver=RESOLVER_NOGROUP))
+        names = tuple(NodeSet(nodes, resolver=_groups()) if "@" in nodes else NodeSet(nodes, resolver=RESOLVER_NOGROUP))
     except NodeSetException as error:
         raise ValueError(f"{nodes!r} is no node set: {error}") from None
     except Exception as error:  # noqa: BLE001 - each is said
@@ -159,6 +162,19 @@ def expand(nodes: str) -> tuple[str, ...]:
         if not _NODE.fullmatch(name):
             raise ValueError(f"{name!r} is no host name")
     return names
+
+
+def _groups() -> GroupResolverConfig:
+    return GroupResolverConfig(group_files(config_paths("groups.conf"), sys.prefix), ILLEGAL_GROUP_CHARS)
+
+
+def group_files(paths: Sequence[str], prefix: str) -> list[str]:
+    """Return those of `paths` that ClusterShell is to read: the site's own, if there is one, and no samples after it.
+
+    In a Python environment, below `prefix`, the package brings groups of hosts that are nobody's, and reads them last.
+    """
+    own = [path for path in paths if not path.startswith(f"{prefix}/")]
+    return own if any(Path(path).exists() for path in own) else list(paths)
 
 
 def fold(names: object) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hpcproxy import governed, slurmconf
-from hpcproxy.inventory import Inventory, parse
+from hpcproxy.inventory import Inventory, group_files, parse
 
 PROLOG = "/etc/slurm/prolog.d/50-hpcproxy"
 EPILOG = "/etc/slurm/epilog.d/50-hpcproxy"
@@ -172,3 +174,12 @@ def test_where_else_slurm_conf_is() -> None:
         )
         == []
     )
+
+
+def test_the_sites_groups_and_not_the_samples_of_a_python_environment(tmp_path: Path) -> None:
+    site, samples = tmp_path / "etc/groups.conf", tmp_path / "venv/etc/clustershell/groups.conf"
+    paths = [str(site), str(samples)]
+    assert group_files(paths, str(tmp_path / "venv")) == paths, "where the site has none"
+    site.parent.mkdir()
+    site.touch()
+    assert group_files(paths, str(tmp_path / "venv")) == [str(site)]
