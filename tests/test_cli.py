@@ -20,6 +20,7 @@ from hpcproxy.config import KEYS
 from hpcproxy.ops import Account, bundle_of, settings_of
 from tests import servers, sshd
 from tests.hostile import HOSTILE
+from tests.shells import shells_url
 from tests.snapshot import tree
 from tests.waiting import until
 
@@ -340,7 +341,7 @@ def test_a_researchers_day(home: Path, tmp_path: Path) -> None:
         assert run("status").returncode == 1
         up = run("up")
         try:
-            assert (up.returncode, up.stdout.split()[:2]) == (0, ["up", f"http://127.0.0.1:{port}"]), up.stderr
+            assert (up.returncode, up.stdout.split()[:2]) == (0, ["up", shells_url(port)]), up.stderr
             assert run("up").stdout == up.stdout
             check = run("check")
             assert check.stdout.startswith("203.0.113.7  ")
@@ -348,12 +349,12 @@ def test_a_researchers_day(home: Path, tmp_path: Path) -> None:
             assert json.loads(run("check", "--json").stdout)["address"] == "203.0.113.7"
             status = run("status")
             assert (status.returncode, status.stderr) == (0, "")
-            assert f"http://127.0.0.1:{port}" in status.stdout
+            assert shells_url(port) in status.stdout
             (tunnel,) = json.loads(run("status", "--json").stdout)["tunnels"]
             assert (tunnel["ready"], tunnel["jump"]) == (True, jump.jump)
         finally:
             down = run("down")
-    assert down.stdout.split() == ["down", f"http://127.0.0.1:{port}"]
+    assert down.stdout.split() == ["down", shells_url(port)]
     until(lambda: not list(Path(os.environ["TMPDIR"]).iterdir()), "the state is gone")
     assert run("uninstall").returncode == 0
     assert list(home.iterdir()) == []

@@ -30,7 +30,8 @@ printf '10.1.0.1     STREAM c1\\n10.1.0.2     STREAM c2\\n192.168.31.103     STR
 _LIST = 'set -euo pipefail; . "$0"; no_proxy_list "$@"; printf "%s" "$direct"'
 
 STRAIGHT = (
-    "localhost", "127.0.0.1", "::1", "0.0.0.0",
+    "localhost", "127.0.0.1", "::1", "0.0.0.0", "127.0.1.1", "localhost.",
+    socket.gethostname(), f"{socket.gethostname()}.",
     "c1", "c2", "c3", "10.1.0.1", "10.1.0.2", "192.168.31.103", "169.254.169.254",
     "printer.local", "tracker.internal", "a.site.example", "a.b.site.example",
 )  # fmt: skip
@@ -39,7 +40,7 @@ OUT = (
     "mytracker.internal", "notsite.example", "local.example", "github.com",
 )  # fmt: skip
 # Addresses that are in a network of the list and nowhere else.
-IN_NETWORKS = ("10.200.3.4", "172.31.255.1", "192.168.7.7")
+IN_NETWORKS = ("127.9.9.9", "10.200.3.4", "172.31.255.1", "192.168.7.7")
 
 
 @pytest.fixture

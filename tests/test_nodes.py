@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -190,15 +191,52 @@ def test_the_list_names_the_nodes_their_addresses_and_the_rest(tmp_path: Path) -
     nodes = [name for node in ("c1", "c2", "c3") for name in ([node, f"{node}.{domain}"] if domain else [node])]
     addresses = ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
     last = [f".{domain}"] if domain else []
-    fixed = ["localhost", "127.0.0.1", "::1", "0.0.0.0"]
-    expected = [*fixed, *nodes, *addresses, *last, ".local", "169.254.169.254", "a.example", ".b.example"]
-    assert direct == expected
+    fixed = ["localhost", "127.0.0.1", "::1", "0.0.0.0", "127.0.1.1", "127.0.0.0/8", "localhost."]
+    head = [*fixed, *nodes, *addresses]
+    tail = [*last, ".local", "169.254.169.254", "a.example", ".b.example"]
+    assert direct[: len(head)] == head
+    assert direct[len(direct) - len(tail) :] == tail
+    assert len(set(direct)) == len(direct)
+
+
+def test_the_list_has_every_name_and_address_of_this_node(tmp_path: Path) -> None:
+    """As the system's own programs tell them; link-local addresses are nobody's target without their interface."""
+    direct = _direct(tmp_path, "c1", "")
+    name = socket.gethostname()
+    asked = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split()
+    assert {name, name.partition(".")[0], f"{name.partition('.')[0]}.", *asked} - {""} <= set(direct)
+    for line in Path("/etc/hosts").read_text().splitlines()[:64]:
+        address, *names = line.partition("#")[0].split() or [""]
+        if address == "127.0.0.1":
+            assert set(names) <= set(direct)
+
+
+def test_addresses_are_read_as_the_kernel_writes_them_and_spelled_as_everybody_does(tmp_path: Path) -> None:
+    trie = "".join(f"        |-- {a}\n           /{size} host {kind}\n" for a, size, kind in _TRIE)
+    (tmp_path / "trie").write_text(f"Main:\n  +-- 0.0.0.0/0 3 0 5\n{trie}Local:\n{trie}")
+    six = "".join(f"{int(ipaddress.IPv6Address(a)):032x} 02 40 {scope} 80 ib0\n" for a, scope in _SIX)
+    (tmp_path / "six").write_text(six)
+    text = NODES_SH.read_text()
+    text = text.replace("/proc/net/fib_trie", f"{tmp_path}/trie").replace("/proc/net/if_inet6", f"{tmp_path}/six")
+    (tmp_path / "nodes.sh").write_text(text)
+    program = 'set -euo pipefail; . "$0"; own=(); own_addresses; printf "%s\\n" "${own[@]}"'
+    done = subprocess.run(
+        ["bash", "-c", program, str(tmp_path / "nodes.sh")], capture_output=True, text=True, check=True
+    )
+    fours = [address for address, size, kind in _TRIE if (size, kind) == (32, "LOCAL")]
+    assert done.stdout.split() == [*fours, *(address for address, scope in _SIX if scope == "00")]
+
+
+_TRIE = (("10.10.0.101", 32, "LOCAL"), ("10.10.0.0", 24, "UNICAST"), ("10.10.0.255", 32, "BROADCAST"),
+         ("127.0.0.0", 8, "LOCAL"), ("127.0.0.1", 32, "LOCAL"), ("192.168.31.101", 32, "LOCAL"))  # fmt: skip
+_SIX = (("fd00::1:0:0:5", "00"), ("fe80::1", "20"), ("2001:db8::", "00"), ("2001:db8:0:1:1:1:1:1", "00"),
+        ("1::", "00"), ("2001:db8:1:1:1:1:1:1", "00"), ("1:2::7:0:0", "00"))  # fmt: skip
 
 
 def test_private_networks_are_reached_directly_only_if_so_set(tmp_path: Path) -> None:
-    networks = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
+    networks = ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
     assert [entry for entry in _direct(tmp_path, "c1", "1") if "/" in entry] == networks
-    assert [entry for entry in _direct(tmp_path, "c1", "") if "/" in entry] == []
+    assert [entry for entry in _direct(tmp_path, "c1", "") if "/" in entry] == ["127.0.0.0/8"]
 
 
 @pytest.mark.parametrize("nodelist", ["", "c1", "c[1-200]", "n.site.example,c[1-2]"])
@@ -213,7 +251,7 @@ def test_every_entry_is_of_a_kind_that_all_clients_take(nodelist: str, tmp_path:
 def test_a_resolver_that_does_not_answer_costs_the_addresses_only(tmp_path: Path) -> None:
     direct = _direct(tmp_path, "c[1-2]", "", getent="exec sleep 600")
     assert {"c1", "c2", ".local"} <= set(direct)
-    assert not [entry for entry in direct if entry.startswith("10.")]
+    assert not {"10.0.0.1", "10.0.0.2"} & set(direct)
 
 
 def test_a_list_too_long_for_one_variable_falls_back_to_the_fixed_entries(tmp_path: Path) -> None:

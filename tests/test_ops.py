@@ -14,6 +14,7 @@ from hpcproxy.errors import WayOutError
 from hpcproxy.ops import Account
 from tests import servers, sshd
 from tests.keys import accept
+from tests.shells import shells_url
 from tests.sshd import Sshd
 from tests.waiting import until
 
@@ -46,7 +47,7 @@ def test_up_status_check_down(set_up: Account, jump_host: Sshd) -> None:
     port = ops.settings_of(set_up).port
     tunnel = ops.up(set_up, _silence)
     assert (tunnel.job, tunnel.ready, tunnel.jump) == ("shell", True, jump_host.jump)
-    assert tunnel.url == f"http://127.0.0.1:{port}"
+    assert tunnel.url == shells_url(port)
     found, drift = ops.status(set_up)
     assert ([(one.pid, one.ready) for one in found], drift) == ([(tunnel.pid, True)], [])
     assert tunnel.as_json()["directory"].startswith(os.environ["TMPDIR"])

@@ -233,7 +233,7 @@ def test_a_port_taken_by_somebody_else_is_left_to_them(hold: Callable[..., Holde
         holder = hold("shell", **jump_host.settings, port=port)
         line = holder.line("gave-up", "ready")
         taken = "the port is taken by another process of this node and nothing of theirs is used; choose another port"
-        assert line.split(" ", 2)[2] == f"port {taken}"
+        assert line.split(" ", 2)[2] == f"port {taken} (uid {os.getuid()} has it)"
         assert holder.process.wait(20) == 0
         assert holder.left_behind() == []
 

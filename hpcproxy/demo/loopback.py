@@ -173,8 +173,8 @@ def _acts(account: _Account, site: jumphost.Site, port: int) -> list[Act]:
             account,
             "Start the way out",
             (f"echo 'check_url: {_URL}' >> ~/.hpcproxy/config.yaml", "hpcproxy up"),
-            f"ssh holds a forward at 127.0.0.1:{port}",
-            f"127.0.0.1:{port}",
+            f"ssh holds a forward at an address of this user's own, port {port}",
+            f":{port} through ",
         ),
         _act(
             account,

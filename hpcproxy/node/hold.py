@@ -30,6 +30,7 @@ from .port import adopt, refuse
 from .record import Record
 from .settings import BadSettings, Settings, load
 from .sshlog import LOG_VERBOSE
+from .taken import listener
 from .tunnel import GaveUp, Tunnel, in_table
 
 USAGE = "usage: agent.pyz hold --config FILE --address ADDRESS --port PORT --state DIR [--node NAME] [--uid UID]"
@@ -218,7 +219,8 @@ def port_trouble(settings: Settings, arguments: Arguments, error: OSError) -> st
     words = os.strerror(error.errno or 0)
     known = in_table(settings.failures, words)
     if known is not None:
-        return "{} {}".format(known.layer, known.reason)
+        uid = listener(arguments.address, arguments.port)
+        return "{} {}{}".format(known.layer, known.reason, "" if uid is None else " (uid {} has it)".format(uid))
     return "port {}:{}: {}".format(arguments.address, arguments.port, words)
 
 

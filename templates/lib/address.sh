@@ -1,13 +1,41 @@
 # shellcheck shell=bash
 # Where a job's way out listens, what serves it there, and the environment that points to it.
 
-# Set `address` for job $1: 127.64.0.0/10 with the low 22 bits of the job id, the same on every node of the job.
+# Set `address` for job $1, the same on every node of the job: 127.64.0.0/10 with the low 22 bits of the job id. In a
+# federation bits 26 to 31 are the cluster (Slurm's FED_MGR_CLUSTER_ID_BEGIN), whose clusters count from 1 alike: they are
+# mixed in, so that jobs of one number do not meet on a node that two of them share.
+# For shells ($1 is `shell`) it is the user's: 127.128.0.0/10 by uid, 127.192.0.0/10 for uids beyond 22 bits. Those are counted
+# modulo 2^22 - 1, for the last address of 127/8 is its broadcast address.
 job_address() {
-    if [[ $1 == shell ]]; then
-        address=127.0.0.1
+    local number
+    if [[ $1 != shell ]]; then
+        number=$((64 << 16 | ($1 ^ ($1 >> 26 & 63) << 16) & 0x3fffff))
+    elif ((UID < 1 << 22)); then
+        number=$((128 << 16 | UID))
     else
-        address=127.$((64 + ($1 >> 16 & 63))).$(($1 >> 8 & 255)).$(($1 & 255))
+        number=$((192 << 16 | UID % 0x3fffff))
     fi
+    address=127.$((number >> 16)).$((number >> 8 & 255)).$((number & 255))
+}
+
+# Set `hex` to $address:$port as /proc/net/tcp writes it: the address is the machine's own number there, reversed where bytes
+# are little-endian first.
+hex_address() {
+    local octets
+    IFS=. read -r -a octets <<<"$address"
+    printf -v hex '%02X%02X%02X%02X:%04X' "${octets[3]}" "${octets[2]}" "${octets[1]}" "${octets[0]}" "$port"
+}
+
+# Add to `reason`, which says that the port is taken, whose process has it, as far as the kernel tells.
+name_taker() {
+    local hex where state uid _
+    hex_address
+    while read -r _ where _ state _ _ _ uid _; do
+        if [[ $state == 0A && ($where == "$hex" || $where == "00000000:${hex#*:}") ]]; then
+            reason+=" (uid $uid has it)"
+            return 0
+        fi
+    done 2>/dev/null </proc/net/tcp || :
 }
 
 # Set `python` to one that can run the gate: the system's first, for one from a user's environment may be slow to load.
@@ -30,12 +58,10 @@ find_python() {
 # never used: a reader wants to see the file `pid`, or a listener at the port, and both come later. Values are made of
 # checked sets of characters.
 write_env() {
-    local step=${SLURM_STEP_ID-} octets listen
-    IFS=. read -r -a octets <<<"$address"
-    # /proc/net/tcp writes the address as the machine's own number: reversed where bytes are little-endian first.
-    printf -v listen '%02X%02X%02X%02X:%04X' "${octets[3]}" "${octets[2]}" "${octets[1]}" "${octets[0]}" "$port"
+    local step=${SLURM_STEP_ID-} hex
+    hex_address
     if [[ $step =~ ^[0-9]+$ ]]; then step=$job.$step; else step=''; fi
     no_proxy_list "$bypass_private" ${no_proxy_more[@]+"${no_proxy_more[@]}"}
     # In the order in which __hpcproxy_read takes them.
-    printf '%s\n' "$key" "$step" "$2" "$listen" "$1://$address:$port" "$direct" >"$3/env"
+    printf '%s\n' "$key" "$step" "$2" "$hex" "$1://$address:$port" "$direct" >"$3/env"
 }

@@ -89,12 +89,16 @@ proxy_status() {
     return 1
 }
 
-# What a new interactive shell does: use a way out that is up and ours, forget one that is gone.
+# What a new shell does: keep a way out that is ours and up, forget one that is not. An interactive one also uses one that it
+# finds.
 __hpcproxy_enter() {
     __hpcproxy_where
-    case ${HPCPROXY_KEY-} in
-        "$__hpcproxy_want".*)
-            if [ "$__hpcproxy_want" != shell ]; then return 0; fi
+    if __hpcproxy_verified "$__hpcproxy_want"; then return 0; fi
+    case $- in
+        *i*) ;;
+        *)
+            __hpcproxy_restore
+            return 0
             ;;
     esac
     if __hpcproxy_find "$__hpcproxy_want"; then
@@ -107,6 +111,4 @@ __hpcproxy_enter() {
     fi
 }
 
-case $- in
-    *i*) __hpcproxy_enter ;;
-esac
+__hpcproxy_enter

@@ -31,32 +31,34 @@ __hpcproxy_read() {
     __hpcproxy_state=$1
 }
 
-# True if the caller's environment names a proxy that is not on loopback: one of the site's, and the site's rule. (One
-# on loopback is the old recipe by hand, or another tunnel that leads nowhere from here.)
+# True if the caller's environment names a proxy elsewhere: one of the site's, and the site's rule.
 __hpcproxy_site_proxy() {
     local value
     for value in "${http_proxy-}" "${HTTP_PROXY-}" "${https_proxy-}" "${HTTPS_PROXY-}" "${all_proxy-}" "${ALL_PROXY-}"; do
-        value=${value#*://}
-        value=${value##*@}
-        case $value in
-            '' | 127.* | '[::1]'*) ;;
-            [Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt] | [Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt][:/]*) ;;
-            *) return 0 ;;
-        esac
+        if [ -n "$value" ] && __hpcproxy_elsewhere "$value"; then return 0; fi
     done
     return 1
 }
 
-# Export what __hpcproxy_read has set. The caller's own no_proxy stays in force, and so does a proxy of the site's.
+# True if the caller's no_proxy says that no program is to use any proxy.
+__hpcproxy_proxies_nothing() {
+    case " ${no_proxy:-${NO_PROXY-}} " in *[,[:space:]]'*'[,[:space:]]*) return 0 ;; esac
+    return 1
+}
+
+# Export what __hpcproxy_read has set. The caller's own no_proxy stays in force, and so does a proxy of the site's. Half of the
+# programs know a `*` only where it stands alone, so ours is not put before it.
 __hpcproxy_export() {
     __hpcproxy_restore
     __hpcproxy_save
     local direct
     direct=${no_proxy:-${NO_PROXY-}}
-    direct=$__hpcproxy_no_proxy${direct:+,$direct}
+    case $direct in *[!,[:space:]]*) ;; *) direct='' ;; esac
+    if ! __hpcproxy_proxies_nothing; then direct=$__hpcproxy_no_proxy${direct:+,$direct}; fi
     export no_proxy="$direct" NO_PROXY="$direct"
     export HPCPROXY_URL="$__hpcproxy_url" HPCPROXY_KEY="$__hpcproxy_key" HPCPROXY_STEP="$__hpcproxy_step"
-    export HPCPROXY_STATE="$__hpcproxy_state"
+    export HPCPROXY_STATE="$__hpcproxy_state" HPCPROXY_LISTEN="$__hpcproxy_uid $__hpcproxy_listen"
+    if [ -n "${__hpcproxy_overlap-}" ] && [ -z "${SLURM_OVERLAP+x}" ]; then export SLURM_OVERLAP=1 HPCPROXY_OVERLAP=1; fi
     if [ -z "$__hpcproxy_replace" ] && __hpcproxy_site_proxy; then return 0; fi
     export http_proxy="$__hpcproxy_url" HTTP_PROXY="$__hpcproxy_url"
     export https_proxy="$__hpcproxy_url" HTTPS_PROXY="$__hpcproxy_url"

@@ -25,18 +25,32 @@ __hpcproxy_who() {
 
 # Set __hpcproxy_* from the state of $1; false if there is none that is up.
 __hpcproxy_find() {
-    local base directory uid
+    local noglob failglob found uid
     __hpcproxy_who || return 1
     # The one that this shell has from its parents: TMPDIR may be another by now than the holder's.
     if __hpcproxy_try "$1" "${HPCPROXY_STATE-}" "$uid"; then return 0; fi
-    # With bash's failglob a glob that matches nothing is an error and ends the caller's script.
-    # shellcheck disable=SC3028
-    case :${BASHOPTS-}: in *:failglob:*) return 1 ;; esac
+    # With noglob a glob is no glob; with bash's failglob one that matches nothing is an error that ends the caller's script.
+    noglob='' failglob='' found=1
+    case $- in *f*) noglob=1 && set +f ;; esac
+    # shellcheck disable=SC3028,SC3044 # both are bash's
+    if [ -n "${BASH_VERSION-}" ]; then
+        case :${BASHOPTS-}: in *:failglob:*) failglob=1 && shopt -u failglob ;; esac
+    fi
+    if __hpcproxy_search "$1" "$uid"; then found=0; fi
+    if [ -n "$noglob" ]; then set -f; fi
+    # shellcheck disable=SC3044
+    if [ -n "$failglob" ]; then shopt -s failglob; fi
+    return "$found"
+}
+
+# The same, of user $2.
+__hpcproxy_search() {
+    local base directory
     # Where a holder may have made it (make_home): this user's own directories, and nobody else's names.
     base=${TMPDIR:-/tmp}
-    for directory in "$__hpcproxy_run/$1."* "${base%/}/hpcproxy-$uid/$1."* "/tmp/hpcproxy-$uid/$1."*; do
+    for directory in "$__hpcproxy_run/$1."* "${base%/}/hpcproxy-$2/$1."* "/tmp/hpcproxy-$2/$1."*; do
         if [ -O "${directory%/*}" ] || [ "${directory%/*}" = "$__hpcproxy_run" ]; then
-            if ! [ -L "${directory%/*}" ] && __hpcproxy_try "$1" "$directory" "$uid"; then return 0; fi
+            if ! [ -L "${directory%/*}" ] && __hpcproxy_try "$1" "$directory" "$2"; then return 0; fi
         fi
     done
     return 1

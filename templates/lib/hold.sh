@@ -70,6 +70,7 @@ failed() {
         layer=key reason="the key $identity does not exist or cannot be read" permanent=1
     else
         read_reason ssh.log "open failed: connect failed"
+        if [[ $layer == port ]]; then name_taker; fi
     fi
     last_error="${jump_names[$1]}: $layer: $reason"
     tries=$((tries + 1))

@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # Starts and ends the holders on all nodes of the job this runs in.
 #
-#   job.sh start [shell]   prints this node's state directory once every node is ready; else says why not, exit code 1
+#   job.sh start [shell]   prints this node's state directory once every node is ready; else says why not, exit code 1.
+#                          `overlap ` stands before it where the job's own steps must be told to share (asks_overlap)
 #   job.sh stop            ends them and waits until this node's is gone
 #   job.sh status          one line about this node's: `status`, node, JOB.RESTART, pid, state directory, URL and the
 #                          content of status.json, between tabs; all but the node empty where there is none
@@ -12,6 +13,9 @@
 
 PATH=$PATH:/usr/local/bin:/usr/bin:/bin
 umask 077
+# The caller's environment is not ours in this: it would change how this is read, and bound how long.
+set +o posix
+unset TMOUT
 
 # One line; what follows from it for a job script, and nothing more for a shell.
 complain() {
@@ -280,8 +284,17 @@ await_others() {
     return 1
 }
 
+# True if this Slurm gives an --overlap step all CPUs of the job, and lets another wait for ever for some unless it is told to
+# overlap, too: 20.11 to 21.08. (Seen in 20.11.4; not in 22.05.8.)
+asks_overlap() {
+    local line=''
+    read -r -t 5 line < <(exec srun --version 2>/dev/null) || :
+    [[ $line =~ ([0-9]{2})\.([0-9]{2})\. ]] || return 1
+    ((10#${BASH_REMATCH[1]}${BASH_REMATCH[2]} >= 2011 && 10#${BASH_REMATCH[1]}${BASH_REMATCH[2]} < 2205))
+}
+
 start() {
-    local count sizes outcome=0
+    local count sizes outcome=0 overlap=''
     count_nodes || { complain "Slurm's number of nodes of this job is none: ${sizes[*]}" && return 1; }
     if find_state "$job.$restart" && [[ $state != "$run_base"/* ]]; then
         await_others || return 1
@@ -295,72 +308,8 @@ start() {
         fi
         ((outcome == 0)) || return 1
     fi
-    printf '%s\n' "$state"
-}
-
-# The gate's status.json may be a second old. SIGUSR2 asks for a new one, which is there when the name means another file.
-refresh_status() {
-    local pid tries text
-    read_text "$state/status.json"
-    [[ $text == *'"mode": "gate"'* ]] || return 1
-    rm -f -- "$state/status.old"
-    ln -- "$state/status.json" "$state/status.old" 2>/dev/null || return 1
-    read -r pid _ <"$state/pid" && kill -USR2 "$pid" || return 1
-    for ((tries = 0; tries < 50; tries++)); do
-        [[ ! $state/status.json -ef $state/status.old ]] && break
-        sleep 0.02
-    done
-    rm -f -- "$state/status.old"
-}
-
-# What is known of the way out in `state`, as status.json has it. A service account's is not ours to read: there it is
-# what the holder has said.
-tell_status() {
-    local text line jump='' error='' up=false
-    read_text "$state/status.json"
-    text=${text%%$'\n'*}
-    if [[ -z $text ]]; then
-        read_text "$run_base/holders/${state##*/}.said"
-        while read -r line; do
-            case $line in
-                ready\ *) jump=${line#ready * } up=true ;;
-                failed\ * | gave-up\ *) error=${line#* * } ;;
-            esac
-        done <<<"$text"
-        text="{\"ready\": $up"
-        if [[ -n $jump ]]; then json_string "$jump" && text+=", \"jump\": $quoted"; fi
-        if [[ -n $error ]]; then json_string "$error" && text+=", \"last_error\": $quoted"; fi
-        text+='}'
-    fi
-    printf '%s' "$text"
-}
-
-status() {
-    local node=${SLURMD_NODENAME:-${HOSTNAME%%.*}} directory line='' key pid env=()
-    # Of whichever run of the job: a step from outside is not told its number.
-    for directory in "$run_base/$job."* "$state_home/$job."* "/tmp/hpcproxy-$EUID/$job."*; do
-        key=${directory##*/}
-        key=${key%%-*}
-        if find_state "$key" && read -r pid _ <"$state/pid" && mapfile -t env <"$state/env"; then
-            refresh_status || :
-            printf -v line '%s\t%s\t%s\t%s\t%s' "$key" "$pid" "$state" "${env[4]}" "$(tell_status)"
-        fi
-    done 2>/dev/null
-    printf 'status\t%s\t%s\n' "$node" "$line"
-}
-
-# One line of what went through on this node, where the gate has counted it.
-sum_up() {
-    local -A n=()
-    local word text
-    refresh_status || return 0
-    read_text "$state/status.json"
-    for word in requests bytes_up bytes_down reconnects; do
-        [[ $text =~ \"$word\":\ ([0-9]+) ]] || return 0
-        n[$word]=${BASH_REMATCH[1]}
-    done
-    printf 'hpcproxy: %d requests from this node, %d KiB up, %d KiB down, %d reconnects\n' \
-        "${n[requests]}" "$((n[bytes_up] / 1024))" "$((n[bytes_down] / 1024))" "${n[reconnects]}" >&2
+    if [[ $state != "$run_base"/* ]] && asks_overlap; then overlap='overlap '; fi
+    printf '%s%s\n' "$overlap" "$state"
 }
 
 stop() {

@@ -20,3 +20,12 @@ __hpcproxy_look() {
     done 2>/dev/null </proc/net/tcp
     return 1
 }
+
+# True if the environment names the way out of job $1, or `shell`, and its user listens there: the state, which a container
+# may not show, need not be looked up for it.
+__hpcproxy_verified() {
+    case ${HPCPROXY_KEY-} in "$1".*) ;; *) return 1 ;; esac
+    case ${HPCPROXY_LISTEN-} in ?*' '?*) ;; *) return 1 ;; esac
+    __hpcproxy_uid=${HPCPROXY_LISTEN%% *} __hpcproxy_listen=${HPCPROXY_LISTEN#* }
+    __hpcproxy_listening
+}

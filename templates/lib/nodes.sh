@@ -55,7 +55,7 @@ job_nodes() {
     nodes=()
     local list=${SLURM_JOB_NODELIST:-${SLURM_NODELIST-}} name
     # Of a heterogeneous job all components; Slurm says them only to the batch script and its steps.
-    for name in ${!SLURM_JOB_NODELIST_HET_GROUP_*}; do
+    for name in ${!SLURM_JOB_NODELIST_HET_GROUP_*} ${!SLURM_JOB_NODELIST_PACK_GROUP_*}; do
         if [[ $name == *_0 ]]; then list=''; fi
         list+=${list:+,}${!name}
     done
@@ -78,30 +78,98 @@ cluster_domain() {
     [[ $domain =~ ^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$ ]] || domain=''
 }
 
+# Add to `entries` what is not among them yet.
+add_entries() {
+    local entry
+    for entry; do
+        if [[ $seen != *",$entry,"* ]]; then entries+=("$entry") && seen+=$entry,; fi
+    done
+}
+
+# Add to `own` every address of this node: those that the kernel calls its own, but not link-local ones, which need their
+# interface's name beside them. Bounded, for a node may have one for each container.
+own_addresses() {
+    local word='' address='' rest scope _
+    while read -r word rest && ((${#own[@]} < 64)); do
+        case $word in
+            '|--') address=$rest ;;
+            /32) if [[ $rest == 'host LOCAL' && " ${own[*]-} " != *" $address "* ]]; then own+=("$address"); fi ;;
+        esac
+    done 2>/dev/null </proc/net/fib_trie
+    while read -r word _ _ scope _ && ((${#own[@]} < 64)); do
+        if [[ $scope == 00 ]]; then spell_ipv6 "$word" && own+=("$address"); fi
+    done 2>/dev/null </proc/net/if_inet6
+    return 0
+}
+
+# Set `address` to the 32 hexadecimal digits $1 as RFC 5952 writes an IPv6 address.
+spell_ipv6() {
+    local group run=':0:0:0:0:0:0:0:0'
+    address=''
+    for group in 0 4 8 12 16 20 24 28; do
+        printf -v group ':%x' "0x${1:group:4}"
+        address+=$group
+    done
+    while [[ $run == :0:0* ]]; do
+        if [[ $address: == *$run:* ]]; then
+            address=${address/$run/::}
+            address=${address/:::/::}
+            break
+        fi
+        run=${run%:0}
+    done
+    if [[ $address == :[^:]* ]]; then address=${address#:}; fi
+    # A run at the beginning or in the middle has the next group's colon behind it.
+    address=${address/:::/::}
+}
+
+# Add to `own` this node's names: its own, and those that /etc/hosts has for loopback or one of its addresses. Its first lines
+# only: some list a whole cluster.
+own_names() {
+    local address names name lines=0
+    own+=("${HOSTNAME-}" "${HOSTNAME%%.*}" "${HOSTNAME%%.*}.")
+    while ((lines++ < 64)) && read -r address names; do
+        if [[ $address != 127.* && $address != ::1 && " ${own[*]} " != *" $address "* ]]; then continue; fi
+        for name in ${names%%#*}; do own+=("$name"); done
+    done 2>/dev/null </etc/hosts
+    return 0
+}
+
 # Set `direct` to the no_proxy list: what is reached without the way out. `$1` 1 adds the private networks.
-# Names and addresses both, because half of the clients do not know networks and the other half resolve first.
+# Names and addresses both, because half of the clients do not know networks and the other half resolve first. 127.0.1.1 is
+# Debian's for a host's own name.
 no_proxy_list() {
-    local bypass_private=$1 entries=(localhost 127.0.0.1 ::1 0.0.0.0) node address seen=' ' _
+    local bypass_private=$1 entries=() seen=, own=() node address _
+    local first=(localhost 127.0.0.1 ::1 0.0.0.0 127.0.1.1 127.0.0.0/8 localhost.)
     shift
     job_nodes
     cluster_domain
+    own_addresses
+    own_names
+    add_entries "${first[@]}"
     for node in ${nodes[@]+"${nodes[@]}"}; do
-        entries+=("$node")
-        [[ -n $domain && $node != *.* ]] && entries+=("$node.$domain")
+        add_entries "$node"
+        if [[ -n $domain && $node != *.* ]]; then add_entries "$node.$domain"; fi
     done
     if ((${#nodes[@]})); then
         # Bounded: a resolver that does not answer must not hold the job up. By KILL, for TERM may be held back here.
         while read -r address _; do
-            if [[ $address =~ ^[0-9.]+$ && $address != 127.* && $seen != *" $address "* ]]; then entries+=("$address"); fi
-            seen+="$address "
+            if [[ $address =~ ^[0-9.]+$ && $address != 127.* ]]; then add_entries "$address"; fi
         done < <(exec timeout -s KILL 2 getent ahostsv4 -- "${nodes[@]}" 2>/dev/null)
     fi
     # One variable may hold 128 KiB (MAX_ARG_STRLEN); far below it, a list this long helps nobody.
     local IFS=, joined
     joined="${entries[*]}"
-    ((${#joined} <= 32768)) || entries=(localhost 127.0.0.1 ::1 0.0.0.0)
-    [[ -n $domain ]] && entries+=(".$domain")
-    entries+=(.local 169.254.169.254)
-    [[ -n $bypass_private ]] && entries+=(10.0.0.0/8 172.16.0.0/12 192.168.0.0/16)
-    direct="${entries[*]}${*:+,$*}"
+    if ((${#joined} > 32768)); then
+        entries=() seen=,
+        add_entries "${first[@]}"
+    fi
+    for node in "${own[@]}"; do
+        if [[ $node =~ ^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9.])?$|^[0-9a-f:]+$ ]]; then add_entries "$node"; fi
+    done
+    if [[ -n $domain ]]; then add_entries ".$domain"; fi
+    add_entries .local 169.254.169.254
+    if [[ -n $bypass_private ]]; then add_entries 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16; fi
+    add_entries "$@"
+    direct="${entries[*]}"
 }

@@ -1,9 +1,22 @@
 # shellcheck shell=dash
 # Bring the caller's proxy settings back. Sourced; valid in bash and dash.
 
-# The caller's values are what HPCPROXY_SAVED_* kept; does nothing where the way out is not on.
+# Nothing in the environment leads to a way out any more: the caller's values, which HPCPROXY_SAVED_* kept, are back, and
+# what was inherited from elsewhere and is a way out's is gone. Here it leads nowhere, or to whoever listens there.
 __hpcproxy_restore() {
-    if [ -z "${HPCPROXY_URL-}" ]; then return 0; fi
+    if [ -n "${HPCPROXY_URL-}" ]; then __hpcproxy_bring_back; fi
+    if [ -n "${http_proxy-}" ] && __hpcproxy_stray "$http_proxy"; then unset http_proxy; fi
+    if [ -n "${HTTP_PROXY-}" ] && __hpcproxy_stray "$HTTP_PROXY"; then unset HTTP_PROXY; fi
+    if [ -n "${https_proxy-}" ] && __hpcproxy_stray "$https_proxy"; then unset https_proxy; fi
+    if [ -n "${HTTPS_PROXY-}" ] && __hpcproxy_stray "$HTTPS_PROXY"; then unset HTTPS_PROXY; fi
+    if [ -n "${all_proxy-}" ] && __hpcproxy_stray "$all_proxy"; then unset all_proxy; fi
+    if [ -n "${ALL_PROXY-}" ] && __hpcproxy_stray "$ALL_PROXY"; then unset ALL_PROXY; fi
+    if [ -n "${ftp_proxy-}" ] && __hpcproxy_stray "$ftp_proxy"; then unset ftp_proxy; fi
+    if [ -n "${grpc_proxy-}" ] && __hpcproxy_stray "$grpc_proxy"; then unset grpc_proxy; fi
+    if [ -n "${PIP_PROXY-}" ] && __hpcproxy_stray "$PIP_PROXY"; then unset PIP_PROXY; fi
+}
+
+__hpcproxy_bring_back() {
     unset http_proxy HTTP_PROXY https_proxy HTTPS_PROXY all_proxy ALL_PROXY no_proxy NO_PROXY
     unset ftp_proxy grpc_proxy no_grpc_proxy PIP_PROXY NODE_USE_ENV_PROXY
     if [ -n "${HPCPROXY_SAVED_http_proxy+x}" ]; then export http_proxy="$HPCPROXY_SAVED_http_proxy"; fi
@@ -25,5 +38,6 @@ __hpcproxy_restore() {
     unset HPCPROXY_SAVED_all_proxy HPCPROXY_SAVED_ALL_PROXY HPCPROXY_SAVED_no_proxy HPCPROXY_SAVED_NO_PROXY
     unset HPCPROXY_SAVED_ftp_proxy HPCPROXY_SAVED_grpc_proxy HPCPROXY_SAVED_no_grpc_proxy HPCPROXY_SAVED_PIP_PROXY
     unset HPCPROXY_SAVED_NODE_USE_ENV_PROXY
-    unset HPCPROXY_URL HPCPROXY_KEY HPCPROXY_STEP HPCPROXY_STATE
+    if [ -n "${HPCPROXY_OVERLAP-}" ]; then unset SLURM_OVERLAP HPCPROXY_OVERLAP; fi
+    unset HPCPROXY_URL HPCPROXY_KEY HPCPROXY_STEP HPCPROXY_STATE HPCPROXY_LISTEN
 }

@@ -9,6 +9,9 @@ __hpcproxy_start() {
     if [ -n "$1" ]; then consequence=''; fi
     while [ "$tries" -lt 5 ]; do
         state=$(HPCPROXY_HOLDER=1 /bin/bash -p "$__hpcproxy_home/job.sh" start ${1:+"$1"} </dev/null) || return 1
+        # Of a Slurm whose steps would wait for ours (job.sh).
+        __hpcproxy_overlap=''
+        case $state in 'overlap '*) __hpcproxy_overlap=1 state=${state#overlap } ;; esac
         if __hpcproxy_read "$state" && __hpcproxy_listening; then return 0; fi
         tries=$((tries + 1))
     done

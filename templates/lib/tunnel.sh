@@ -5,7 +5,7 @@
 #   tunnel.sh hold JOB RESTART gate    what that becomes where there is the gate, with its signals held back (hold_back)
 #   tunnel.sh hold JOB RESTART MODE STATE UID   for the Prolog (holder.sh): MODE gate or ssh, in the directory STATE that
 #                                      is there already, for user UID, who need not be the one this runs as
-#   tunnel.sh hold shell 0             for a shell without Slurm, at 127.0.0.1
+#   tunnel.sh hold shell 0             for a shell without Slurm, at its user's own address
 #   tunnel.sh probe                    one login to each jump host; `ok JUMP` or `failed LAYER JUMP: REASON` for each
 #
 # The gate (agent.pyz) listens at ADDRESS:PORT and holds ssh; where there is no python3 for it, or with `gate: false`,

@@ -1,6 +1,9 @@
 # shellcheck shell=dash
 # hpcproxy epilogue.sh: rendered from the configuration; a change belongs there, not here.
 __hpcproxy_home='/home/größe/my files/.hpcproxy'
+__hpcproxy_port=3128
+
+#= lib/proxies.sh
 
 #= lib/restore.sh
 

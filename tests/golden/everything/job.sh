@@ -19,4 +19,6 @@ jump_count=2
 
 #= lib/state.sh
 
+#= lib/status.sh
+
 #= lib/job.sh

@@ -3,6 +3,9 @@
 __hpcproxy_home='/home/größe/my files/.hpcproxy'
 __hpcproxy_replace=1
 __hpcproxy_required=1
+__hpcproxy_port=3128
+
+#= lib/proxies.sh
 
 #= lib/restore.sh
 

@@ -4,6 +4,9 @@ __hpcproxy_home=/home/alice/.hpcproxy
 __hpcproxy_run=/run/hpcproxy
 __hpcproxy_replace=''
 __hpcproxy_autostart=''
+__hpcproxy_port=2015
+
+#= lib/proxies.sh
 
 #= lib/restore.sh
 

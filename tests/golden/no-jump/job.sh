@@ -19,4 +19,6 @@ jump_count=0
 
 #= lib/state.sh
 
+#= lib/status.sh
+
 #= lib/job.sh

@@ -3,6 +3,9 @@
 __hpcproxy_home=/home/alice/.hpcproxy
 __hpcproxy_replace=''
 __hpcproxy_required=''
+__hpcproxy_port=2015
+
+#= lib/proxies.sh
 
 #= lib/restore.sh
 

@@ -1,6 +1,9 @@
 # shellcheck shell=dash
 # hpcproxy epilogue.sh: rendered from the configuration; a change belongs there, not here.
 __hpcproxy_home=/home/alice/.hpcproxy
+__hpcproxy_port=2015
+
+#= lib/proxies.sh
 
 #= lib/restore.sh
 

@@ -19,4 +19,6 @@ jump_count=1
 
 #= lib/state.sh
 
+#= lib/status.sh
+
 #= lib/job.sh

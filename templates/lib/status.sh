@@ -1,0 +1,67 @@
+# shellcheck shell=bash
+# What is known of this node's way out, for those who ask.
+
+# The gate's status.json may be a second old. SIGUSR2 asks for a new one, which is there when the name means another file.
+refresh_status() {
+    local pid tries text
+    read_text "$state/status.json"
+    [[ $text == *'"mode": "gate"'* ]] || return 1
+    rm -f -- "$state/status.old"
+    ln -- "$state/status.json" "$state/status.old" 2>/dev/null || return 1
+    read -r pid _ <"$state/pid" && kill -USR2 "$pid" || return 1
+    for ((tries = 0; tries < 50; tries++)); do
+        [[ ! $state/status.json -ef $state/status.old ]] && break
+        sleep 0.02
+    done
+    rm -f -- "$state/status.old"
+}
+
+# What is known of the way out in `state`, as status.json has it. A service account's is not ours to read: there it is
+# what the holder has said.
+tell_status() {
+    local text line jump='' error='' up=false
+    read_text "$state/status.json"
+    text=${text%%$'\n'*}
+    if [[ -z $text ]]; then
+        read_text "$run_base/holders/${state##*/}.said"
+        while read -r line; do
+            case $line in
+                ready\ *) jump=${line#ready * } up=true ;;
+                failed\ * | gave-up\ *) error=${line#* * } ;;
+            esac
+        done <<<"$text"
+        text="{\"ready\": $up"
+        if [[ -n $jump ]]; then json_string "$jump" && text+=", \"jump\": $quoted"; fi
+        if [[ -n $error ]]; then json_string "$error" && text+=", \"last_error\": $quoted"; fi
+        text+='}'
+    fi
+    printf '%s' "$text"
+}
+
+status() {
+    local node=${SLURMD_NODENAME:-${HOSTNAME%%.*}} directory line='' key pid env=()
+    # Of whichever run of the job: a step from outside is not told its number.
+    for directory in "$run_base/$job."* "$state_home/$job."* "/tmp/hpcproxy-$EUID/$job."*; do
+        key=${directory##*/}
+        key=${key%%-*}
+        if find_state "$key" && read -r pid _ <"$state/pid" && mapfile -t env <"$state/env"; then
+            refresh_status || :
+            printf -v line '%s\t%s\t%s\t%s\t%s' "$key" "$pid" "$state" "${env[4]}" "$(tell_status)"
+        fi
+    done 2>/dev/null
+    printf 'status\t%s\t%s\n' "$node" "$line"
+}
+
+# One line of what went through on this node, where the gate has counted it.
+sum_up() {
+    local -A n=()
+    local word text
+    refresh_status || return 0
+    read_text "$state/status.json"
+    for word in requests bytes_up bytes_down reconnects; do
+        [[ $text =~ \"$word\":\ ([0-9]+) ]] || return 0
+        n[$word]=${BASH_REMATCH[1]}
+    done
+    printf 'hpcproxy: %d requests from this node, %d KiB up, %d KiB down, %d reconnects\n' \
+        "${n[requests]}" "$((n[bytes_up] / 1024))" "$((n[bytes_down] / 1024))" "${n[reconnects]}" >&2
+}
