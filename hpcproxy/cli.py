@@ -194,8 +194,9 @@ class _MaybeNamed(Task):  # type: ignore[type-arg]
     def get_arguments(self, *args: Any, **kwargs: Any) -> list[Argument]:  # noqa: ANN401 - as Invoke passes them
         arguments: list[Argument] = super().get_arguments(*args, **kwargs)
         words = [word for word in sys.argv if not word.startswith("-")]
-        for argument in arguments:
-            argument.positional = words[-1:] != [self.name]
+        # The first: what else a task takes has a flag's name.
+        for place, argument in enumerate(arguments):
+            argument.positional = place == 0 and words[-1:] != [self.name]
         return arguments
 
 

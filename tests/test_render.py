@@ -96,8 +96,8 @@ def _words(argv: Sequence[str], paths: Sequence[Path]) -> str:
 
 def test_the_combinations_are_what_they_should_be(rendered: dict[str, list[Path]]) -> None:
     counts = {name: len(paths) for name, paths in rendered.items()}
-    assert counts["epilogue.sh"] == len(_HOMES)
-    assert counts["prologue.sh"] == counts["bashrc.sh"] == len(_HOMES) * 2
+    assert counts["epilogue.sh"] == len(_HOMES) * 2
+    assert counts["prologue.sh"] == counts["bashrc.sh"] == len(_HOMES) * 4
     assert counts["job.sh"] == len(_HOMES) * 2 * len(_JUMPS)
     assert counts["tunnel.sh"] == 24
 
