@@ -108,6 +108,10 @@ class Switch:
         def change(conf: bytes, _included: bytes | None) -> bytes:
             return slurmconf.disable(conf, self.inventory)
 
+        main = self.controllers[0]
+        said = self.running(main)
+        if isinstance(said, str):  # before anything is changed: what nobody can be told must stay as it is
+            return _failed(main, f"slurm.conf is left as it is, for whether Slurm has read it cannot be known: {said}")
         return self._turn(hosts, change, lambda running: slurmconf.named(running, self.inventory), "still says")
 
     def _turn(

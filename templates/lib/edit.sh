@@ -40,8 +40,10 @@ digest_of() {
 replace() {
     local target new why
     target=$(readlink -f -- "$1") || fail "$1 leads nowhere"
-    new=$target.hpcproxy-new
-    rm -f -- "$new"
+    # A name of this process's own: a directory that hosts share is changed by several side by side. What a killed one has
+    # left of this host's goes; who lives is at work.
+    for new in "$target.hpcproxy-new.$HOSTNAME".*; do [[ -d /proc/${new##*.} ]] || rm -f -- "$new"; done
+    new=$target.hpcproxy-new.$HOSTNAME.$BASHPID
     if [[ -e $target ]]; then
         why=$(cp -p --attributes-only --preserve=all --no-preserve=timestamps -T -- "$target" "$new" 2>&1) ||
             { rm -f -- "$new" && fail "$1 cannot be written: $(last_words "$why")"; }

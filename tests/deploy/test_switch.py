@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -100,6 +101,37 @@ def test_lines_are_in_force_and_go_again(cluster: Cluster) -> None:
     assert cluster.switch().off(HOSTS[1:]).good
     assert {cluster.conf(host).read_bytes() for host in HOSTS} == {CONF}
     assert sorted(path.name for path in (cluster.root / "h1").iterdir()) == ["bin", "slurm.conf"]
+
+
+def test_where_slurm_cannot_be_told_its_file_is_left_as_it_is(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on(cluster)
+    before = {host: cluster.conf(host).read_bytes() for host in HOSTS}
+    monkeypatch.setattr("hpcproxy.switch._ASK_S", 1)
+    (cluster.root / "h0/bin/hung").touch()
+    done = cluster.switch().off(HOSTS[1:])
+    assert not done.good
+    assert "left as it is" in done.rows()[0].cause
+    assert {host: cluster.conf(host).read_bytes() for host in HOSTS} == before
+
+
+def _answer(message: bytes) -> wire.Answer | None:
+    done = subprocess.run(["/bin/bash", "-p", "-s"], input=message, capture_output=True, check=True, timeout=60)
+    return wire.parse(done.stdout, TOKEN)
+
+
+def test_a_file_that_hosts_share_is_changed_by_all_of_them_side_by_side(tmp_path: Path) -> None:
+    conf = tmp_path / "slurm.conf"
+    for before, after in ((CONF, CONF + b"# ours\n"), (CONF + b"# ours\n", CONF)) * 4:
+        conf.write_bytes(before)
+        message = wire.editing((wire.Edit(str(conf), before, after),), TOKEN)
+        with ThreadPoolExecutor(4) as hosts:
+            answers = [answer for answer in hosts.map(_answer, [message] * 4) if answer]
+        assert len(answers) == 4
+        assert {answer.word for answer in answers} <= {"changed", "unchanged"}, answers
+        assert conf.read_bytes() == after
+        assert [path.name for path in tmp_path.iterdir()] == ["slurm.conf"]
 
 
 def test_a_reconfigure_that_never_was_is_made_and_one_that_does_nothing_is_named_every_time(cluster: Cluster) -> None:
