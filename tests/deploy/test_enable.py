@@ -68,9 +68,10 @@ def test_what_the_sites_own_lines_would_run_at_once_is_not_put_there(tmp_path: P
 
 
 def _run(directory: Path, more: str = "", limit: str | None = None) -> Run:
-    told = f"identity: {make_key(directory / 'id')}\nknown_hosts: {directory}/known\n"
+    identity = make_key(directory / "id")
+    told = f"identity: {identity}\nknown_hosts: {directory}/known\n"
     (directory / "site.yaml").write_text(TOLD + told + more)
-    (directory / "known").write_text("j ssh-ed25519 AAAA\n")
+    (directory / "known").write_text(f"j {identity.with_suffix('.pub').read_text()}")
     return start(Request(directory / "site.yaml", limit))
 
 

@@ -33,7 +33,7 @@ def test_the_tree_has_every_file_and_the_record_of_them(tmp_path: Path) -> None:
 def test_it_is_written_with_directories_that_everybody_can_enter_and_twice_is_once(tmp_path: Path) -> None:
     identity = make_key(tmp_path / "id")
     (tmp_path / "site.yaml").write_text(f"{TOLD}known_hosts: {tmp_path}/known\nidentity: {identity}\n")
-    (tmp_path / "known").write_text("j ssh-ed25519 AAAA\n")
+    (tmp_path / "known").write_text(f"j {identity.with_suffix('.pub').read_text()}")
     request, root = Request(tmp_path / "site.yaml"), tmp_path / "root"
     before = os.umask(0o077)
     try:
