@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import asyncssh
 import pytest
 
 from hpcproxy import hops, hostkey, sshconfig
@@ -35,10 +37,36 @@ def test_no_login_is_tried_to_get_it(jump_host: Sshd) -> None:
     assert "Failed" not in log
 
 
-def test_a_host_that_lets_everybody_in_gets_no_session(tmp_path: Path) -> None:
-    with sshd.running(tmp_path / "jump", "ForceCommand touch " + str(tmp_path / "ran")) as server:
-        _fetch(server.jump)
-    assert not (tmp_path / "ran").exists()
+class _Open(asyncssh.SSHServer):
+    """A server that wants no proof of anybody, and notes what is asked of it."""
+
+    asked: ClassVar[list[str]] = []
+
+    def begin_auth(self, username: str) -> bool:
+        self.asked.append(f"in {username}")
+        return False
+
+    def session_requested(self) -> bool:
+        self.asked.append("session")
+        return True
+
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
+        del orig_host, orig_port
+        self.asked.append(f"{dest_host}:{dest_port}")
+        return False
+
+
+def test_a_host_that_lets_everybody_in_gets_no_session() -> None:
+    """Nothing holds a login back there; what is asked for then leads nowhere, and runs nothing."""
+
+    async def fetch() -> HostKey:
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        async with await asyncssh.listen("127.0.0.1", 0, server_factory=_Open, server_host_keys=[key]) as server:
+            return await asyncio.to_thread(_fetch, f"u@127.0.0.1:{server.get_port()}")
+
+    assert asyncio.run(fetch()).kind == "ssh-ed25519"
+    assert _Open.asked[0] == "in u"
+    assert set(_Open.asked[1:]) <= {"127.0.0.1:1"}
 
 
 def _layer(jump: str, timeout_s: float = 1) -> tuple[str, str]:
