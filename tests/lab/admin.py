@@ -32,7 +32,7 @@ class Admin:
         nodes = f"c[1-{len(self.lab.nodes)}]"
         self.inventory = {"nodes": nodes, "controllers": "ctl", "settings": {"jump": [JUMP1]}, **inventory}
         self.write()
-        self.run("trust", "--replace-key", "--yes")
+        self.run("trust", "--replace-key")
 
     def write(self) -> None:
         self.lab.run("ctl", ["mkdir", "-p", DIRECTORY], check=True)
@@ -44,6 +44,8 @@ class Admin:
         self.write()
 
     def command(self, *arguments: str) -> list[str]:
+        if arguments[0] == "trust" and not {"--yes", "--fingerprint"} & set(arguments):
+            arguments = (*arguments, "--yes")  # nobody is at a terminal
         return [sys.executable, "-m", "hpcproxy", *arguments, "--inventory", INVENTORY]
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
