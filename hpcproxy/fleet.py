@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hpcproxy.outcome import HostOutcome, Outcomes
     from hpcproxy.run import Request, Run
 
-INVENTORY_HELP = "The inventory, a YAML file (docs/admin.md)."
+INVENTORY_HELP = "The inventory, a YAML file (docs/admin-reference.md)."
 LIMIT_HELP = "Only these of its hosts, a node set; @failed: those that failed in the last run."
 FANOUT_HELP = "How many hosts at once (default 32)."
 TIMEOUT_HELP = "Seconds a host may be silent: at connect, at login, at work (default 30)."
@@ -131,7 +131,7 @@ def _show_differences(outcomes: Outcomes, run: Run) -> None:
         **COMMON,
         "dry-run": "Say what would change and change nothing.",
         "diff": "Show every distinct change with its hosts; changes nothing with --dry-run.",
-        "enable": "Once all hosts are right, let slurm.conf include our lines, and reconfigure Slurm.",
+        "enable": "Once all hosts are right, put our lines into slurm.conf and reconfigure Slurm.",
         "canary": "Begin with so many hosts, check them, and go on only if they are right.",
     }
 )

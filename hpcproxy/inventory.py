@@ -73,7 +73,7 @@ class Policy(pydantic.BaseModel):
 
 
 class Inventory(pydantic.BaseModel):
-    """Which hosts, how they are reached and what they get. Field descriptions are the text of docs/configuration.md."""
+    """Which hosts, how they are reached and what they get. Its keys stand in docs/admin-reference.md."""
 
     model_config = _MODEL
 

@@ -23,7 +23,7 @@ ON_USR1 = f"srun {RANK} USR1\n"
 # signalled with it and then kills its ranks. In a session of its own it does not: the ranks have what KillWait gives.
 FLUSH = f"setsid -f srun {RANK} TERM 3\nexec sleep 600\n"
 # Before 23.02 a slurmd that has just tidied up its list of jobs, as others come and go, takes the second run for the
-# first and runs no Prolog (docs/admin.md). Not after its record of the first has expired and two seconds more.
+# first and runs no Prolog (docs/rollout-design.md). Not after its record of the first has expired and two seconds more.
 PROLOG_AGAIN_S = CRED_EXPIRE_S + 4
 # `exec`, for a shell whose program is killed before it is has something to say.
 STUBBORN = "setsid -f srun sh -c 'trap \"\" TERM; echo up; exec sleep 600'\nexec sleep 600\n"
