@@ -37,8 +37,8 @@ empty_scrap() {
 main() {
     local record key job=${SLURM_JOB_ID-} restart=${SLURM_JOB_RESTART_COUNT:-${SLURM_RESTART_COUNT-}}
     [[ $job =~ ^[0-9]{1,10}$ ]] || return 0
-    # Where only what the Prolog wrote is there, its holder has not come far.
-    for record in "$run_base/holders/$job".*.said; do
+    # Where only the Prolog's .said is there, its holder has not come far.
+    for record in "$run_base/holders/$job".*; do
         key=${record##*/}
         key=${key%.said}
         if ! [[ $key =~ ^[0-9]+\.[0-9]+$ && -f $record ]]; then continue; fi

@@ -20,6 +20,8 @@ read_record() {
             way) way=("${words[@]:1}") ;;
             wall) wall=("${words[@]:1}") ;;
             group) group=${words[1]-} ;;
+            # Of a job that has begun with an earlier version, which knew no keeper.
+            [0-9]*) keeper=("${words[@]}") way=("${words[@]}") ;;
         esac
     done 2>/dev/null <"$run_base/holders/$1"
     ((${#keeper[@]} == 2)) && [[ ${keeper[0]} =~ ^[0-9]+$ ]]
