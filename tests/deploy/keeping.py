@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -15,8 +16,11 @@ from tests.deploy.cases import plan
 from tests.waiting import until
 
 ALICE, BOB, NUMBER = 2001, 2002, 2500
-JOB, OTHER_JOB = 777001, 777002  # process ids are this machine's, and a lab on it may have jobs of small numbers
-ADDRESS = "127.75.219.41"
+# Process ids are this machine's, and so are the variables that tell a job's processes: no two runs have the same.
+JOB = 400000 + os.getpid() % 1000000 * 2
+OTHER_JOB = JOB + 1
+ADDRESS = f"127.{64 + (JOB >> 16 & 63)}.{JOB >> 8 & 255}.{JOB & 255}"
+SOON_S = 5.0  # half a second where nothing else runs; what a user left would take minutes
 PASSWD = f"""root:x:0:0:root:/root:/bin/bash
 alice:x:{ALICE}:{ALICE}::/home/alice:/bin/bash
 bob:x:{BOB}:{BOB}::/home/bob:/bin/bash
