@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcproxy import ssh, sshconfig
+from hpcproxy import reasons, sshconfig
 from hpcproxy.config import Jump
 from hpcproxy.errors import WayOutError
 from hpcproxy.shell import word
@@ -94,8 +94,8 @@ def _literal(text: str) -> str:
 
 def meaning(words: Sequence[str]) -> tuple[str, str]:
     """Return the layer and the reason that ssh's `words` stand for; its last line if they are unknown."""
-    for failure in ssh.FAILURES:
-        if any(failure.text in line for line in words):
-            return failure.layer, failure.reason
+    known = reasons.meaning(words)
+    if known is not None:
+        return known
     told = [line for line in words if line.strip() and not line.startswith("Warning: ")]
     return ("ssh", sshconfig.said(told[-1].encode())) if told else ("", "")

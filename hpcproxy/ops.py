@@ -14,9 +14,9 @@ from hpcproxy import (
     loginshell,
     netcat,
     overrides,
+    reasons,
     recognition,
     settings,
-    ssh,
     sshconfig,
     tunnels,
     verify,
@@ -355,7 +355,7 @@ def check(account: Account, timeout_s: float) -> Checked:
         answer = verify.fetch_address(tunnel.url, config.check_url, timeout_s)
     except WayOutError as error:
         # Through a SOCKS port a failed open is a closed connection; only ssh's own words tell why.
-        why = ssh.open_failure(tunnel.log_tail) if error.layer == "far end" and tunnel.log_tail else error.advice
+        why = reasons.open_failure(tunnel.log_tail) if error.layer == "far end" and tunnel.log_tail else error.advice
         raise WayOutError(error.layer, error.reason, why, tunnel.jump or "") from None
     return Checked(answer, tunnel.url, tunnel.jump or "")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpcproxy import ssh
+from hpcproxy import reasons, ssh
 from hpcproxy.config import Config, safe_path
 from hpcproxy.errors import ConfigError
 from hpcproxy.node.closed import LOOPBACK
@@ -138,12 +138,16 @@ def script_values(config: Config, programs: Path, known_hosts: Path, *, syslog: 
         "jump_destinations": [jump.destination for jump in config.jump],
         "jump_ports": [jump.port or "" for jump in config.jump],
         "ssh_options": ssh.options(config, known_hosts),
-        "cipher_option": ssh.CIPHER_OPTION,
+        "first_cipher": ssh.FIRST_CIPHER,
+        "login_option": ssh.LOGIN_OPTION,
         "probe_target": ssh.PROBE_TARGET,
-        "failure_texts": [failure.text for failure in ssh.FAILURES],
-        "failure_layers": [failure.layer for failure in ssh.FAILURES],
-        "failure_reasons": [failure.reason for failure in ssh.FAILURES],
-        "failure_permanent": [int(failure.permanent) for failure in ssh.FAILURES],
+        "probe_target_https": ssh.PROBE_TARGET_HTTPS,
+        "failure_patterns": [failure.pattern for failure in reasons.FAILURES],
+        "failure_layers": [failure.layer for failure in reasons.FAILURES],
+        "failure_reasons": [failure.reason for failure in reasons.FAILURES],
+        "failure_permanent": [int(failure.permanent) for failure in reasons.FAILURES],
+        "failure_phases": [failure.phase for failure in reasons.FAILURES],
+        "failure_more": [int(failure.more) for failure in reasons.FAILURES],
     }
 
 
@@ -153,8 +157,9 @@ def agent_settings(config: Config, known_hosts: Path, *, syslog: bool = False) -
     return {
         "version": 1,
         "jumps": [{"name": str(jump), "argv": ["ssh", *options, "-N", *ssh.target(jump)]} for jump in config.jump],
-        "failures": [vars(failure) for failure in ssh.FAILURES],
+        "failures": [vars(failure) for failure in reasons.FAILURES],
         "probe": ssh.PROBE_TARGET,
+        "probe_https": ssh.PROBE_TARGET_HTTPS,
         "hold_s": config.hold_s,
         "max_connections": config.max_connections,
         "allow": list(config.allow),

@@ -67,11 +67,20 @@ def silent() -> Iterator[int]:
         yield int(server.getsockname()[1])
 
 
-@contextlib.contextmanager
-def hanging_up() -> Iterator[int]:
+def hanging_up() -> contextlib.AbstractContextManager[int]:
     """Have a port that takes connections and closes them at once; yields the port."""
+    return _hanging_up(b"")
+
+
+def greeting_and_hanging_up() -> contextlib.AbstractContextManager[int]:
+    """Have a port that greets as sshd does, reads what the client begins with and closes; yields the port."""
+    return _hanging_up(b"SSH-2.0-OpenSSH_9.9\r\n")
+
+
+@contextlib.contextmanager
+def _hanging_up(greeting: bytes) -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=_hang_up, args=(server,))
+        thread = threading.Thread(target=_hang_up, args=(server, greeting))
         thread.start()
         try:
             yield int(server.getsockname()[1])
@@ -80,7 +89,18 @@ def hanging_up() -> Iterator[int]:
             thread.join()
 
 
-def _hang_up(server: socket.socket) -> None:
+def _hang_up(server: socket.socket, greeting: bytes) -> None:
     with contextlib.suppress(OSError):
         while True:
-            server.accept()[0].close()
+            with server.accept()[0] as client:
+                if greeting:
+                    client.sendall(greeting)
+                    _read_some(client)
+
+
+def _read_some(client: socket.socket) -> None:
+    """Read until nothing more comes: what is closed with something unread is reset, and not ended."""
+    client.settimeout(0.2)
+    with contextlib.suppress(OSError):
+        while client.recv(65536):
+            pass

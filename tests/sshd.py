@@ -20,7 +20,9 @@ from tests.waiting import until
 PROGRAM = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 USER = getpass.getuser()
 
+# sshd keeps the first value that it reads of most options, so `more` comes first.
 _CONFIG = """
+{more}
 ListenAddress 127.0.0.1
 Port {port}
 HostKey {host_key}
@@ -33,7 +35,6 @@ KbdInteractiveAuthentication no
 PermitRootLogin yes
 PrintMotd no
 MaxStartups 100
-{more}
 """
 
 

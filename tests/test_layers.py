@@ -24,6 +24,8 @@ LAYERS = {
     "block": 1,
     "jobscript": 1,
     "settings": 1,
+    "sshoptions": 1,
+    "reasons": 1,
     "ssh": 1,
     "inventory": 1,
     "plan": 2,

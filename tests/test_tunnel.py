@@ -62,7 +62,7 @@ def test_its_state_is_the_users_alone_and_its_status_is_json(
     until((holder.state / "log").exists, "the log is begun, right after the word")
     assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in holder.state.iterdir()} == {
         "ctl": 0o600, "env": 0o600, "host": 0o600, "log": 0o600, "pid": 0o600, "status.json": 0o600, "turn": 0o600,
-        **({} if mode == "gate" else {"ssh.log": 0o600}),
+        **({} if mode == "gate" else {"ssh.log": 0o600, "ssh.talk": 0o600}),
     }  # fmt: skip
     status = holder.status()
     number = int(holder.job)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,10 +12,27 @@ from typing import Any
 
 import pytest
 
-from tests import servers, sshd
+from tests import lying, servers, sshd
 from tests.holder import Holder, write_script
 from tests.sshd import Sshd
 from tests.waiting import until
+
+# Not the one that the tests' `home` puts first.
+_SSH = shutil.which("ssh", path="/usr/local/bin:/usr/bin:/bin")
+
+
+@contextlib.contextmanager
+def _configured(path: Path, *lines: str) -> Iterator[None]:
+    """Have `ssh` read these lines as the user's own configuration: what it really reads is found by the account."""
+    (path / "ssh_config").write_text("\n".join(("Host 127.0.0.1", *lines, "")))
+    (path / "bin").mkdir()
+    script = path / "bin" / "ssh"
+    script.write_text(f'#!/bin/sh\nexec {_SSH} -F {path}/ssh_config "$@"\n')
+    script.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{path}/bin:{os.environ['PATH']}")
+        yield
+
 
 Case = tuple[str, str, dict[str, Any]]
 _CASES: dict[str, Callable[[Sshd, Path], contextlib.AbstractContextManager[Case]]] = {}
@@ -81,6 +100,160 @@ def _key_with_passphrase(server: Sshd, path: Path) -> Iterator[Case]:
 
 
 @_case
+def _greeting_and_hanging_up(server: Sshd, path: Path) -> Iterator[Case]:
+    """The words of an OpenSSH 9.5 whose connection is closed before the login."""
+    with servers.greeting_and_hanging_up() as port:
+        yield "busy", "hung up before the login", {**server.settings, "jump": f"u@127.0.0.1:{port}"}
+
+
+@_case
+def _no_ssh_server(server: Sshd, _path: Path) -> Iterator[Case]:
+    with servers.internet() as url:
+        port = url.split(":")[2].split("/")[0]
+        yield "route", "what answers there is no ssh server", {**server.settings, "jump": f"u@127.0.0.1:{port}"}
+
+
+@_case
+def _host_key_revoked(server: Sshd, _path: Path) -> Iterator[Case]:
+    known_hosts = server.known_hosts + f"@revoked * {server.host_key}\n"
+    yield "host-key", "marked as revoked", {**server.settings, "known_hosts": known_hosts}
+
+
+@_case
+def _host_key_revoked_by_the_users_list(server: Sshd, path: Path) -> Iterator[Case]:
+    (path / "revoked").write_text(server.host_key)
+    with _configured(path, f"RevokedHostKeys {path}/revoked"):
+        yield "host-key", f"is revoked by {path}/revoked", server.settings
+
+
+@_case
+def _nothing_in_common(_server: Sshd, path: Path) -> Iterator[Case]:
+    with sshd.running(path / "other", "Ciphers aes256-ctr") as other, _configured(path, "Ciphers aes128-ctr"):
+        yield "ssh", "have no cipher in common; it offers aes256-ctr", other.settings
+
+
+@_case
+def _key_for_all_to_read(_server: Sshd, path: Path) -> Iterator[Case]:
+    with sshd.running(path / "own") as own:
+        own.identity.chmod(0o644)
+        yield "key", f"others may read it (mode 0644); run: chmod 600 {own.identity}", own.settings
+
+
+@_case
+def _certificate_expired(_server: Sshd, path: Path) -> Iterator[Case]:
+    with sshd.running(path / "own") as own:
+        authority = sshd.make_key(path / "ca")
+        argv = ["ssh-keygen", "-q", "-s", authority, "-I", "x", "-n", sshd.USER, "-V", "-2d:-1d", f"{own.identity}.pub"]
+        subprocess.run(argv, check=True)
+        (own.directory / "authorized_keys").write_text(f"cert-authority {authority.with_suffix('.pub').read_text()}")
+        yield "key", f"the certificate {own.identity}-cert.pub expired at 20", own.settings
+
+
+@_case
+def _second_factor(_server: Sshd, path: Path) -> Iterator[Case]:
+    more = "PasswordAuthentication yes\nAuthenticationMethods publickey,password"
+    with sshd.running(path / "own", more) as own:
+        yield "key", "took the key and wants a second factor", own.settings
+
+
+@_case
+def _passwords_only(_server: Sshd, path: Path) -> Iterator[Case]:
+    with sshd.running(path / "own", "PasswordAuthentication yes\nPubkeyAuthentication no") as own:
+        yield "key", "takes no keys at all, only password", own.settings
+
+
+@_case
+def _public_keys_turned_off_here(server: Sshd, path: Path) -> Iterator[Case]:
+    with _configured(path, "PubkeyAuthentication no"):
+        yield "key", "turns public keys off for it (PubkeyAuthentication no", server.settings
+
+
+@_case
+def _key_from_elsewhere_only(_server: Sshd, path: Path) -> Iterator[Case]:
+    with sshd.running(path / "own") as own:
+        keys = own.directory / "authorized_keys"
+        keys.write_text(f'from="192.0.2.9" {keys.read_text()}')
+        yield (
+            "key",
+            f"refused the key {own.identity}; is the public half in its authorized_keys, without a from=",
+            (own.settings),
+        )
+
+
+@_case
+def _account_not_alive(_server: Sshd, path: Path) -> Iterator[Case]:
+    with sshd.running(path / "own", f"DenyUsers {sshd.USER}") as own:
+        yield "key", "and the account there alive?", own.settings
+
+
+@_case
+def _too_many_keys(_server: Sshd, path: Path) -> Iterator[Case]:
+    keys = [sshd.make_key(path / name) for name in ("one", "two")]
+    lines = [f"IdentityFile {key}" for key in keys]
+    with sshd.running(path / "own", "MaxAuthTries 1") as own, _configured(path, *lines):
+        yield "key", "refused too many keys", {**own.settings, "identity": None}
+
+
+@_case
+def _key_named_with_a_token(server: Sshd, path: Path) -> Iterator[Case]:
+    key = sshd.make_key(path / f"id_{sshd.USER}")
+    with _configured(path, f"IdentityFile {path}/id_%r"):
+        yield "key", f"refused the key {key};", {**server.settings, "identity": None}
+
+
+@_case
+def _a_line_that_ssh_cannot_read(server: Sshd, path: Path) -> Iterator[Case]:
+    with _configured(path, "Compression perhaps"):
+        yield "config", f"{path}/ssh_config line 2: ", server.settings
+
+
+@_case
+def _hop_not_there(server: Sshd, path: Path) -> Iterator[Case]:
+    hop = f"u@127.0.0.2:{servers.free_port()}"
+    with _configured(path, f"ProxyJump {hop}"):
+        yield (
+            "hop",
+            f'ends before it: "ssh: connect to host 127.0.0.2 port {hop.rpartition(":")[2]}: Connection refused"',
+            (server.settings),
+        )
+
+
+@_case
+def _hop_refuses_the_key(server: Sshd, path: Path) -> Iterator[Case]:
+    with sshd.running(path / "hop", f"DenyUsers {sshd.USER}") as hop:
+        known = path / "hop_known_hosts"
+        known.write_text(hop.known_hosts)
+        options = f"-F /dev/null -i {hop.identity} -o UserKnownHostsFile={known} -o BatchMode=yes -p {hop.port}"
+        with _configured(path, f"ProxyCommand {_SSH} {options} -W %h:%p {sshd.USER}@127.0.0.1"):
+            yield (
+                "hop",
+                f'"{sshd.USER}@127.0.0.1: Permission denied (publickey)."',
+                {
+                    **server.settings,
+                    "connect_timeout_s": 20,
+                },
+            )
+
+
+@_case
+def _lying_banner(_server: Sshd, path: Path) -> Iterator[Case]:
+    with lying.running(path / "liar", lying.banner(lying.LIES)) as settings:
+        yield "key", "refused the key", settings
+
+
+@_case
+def _lying_disconnect(_server: Sshd, path: Path) -> Iterator[Case]:
+    with lying.running(path / "liar", lying.disconnect(f"go away{lying.LIES}")) as settings:
+        yield "ssh", "it ended the connection: go away", settings
+
+
+@_case
+def _hanging_up_at_the_login(_server: Sshd, path: Path) -> Iterator[Case]:
+    with lying.running(path / "liar", lying.hang_up) as settings:
+        yield "ssh", "hung up during the login", settings
+
+
+@_case
 def _forwarding_refused(_server: Sshd, path: Path) -> Iterator[Case]:
     with sshd.running(path / "strict", "AllowTcpForwarding no") as strict:
         yield "forwarding", "does not allow forwarding", strict.settings
@@ -116,11 +289,12 @@ def test_each_way_to_fail_has_its_layer_and_reason(
         _verb, _node, rest = line.split(" ", 2)
         assert rest.startswith(f"{layer} {jump}: ")
         assert reason in rest
-        _gives_up_only_where_waiting_is_no_use(holder, layer)
+        assert (said + rest).isprintable()
+        _gives_up_only_where_waiting_is_no_use(holder, layer, reason)
 
 
-def _gives_up_only_where_waiting_is_no_use(holder: Holder, layer: str) -> None:
-    if layer in ("host-key", "key", "forwarding"):
+def _gives_up_only_where_waiting_is_no_use(holder: Holder, layer: str, reason: str) -> None:
+    if layer in ("host-key", "key", "forwarding", "config") or "in common" in reason:
         assert f" {layer} " in holder.line("gave-up")
         assert holder.process.wait(20) == 0  # a step that fails would mark the job
         assert holder.left_behind() == []

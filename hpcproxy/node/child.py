@@ -1,4 +1,4 @@
-"""One child process: started, its stderr ours, its end noticed, ended only by the pid that fork gave us."""
+"""One child process: started, its outputs ours, its end noticed, ended with its whole process group."""
 
 import fcntl
 import os
@@ -15,50 +15,69 @@ NOT_FOR_US = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, sig
 
 
 class Child:
-    """`argv` runs, its stdin and stdout /dev/null, its stderr readable at `stderr` (non-blocking)."""
+    """`argv` runs, its stdin /dev/null, its stdout readable at `log`, its stderr at `talk` (both non-blocking).
+
+    It leads a process group, which is ended with it: ssh may be behind a wrapper, and starts what a ProxyCommand says.
+    """
 
     def __init__(self, argv: List[str]) -> None:
-        self.stderr, theirs = os.pipe()  # close-on-exec both (PEP 446)
+        self.log, stdout = os.pipe()  # close-on-exec all (PEP 446)
+        self.talk, stderr = os.pipe()
         parent = os.getpid()
         self.status: Optional[int] = None
         self.pid = os.fork()
         if self.pid == 0:
-            become(argv, theirs, parent)
-        os.close(theirs)
-        fcntl.fcntl(self.stderr, fcntl.F_SETFL, os.O_NONBLOCK)
+            become(argv, stdout, stderr, parent)
+        os.close(stdout)
+        os.close(stderr)
+        for fd in (self.log, self.talk):
+            fcntl.fcntl(fd, fcntl.F_SETFL, os.O_NONBLOCK)
 
     def reap(self) -> Optional[int]:
-        """The exit code (negative: the signal) once it has ended, else None."""
+        """The exit code (negative: the signal) once it has ended, else None; its group has ended with it."""
         if self.status is None:
             try:
-                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                # Not reaped yet: as long as it is there, so to speak, the group's number is nobody else's.
+                if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                    return None
+                self._signal_group(signal.SIGKILL)
+                _, status = os.waitpid(self.pid, 0)
             except ChildProcessError:
-                pid, status = self.pid, 0  # somebody else reaped it; it is gone all the same
-            if pid:
-                self.status = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+                status = 0  # somebody else reaped it; it is gone all the same
+            self.status = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
         return self.status
 
     def signal(self, number: int) -> None:
-        """Send it a signal, unless it was reaped: then the pid may be somebody else's."""
+        """Send it and its group a signal, unless it was reaped: then the number may be somebody else's."""
         if self.reap() is None:
+            self._signal_group(number)
+
+    def _signal_group(self, number: int) -> None:
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            # It has not come to its `setsid` yet, or has ended this moment.
             try:
                 os.kill(self.pid, number)
             except ProcessLookupError:
-                pass  # it ended this moment
+                pass
+        except PermissionError:
+            pass  # what is left of it has become somebody else: a setuid program
 
     def close(self) -> None:
-        """Its stderr is ours no longer. Twice is once."""
-        if self.stderr >= 0:
-            os.close(self.stderr)
-            self.stderr = -1
+        """Its outputs are ours no longer. Twice is once."""
+        for fd in (self.log, self.talk):
+            if fd >= 0:
+                os.close(fd)
+        self.log = self.talk = -1
 
 
-def become(argv: List[str], stderr: int, parent: int) -> None:
+def become(argv: List[str], stdout: int, stderr: int, parent: int) -> None:
     """Turn this forked process into `argv`; never returns."""
     try:
         os.setsid()  # no terminal, so no question can be asked on it
         null = os.open("/dev/null", os.O_RDWR)
-        for source, target in ((null, 0), (null, 1), (stderr, 2)):
+        for source, target in ((null, 0), (stdout, 1), (stderr, 2)):
             os.dup2(source, target)
         # Ignored stays ignored across exec.
         for number in NOT_FOR_US:

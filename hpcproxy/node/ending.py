@@ -83,15 +83,13 @@ def kill_wait_s() -> float:
 async def goes_on(loop: Loop, job: str, deadline: float) -> bool:
     """Slurm says that `job` is running: SIGTERM was a warning. Asked only by who has company for that long; in doubt
     the job is at its end, for a way out that stays would keep the node from the next one."""
-    # Child hands us stderr, and takes stdout away.
-    argv = ["sh", "-c", 'exec "$@" 3>&1 1>&2 2>&3', "sh", "squeue", "--noheader", "--jobs=" + job, "--format=%A %T"]
-    child = Child(argv)
-    watch = loop.watch(child.stderr)
+    child = Child(["squeue", "--noheader", "--jobs=" + job, "--format=%A %T"])
+    watch = loop.watch(child.log)
     said = b""
     try:
         while len(said) < LONGEST_ANSWER:
             try:
-                part = os.read(child.stderr, 65536)
+                part = os.read(child.log, 65536)
             except BlockingIOError:
                 await watch.wait_readable(deadline)
                 continue

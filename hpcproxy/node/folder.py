@@ -11,7 +11,7 @@ import stat
 from .peer import OVERFLOW_UID, sees_all_users
 
 LONGEST_ENV = 1 << 20
-OURS = ("turn", "ctl", "pid", "host", "log", "status.json", "status.json.tmp", "access.log")
+OURS = ("turn", "ctl", "pid", "host", "log", "status.json", "status.json.tmp", "access.log", "ssh_config")
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -33,6 +33,7 @@ class Folder:
         # Somebody's home is 0700 and theirs too. What we find here decides what we may remove at the end.
         self.only_ours = all(plain_file(name, self.fd) for name in os.listdir(self.fd))
         self.environment, self.host = self._read("env"), self._read("host")
+        self.config = self._read("ssh_config")  # of a holder that root started (userconfig.sh)
 
     def enter(self) -> None:
         """It is this process's working directory, and stays so when it is made anew."""
@@ -60,6 +61,7 @@ class Folder:
         if self.environment:
             self._write("host", self.host)
             self._write("env", self.environment)
+            self._write("ssh_config", self.config)
             self._write("turn", b"")
         return True
 

@@ -1,7 +1,8 @@
 """The command `hold`: holds the way out and the port until it is told to end, whatever kills it meanwhile.
 
     python3 -I agent.pyz hold --config AGENT_JSON --address A --port P --state DIR [--node NAME] [--uid N]
-        [--job N] [--nodes N] [--parent PID] [--ssh-option OPTION] [--log-verbose yes] [--key-note TEXT] [--listener FD]
+        [--job N] [--nodes N] [--parent PID] [--ssh-option OPTION] [--ssh-config FILE]
+        [--log-verbose yes] [--key-note TEXT] [--listener FD]
 
 On stdout, one line each: `ready NODE JUMP`, `failed NODE LAYER TEXT`, `gave-up NODE LAYER TEXT`. With `--job` SIGURG
 ends it, and SIGTERM as soon as no other process of that job is on this node; without, SIGINT and SIGUSR1 end it too,
@@ -31,14 +32,15 @@ from .record import Record
 from .settings import BadSettings, Settings, load
 from .sshlog import LOG_VERBOSE
 from .taken import listener
-from .tunnel import GaveUp, Tunnel, in_table
+from .tunnel import GaveUp, Tunnel
+from .words import verdict
 
 USAGE = "usage: agent.pyz hold --config FILE --address ADDRESS --port PORT --state DIR [--node NAME] [--uid UID]"
-USAGE += " [--job N] [--nodes N] [--parent PID] [--ssh-option OPTION] [--log-verbose yes] [--key-note TEXT]"
-USAGE += " [--listener FD]"
+USAGE += " [--job N] [--nodes N] [--parent PID] [--ssh-option OPTION] [--ssh-config FILE] [--log-verbose yes]"
+USAGE += " [--key-note TEXT] [--listener FD]"
 OPTIONS = (
     *("config", "address", "port", "state", "node", "uid", "job", "nodes", "parent"),
-    *("ssh-option", "log-verbose", "key-note", "listener"),
+    *("ssh-option", "ssh-config", "log-verbose", "key-note", "listener"),
 )
 
 
@@ -57,6 +59,7 @@ class Arguments:
         self.node = given.get("node") or os.uname().nodename.split(".")[0]
         # Known only on the node: an option that this ssh understands, and what is wrong with the keys found here.
         self.ssh_option, self.key_note = given.get("ssh-option"), given.get("key-note")
+        self.ssh_config = given.get("ssh-config")
         self.log_verbose = given.get("log-verbose", "no")
         if self.log_verbose not in ("yes", "no"):
             raise BadArguments("--log-verbose: must be yes or no, not {!r}".format(self.log_verbose))
@@ -125,12 +128,15 @@ def here(settings: Settings, arguments: Arguments) -> Settings:
     """`settings` with what only this node knows."""
     jumps, failures = settings.jumps, settings.failures
     words: Tuple[str, ...] = ("-o", arguments.ssh_option) if arguments.ssh_option is not None else ()
+    if arguments.ssh_config is not None:
+        words += ("-F", arguments.ssh_config)
     if arguments.log_verbose == "yes":
         words += ("-o", LOG_VERBOSE)
     jumps = tuple(jump._replace(argv=jump.argv[:1] + words + jump.argv[1:]) for jump in jumps)
     if arguments.key_note is not None:
-        note = arguments.key_note
-        failures = tuple(row._replace(reason=note) if row.layer == "key" else row for row in failures)
+        note = arguments.key_note.replace("%", "%%")
+        # The row of a refused key is the one that names the keys.
+        failures = tuple(row._replace(reason=note) if "%k" in row.reason else row for row in failures)
     policy = settings.policy._replace(closed=closed(settings.closed, settings.jump_hosts))
     return settings._replace(jumps=jumps, failures=failures, policy=policy)
 
@@ -217,7 +223,7 @@ async def end_with(loop: Loop, lifeline: int, record: Record) -> None:
 def port_trouble(settings: Settings, arguments: Arguments, error: OSError) -> str:
     """Layer and reason why the port is not ours; those of agent.json's table, so that they are the shell's words."""
     words = os.strerror(error.errno or 0)
-    known = in_table(settings.failures, words)
+    known = verdict(settings.failures, [words])
     if known is not None:
         uid = listener(arguments.address, arguments.port)
         return "{} {}{}".format(known.layer, known.reason, "" if uid is None else " (uid {} has it)".format(uid))

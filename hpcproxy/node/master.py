@@ -4,9 +4,10 @@ import os
 import signal
 import socket
 import time
-from typing import Callable, List, Optional, Tuple
+from typing import Callable, Optional, Tuple
 
 from . import mux
+from .chatter import Chatter
 from .child import CANNOT_START, END, Child
 from .control import Control, MasterLost
 from .loop import Loop, Signal, TimedOut, Watch
@@ -14,6 +15,7 @@ from .sshlog import LOG_VERBOSE, SshLog
 from .stream import Stream
 from .target import Target
 from .way import explain
+from .words import LOG, Words
 
 POLL_S = 0.02
 # When ssh is logged in it makes its control socket; of an ssh that does not tell (LOG_VERBOSE) we have to look for it.
@@ -97,7 +99,8 @@ class Master:
         self.control = Control(loop, "ctl")
         self.argv = argv
         self.log = SshLog()
-        self.talk: List[str] = []
+        self.words = Words()
+        self.chatter: Optional[Chatter] = None
         self.tail = b""
         self.child: Optional[Child] = None
         self.exit: Optional[int] = None
@@ -105,7 +108,7 @@ class Master:
         self.heard = Signal(loop)  # ssh has written something
         self.dead = self.started = self.hushed = False
         self.tells_eof = LOG_VERBOSE in argv
-        self.stderr: Optional[Watch] = None
+        self.listener: Optional[Watch] = None
 
     async def start(self, deadline: float) -> None:
         """ssh is logged in and takes requests; MasterLost when it has ended instead, TimedOut."""
@@ -113,10 +116,10 @@ class Master:
             os.unlink(self.control.path)
         except FileNotFoundError:
             pass
-        # A forward of the user's own ~/.ssh/config would want a port that another ssh of his has already.
-        extra = ["-M", "-S", self.control.path, "-o", "ClearAllForwardings=yes"]
+        extra = ["-E", LOG, "-M", "-S", self.control.path]
         self.child = Child([self.argv[0]] + extra + list(self.argv[1:]))
         self.loop.spawn(self._listen(self.child))
+        self.chatter = Chatter(self.loop, self.child.talk)
         begun = time.monotonic()
         while not os.path.exists(self.control.path):
             now = time.monotonic()
@@ -131,6 +134,8 @@ class Master:
             except TimedOut:
                 pass
         self.started = True
+        self.drain()
+        self.words.logged_in()
 
     async def open(self, target: Target, fds: Tuple[int, int], deadline: float) -> Session:
         """A channel from the two descriptors (ssh reads, ssh writes) to `target`; WayError, MasterLost."""
@@ -143,50 +148,52 @@ class Master:
         raise explain(self.log.reason(target) or reply.text)
 
     async def _listen(self, child: Child) -> None:
-        """Read ssh's stderr to its end, which is ssh's end."""
-        watch = self.stderr = self.loop.watch(child.stderr)
+        """Read ssh's log to its end, which is ssh's end."""
+        watch = self.listener = self.loop.watch(child.log)
         while self.drain():
             self.heard.fire()
             if self.started:
                 self._hush()
             if not watch.ended:  # else its end was told together with what was just read, and is told once
                 await watch.wait_readable()
-        self.stderr = None
+        self.listener = None
         self.loop.unwatch(watch)
+        if self.chatter is not None:
+            self.chatter.close()
         child.close()
-        # The end of stderr comes a moment before the process can be reaped.
+        # The end of its log comes a moment before the process can be reaped.
         for _ in range(100):
             self.exit = child.reap()
             if self.exit is not None:
                 break
             await self.loop.sleep(POLL_S)
         else:
-            child.signal(signal.SIGKILL)  # it closed its stderr and lives on: nothing ssh does
+            child.signal(signal.SIGKILL)  # it closed its log and lives on: nothing ssh does
         self.dead = True
         self.control.close()
         self.heard.fire()
         self.gone.fire()
 
     def _hush(self) -> None:
-        """Nothing from ssh's stderr wakes us for a moment: one line at a time it would several times per connection.
+        """Nothing from ssh's log wakes us for a moment: one line at a time it would several times per connection.
 
         Who needs to know at once calls `drain`.
         """
-        if self.stderr is not None and not self.hushed:
+        if self.listener is not None and not self.hushed:
             self.hushed = True
-            self.loop.mute(self.stderr, True)
+            self.loop.mute(self.listener, True)
             self.loop.call_at(time.monotonic() + POLL_S, self._listen_again)
 
     def _listen_again(self) -> None:
         self.hushed = False
-        if self.stderr is not None:
-            self.loop.mute(self.stderr, False)
+        if self.listener is not None:
+            self.loop.mute(self.listener, False)
 
     def drain(self) -> bool:
         """Take in what ssh has written; False at the end."""
-        while self.child is not None and self.child.stderr >= 0:
+        while self.child is not None and self.child.log >= 0:
             try:
-                data = os.read(self.child.stderr, PIPE_READ)
+                data = os.read(self.child.log, PIPE_READ)
             except BlockingIOError:
                 return True
             if not data:
@@ -200,9 +207,13 @@ class Master:
         return False
 
     def _line(self, line: str) -> None:
-        if line and not self.log.feed(line):
-            self.talk = self.talk[-19:] + [line]
-            self.tell(line)
+        text = self.words.feed(line) if line and not self.log.feed(line) else ""
+        if text:
+            self.tell(text)
+
+    def last_talk(self) -> str:
+        """The last line of what was said beside the log."""
+        return "" if self.chatter is None else self.chatter.last()
 
     def has_ended(self) -> bool:
         """The process is gone."""

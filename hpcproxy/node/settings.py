@@ -1,7 +1,8 @@
 """agent.json, version 1, into frozen, validated values; whatever is not understood is refused."""
 
 import json
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+import re
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Pattern, Tuple
 
 from .closed import KINDS, LOOPBACK
 from .journal import LEVELS
@@ -10,7 +11,10 @@ from .policy import BadRule, Policy, Rule, parse_rule
 VERSION = 1
 
 Jump = NamedTuple("Jump", [("name", str), ("argv", Tuple[str, ...])])
-Failure = NamedTuple("Failure", [("text", str), ("layer", str), ("reason", str), ("permanent", bool)])
+Failure = NamedTuple(
+    "Failure",
+    [("pattern", Pattern[str]), ("layer", str), ("reason", str), ("permanent", bool), ("phase", str), ("more", bool)],
+)
 Settings = NamedTuple(
     "Settings",
     [
@@ -25,6 +29,7 @@ Settings = NamedTuple(
         ("access_log", bool),
         ("access_syslog", bool),
         ("probe", Tuple[str, int]),
+        ("probe_https", Tuple[str, int]),
         ("connect_timeout_s", float),
         ("alive_interval_s", float),
         ("alive_count", int),
@@ -47,6 +52,7 @@ DEFAULTS: Dict[str, Any] = {
     "access_log": False,
     "access_syslog": False,
     "probe": "127.0.0.1:1",
+    "probe_https": "192.0.2.1:443",
     "connect_timeout_s": 10,
     "alive_interval_s": 5,
     "alive_count": 3,
@@ -56,6 +62,7 @@ DEFAULTS: Dict[str, Any] = {
     "log_level": "info",
     "syslog": False,
 }
+PHASES = ("", "greeted", "login", "up")  # how far a login has come, for the rows that depend on it
 KEYS = ["version", "jumps"] + sorted(DEFAULTS)
 
 
@@ -112,7 +119,8 @@ def read(value: Any) -> Settings:
         jump_hosts=tuple(rule.text for rule in rules("jump_hosts", whole["jump_hosts"])),
         access_log=truth("access_log", whole["access_log"]),
         access_syslog=truth("access_syslog", whole["access_syslog"]),
-        probe=probe(whole["probe"]),
+        probe=probe("probe", whole["probe"]),
+        probe_https=probe("probe_https", whole["probe_https"]),
         connect_timeout_s=number("connect_timeout_s", whole["connect_timeout_s"], 0.1, 3600),
         alive_interval_s=number("alive_interval_s", whole["alive_interval_s"], 0.1, 3600),
         alive_count=int(number("alive_count", whole["alive_count"], 1, 1000, whole_only=True)),
@@ -135,15 +143,25 @@ def jump(index: int, value: Any) -> Jump:
 
 
 def failure(index: int, value: Any) -> Failure:
-    """One row of the table that says what a line of ssh's stderr means."""
+    """One row of the table that says what a line of ssh's log means."""
     where = "failures[{}]".format(index)
-    given = exactly(where, value, ["text", "layer", "reason", "permanent"])
+    given = exactly(where, value, ["pattern", "layer", "reason", "permanent", "phase", "more"])
     return Failure(
-        text(where + ".text", given["text"]),
+        expression(where + ".pattern", given["pattern"]),
         word(where + ".layer", given["layer"]),
         text(where + ".reason", given["reason"]),
         truth(where + ".permanent", given["permanent"]),
+        one_of(where + ".phase", given["phase"], PHASES),
+        truth(where + ".more", given["more"]),
     )
+
+
+def expression(where: str, value: Any) -> Pattern[str]:
+    """`value` is a regular expression."""
+    try:
+        return re.compile(text(where, value))
+    except re.error as error:
+        raise BadSettings("{}: {!r} is no regular expression: {}".format(where, value, error))
 
 
 def fields(where: str, value: Any, keys: List[str]) -> Dict[str, Any]:
@@ -223,9 +241,9 @@ def rules(where: str, value: Any) -> Tuple[Rule, ...]:
         raise BadSettings("{}: {}".format(where, error))
 
 
-def probe(value: Any) -> Tuple[str, int]:
+def probe(where: str, value: Any) -> Tuple[str, int]:
     """`value` is HOST:PORT."""
-    host, _, port = text("probe", value).rpartition(":")
+    host, _, port = text(where, value).rpartition(":")
     if not host or not host.isprintable() or not (port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536):
-        raise BadSettings("probe: must be HOST:PORT, not {!r}".format(value))
+        raise BadSettings("{}: must be HOST:PORT, not {!r}".format(where, value))
     return host.strip("[]"), int(port)

@@ -18,6 +18,10 @@ LOG_VERBOSE = "LogVerbose=" + ",".join(
         "mux.c:mux_master_process_stdio_fwd():*",
         "nchan.c:chan_shutdown_write():*",
         "channels.c:channel_input_open_failure():*",
+        "kex.c:kex_exchange_identification():*",
+        "sshconnect2.c:input_userauth_service_accept():*",  # how far a login has come, as in ssh.py; once for each
+        "sshconnect2.c:userauth_pubkey():*",
+        "sshconnect2.c:input_userauth_pk_ok():*",
     ]
 )
 LINE = re.compile(

@@ -11,14 +11,17 @@ from .folder import BadFolder, Folder
 from .loop import Loop, Signal, TimedOut
 from .master import Master, Session
 from .record import Record
-from .settings import Failure, Jump, Settings
+from .settings import Jump, Settings
 from .target import Target
 from .way import WayError, tidy
+from .words import verdict
 
 LOGIN_S = 15.0  # for authentication, after ssh's own ConnectTimeout
 NUDGES_S = (0.004, 0.012)
 # sshd tried to connect and could not: login, permission to forward and the way back are proved.
 PROOF = ("refused", "host", "network", "name")
+IN_TURN_S = 0.02  # so that one question comes after the other
+PROHIBITED = "channel 0: open failed: administratively prohibited: "
 
 
 class GaveUp(Exception):
@@ -35,7 +38,9 @@ class Tunnel:
     def __init__(self, loop: Loop, settings: Settings, folder: Folder, record: Record, turn: Turn) -> None:
         self.loop, self.settings, self.folder, self.record = loop, settings, folder, record
         self.delay_s = turn.delay_s
-        self.candidates = [Candidate(jump, settings.retry_max_s, turn.spread_s) for jump in turn.order(settings.jumps)]
+        self.candidates = [
+            Candidate(jump, settings.retry_max_s, turn.spread_s, turn.nodes) for jump in turn.order(settings.jumps)
+        ]
         self.master: Optional[Master] = None
         self.starting: Optional[Master] = None
         self.changed = Signal(loop)
@@ -110,12 +115,38 @@ class Tunnel:
             await self._probe(master, seconds)
         except WayError as error:
             if error.kind == "prohibited":
-                plain = Verdict("forwarding", "the jump host does not allow forwarding", True)
-                raise Unusable(in_table(self.settings.failures, "administratively prohibited") or plain)
-            if error.kind not in PROOF:
+                if not await self._lets_https_through(master, seconds):
+                    plain = Verdict("forwarding", "the jump host does not allow forwarding", True)
+                    raise Unusable(verdict(self.settings.failures, [PROHIBITED]) or plain)
+            elif error.kind not in PROOF:
                 raise Unusable(Verdict("probe", error.reason, False))
         finally:
             nudges.cancel()
+
+    async def _lets_https_through(self, master: Master, seconds: float) -> bool:
+        """The jump host, which refuses the usual probe, does not refuse https (PermitOpen); MasterLost.
+
+        It refuses at once and in the order of the questions: what has no answer when a later one has, it tries.
+        """
+        refused: List[str] = []
+
+        async def ask() -> None:
+            try:
+                await self._probe(master, seconds, self.settings.probe_https)
+            except WayError as error:
+                refused.append(error.kind)
+            except (MasterLost, TimedOut, OSError):
+                pass
+
+        asking = self.loop.spawn(ask())
+        try:
+            await self.loop.sleep(IN_TURN_S)
+            await self._probe(master, seconds)
+        except WayError:
+            await self.loop.sleep(IN_TURN_S)
+        finally:
+            asking.cancel()
+        return "prohibited" not in refused
 
     async def _nudge(self, master: Master, seconds: float) -> None:
         """sshd holds its answer back until what it said before is acknowledged (Nagle's algorithm, which it turns off
@@ -130,29 +161,32 @@ class Tunnel:
         except (WayError, MasterLost, OSError):
             pass  # who waits for an answer has one of its own
 
-    async def _probe(self, master: Master, seconds: float) -> None:
-        """A channel to where nobody listens; WayError, MasterLost."""
+    async def _probe(self, master: Master, seconds: float, target: Optional[Tuple[str, int]] = None) -> None:
+        """A channel to where nobody listens, or to `target`; WayError, MasterLost."""
         ours, theirs = socket.socketpair()
         try:
             fds = (theirs.fileno(), theirs.fileno())
-            session = await master.open(Target(*self.settings.probe), fds, time.monotonic() + seconds)
+            session = await master.open(Target(*(target or self.settings.probe)), fds, time.monotonic() + seconds)
             session.close()
         finally:
             ours.close()
             theirs.close()
 
     def _judge(self, master: Master, error: Exception) -> Verdict:
-        """What ssh's last words mean, by the table of agent.json; the first row that matches any line wins."""
+        """Why it failed, by the table of agent.json; where that knows nothing, what was said last."""
+        talk = master.last_talk()
         if master.missing:
-            return Verdict("ssh", tidy(master.talk[-1] if master.talk else "cannot be started"), True)
-        known = in_table(self.settings.failures, "\n".join(master.talk))
+            return Verdict("ssh", tidy(talk or "cannot be started"), True)
+        known = verdict(self.settings.failures, master.words.lines, talk)
         if known is not None:
             return known
         if isinstance(error, TimedOut):
             return Verdict("login", "no answer within the time for a login", False)
         if isinstance(error, OSError):
             return Verdict("node", tidy(str(error)), False)
-        return Verdict("ssh", tidy(master.talk[-1]) if master.talk else "ended with code {}".format(master.exit), False)
+        # Talk is a reason only of an ssh that did not come as far as to its own log.
+        last = master.words.last or ("" if master.words.lines else talk)
+        return Verdict("ssh", tidy(last) if last else "ended with code {}".format(master.exit), False)
 
     def _failed(self, candidate: Candidate, verdict: Verdict) -> None:
         candidate.failed(verdict)
@@ -259,8 +293,3 @@ def end_now(masters: List[Master]) -> None:
             if time.monotonic() > deadline:
                 master.stop(signal.SIGKILL)
             time.sleep(0.005)
-
-
-def in_table(failures: Tuple[Failure, ...], words: str) -> Optional[Verdict]:
-    """What the first row of agent.json's table says of `words`, ssh's or the kernel's; None if none knows them."""
-    return next((Verdict(row.layer, row.reason, row.permanent) for row in failures if row.text in words), None)

@@ -20,9 +20,9 @@ hold_through() {
     restore_state "$scheme"
     rm -f -- ctl || :
     # By a relative name: ssh expands what stands in one (`%h`, `${HOME}`), and a long one is too long for a socket.
-    ssh_command "$jump" -N -M -S ctl -D "$address:$port"
+    ssh_command "$jump" -N -M -S ctl
     start_ssh
-    if await_master && probe_master "$connect_timeout_s"; then
+    if await_master && take_port && probe_master "$connect_timeout_s"; then
         up=0
         came_up "$jump"
         launching=1
@@ -57,7 +57,7 @@ came_up() {
 
 went_down() {
     [[ -n $ending ]] && return 0
-    read_reason ssh.log "open failed: "
+    read_reason ssh.log "open failed: " ssh.talk
     last_error="$current_jump: $layer: $reason" current_jump=''
     changed_at=$now
     log error "down after $((now - up_at)) s: $last_error"
@@ -69,7 +69,7 @@ failed() {
     if [[ -n $identity && ! -r $identity ]]; then
         layer=key reason="the key $identity does not exist or cannot be read" permanent=1
     else
-        read_reason ssh.log "open failed: connect failed"
+        read_reason ssh.log "open failed: connect failed" ssh.talk
         if [[ $layer == port ]]; then name_taker; fi
     fi
     last_error="${jump_names[$1]}: $layer: $reason"
@@ -103,7 +103,7 @@ pause_ms() {
 # Try the jump hosts in turn for as long as the job lives, with growing pauses between rounds; one that somebody has to
 # mend first only rarely.
 hold() {
-    local wait_s=1 flap_ms=125 jump hopeless up busy now place order not_before=()
+    local wait_s=1 flap_ms=125 jump hopeless up busy now place order not_before=() refusals=0 rarely_s rarest_s
     take_turn
     clock
     changed_at=$now
@@ -121,7 +121,7 @@ hold() {
             fi
             if hold_through "$jump"; then
                 clock
-                up=1 wait_s=1
+                up=1 wait_s=1 refusals=0
                 # The others first: who was cut off here would wait here for its answer.
                 while [[ ${order[${#order[@]} - 1]} != "$jump" ]]; do order=("${order[@]:1}" "${order[0]}"); done
                 break
@@ -129,7 +129,14 @@ hold() {
             [[ -z $ending ]] || return 0
             failed "$jump"
             hopeless=$((hopeless + permanent))
-            if ((permanent)) && [[ $layer != port ]]; then not_before[jump]=$((now + (retry_max_s > 120 ? retry_max_s : 120))); fi
+            if ((permanent)) && [[ $layer != port ]]; then
+                # Each costs the address some of sshd's patience (candidate.py reckons the same).
+                rarely_s=$((15 * node_count > 120 ? 15 * node_count : 120))
+                rarely_s=$((rarely_s > retry_max_s ? rarely_s : retry_max_s))
+                rarest_s=$((rarely_s > 3600 ? rarely_s : 3600)) rarely_s=$((rarely_s << refusals))
+                not_before[jump]=$((now + (rarely_s < rarest_s ? rarely_s : rarest_s)))
+                refusals=$((refusals < 5 ? refusals + 1 : 5))
+            fi
             if [[ $layer == busy ]]; then busy=1; fi
             if ((!ready)) && [[ $layer == port ]]; then give_up "$layer $reason"; fi
         done

@@ -11,14 +11,18 @@ answer() {
     printf '%s %s\n' "$token" "$*" 2>/dev/null || :
 }
 
-# Set `said` to what ssh to jump host number $1 with "$@" prints, both outputs.
+# Set `said` to what a command prints that ssh to jump host number $1 runs with "$@", and `told` to ssh's own log: a banner is
+# in neither.
 ask() {
     local number=$1 port=()
     shift
     [[ -z ${jump_ports[number]} ]] || port=(-p "${jump_ports[number]}")
+    : >"$log"
     said=$(setpriv --reuid="$account" --regid="$account" --clear-groups -- env -i PATH="$PATH" HOME=/nonexistent \
-        timeout "$((connect_timeout_s + 15))" ssh -F /dev/null "${ssh_options[@]}" "${port[@]}" "${arguments[@]}" -- \
-        "${jump_destinations[number]}" "$@" 2>&1 </dev/null)
+        timeout "$((connect_timeout_s + 15))" ssh -E "$log" -F /dev/null ${session[@]+"${session[@]}"} \
+        "${ssh_options[@]}" ${port[@]+"${port[@]}"} ${arguments[@]+"${arguments[@]}"} -- \
+        "${jump_destinations[number]}" "$@" 2>/dev/null </dev/null) || :
+    told=$(head -c 65536 -- "$log")
 }
 
 proved() {
@@ -34,7 +38,7 @@ breach() {
 ask_wall() {
     arguments=(-W "$wall")
     ask "$jump"
-    case $said in
+    case $told in
         *'open failed: connect failed: No route to host'*) proved 'its firewall closes it to the key' ;;
         *'open failed: administratively prohibited'*)
             breach "cannot be asked about its firewall: its PermitOpen lacks $wall; it is in what jump-kit writes"
@@ -44,18 +48,20 @@ ask_wall() {
 }
 
 main() {
-    local jump said target breaches=0 arguments
+    local jump said told target breaches=0 arguments session log
+    log=$(mktemp) && chown -- "$account" "$log"
+    trap 'rm -f -- "$log"' EXIT
     for jump in "${!jump_names[@]}"; do
-        arguments=(-W "$allowed")
+        arguments=(-W "$allowed") session=()
         ask "$jump"
-        case $said in
+        case $told in
             *'open failed: connect failed'*) proved "forwards to $allowed" ;;
-            *) breach "does not forward: ${said##*$'\n'}" && continue ;;
+            *) breach "does not forward: ${told##*$'\n'}" && continue ;;
         esac
         for target in ${forbidden[@]+"${forbidden[@]}"}; do
             arguments=(-W "$target")
             ask "$jump"
-            case $said in
+            case $told in
                 *'open failed: administratively prohibited'* | *'open failed: connect failed: No route to host'*)
                     proved "refuses $target"
                     ;;
@@ -64,12 +70,13 @@ main() {
             esac
         done
         [[ -z $wall ]] || ask_wall
-        arguments=()
+        # The first value of an option counts: here a session is asked for, which no other ssh of ours has.
+        arguments=() session=(-o 'IgnoreUnknown=*' -o SessionType=default)
         ask "$jump" printf 'ran-%s' "$token"
         case $said in *"ran-$token"*) breach 'runs commands' ;; *) proved 'runs no command' ;; esac
         arguments=(-tt)
         ask "$jump" printf 'ran-%s' "$token"
-        case $said in
+        case $said$told in
             *"ran-$token"*) breach 'runs commands on a terminal' ;;
             *'PTY allocation request failed'*) proved 'gives no terminal' ;;
             *) breach 'gives a terminal' ;;

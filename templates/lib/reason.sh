@@ -1,23 +1,104 @@
 # shellcheck shell=bash
-# What ssh's words mean. The tables failure_texts, _layers, _reasons, _permanent stand at the top of the script.
+# What the lines of ssh's log mean, by the tables failure_patterns, _layers, _reasons, _permanent, _phases, _more at the top of the
+# script (reasons.py). The agent does the same (words.py).
 
-# Set layer, reason and permanent from the file $1 that holds ssh's stderr. Lines that hold $2 tell of a channel that was
-# not opened, our own probe's or a program's, and nothing of the connection.
+# Set `words` to $1 as one short printable line.
+tidy() {
+    words=${1//[^[:print:]]/?}
+    words=${words:0:200}
+}
+
+# Set layer, reason and permanent from the file $1, which holds ssh's log; $3 holds what was said beside it, which is
+# quoted and never understood. Lines that hold $2 tell of a channel that was not opened, our own probe's or a program's,
+# and nothing of the connection. Lines count in the order of time, and the first that decides is the reason.
 read_reason() {
-    local text words='' line last='' i
+    local text line row i phase='' offered='' last='' any='' words
+    layer='' reason='' permanent=0
     read_text "$1"
     while read -r line; do
         [[ -n $line && $line != *"$2"* ]] || continue
-        words+=$line$'\n' last=${line//[[:cntrl:]]/}
+        any=1
+        plain_line "$line"
+        row=''
+        for i in "${!failure_patterns[@]}"; do
+            if [[ (-z ${failure_phases[i]} || ${failure_phases[i]} == "$phase") && $line =~ ${failure_patterns[i]} ]]; then
+                row=$i
+                break
+            fi
+        done
+        case ${row:+${failure_layers[row]}} in
+            phase)
+                phase=${failure_reasons[row]}
+                if [[ $phase == up ]]; then offered='' layer='' reason='' permanent=0; fi
+                ;;
+            offered) offered+=${offered:+, }${BASH_REMATCH[1]} ;;
+            hop)
+                layer=hop permanent=0
+                last_talk "$3"
+                reason="${failure_reasons[row]}${words:+: \"$words\"}"
+                return 0
+                ;;
+            skip) ;;
+            '') ;;
+            *)
+                if [[ -z $layer ]]; then take_row "$row" "$line"; fi
+                ((failure_more[row])) || return 0
+                ;;
+        esac
     done <<<"$text"
-    for i in "${!failure_texts[@]}"; do
-        if [[ $words == *"${failure_texts[i]}"* ]]; then
-            layer=${failure_layers[i]} reason=${failure_reasons[i]} permanent=${failure_permanent[i]}
-            [[ $layer == key ]] && look_at_key
-            return 0
-        fi
+    [[ -z $layer ]] || return 0
+    # Talk is a reason only of an ssh that did not come as far as to its own log.
+    if [[ -z $any ]]; then last_talk "$3"; else tidy "$last"; fi
+    layer=ssh reason=${words:-ssh was ended}
+}
+
+# Set `line` to $1 without what LogVerbose puts before it, and `last` too if it is about more than the login's progress.
+plain_line() {
+    local quiet=''
+    line=${1%$'\r'}
+    if [[ $line == debug[123]:\ * ]]; then quiet=1 line=${line#debug?: }; fi
+    if [[ $line =~ ^[a-z0-9_.-]+:[a-z0-9_]+\(\):[0-9]+\ \(pid=[0-9]+\):\  ]]; then line=${line#"${BASH_REMATCH[0]}"}; fi
+    case $line in 'Authenticated to '* | 'Transferred: '* | 'Bytes per second: '* | 'Killed by signal '*) quiet=1 ;; esac
+    if [[ -z $quiet ]]; then last=$line; fi
+}
+
+# True if the lines $2 of ssh's log say that the jump host could not connect: login (which is behind us if $1 is `up`),
+# forwarding and the way back work. What stands behind its word at the end is its own text.
+tried_to_connect() {
+    local line last phase=$1
+    while read -r line; do
+        plain_line "$line"
+        case $line in
+            'Authenticated to '*) phase=up ;;
+            'Received disconnect from '*) return 1 ;;
+        esac
+        if [[ $phase == up && $line =~ ^channel\ [0-9]+:\ open\ failed:\ connect\ failed ]]; then return 0; fi
+    done <<<"$2"
+    return 1
+}
+
+# Set `words` to the last line of the file $1.
+last_talk() {
+    local text one
+    words=''
+    text=$(tail -c 4096 -- "$1" 2>/dev/null) || :
+    while read -r one; do
+        if [[ -n ${one//[[:space:]]/} ]]; then tidy "${one%$'\r'}"; fi
+    done <<<"$text"
+}
+
+# Set layer, reason and permanent from row $1 of the table, whose pattern has just matched the line $2.
+take_row() {
+    local groups=("$2" "${BASH_REMATCH[@]:1}") i
+    layer=${failure_layers[$1]} reason=${failure_reasons[$1]} permanent=${failure_permanent[$1]}
+    # The row of a refused key is the one that names the keys.
+    if [[ $reason == *%k* ]] && look_at_key; then return 0; fi
+    tidy "$offered"
+    reason=${reason//%k/"${words:+ $words}"}
+    for ((i = ${#groups[@]} - 1; i >= 0; i--)); do
+        tidy "${groups[i]}"
+        reason=${reason//%$i/"$words"}
     done
-    layer=ssh reason=${last:-ssh was ended} permanent=0
 }
 
 # True if the private key in the file $1 is encrypted, as its first lines say: OpenSSH's own format by the cipher's name
@@ -34,26 +115,53 @@ needs_passphrase() {
     return 1
 }
 
-# A refused key has causes on this side too; say the one that holds.
+# True if the certificate beside the key $1 is out of date; `reason` says so. Only ssh-keygen reads certificates.
+certificate_is_old() {
+    local line now
+    [[ -r $1-cert.pub ]] || return 1
+    printf -v now '%(%Y-%m-%dT%H:%M:%S)T' -1
+    while read -r line; do
+        if [[ $line =~ ^Valid:\ from\ ([^ ]+)\ to\ ([^ ]+)$ ]]; then
+            if [[ $now > ${BASH_REMATCH[2]} ]]; then reason="the certificate $1-cert.pub expired at ${BASH_REMATCH[2]}; get a new one"; fi
+            if [[ $now < ${BASH_REMATCH[1]} ]]; then reason="the certificate $1-cert.pub is valid from ${BASH_REMATCH[1]} on only"; fi
+        fi
+    done < <(TZ='' ssh-keygen -L -f "$1-cert.pub" 2>/dev/null </dev/null)
+    [[ -n $reason ]]
+}
+
+# A refused key has causes on this side too; true if one holds, and `reason` says which.
 look_at_key() {
-    local candidates=() key line readable='' locked=''
-    if [[ -n ${SSH_AUTH_SOCK-} ]] && ssh-add -l >/dev/null 2>&1 </dev/null; then return 0; fi
-    if [[ -n $identity ]]; then
-        candidates=("$identity")
-    else
-        while read -r line key; do
-            if [[ $line == identityfile ]]; then candidates+=("${key/#\~\//$HOME/}"); fi
-        done <<<"$ssh_says"
-    fi
+    local candidates=() key line readable='' locked='' told=$reason
+    reason=''
+    while read -r line key; do
+        case $line in
+            identityfile) candidates+=("$key") ;;
+            pubkeyauthentication)
+                if [[ $key == no || $key == false ]]; then
+                    reason='the configuration of ssh turns public keys off for it (PubkeyAuthentication no in ~/.ssh/config?)'
+                    return 0
+                fi
+                ;;
+        esac
+    done <<<"$ssh_says"
+    if [[ -n $identity ]]; then candidates=("$identity"); fi
     for key in ${candidates[@]+"${candidates[@]}"}; do
+        key=${key/#\~\//$HOME/} key=${key/#%d\//$HOME/}
+        # ssh alone knows what the other tokens of ssh_config(5) stand for.
+        if [[ $key == *%* ]]; then break; fi
         [[ -r $key ]] || continue
         readable=$key
-        needs_passphrase "$key" || return 0
-        locked=${locked:-$key}
+        if certificate_is_old "$key"; then return 0; fi
+        needs_passphrase "$key" || break
+        locked=${locked:-$key} readable=''
     done
-    if [[ -z $readable ]]; then
-        reason="no key to log in with: ${identity:-${candidates[*]}} does not exist or cannot be read"
-    else
+    if [[ -n $readable || $key == *%* ]] || { [[ -n ${SSH_AUTH_SOCK-} ]] && ssh-add -l >/dev/null 2>&1 </dev/null; }; then
+        reason=$told
+        return 1
+    fi
+    if [[ -n $locked ]]; then
         reason="the key $locked has a passphrase and no agent is there to unlock it; use a key without one, or an agent"
+    else
+        reason="no key to log in with: ${identity:-${candidates[*]-}} does not exist or cannot be read"
     fi
 }

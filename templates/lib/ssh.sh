@@ -7,42 +7,57 @@ has_ssh() {
 }
 
 # Set to the words for it, or to nothing where this node's programs do not know them:
-#   cipher       AES-GCM first. An older ssh does not know the `^`, and one built without AES-GCM refuses its name.
-#   log_verbose  what makes ssh say more of its channels, from OpenSSH 8.5 on
-#   follow       end a program when the process that started it is gone, killed or not
+#   cipher       AES-GCM first, where it is among those that this ssh offers to the first jump host
+#   log_verbose  what makes ssh say how far a login has come, from OpenSSH 8.5 on
+#   follow       end a program when the process that started it is gone, killed or not, even where SIGHUP is ignored
 #   held_back    start a program with the signals held back that it is to heed (coreutils 8.31), unless they are already
 # and `ssh_says` to what ssh has for the first jump host, for look_at_key. All at once, for each process costs a node that
 # starts a job more than a millisecond; only where that fails each by itself.
 learn() {
+    local key found
     [[ -z $learned ]] || return 0
     learned=1
-    cipher=(-o "$cipher_option") log_verbose=(-o LogVerbose=none) follow=(setpriv --pdeathsig "$death")
+    cipher=() log_verbose=() follow=(setpriv --pdeathsig "$death")
     held_back=()
     if [[ -z $held ]]; then held_back=(env --block-signal="$heeded"); fi
-    if ssh_would "${follow[@]}" ${held_back[@]+"${held_back[@]}"} ssh "${cipher[@]}" "${log_verbose[@]}"; then return 0; fi
-    if ! ssh_would "${follow[@]}" ssh; then follow=(); fi
-    if ! ssh_would ${held_back[@]+"${held_back[@]}"} ssh; then held_back=(); fi
-    if ! ssh_would ssh "${cipher[@]}"; then cipher=(); fi
-    if ! ssh_would ssh "${log_verbose[@]}"; then log_verbose=(); fi
-    ssh_would ssh || :
+    if ! ssh_would "${follow[@]}" ${held_back[@]+"${held_back[@]}"} ssh; then
+        if ! ssh_would "${follow[@]}" ssh; then follow=(); fi
+        if ! ssh_would ${held_back[@]+"${held_back[@]}"} ssh; then held_back=(); fi
+        ssh_would ssh || :
+    fi
+    # It names what it knows.
+    while read -r key found; do
+        case $key in
+            ciphers)
+                found=,$found,
+                if [[ $found == *,"$first_cipher",* ]]; then
+                    found=${found/,"$first_cipher",/,}
+                    found=$first_cipher${found%,}
+                    cipher=(-o "Ciphers=$found")
+                fi
+                ;;
+            logverbose) log_verbose=(-o "$login_option") ;;
+        esac
+    done <<<"$ssh_says"
 }
 
 # True if the command line "$@", which ends with ssh and options, can be used for the first jump host.
 ssh_would() {
-    ssh_says=$(exec "$@" -G -- "${jump_destinations[0]}" 2>/dev/null </dev/null)
+    ssh_says=$(exec "$@" "${ssh_asking[@]}" -- "${jump_destinations[0]}" 2>/dev/null </dev/null)
 }
 
-# Set `command` to ssh with our options and what "$@" adds, to jump host number $1.
+# Set `command` to ssh with our options and what "$@" adds, to jump host number $1; its log goes to ssh.log.
 ssh_command() {
     local jump=$1
     shift
     learn
-    command=(ssh "${ssh_options[@]}" ${cipher[@]+"${cipher[@]}"})
+    command=(ssh -E ssh.log ${user_config[@]+"${user_config[@]}"} "${ssh_options[@]}")
+    command+=(${cipher[@]+"${cipher[@]}"} ${log_verbose[@]+"${log_verbose[@]}"})
     if [[ -n ${jump_ports[jump]} ]]; then command+=(-p "${jump_ports[jump]}"); fi
     command+=("$@" -- "${jump_destinations[jump]}")
 }
 
-# True once the master's control socket is there: login done and the port ours (ExitOnForwardFailure).
+# True once the master's control socket is there: login done.
 await_master() {
     local now deadline
     clock
@@ -53,16 +68,32 @@ await_master() {
     done
 }
 
-# True if a channel through the master comes back from the jump host's closed port within $1 seconds. Touches no service.
+# True if the master listens at ADDRESS:PORT. Not by a -D of its own: ClearAllForwardings, which keeps the user's forwards
+# away, would take that too.
+take_port() {
+    timeout "$connect_timeout_s" ssh -F /dev/null -S ctl -O forward -D "$address:$port" -- port >/dev/null 2>&1 </dev/null
+}
+
+# True if a channel through the master comes back from the jump host's closed port within $1 seconds, which touches no
+# service; or, from one that refuses it, if https is let through: what it does not refuse at once, it tries.
 probe_master() {
-    local text before
+    local answer=''
+    if ask_master "$1" "$probe_target"; then return 0; fi
+    [[ $answer == *'open failed: administratively prohibited'* ]] || return 1
+    ask_master "$1" "$probe_target_https" || [[ $answer == silence ]]
+}
+
+# True if the far end tried to connect to $2; `answer` is what ssh said, or silence if there was none within $1 seconds.
+ask_master() {
+    local text before out=0
     read_text ssh.log
     before=${#text}
-    if timeout "$1" ssh -F /dev/null -S ctl -W "$probe_target" -- probe >/dev/null 2>&1 </dev/null; then
-        return 0
-    fi
+    timeout "$1" ssh -F /dev/null -S ctl -W "$2" -- probe >/dev/null 2>&1 </dev/null || out=$?
     read_text ssh.log
-    [[ ${text:before} == *'open failed: connect failed'* ]]
+    answer=${text:before}
+    ((out)) || return 0
+    if ((out == 124)) && [[ -z $answer ]]; then answer=silence; fi
+    tried_to_connect up "$answer"
 }
 
 # ssh writes a line for each connection that fails: what is in its log is dropped when it is too much.
@@ -98,22 +129,32 @@ watch_ssh() {
         else
             continue
         fi
-        kill -KILL "$ssh_pid" 2>/dev/null || :
+        signal_ssh KILL
         return 0
     done
 }
 
-# Start `command` with its stderr in ssh.log. Slurm sends SIGTERM to all processes of a job that ends, and users send
-# other signals to them: ssh serves on. It goes with the holder, where the system knows how.
+# Start `command` in a process group of its own, with what is said beside its log in ssh.talk. Slurm sends SIGTERM to all
+# processes of a job that ends, and users send other signals to them: ssh serves on. It goes with the holder, where the
+# system knows how. A banner may be as long as the jump host likes: neither file grows beyond 4 MiB.
 start_ssh() {
     launching=1
+    set -m
     (
-        trap '' TERM INT QUIT USR1 USR2
+        set +m
+        trap '' TERM INT QUIT USR1 USR2 XFSZ
+        ulimit -f 4096
         : >ssh.log
-        exec ${follow[@]+"${follow[@]}"} "${command[@]}" </dev/null >/dev/null 2>>ssh.log
+        exec ${follow[@]+"${follow[@]}"} "${command[@]}" </dev/null >/dev/null 2>ssh.talk
     ) &
     ssh_pid=$! launching=''
+    set +m
     heed
+}
+
+# Send signal $1 to ssh and all that it has started, or that has started it: there may be a wrapper by its name.
+signal_ssh() {
+    kill "-$1" -- "-$ssh_pid" 2>/dev/null || :
 }
 
 # Wait for the end of ssh. A trap ends every `wait`, whatever it waits for.
@@ -125,16 +166,16 @@ await_ssh() {
     done
 }
 
-# ssh is gone: told to end, or after a second by force.
+# ssh is gone with all of its group: told to end, or after a second by force.
 end_ssh() {
     local tries
     [[ -n $ssh_pid ]] || return 0
-    kill -HUP "$ssh_pid" 2>/dev/null || :
+    signal_ssh HUP
     for ((tries = 0; tries < 50; tries++)); do
         kill -0 "$ssh_pid" 2>/dev/null || break
         sleep 0.02
     done
-    if ((tries == 50)); then kill -KILL "$ssh_pid" 2>/dev/null || :; fi
+    signal_ssh KILL
     wait "$ssh_pid" 2>/dev/null || :
     ssh_pid=''
 }

@@ -17,8 +17,10 @@
 # SIGINT and SIGUSR1 too.
 
 PATH=$PATH:/usr/local/bin:/usr/bin:/bin
-# A module's or conda's libraries are not the ones that the system's ssh was built with.
-unset LD_LIBRARY_PATH LD_PRELOAD
+# A module's or conda's libraries are not the ones that the system's ssh was built with. And nobody is there to be asked:
+# BatchMode says so to our ssh, and this to those that it starts for a ProxyJump.
+unset LD_LIBRARY_PATH LD_PRELOAD SSH_ASKPASS DISPLAY
+export SSH_ASKPASS_REQUIRE=never
 # In all processes of ours, and in no other of the job: the agent and company.sh know them by it.
 export HPCPROXY_HOLDER=1
 umask 077
@@ -26,11 +28,12 @@ umask 077
 ulimit -c 0
 
 given='' death=HUP heeded='TERM,URG,INT,USR1' held='' ending='' learned='' ssh_says='' told='' woken='' launching='' company_pid='' watch_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 tries='' up_at=0 changed_at=0 reconnects=-1 since=0 last_error='' current_jump=''
+ssh_asking=(-G -o 'IgnoreUnknown=*' -o LogVerbose=none) user_config=()
 
 end() {
     ending=1 woken=1
     # By HUP: what Slurm sends to all processes of a job, ssh does not heed (start_ssh).
-    if [[ -n $ssh_pid ]]; then kill -HUP "$ssh_pid" 2>/dev/null || :; fi
+    if [[ -n $ssh_pid ]]; then signal_ssh HUP; fi
     if [[ -n $pause_pid ]]; then kill "$pause_pid" 2>/dev/null || :; fi
     if [[ -n $watch_pid ]]; then kill -KILL "$watch_pid" 2>/dev/null || :; fi
     if [[ -n $company_pid ]]; then kill -HUP "$company_pid" 2>/dev/null || :; fi
@@ -168,10 +171,11 @@ prepare_gate() {
         ${held_back[@]+"${held_back[@]}"} "$python" -I -S "$home/agent.pyz" hold --config "$home/agent.json"
         --address "$address" --port "$port" --state "$state" --node "$node" --uid "$1"
     )
+    if ((${#user_config[@]})); then gate_words+=(--ssh-config "${user_config[1]}"); fi
     if ((${#cipher[@]})); then gate_words+=(--ssh-option "${cipher[1]}"); fi
     if ((${#log_verbose[@]})); then gate_words+=(--log-verbose yes); fi
     reason=''
-    look_at_key
+    look_at_key || :
     if [[ -n $reason ]]; then gate_words+=(--key-note "$reason"); fi
     if [[ $job != shell ]]; then gate_words+=(--job "$job" --nodes "$node_count"); fi
     if [[ -n $of_step ]]; then gate_words+=(--parent "$PPID"); fi
@@ -251,6 +255,7 @@ begin_hold() {
         given=1
         enter_state "$4" || give_up "state $4 is not this user's"
         take_up "$mode" "${5:-$UID}"
+        ask_config "${5-}"
     elif [[ $mode == gate ]]; then
         make_state http
     else
@@ -273,28 +278,50 @@ begin_hold() {
     hold
 }
 
+# True if a channel to $2 through jump host number $1 shows that it lets through: it tried to connect, whether it could or
+# not. `out` is how ssh ended, `text` its log.
+try_login() {
+    ssh_command "$1" -o ControlMaster=no -o ControlPath=none "${@:3}" -W "$2"
+    out=0
+    : >ssh.log
+    (
+        trap '' XFSZ
+        ulimit -f 4096
+        exec timeout -k 1 "$((connect_timeout_s + 15))" "${command[@]}" </dev/null >/dev/null 2>ssh.talk
+    ) || out=$?
+    read_text ssh.log
+    ((out == 0)) || tried_to_connect '' "$text"
+}
+
 probe() {
     local jump out text
     has_ssh || { printf 'failed ssh there is no ssh on this machine\n' && return 0; }
     trap 'clean_up $?' EXIT
     make_directory probe || { printf 'failed state no directory can be made in %s\n' "$state_base" && return 0; }
     for jump in "${!jump_names[@]}"; do
-        ssh_command "$jump" -o ControlPath=none -W "$probe_target"
-        out=0
-        timeout "$((connect_timeout_s + 15))" "${command[@]}" </dev/null >/dev/null 2>ssh.log || out=$?
-        read_text ssh.log
-        if ((out == 0)) || [[ $text == *'open failed: connect failed'* ]]; then
-            printf 'ok %s\n' "${jump_names[jump]}"
-            continue
-        fi
-        ((out == 124)) && printf 'timed out\n' >>ssh.log
-        if [[ -n $identity && ! -r $identity ]]; then
-            layer=key reason="the key $identity does not exist or cannot be read"
-        else
-            read_reason ssh.log "open failed: connect failed"
-        fi
-        printf 'failed %s %s: %s\n' "$layer" "${jump_names[jump]}" "$reason"
+        probe_jump "$jump"
     done
+}
+
+probe_jump() {
+    if try_login "$1" "$probe_target"; then
+        printf 'ok %s\n' "${jump_names[$1]}"
+        return 0
+    fi
+    # One that lets through to some ports only refuses at once what it does not; in time it has tried.
+    if [[ $text == *'open failed: administratively prohibited'* ]]; then
+        if try_login "$1" "$probe_target_https" || [[ $out == 124 && $text == *'Authenticated to '* ]]; then
+            printf 'ok %s\n' "${jump_names[$1]}"
+            return 0
+        fi
+    fi
+    if [[ $out == 124 && $text != *'Authenticated to '* ]]; then printf 'Connection to it timed out\n' >>ssh.log; fi
+    if [[ -n $identity && ! -r $identity ]]; then
+        layer=key reason="the key $identity does not exist or cannot be read"
+    else
+        read_reason ssh.log "open failed: connect failed" ssh.talk
+    fi
+    printf 'failed %s %s: %s\n' "$layer" "${jump_names[$1]}" "$reason"
 }
 
 case ${1-} in

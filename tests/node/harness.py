@@ -23,11 +23,15 @@ RELAYED, HANDED_OVER = b"hi ", b"PUT "
 OPENINGS = [RELAYED, HANDED_OVER]
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 FAILURES = [
-    {"text": "Address already in use", "layer": "port", "reason": "the port is somebody else's", "permanent": True},
-    {"text": "Permission denied", "layer": "key", "reason": "the jump host refuses the key", "permanent": True},
-    {"text": "Host key verification failed", "layer": "hostkey", "reason": "the host key changed", "permanent": True},
-    {"text": "Connection refused", "layer": "tcp", "reason": "nobody listens at the jump host", "permanent": False},
-    {"text": "Connection closed by", "layer": "login", "reason": "the jump host hung up", "permanent": False},
+    {"pattern": pattern, "layer": layer, "reason": reason, "permanent": permanent, "phase": "", "more": False}
+    for pattern, layer, reason, permanent in (
+        ("^Authenticated to ", "phase", "up", False),
+        ("^(bind .*: )?Address already in use", "port", "the port is somebody else's", True),
+        ("Permission denied", "key", "the jump host refuses the key%k", True),
+        ("^Host key verification failed", "hostkey", "the host key changed", True),
+        ("Connection refused", "tcp", "nobody listens at the jump host", False),
+        ("^Connection closed by", "login", "the jump host hung up", False),
+    )
 ]
 
 
@@ -148,6 +152,8 @@ class Sshd:
             "GlobalKnownHostsFile": "/dev/null",
             "StrictHostKeyChecking": "yes",
             "ExitOnForwardFailure": "yes",
+            "ClearAllForwardings": "yes",
+            "LogLevel": "VERBOSE",
             "ServerAliveInterval": "5",
             "ServerAliveCountMax": "3",
             "ConnectTimeout": "10",

@@ -8,7 +8,7 @@ import pytest
 from hpcproxy.node.candidate import BUSY, Candidate, Turn, Verdict
 from hpcproxy.node.settings import Jump
 
-from .harness import Sshd, until
+from .harness import FAILURES, Sshd, until
 
 JUMPS = (Jump("a", ("ssh",)), Jump("b", ("ssh",)), Jump("c", ("ssh",)))
 
@@ -66,12 +66,30 @@ def test_a_busy_jump_host_is_met_with_patience():
     assert len({round(wait, 2) for wait in (waits(0, 1)[0] for _ in range(50))}) > 20
 
 
+def refused(nodes, count):
+    """Seconds until each of `count` tries of a key that is refused."""
+    candidate = Candidate(JUMPS[0], 30, 0, nodes)
+    found = []
+    for _ in range(count):
+        candidate.failed(Verdict("key", "reason", True))
+        found.append(candidate.next_try - time.monotonic())
+    return found
+
+
+def test_a_key_that_is_refused_is_tried_ever_more_seldom_and_by_many_nodes_more_seldom_still():
+    assert all(59 < refused(1, 1)[0] <= 120 for _ in range(20))
+    assert all(899 < refused(1, 5)[-1] <= 1920 for _ in range(20))
+    assert all(1799 < refused(1, 40)[-1] <= 3600 for _ in range(20))
+    # sshd is patient for 5 s for each: less than a third of that time is used up by a job of any size.
+    assert all(7.5 * nodes - 1 < refused(nodes, 1)[0] for nodes in (24, 120, 1000) for _ in range(20))
+
+
 def test_all_of_a_herd_come_up_where_one_may_log_in_at_a_time(start_agent, tmp_path):
     sshd = Sshd(tmp_path / "narrow")
     sshd.config.write_text(sshd.config.read_text().replace("MaxStartups 100", "MaxStartups 1"))
     sshd.start()
     try:
-        busy = {"text": "exchange_identification", "layer": BUSY, "reason": "it is busy", "permanent": False}
+        busy = dict(FAILURES[-1], pattern="^Connection (closed|reset) by", layer=BUSY, reason="it is busy")
         agents = [start_agent([sshd.jump("j")], wait=False, failures=[busy]) for _ in range(6)]
         for agent in agents:
             agent.ready(90)

@@ -8,7 +8,7 @@ from hpcproxy.node import settings
 from hpcproxy.node.policy import BadRule, Policy, denied_by, pack_address, parse_rule
 
 GOOD = {"version": 1, "jumps": [{"name": "me@host", "argv": ["ssh", "-N", "--", "host"]}]}
-FAILURE = {"text": "x", "layer": "key", "reason": "y z", "permanent": True}
+FAILURE = {"pattern": "x", "layer": "key", "reason": "y z", "permanent": True, "phase": "", "more": False}
 
 
 def test_defaults():

@@ -17,8 +17,10 @@ log_level=info
 syslog=''
 linger_s=''
 bypass_private=1
-cipher_option='Ciphers=^aes128-gcm@openssh.com'
+first_cipher=aes128-gcm@openssh.com
+login_option='LogVerbose=kex.c:kex_exchange_identification():*,sshconnect2.c:input_userauth_service_accept():*,sshconnect2.c:userauth_pubkey():*,sshconnect2.c:input_userauth_pk_ok():*'
 probe_target=127.0.0.1:1
+probe_target_https=192.0.2.1:443
 no_proxy_more=()
 jump_names=()
 jump_destinations=()
@@ -28,11 +30,33 @@ ssh_options=(
     -x
     -a
     -o
+    'IgnoreUnknown=*'
+    -o
     BatchMode=yes
+    -o
+    RequestTTY=no
     -o
     RemoteCommand=none
     -o
+    SessionType=none
+    -o
     PermitLocalCommand=no
+    -o
+    ForkAfterAuthentication=no
+    -o
+    ForwardAgent=no
+    -o
+    ForwardX11=no
+    -o
+    ForwardX11Trusted=no
+    -o
+    Tunnel=no
+    -o
+    GatewayPorts=no
+    -o
+    ClearAllForwardings=yes
+    -o
+    ExitOnForwardFailure=yes
     -o
     StrictHostKeyChecking=yes
     -o
@@ -40,11 +64,19 @@ ssh_options=(
     -o
     GlobalKnownHostsFile=/dev/null
     -o
+    KnownHostsCommand=none
+    -o
+    VerifyHostKeyDNS=no
+    -o
+    NoHostAuthenticationForLocalhost=no
+    -o
     UpdateHostKeys=no
     -o
     CheckHostIP=no
     -o
-    ExitOnForwardFailure=yes
+    VisualHostKey=no
+    -o
+    AddKeysToAgent=no
     -o
     ConnectTimeout=10
     -o
@@ -56,37 +88,72 @@ ssh_options=(
     -o
     TCPKeepAlive=yes
     -o
-    LogLevel=INFO
+    ChannelTimeout=none
+    -o
+    LogLevel=VERBOSE
+    -o
+    WarnWeakCrypto=no
     -o
     ControlPersist=no
+    -o
+    EscapeChar=none
+    -o
+    EnableEscapeCommandline=no
+    -o
+    ObscureKeystrokeTiming=no
+    -o
+    StreamLocalBindUnlink=no
+    -k
 )
-failure_texts=(
-    'Address already in use'
-    'REMOTE HOST IDENTIFICATION HAS CHANGED'
-    'Host key verification failed'
-    'host key is known for'
-    'administratively prohibited'
-    'Could not resolve hostname'
-    'No route to host'
-    'Network is unreachable'
-    'banner exchange'
-    'timed out'
-    'not responding'
-    'Connection refused'
-    'Too many authentication failures'
-    'Permission denied ('
-    'Bad configuration option'
-    'Bad owner or permissions'
-    exchange_identification
-    'Connection closed by'
-    'Connection reset by'
+failure_patterns=(
+    '^Authenticated to '
+    '^SSH2_MSG_SERVICE_ACCEPT received'
+    '^Offering public key: (.*) [A-Z0-9-]+ SHA256:'
+    '^(/.*|command-line):? line [0-9]+: (Unsupported|Deprecated) option '
+    '^Connection .*UNKNOWN port 65535'
+    '^(bind .*: )?Address already in use$'
+    '^(/.*|command-line):? line [0-9]+: '
+    '^Bad owner or permissions on (.*)$'
+    '^unix_listener: .*: No space left on device$'
+    '^ssh: Could not resolve hostname '
+    '^ssh: connect to host .*: (No route to host|Network is unreachable)$'
+    '^ssh: connect to host .*: Connection refused$'
+    '^ssh: connect to host .*: Connection timed out$'
+    '^Connection timed out during banner exchange'
+    '^Timeout, server .* not responding'
+    '^Connection .* timed out$'
+    '^(kex_exchange_identification: )?banner line [0-9]+: (Exceeded MaxStartups|Not allowed at this time)'
+    '^(kex_exchange_identification: )?banner line [0-9]+: '
+    '^(kex|ssh)_exchange_identification: '
+    '^(kex|ssh)_exchange_identification: '
+    '^@ +WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! +@'
+    '^@ +WARNING: REVOKED HOST KEY DETECTED! +@'
+    '^Host key .* revoked by file (.*)$'
+    '^Host key verification failed'
+    '^No .* host key is known for '
+    '^Unable to negotiate with .*: no matching ([a-z -]+) found. Their offer: (.*)$'
+    '^Authenticated .*with partial success'
+    '^Permissions (0[0-7]+) for '"'"'(.*)'"'"' are too open'
+    '^Received disconnect from .*:2: Too many authentication failures'
+    '^[^:]*: Permission denied \(([^)]*,)?publickey'
+    '^[^:]*: Permission denied \((.*)\)'
+    '^channel [0-9]+: open failed: administratively prohibited'
+    '^Received disconnect from .* port [0-9]+:[0-9]+: (.*)$'
+    '^Connection (closed|reset) by '
+    '^Connection (closed|reset) by '
+    '^Connection (closed|reset) by '
+    '^Connection (closed|reset) by '
 )
 failure_layers=(
+    phase
+    phase
+    offered
+    skip
+    hop
     port
-    host-key
-    host-key
-    host-key
-    forwarding
+    config
+    config
+    node
     name
     route
     route
@@ -94,43 +161,68 @@ failure_layers=(
     route
     route
     route
-    key
-    key
-    ssh
-    ssh
+    skip
+    phase
+    route
     busy
+    host-key
+    host-key
+    host-key
+    host-key
+    host-key
+    ssh
+    key
+    key
+    key
+    key
+    key
+    forwarding
     ssh
     ssh
+    ssh
+    route
+    busy
 )
 failure_reasons=(
+    up
+    login
+    offered
+    skip
+    'the way to it (ProxyJump or ProxyCommand in ~/.ssh/config) ends before it'
     'the port is taken by another process of this node and nothing of theirs is used; choose another port'
-    'the jump host shows another key than the one pinned; ask its admin, then run: hpcproxy init --replace-key'
-    'the jump host'"'"'s key is not pinned; run: hpcproxy init --jump USER@HOST'
-    'the jump host'"'"'s key is not pinned; run: hpcproxy init --jump USER@HOST'
-    'the jump host does not allow forwarding; ask your site, this is its rule to change'
+    'ssh cannot read its configuration: %0'
+    'ssh does not read %1, which others may write; chmod 600'
+    'no space is left for ssh'"'"'s socket: %0'
     'its name does not resolve here; use its address'
     'no route to it from here'
-    'no route to it from here'
-    'it accepts connections and stays silent'
-    'it does not answer; is its address right, its firewall open?'
-    'it stopped answering'
     'nothing listens at its ssh port'
-    'it refused too many keys; name the right one with: hpcproxy init --identity'
-    'it refused the key; is the public half in its authorized_keys?'
-    'ssh does not know an option in ~/.ssh/config'
-    'the permissions of ~/.ssh/config are too wide'
+    'it does not answer; is its address right, its firewall open?'
+    'it accepts connections and stays silent'
+    'it stopped answering'
+    'it does not answer; is its address right, its firewall open?'
+    skip
+    greeted
+    'what answers there is no ssh server; is the port right?'
     'it hung up before the login: it has too many logins at once, or shuts this cluster'"'"'s address out for a while'
+    'the jump host shows another key than the one pinned; ask its admin, then run: hpcproxy init --replace-key'
+    'the jump host shows a key that is marked as revoked; do not connect, ask its admin'
+    'the jump host'"'"'s key is revoked by %1; ask its admin'
+    'the jump host'"'"'s key is not pinned; run: hpcproxy init --jump USER@HOST'
+    'the jump host'"'"'s key is not pinned; run: hpcproxy init --jump USER@HOST'
+    'it and the ssh of this node have no %1 in common; it offers %2'
+    'it took the key and wants a second factor too, which no job can give; ask its admin for a login by key alone'
+    'ssh does not use the key %2, for others may read it (mode %1); run: chmod 600 %2'
+    'it refused too many keys; name the right one with: hpcproxy init --identity'
+    'it refused the key%k; is the public half in its authorized_keys, without a from= that shuts this node out, and the account there alive?'
+    'it takes no keys at all, only %1, which a job cannot give; ask your site for a login by key'
+    'the jump host does not allow forwarding; ask your site, this is its rule to change'
+    'it ended the connection: %1'
     'it hung up'
-    'it hung up'
+    'it hung up during the login; is the account there alive?'
+    'what answers there is no ssh server; is the port right?'
+    'it hung up before the login: it has too many logins at once, or shuts this cluster'"'"'s address out for a while'
 )
 failure_permanent=(
-    1
-    1
-    1
-    1
-    1
-    0
-    0
     0
     0
     0
@@ -139,10 +231,113 @@ failure_permanent=(
     1
     1
     1
+    0
+    0
+    0
+    0
+    0
+    0
+    0
+    0
+    0
+    0
+    0
+    0
+    1
+    1
+    1
+    1
+    1
+    1
+    1
+    1
+    1
+    1
+    1
     1
     0
     0
     0
+    0
+    0
+)
+failure_phases=(
+    ''
+    ''
+    ''
+    ''
+    ''
+    ''
+    ''
+    ''
+    ''
+    ''
+    ''
+    ''
+    ''
+    ''
+    ''
+    ''
+    ''
+    ''
+    greeted
+    ''
+    ''
+    ''
+    ''
+    ''
+    ''
+    ''
+    ''
+    ''
+    ''
+    ''
+    ''
+    ''
+    ''
+    up
+    login
+    greeted
+    ''
+)
+failure_more=(
+    0
+    0
+    0
+    0
+    0
+    0
+    0
+    0
+    0
+    0
+    0
+    0
+    0
+    1
+    0
+    0
+    0
+    0
+    1
+    1
+    0
+    0
+    0
+    0
+    0
+    0
+    1
+    1
+    0
+    0
+    0
+    0
+    0
+    0
+    0
+    1
+    1
 )
 
 #= lib/process.sh
@@ -168,6 +363,8 @@ failure_permanent=(
 #= lib/company.sh
 
 #= lib/ssh.sh
+
+#= lib/userconfig.sh
 
 #= lib/hold.sh
 

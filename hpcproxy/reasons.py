@@ -1,0 +1,184 @@
+"""What the lines of ssh's own log mean, once, for the agent and the scripts. Pure.
+
+ssh writes its log where -E says, and only that: what the jump host has to say (its banner) and what stands on the way
+(ProxyJump, ProxyCommand) goes to stderr. Lines are read in the order of time, and the first that decides is the reason:
+what a far end can smuggle into a line of ssh's own stands behind that line's beginning. Messages: the sources of
+OpenSSH 7.4 to 10.5, `ssh.c`, `sshconnect.c`, `sshconnect2.c`, `authfile.c`, `readconf.c`, `channels.c`, `packet.c`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# Layers that are no reasons. PHASE: the login has come as far as `reason` says, UP makes what was before void.
+# GREETED: it said something that no sshd says.
+# OFFERED: group 1 is a key that was offered. HOP: what is on the way to the jump host ended, whatever was said before.
+PHASE, OFFERED, HOP, SKIP = "phase", "offered", "hop", "skip"
+_PROGRESS = (PHASE, OFFERED, HOP, SKIP)
+UP, LOGIN, GREETED = "up", "login", "greeted"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a line of ssh's log that `pattern` matches means; `permanent` says that waiting will not help.
+
+    `pattern` is an extended regular expression that bash and Python read alike. It counts in `phase` only, if that is
+    not empty. After a row without `more` nothing counts: ssh ends there, and what a far end has put behind a line
+    break is none of ssh's. In `reason` %0 is the line, %1 and %2 are the pattern's groups, %k the keys that were
+    offered.
+    """
+
+    pattern: str
+    layer: str
+    reason: str
+    permanent: bool
+    phase: str = ""
+    more: bool = False
+
+
+def _lasting(pattern: str, layer: str, reason: str, *, more: bool = False) -> Failure:
+    return Failure(pattern, layer, reason, permanent=True, more=more)
+
+
+def _passing(pattern: str, layer: str, reason: str, phase: str = "", *, more: bool = False) -> Failure:
+    return Failure(pattern, layer, reason, permanent=False, phase=phase, more=more)
+
+
+_PIN_IT = "the jump host's key is not pinned; run: hpcproxy init --jump USER@HOST"
+_NO_ANSWER = "it does not answer; is its address right, its firewall open?"
+_SILENT = "it accepts connections and stays silent"
+_NO_SSH = "what answers there is no ssh server; is the port right?"
+_HUNG_UP = "it hung up during the login; is the account there alive?"
+_NO_ROUTE = "no route to it from here"
+# It says why (MaxStartups, PerSourcePenalties) in a line that ssh shows at its debug levels only.
+_BUSY = "it hung up before the login: it has too many logins at once, or shuts this cluster's address out for a while"
+
+# For each line the first row that matches.
+FAILURES: Sequence[Failure] = (
+    _passing("^Authenticated to ", PHASE, UP),
+    _passing("^SSH2_MSG_SERVICE_ACCEPT received", PHASE, LOGIN),
+    _passing("^Offering public key: (.*) [A-Z0-9-]+ SHA256:", OFFERED, OFFERED),
+    _passing("^(/.*|command-line):? line [0-9]+: (Unsupported|Deprecated) option ", SKIP, SKIP),
+    _passing(
+        "^Connection .*UNKNOWN port 65535",
+        HOP,
+        "the way to it (ProxyJump or ProxyCommand in ~/.ssh/config) ends before it",
+    ),
+    # ---------------------------------------------------------------------------------------------- this side
+    _lasting(
+        "^(bind .*: )?Address already in use$",
+        "port",
+        "the port is taken by another process of this node and nothing of theirs is used; choose another port",
+    ),
+    _lasting("^(/.*|command-line):? line [0-9]+: ", "config", "ssh cannot read its configuration: %0"),
+    _lasting("^Bad owner or permissions on (.*)$", "config", "ssh does not read %1, which others may write; chmod 600"),
+    _passing("^unix_listener: .*: No space left on device$", "node", "no space is left for ssh's socket: %0"),
+    # ---------------------------------------------------------------------------------------------- the way
+    _passing("^ssh: Could not resolve hostname ", "name", "its name does not resolve here; use its address"),
+    _passing("^ssh: connect to host .*: (No route to host|Network is unreachable)$", "route", _NO_ROUTE),
+    _passing("^ssh: connect to host .*: Connection refused$", "route", "nothing listens at its ssh port"),
+    _passing("^ssh: connect to host .*: Connection timed out$", "route", _NO_ANSWER),
+    _passing("^Connection timed out during banner exchange", "route", _SILENT, more=True),
+    _passing("^Timeout, server .* not responding", "route", "it stopped answering"),
+    _passing("^Connection .* timed out$", "route", _NO_ANSWER),
+    _passing(
+        "^(kex_exchange_identification: )?banner line [0-9]+: (Exceeded MaxStartups|Not allowed at this time)",
+        SKIP,
+        SKIP,
+    ),
+    _passing("^(kex_exchange_identification: )?banner line [0-9]+: ", PHASE, GREETED),
+    _passing("^(kex|ssh)_exchange_identification: ", "route", _NO_SSH, GREETED, more=True),
+    _passing("^(kex|ssh)_exchange_identification: ", "busy", _BUSY, more=True),
+    # ---------------------------------------------------------------------------------------------- its key
+    _lasting(
+        "^@ +WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! +@",
+        "host-key",
+        "the jump host shows another key than the one pinned; ask its admin, then run: hpcproxy init --replace-key",
+    ),
+    _lasting(
+        "^@ +WARNING: REVOKED HOST KEY DETECTED! +@",
+        "host-key",
+        "the jump host shows a key that is marked as revoked; do not connect, ask its admin",
+    ),
+    _lasting("^Host key .* revoked by file (.*)$", "host-key", "the jump host's key is revoked by %1; ask its admin"),
+    _lasting("^Host key verification failed", "host-key", _PIN_IT),
+    _lasting("^No .* host key is known for ", "host-key", _PIN_IT),
+    _lasting(
+        "^Unable to negotiate with .*: no matching ([a-z -]+) found. Their offer: (.*)$",
+        "ssh",
+        "it and the ssh of this node have no %1 in common; it offers %2",
+    ),
+    # ---------------------------------------------------------------------------------------------- the login
+    _lasting(
+        "^Authenticated .*with partial success",
+        "key",
+        "it took the key and wants a second factor too, which no job can give; ask its admin for a login by key alone",
+        more=True,
+    ),
+    _lasting(
+        "^Permissions (0[0-7]+) for '(.*)' are too open",
+        "key",
+        "ssh does not use the key %2, for others may read it (mode %1); run: chmod 600 %2",
+        more=True,
+    ),
+    _lasting(
+        "^Received disconnect from .*:2: Too many authentication failures",
+        "key",
+        "it refused too many keys; name the right one with: hpcproxy init --identity",
+    ),
+    _lasting(
+        r"^[^:]*: Permission denied \(([^)]*,)?publickey",
+        "key",
+        "it refused the key%k; is the public half in its authorized_keys, without a from= that shuts this node out, and"
+        " the account there alive?",
+    ),
+    _lasting(
+        r"^[^:]*: Permission denied \((.*)\)",
+        "key",
+        "it takes no keys at all, only %1, which a job cannot give; ask your site for a login by key",
+    ),
+    _lasting(
+        "^channel [0-9]+: open failed: administratively prohibited",
+        "forwarding",
+        "the jump host does not allow forwarding; ask your site, this is its rule to change",
+    ),
+    # ---------------------------------------------------------------------------------------------- the end
+    _passing("^Received disconnect from .* port [0-9]+:[0-9]+: (.*)$", "ssh", "it ended the connection: %1"),
+    _passing("^Connection (closed|reset) by ", "ssh", "it hung up", UP),
+    _passing("^Connection (closed|reset) by ", "ssh", _HUNG_UP, LOGIN),
+    _passing("^Connection (closed|reset) by ", "route", _NO_SSH, GREETED, more=True),
+    _passing("^Connection (closed|reset) by ", "busy", _BUSY, more=True),
+)
+
+# What ssh says of a channel that the jump host could not open, behind "open failed: "; first match wins.
+_OPEN_FAILURES: Sequence[tuple[str, str]] = (
+    ("administratively prohibited", "the jump host does not allow forwarding to it; this is its admin's rule"),
+    ("Name or service not known", "its name does not resolve at the jump host"),
+    ("Temporary failure in name resolution", "its name does not resolve at the jump host"),
+    ("Connection refused", "nothing listens there"),
+    ("timed out", "it does not answer the jump host"),
+    ("No route to host", "the jump host has no route to it"),
+    ("Network is unreachable", "the jump host has no route to it"),
+)
+
+
+def open_failure(line: str) -> str:
+    """Return in words why a channel was not opened, from ssh's line about it; the line's own text if it is unknown."""
+    return next((words for text, words in _OPEN_FAILURES if text in line), line.rpartition("open failed: ")[2])
+
+
+def meaning(lines: Sequence[str]) -> tuple[str, str] | None:
+    """Return the layer and the reason of the first of `lines` that decides, where nothing tells how far a login is."""
+    for line in (line.strip() for line in lines):
+        for failure in FAILURES:
+            found = re.search(failure.pattern, line) if failure.layer not in _PROGRESS and not failure.phase else None
+            if found:
+                return failure.layer, _filled(failure.reason, line, found)
+    return None
+
+
+def _filled(reason: str, line: str, found: re.Match[str]) -> str:
+    parts = {"%0": line, "%k": "", **{f"%{number}": part or "" for number, part in enumerate(found.groups(), 1)}}
+    return re.sub("%[0-9k]", lambda name: parts.get(name.group(), ""), reason)

@@ -1,0 +1,214 @@
+"""Every option of ssh has a verdict, and what is set by us holds against whatever a configuration says."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hpcproxy import sshoptions
+from tests import servers, sshd
+from tests.holder import Holder, children, command_line, session, write_script
+from tests.sshd import Sshd
+from tests.waiting import until
+
+SSH = shutil.which("ssh", path="/usr/local/bin:/usr/bin:/bin") or "ssh"
+
+# The keywords of OpenSSH 10.5 (readconf.c), without those that it no longer has a meaning for, and those that other
+# builds add. Newer ones come from the ssh at hand.
+KEYWORDS = """
+addkeystoagent addressfamily batchmode bindaddress bindinterface canonicaldomains canonicalizefallbacklocal
+canonicalizehostname canonicalizemaxdots canonicalizepermittedcnames casignaturealgorithms certificatefile
+channeltimeout checkhostip ciphers clearallforwardings compression connectionattempts connecttimeout controlmaster
+controlpath controlpersist dynamicforward enableescapecommandline enablesshkeysign escapechar exitonforwardfailure
+fingerprinthash forkafterauthentication forwardagent forwardx11 forwardx11timeout forwardx11trusted gatewayports
+globalknownhostsfile gssapiauthentication gssapidelegatecredentials hashknownhosts host hostbasedacceptedalgorithms
+hostbasedauthentication hostkeyalgorithms hostkeyalias hostname identitiesonly identityagent identityfile
+ignoreunknown include ipqos kbdinteractiveauthentication kbdinteractivedevices kexalgorithms knownhostscommand
+localcommand localforward loglevel logverbose macs match nohostauthenticationforlocalhost numberofpasswordprompts
+obscurekeystroketiming passwordauthentication permitlocalcommand permitremoteopen pkcs11provider port
+preferredauthentications proxycommand proxyjump proxyusefdpass pubkeyacceptedalgorithms pubkeyauthentication
+refuseconnection rekeylimit remotecommand remoteforward requesttty requiredrsasize revokedhostkeys securitykeyprovider
+sendenv serveralivecountmax serveraliveinterval sessiontype setenv stdinnull streamlocalbindmask streamlocalbindunlink
+stricthostkeychecking syslogfacility tag tcpkeepalive tunnel tunneldevice updatehostkeys user userknownhostsfile
+verifyhostkeydns versionaddendum visualhostkey warnweakcrypto xauthlocation
+"""
+VALUES = {"known_hosts": "/k", "connect_timeout_s": 7, "alive_interval_s": 3, "alive_questions": 2}
+
+# The contrary of all that is set, as a user or a site may have it. A name that this ssh does not know is left out.
+HOSTILE = {
+    "BatchMode": "no", "RequestTTY": "force", "RemoteCommand": "tmux", "SessionType": "default",
+    "PermitLocalCommand": "yes", "ForkAfterAuthentication": "yes", "ForwardAgent": "yes", "ForwardX11": "yes",
+    "ForwardX11Trusted": "yes",
+    "Tunnel": "yes", "GatewayPorts": "yes", "ClearAllForwardings": "no", "ExitOnForwardFailure": "no",
+    "StrictHostKeyChecking": "no", "UserKnownHostsFile": "/dev/zero", "GlobalKnownHostsFile": "/etc/g",
+    "KnownHostsCommand": "/bin/echo %H", "VerifyHostKeyDNS": "yes", "NoHostAuthenticationForLocalhost": "yes",
+    "UpdateHostKeys": "yes", "CheckHostIP": "yes", "VisualHostKey": "yes", "AddKeysToAgent": "yes",
+    "ConnectTimeout": "999", "ConnectionAttempts": "9", "ServerAliveInterval": "999", "ServerAliveCountMax": "99",
+    "TCPKeepAlive": "no", "ChannelTimeout": "global=1s", "LogLevel": "QUIET", "WarnWeakCrypto": "yes",
+    "ControlPersist": "yes", "EscapeChar": "~", "EnableEscapeCommandline": "yes", "ObscureKeystrokeTiming": "yes",
+    "StreamLocalBindUnlink": "yes",
+}  # fmt: skip
+
+
+def _asked(*argv: str) -> dict[str, str]:
+    done = subprocess.run([SSH, "-G", *argv, "--", "jump"], capture_output=True, text=True, check=True)
+    return dict(line.lower().partition(" ")[::2] for line in done.stdout.splitlines())
+
+
+def test_every_option_has_one_verdict_with_a_reason() -> None:
+    judged = [option.name.lower() for option in (*sshoptions.SET, *sshoptions.LEFT)]
+    assert len(judged) == len(set(judged))
+    assert all(option.reason for option in (*sshoptions.SET, *sshoptions.LEFT))
+    assert sorted(set(KEYWORDS.split()) - set(judged)) == []
+
+
+def test_the_ssh_at_hand_has_no_option_that_nobody_has_judged() -> None:
+    judged = {option.name.lower() for option in (*sshoptions.SET, *sshoptions.LEFT)}
+    assert sorted(set(_asked("-F", "/dev/null")) - judged) == []
+
+
+def test_all_that_is_set_wins_over_any_configuration(tmp_path: Path) -> None:
+    assert sorted(HOSTILE) == sorted(option.name for option in sshoptions.SET)
+    config = tmp_path / "config"
+    config.write_text("IgnoreUnknown *\n" + "".join(f"{name} {value}\n" for name, value in HOSTILE.items()))
+    ours = sshoptions.words(VALUES)
+    alone, against, without = (
+        _asked("-F", "/dev/null", *ours),
+        _asked("-F", str(config), *ours),
+        _asked("-F", str(config)),
+    )
+    names = {name.lower() for name in HOSTILE}
+    assert {name: against.get(name) for name in names} == {name: alone.get(name) for name in names}
+    overridden = {name for name in names if name in without and without[name] != against.get(name)}
+    # What -G shows in the same way whatever is set has a test of its own below.
+    assert len(overridden) > 25
+    assert {"stricthostkeychecking", "knownhostscommand", "forkafterauthentication", "batchmode"} <= overridden
+
+
+def test_an_option_that_ssh_does_not_know_does_not_stop_it(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("Host *\n    OptionOfANewerSsh yes\n    Port 2022\n")
+    assert _asked("-F", str(config), *sshoptions.words(VALUES), "-o", "AnotherNewOne=1")["port"] == "2022"
+
+
+# ------------------------------------------------------------------------------------------------ for real
+
+
+@contextlib.contextmanager
+def _ssh_is(path: Path, text: str) -> Iterator[None]:
+    """Have this script stand for ssh; SSH in it is the real one, with the configuration of the test."""
+    (path / "bin").mkdir()
+    script = path / "bin" / "ssh"
+    script.write_text(f"#!/bin/sh\n{text.replace('SSH', f'{SSH} -F {path}/ssh_config')}\n")
+    script.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{path}/bin:{os.environ['PATH']}")
+        yield
+
+
+@contextlib.contextmanager
+def _configured(path: Path, *lines: str) -> Iterator[None]:
+    (path / "ssh_config").write_text("\n".join(("IgnoreUnknown *", *lines, "")))
+    with _ssh_is(path, 'exec SSH "$@"'):
+        yield
+
+
+def _ways_of(server: Sshd) -> list[int]:
+    """Return the pids of the connections that the server serves."""
+    assert server.process is not None
+    return children(server.process.pid)
+
+
+def test_a_changed_key_does_not_pass_by_the_sites_own_command(
+    hold: Callable[..., Holder], jump_host: Sshd, tmp_path: Path
+) -> None:
+    command = tmp_path / "keys"
+    command.write_text(f'#!/bin/sh\necho "[127.0.0.1]:{jump_host.port} {jump_host.host_key}"\n')
+    command.chmod(0o755)
+    other = sshd.make_key(tmp_path / "other").with_suffix(".pub").read_text()
+    lines = (f"KnownHostsCommand {command}", "NoHostAuthenticationForLocalhost yes", "StrictHostKeyChecking no")
+    with _configured(tmp_path, *lines, "VerifyHostKeyDNS yes", f"GlobalKnownHostsFile {tmp_path}/global"):
+        (tmp_path / "global").write_text(f"[127.0.0.1]:{jump_host.port} {jump_host.host_key}\n")
+        holder = hold(**{**jump_host.settings, "known_hosts": f"[127.0.0.1]:{jump_host.port} {other}"})
+        assert " host-key " in holder.line("failed", "ready")
+
+
+def test_nothing_of_a_hostile_configuration_changes_what_our_ssh_is(
+    hold: Callable[..., Holder], tmp_path: Path
+) -> None:
+    """Each line is from a researcher's own file: tunnels, terminals and sessions written into ~/.ssh/config."""
+    taken, free = servers.free_port(), servers.free_port()
+    lines = [f"{name} {value}" for name, value in HOSTILE.items() if name not in ("ConnectTimeout", "Tunnel")]
+    lines += [f"LocalForward {free} h:1", f"RemoteForward {taken} h:1", f"DynamicForward 127.0.0.1:{taken}"]
+    lines += [f"LocalCommand touch {tmp_path}/ran", "ControlMaster auto", f"ControlPath {tmp_path}/master", "SendEnv *"]
+    with sshd.running(tmp_path / "own") as own, _configured(tmp_path, *lines), servers.internet():
+        holder = hold(**own.settings)
+        assert holder.line("ready", "failed").startswith("ready ")
+        (pid,) = holder.ssh_pids
+        assert pid in session(holder.process.pid) or os.getsid(pid) == pid
+        assert not (tmp_path / "ran").exists()
+        assert not (tmp_path / "master").exists()
+        listening = {row.split()[1].rpartition(":")[2] for row in Path("/proc/net/tcp").read_text().splitlines()[1:]}
+        assert not {f"{port:04X}" for port in (taken, free)} & listening
+        assert holder.end() == 0
+        until(lambda: not _ways_of(own), "nobody is logged in any more")
+
+
+@pytest.mark.parametrize("wrapper", ['SSH "$@"', 'SSH "$@" & wait $!', 'sleep 1000 >/dev/null 2>&1 & SSH "$@"'])
+def test_a_wrapper_that_stays_goes_with_all_that_it_has_started(
+    wrapper: str, hold: Callable[..., Holder], tmp_path: Path
+) -> None:
+    (tmp_path / "ssh_config").write_text("")
+    with sshd.running(tmp_path / "own") as own, _ssh_is(tmp_path, wrapper):
+        holder = hold(**own.settings)
+        assert holder.line("ready", "failed").startswith("ready ")
+        until(lambda: _ways_of(own), "somebody is logged in")
+        groups = {os.getpgid(pid) for pid in _of_ours(own.identity)}
+        assert len(groups) == 1
+        assert holder.end(signal.SIGURG) == 0
+        assert _of_ours(own.identity) == []
+        assert [pid for pid in _pids() if _group(pid) in groups] == []
+        until(lambda: not _ways_of(own), "nobody is logged in any more")
+
+
+def _pids() -> list[int]:
+    return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+
+
+def _group(pid: int) -> int:
+    """Return the process group of `pid`; 0 if it has ended, reaped or not."""
+    try:
+        state, _, group = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[:3]
+    except OSError:
+        return 0
+    return 0 if state == "Z" else int(group)
+
+
+def _of_ours(identity: Path) -> list[int]:
+    """Return the processes whose command line names our key."""
+    return [pid for pid in _pids() if f"\0{identity}\0".encode() in command_line(pid)]
+
+
+def test_ciphers_that_the_user_has_left_out_stay_out(tmp_path: Path) -> None:
+    script = write_script(tmp_path / "home", jump="u@127.0.0.1").read_text()
+    functions = script[: script.rindex("case ${1-} in")]
+    ask = f"{functions}\nheld=1\nlearn\nprintf '%s\\n' ${{cipher[@]+\"${{cipher[@]}}\"}}\n"
+    for line, expected in (
+        ("", r"-o\nCiphers=aes128-gcm@openssh\.com,.*"),
+        ("Ciphers aes256-ctr,aes128-gcm@openssh.com", r"-o\nCiphers=aes128-gcm@openssh\.com,aes256-ctr"),
+        ("Ciphers aes256-ctr", ""),
+    ):
+        with pytest.MonkeyPatch.context() as patch, contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(tmp_path / "bin", ignore_errors=True)
+            patch.chdir(tmp_path)
+            with _configured(tmp_path, line):
+                done = subprocess.run(["/bin/bash", "-p", "-c", ask], capture_output=True, text=True, check=True)
+        assert re.fullmatch(expected, done.stdout.strip()), (line, done.stdout)

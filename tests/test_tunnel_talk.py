@@ -1,0 +1,40 @@
+"""A jump host that lets through to some ports only is a way out; one that never stops talking costs a bounded log."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import lying, sshd
+from tests.holder import Holder, write_script
+
+
+@pytest.mark.parametrize("rule", ["PermitOpen *:443 *:80", "PermitOpen *:443"])
+def test_a_jump_host_that_lets_https_through_is_a_way_out(
+    rule: str, hold: Callable[..., Holder], tmp_path: Path
+) -> None:
+    with sshd.running(tmp_path / "narrow", rule) as narrow:
+        assert hold(**narrow.settings, connect_timeout_s=5).line("ready", "failed").startswith("ready ")
+
+
+def test_so_says_the_probe(tmp_path: Path) -> None:
+    with sshd.running(tmp_path / "narrow", "PermitOpen *:443") as narrow:
+        script = write_script(tmp_path / "home", **narrow.settings, connect_timeout_s=1)
+        argv = ["/bin/bash", "-p", script, "probe"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+    assert done.stdout == f"ok {narrow.jump}\n"
+
+
+def test_a_jump_host_that_never_stops_talking_fills_nothing(hold: Callable[..., Holder], tmp_path: Path) -> None:
+    with lying.running(tmp_path / "liar", lying.flood) as settings:
+        holder = hold(**settings)
+        line = holder.line("ready", "failed")
+        assert line.startswith("failed ")
+        assert line.isprintable()
+        assert len(line) < 400
+        sizes = {path.name: path.stat().st_size for path in holder.state.iterdir()}
+        assert sizes.pop("ssh.talk", 0) <= 4 << 20
+        assert sum(sizes.values()) < 100_000
