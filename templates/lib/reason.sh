@@ -2,17 +2,17 @@
 # What the lines of ssh's log mean, by the tables failure_patterns, _layers, _reasons, _permanent, _phases, _more at the top of the
 # script (reasons.py). The agent does the same (words.py).
 
-# Set `words` to $1 as one short printable line.
+# Set `plain_text` to $1 as one short printable line.
 tidy() {
-    words=${1//[^[:print:]]/?}
-    words=${words:0:200}
+    plain_text=${1//[^[:print:]]/?}
+    plain_text=${plain_text:0:200}
 }
 
 # Set layer, reason and permanent from the file $1, which holds ssh's log; $3 holds what was said beside it, which is
 # quoted and never understood. Lines that hold $2 tell of a channel that was not opened, our own probe's or a program's,
 # and nothing of the connection. Lines count in the order of time, and the first that decides is the reason.
 read_reason() {
-    local text line row i phase='' offered='' last='' any='' words
+    local text line row i phase='' offered='' last='' any='' plain_text
     layer='' reason='' permanent=0
     read_text "$1"
     while read -r line; do
@@ -35,7 +35,7 @@ read_reason() {
             hop)
                 layer=hop permanent=0
                 last_talk "$3"
-                reason="${failure_reasons[row]}${words:+: \"$words\"}"
+                reason="${failure_reasons[row]}${plain_text:+: \"$plain_text\"}"
                 return 0
                 ;;
             skip) ;;
@@ -49,7 +49,7 @@ read_reason() {
     [[ -z $layer ]] || return 0
     # Talk is a reason only of an ssh that did not come as far as to its own log.
     if [[ -z $any ]]; then last_talk "$3"; else tidy "$last"; fi
-    layer=ssh reason=${words:-ssh was ended}
+    layer=ssh reason=${plain_text:-ssh was ended}
 }
 
 # Set `line` to $1 without what LogVerbose puts before it, and `last` too if it is about more than the login's progress.
@@ -77,10 +77,10 @@ tried_to_connect() {
     return 1
 }
 
-# Set `words` to the last line of the file $1.
+# Set `plain_text` to the last line of the file $1.
 last_talk() {
     local text one
-    words=''
+    plain_text=''
     text=$(tail -c 4096 -- "$1" 2>/dev/null) || :
     while read -r one; do
         if [[ -n ${one//[[:space:]]/} ]]; then tidy "${one%$'\r'}"; fi
@@ -94,10 +94,10 @@ take_row() {
     # The row of a refused key is the one that names the keys.
     if [[ $reason == *%k* ]] && look_at_key; then return 0; fi
     tidy "$offered"
-    reason=${reason//%k/"${words:+ $words}"}
+    reason=${reason//%k/"${plain_text:+ $plain_text}"}
     for ((i = ${#groups[@]} - 1; i >= 0; i--)); do
         tidy "${groups[i]}"
-        reason=${reason//%$i/"$words"}
+        reason=${reason//%$i/"$plain_text"}
     done
 }
 

@@ -71,7 +71,7 @@ await_master() {
 # True if the master listens at ADDRESS:PORT. Not by a -D of its own: ClearAllForwardings, which keeps the user's forwards
 # away, would take that too.
 take_port() {
-    timeout "$connect_timeout_s" ssh -F /dev/null -S ctl -O forward -D "$address:$port" -- port >/dev/null 2>&1 </dev/null
+    timeout "$((connect_timeout_s + 5))" ssh -F /dev/null -S ctl -O forward -D "$address:$port" -- port >/dev/null 2>&1 </dev/null
 }
 
 # True if a channel through the master comes back from the jump host's closed port within $1 seconds, which touches no

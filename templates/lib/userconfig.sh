@@ -31,7 +31,7 @@ ask_host() {
     if ! says=$(exec timeout -k 1 5 /bin/bash -p -c 'ulimit -u 0 && ulimit -t 5 && exec "$@"' ask \
         ssh "${ssh_asking[@]}" -- "$1" 2>ssh.talk </dev/null); then
         last_talk ssh.talk
-        note_config "is not used for $1 (a Match exec is not run outside the job): $words"
+        note_config "is not used for $1 (a Match exec is not run outside the job): $plain_text"
         return 0
     fi
     while read -r key value; do
