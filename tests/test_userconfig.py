@@ -47,7 +47,8 @@ def _taken(tmp_path: Path, config: str, uid: str = "$UID") -> tuple[str, Path]:
     (binaries / "ssh").chmod(0o755)
     script = write_script(tmp_path / "home", jump="u@jump").read_text()
     functions = script[: script.rindex("case ${1-} in")]
-    ask = f'{functions}\nnode=c1 job=1 state={state}\ncd {state}\nask_config {uid}\nprintf "%s\\n" "${{user_config[@]}}"\n'
+    ask = f"{functions}\nnode=c1 job=1 state={state}\ncd {state}\nask_config {uid}\n"
+    ask += 'printf "%s\\n" "${user_config[@]}"\n'
     argv = ["/bin/bash", "-p", "-c", ask]
     if os.geteuid() == 0:  # root may have as many processes as it likes
         os.chown(state, NOBODY, NOBODY)
