@@ -193,10 +193,11 @@ class _MaybeNamed(Task):  # type: ignore[type-arg]
 
     def get_arguments(self, *args: Any, **kwargs: Any) -> list[Argument]:  # noqa: ANN401 - as Invoke passes them
         arguments: list[Argument] = super().get_arguments(*args, **kwargs)
-        words = [word for word in sys.argv if not word.startswith("-")]
-        # The first: what else a task takes has a flag's name.
+        behind = sys.argv[sys.argv.index(self.name) + 1 :] if self.name in sys.argv else []
+        named = bool(behind) and not behind[0].startswith("-")
+        # The first: what else a task takes has a flag's name, and its value may be the last word.
         for place, argument in enumerate(arguments):
-            argument.positional = place == 0 and words[-1:] != [self.name]
+            argument.positional = place == 0 and named
         return arguments
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,3 +53,23 @@ def test_it_is_written_with_directories_that_everybody_can_enter_and_twice_is_on
 def test_both_are_needed(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="an image needs both"):
         fleet.render_root(str(tmp_path), None)
+
+
+def test_the_command_line_of_the_guide_writes_it(tmp_path: Path) -> None:
+    """A flag's value is not taken for the name of an artifact, wherever it stands."""
+    identity = make_key(tmp_path / "id")
+    told = tmp_path / "site.yaml"
+    told.write_text(f"{TOLD}known_hosts: {tmp_path}/known\nidentity: {identity}\n")
+    (tmp_path / "known").write_text(f"j {identity.with_suffix('.pub').read_text()}")
+    for number, order in enumerate((("--root", "--inventory"), ("--inventory", "--root"))):
+        values = {"--root": f"{tmp_path}/{number}", "--inventory": str(told)}
+        flags = [word for flag in order for word in (flag, values[flag])]
+        done = subprocess.run(
+            [sys.executable, "-m", "hpcproxy", "render", *flags],
+            capture_output=True,
+            text=True,
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (tmp_path / str(number) / "etc/slurm/prolog.d/50-hpcproxy").exists()
