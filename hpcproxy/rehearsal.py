@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from ClusterShell.NodeSet import NodeSet, NodeSetParseError
 from invoke.collection import Collection
@@ -14,15 +15,23 @@ from hpcproxy.errors import UsageError
 from hpcproxy.report import console, number, say, verb
 
 NAME_HELP = "Name of the lab; labs of different names run beside each other."
+CHECKOUT = Path(__file__).resolve().parents[1]
 
 
-@task(help={"nodes": "How many compute nodes (default 3).", "name": NAME_HELP})
+@task(
+    help={
+        "nodes": "How many compute nodes (default 3).",
+        "name": NAME_HELP,
+        "admin": "Root on the controller may log in to the nodes and sees this checkout: to rehearse a roll-out.",
+    }
+)
 @verb
-def up(_context: Context, nodes: int | None = None, name: str = "lab") -> None:
+def up(_context: Context, nodes: int | None = None, name: str = "lab", admin: bool = False) -> None:
     """Build a real Slurm cluster on this machine and return when it answers; needs root."""
     from hpcproxy.lab import Lab, LabSpec  # noqa: PLC0415 - only those who ask for a lab load it
 
-    lab = Lab.up(LabSpec(name=name, nodes=3 if nodes is None else number(nodes) or 0), on_step=say)
+    count = 3 if nodes is None else number(nodes) or 0
+    lab = Lab.up(LabSpec(name=name, nodes=count, node_sshd=admin, expose=(CHECKOUT,) if admin else ()), on_step=say)
     print(f"up            {NodeSet.fromlist(lab.hosts)}; jump hosts 192.168.31.10, 192.168.31.11; users alice, bob")
     print("try           invoke lab.run --node login --user alice -- sinfo")
 
