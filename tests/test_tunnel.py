@@ -228,7 +228,7 @@ def test_the_probe_says_ok_and_leaves_nothing(jump_host: Sshd, tmp_path: Path) -
 
 
 def test_a_port_taken_by_somebody_else_is_left_to_them(hold: Callable[..., Holder], jump_host: Sshd) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.create_server(("0.0.0.0", 0)) as server:
         port = server.getsockname()[1]
         holder = hold("shell", **jump_host.settings, port=port)
         line = holder.line("gave-up", "ready")

@@ -114,7 +114,7 @@ def test_ssh_ends_with_an_agent_that_is_killed(start_agent):
 def test_the_port_is_taken(start_agent, gate, monkeypatch):
     monkeypatch.setattr(Agent, "start", start_at(gate.address))
     agent = start_agent(wait=False)
-    assert ended(agent) == ["gave-up c1 port the port is somebody else's"]
+    assert ended(agent) == ["gave-up c1 port the port is somebody else's (uid {} has it)".format(os.getuid())]
     agent = start_agent(wait=False, failures=[])
     assert ended(agent) == ["gave-up c1 port {}:{}: Address already in use".format(gate.address, PORT)]
 
