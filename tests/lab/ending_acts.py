@@ -179,7 +179,7 @@ def array(run: Run) -> None:
     user = Researcher(run.lab, run.way.user)
     user.gate = run.way.gate
     said = [path.read_text() for path in outputs]
-    assert said == [f"{user.url(job)} {OUTER1}\n" for job, _ in tasks]
+    assert said == [f"{user.url(job)} {OUTER1}\n" for job, _ in tasks], said
     run.lab.run("login", ["touch", *(f"go.{job}" for job in run.jobs)], run.way.user, check=True)
     for job in run.jobs:
         run.job = job
@@ -204,7 +204,7 @@ def four_jobs(run: Run) -> None:
         each.over()
     for each, state in zip(runs, ("CANCELLED", "COMPLETED", "COMPLETED", "COMPLETED")):
         assert each.result is not None
-        assert each.result.state == state
+        assert each.result.state == state, each.result
         assert each.result.output.count(OUTER1) == (2 if state == "COMPLETED" else 1)
         each.check_silence(each.result)
         each.check_gone()
