@@ -62,7 +62,7 @@ def lab(lab_host: None, clients_place: ClientsPlace) -> Iterator[Lab]:
 def alice(lab: Lab) -> Iterator[Researcher]:
     """Alice with hpcproxy set up through jump1; afterwards nothing of hers may be left on any node."""
     researcher = Researcher(lab)
-    researcher.set_up()
+    researcher.set_up(ready_timeout_s=120)  # other labs are at work on the same few cores
     yield researcher
     lab.run("login", ["scancel", "--user=alice"], check=True)  # of a test that failed half way
     until(lambda: not researcher.traces(), f"nothing of the job is left: {researcher.traces()}")

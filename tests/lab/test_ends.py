@@ -48,7 +48,7 @@ def ends(lab_host: None) -> Iterator[Lab]:
         users = {way: Researcher(lab, way.user) for way in (GATE, SSH)}
         for way, user in users.items():
             user.gate = way.gate
-            user.set_up()
+            user.set_up(ready_timeout_s=120)  # many jobs begin at once, on few cores
         yield lab
         for user in users.values():
             until(lambda user=user: not user.traces(), f"nothing is left: {user.traces()}")
