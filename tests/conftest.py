@@ -69,6 +69,7 @@ def home(own_ssh: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: p
     for name in list(os.environ):
         if _FOREIGN.fullmatch(name):
             monkeypatch.delenv(name)
+    os.umask(0o022)  # ssh reads no file that others may write, and a test may have had another
     directory = tmp_path_factory.mktemp("home")
     temporary = tempfile.mkdtemp(prefix="hp-", dir="/tmp")
     monkeypatch.setenv("HOME", str(directory))

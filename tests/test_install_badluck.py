@@ -124,7 +124,7 @@ def test_installs_at_once_end_as_one(home: Path) -> None:
     assert (home / ".bashrc").read_bytes() == NEW
     account = Account.of(os.environ)
     assert {result.outcome for result in ops.install_bashrc(account, FLAGS, dry_run=True)} == {Outcome.UNCHANGED}
-    assert sorted(path.name for path in home.iterdir()) == [".bashrc", ".hpcproxy"]
+    assert sorted(path.name for path in home.iterdir()) == [".bash_profile", ".bashrc", ".hpcproxy"]
 
 
 # ------------------------------------------------------------------------------------------------ no space

@@ -131,6 +131,7 @@ class Tunnel:
         refused: List[str] = []
 
         async def ask() -> None:
+            """The second probe has been refused, or not yet."""
             try:
                 await self._probe(master, seconds, self.settings.probe_https)
             except WayError as error:
