@@ -129,7 +129,7 @@ def _account() -> Iterator[_Account]:
         yield account
     finally:
         for tunnel in tunnels.find(account.environ, "shell"):
-            if tunnel.directory.parent == account.temporary:
+            if account.temporary in tunnel.directory.parents:
                 tunnels.stop(tunnel)
         shutil.rmtree(account.root)
 
