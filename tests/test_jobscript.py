@@ -216,9 +216,9 @@ def test_the_plain_form_stays_when_it_is_wrapped_again() -> None:
 
 
 def test_the_plain_form_names_a_moved_directory_and_refuses_one_that_needs_quotes() -> None:
-    assert b"test -r /work/me/.hp/prologue.sh;" in jobscript.plain_hook("/work/me/.hp")
+    assert b"test -r /srv/me/.hp/prologue.sh;" in jobscript.plain_hook("/srv/me/.hp")
     with pytest.raises(ScriptError, match="without quotes"):
-        jobscript.plain_hook("/work/my dir")
+        jobscript.plain_hook("/srv/my dir")
 
 
 # ------------------------------------------------------------------------------------------------ is it up to date
