@@ -97,6 +97,9 @@ class Clients:
         if len(self.talks) >= self.max_connections:
             busy = "{} connections are open, no more are allowed".format(self.max_connections)
             self.gate.record.refused += 1
+        # Root's listener lets nobody bind beside it (port.py), and what it accepts would keep the job's next run from
+        # the port for a minute after its end, in TIME_WAIT.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         client = Stream(self.loop, sock)
         talk = Talk(self.gate, client, busy)
         self.talks.add(talk)
