@@ -152,11 +152,14 @@ slurm_knows_job() {
     ((now - began_at < 86400))
 }
 
-# True if a process of the job is on this node that is none of ours.
+# True if a process of the job is on this node that is none of ours. What has ended meanwhile, as the first search itself
+# has, shows an empty environment; so the second look must find both that it is not ours and that it is still the job's.
 job_is_here() {
     local file
     while read -r file; do
-        if ! grep -q -z '^HPCPROXY_HOLDER=' "$file" 2>/dev/null; then return 0; fi
+        if ! grep -q -z '^HPCPROXY_HOLDER=' "$file" 2>/dev/null && grep -q -z -x "SLURM_JOB_ID=$job" "$file" 2>/dev/null; then
+            return 0
+        fi
     done < <(timeout -s KILL 20 grep -l -z -x "SLURM_JOB_ID=$job" /proc/[0-9]*/environ 2>/dev/null)
     return 1
 }

@@ -97,7 +97,7 @@ def _stop_ssh(place: Place) -> Callable[[], None]:
 
 def _fill_state(place: Place) -> Callable[[], None]:
     """The disk of the state directory is full, and ssh dies: all that a new one needs must be had without a byte."""
-    file = f"{place.state.rpartition('/')[0]}/full"
+    file = f"{place.state.rsplit('/', 2)[0]}/full"
     place.lab.run(place.node, ["dd", "if=/dev/zero", f"of={file}", "bs=4096"], "alice")
     place.signal_ssh(signal.SIGKILL)
     return lambda: place.lab.path_on(place.node, file).unlink()
