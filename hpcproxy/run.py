@@ -16,7 +16,7 @@ from hpcproxy.errors import ConfigError, FileError, UsageError
 from hpcproxy.inventory import Inventory
 from hpcproxy.known_hosts import KnownHosts, lines_for_nodes
 from hpcproxy.outcome import HostOutcome, Outcomes
-from hpcproxy.plan import Plan
+from hpcproxy.plan import PROGRAMS, TASK_PROLOG, Plan
 from hpcproxy.render import Bundle, render
 from hpcproxy.siteplan import site_plan
 from hpcproxy.switch import Switch, scontrol
@@ -61,6 +61,8 @@ def read_site(request: Request, *, keys_needed: bool = True) -> Site:
     known_hosts = told.known_hosts
     if known_hosts is None:
         raise ConfigError(str(request.inventory), "known_hosts", "is not set")
+    if told.site_task_prolog == PROGRAMS / TASK_PROLOG:
+        raise ConfigError(str(request.inventory), "site_task_prolog", "is ours, which would run itself without end")
     pinned = lines_for_nodes(KnownHosts.read(known_hosts), config.jump)
     missing = [str(jump) for jump, lines in pinned.items() if not lines]
     if keys_needed and missing:

@@ -135,9 +135,11 @@ def in_the_way(running: Running, inventory: Inventory) -> list[str]:
                 f"that has both files, or let yours run {wanted[name]} and say `site_runs_hooks: true`"
             )
     (task_prolog,) = running.get("TaskProlog", ("",))[:1]
-    if task_prolog not in ("", wanted["TaskProlog"]):
+    own = str(inventory.site_task_prolog or "")
+    if task_prolog not in ("", own, wanted["TaskProlog"]):
+        other = f", not {own}" if own else " already"
         words.append(
-            f"TaskProlog is {task_prolog} already; say `site_task_prolog: {task_prolog}`, and ours runs it first"
+            f"TaskProlog is {task_prolog}{other}; say `site_task_prolog: {task_prolog}`, and ours runs it first"
         )
     return words
 

@@ -10,7 +10,7 @@ import pytest
 
 from hpcproxy import rollout
 from hpcproxy.deploy import Fleet, OnReply, Reply
-from hpcproxy.errors import UsageError
+from hpcproxy.errors import ConfigError, UsageError
 from hpcproxy.report import console, table
 from hpcproxy.run import Request, Run, start
 from hpcproxy.wire import Answer
@@ -53,6 +53,11 @@ def test_what_is_in_the_way_of_enable_is_one_hosts_failure(tmp_path: Path, outpu
 def test_what_enable_cannot_do_is_said_before_any_connection(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="controllers:"):
         rollout.check_enable(_run(tmp_path))
+
+
+def test_a_task_prolog_that_is_ours_cannot_be_the_sites(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="would run itself without end"):
+        _run(tmp_path, "site_task_prolog: /usr/libexec/hpcproxy/taskprolog\n")
 
 
 def test_enable_is_for_every_node_that_slurm_conf_governs(tmp_path: Path) -> None:

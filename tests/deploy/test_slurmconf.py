@@ -73,6 +73,22 @@ def test_what_is_in_the_way() -> None:
     assert "site_task_prolog: /site/task" in second
 
 
+def test_a_task_prolog_of_the_sites_that_ours_runs_is_not_in_the_way() -> None:
+    """The last value counts, which is ours; what the site wrote stays, and is in force again without our block."""
+    named = told(site_task_prolog="/site/task")
+    running = slurmconf.parse("TaskProlog = /site/task\nPrologFlags = Alloc\n")
+    assert slurmconf.in_the_way(running, named) == []
+    conf = b"TaskProlog=/site/task\nPrologFlags=Alloc\n"
+    enabled = slurmconf.enable(conf, named, running)
+    assert block(enabled) == OURS[:3]
+    after = slurmconf.parse("\n".join([*OURS[:3], "PrologFlags=Alloc"]))
+    assert slurmconf.in_the_way(after, named) == []
+    assert slurmconf.enable(enabled, named, after) == enabled
+    assert slurmconf.disable(enabled, named) == conf
+    (words,) = slurmconf.in_the_way(slurmconf.parse("TaskProlog = /other\n"), named)
+    assert words == "TaskProlog is /other, not /site/task; say `site_task_prolog: /other`, and ours runs it first"
+
+
 @pytest.mark.parametrize("text", [b"", b"a=1\n", b"a=1", b"a=1\r\n# \xff\r\n", b"a=1 \\\n", b"a=1 \\"])
 def test_enable_and_disable_are_inverse(text: bytes) -> None:
     running = slurmconf.parse(NOTHING)

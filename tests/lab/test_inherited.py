@@ -12,6 +12,7 @@ from .admin import FETCH, OUTER1, Admin
 from .researcher import until
 
 pytestmark = pytest.mark.lab
+CONF = "/etc/slurm/slurm.conf"
 
 # Bob's own job on the node: he listens at all of its addresses, answers like a proxy and writes down what he is told.
 _BOB = """#!/usr/bin/env python3
@@ -59,8 +60,13 @@ def test_every_component_that_srun_made_gets_out_and_a_sites_taskprolog_keeps_it
     text = '#!/bin/sh\\necho "export PATH=/opt/site/bin:$PATH"\\nprintf "export SITE=1"'
     for node in site.nodes:
         site.run(node, ["sh", "-c", f"printf '{text}' >{own}; chmod 755 {own}"], check=True)
+    for host in ("ctl", *site.nodes):
+        site.run(host, ["sh", "-c", f"echo TaskProlog={own} >>{CONF}"], check=True)
+    site.run("ctl", ["scontrol", "reconfigure"], check=True)
+    assert "say `site_task_prolog: " in admin.outcomes("deploy", "--enable")["ctl"][1]
     admin.describe(site_task_prolog=own)
-    admin.words("deploy", "--enable")
+    assert admin.words("deploy", "--enable") == {"changed"}
+    assert admin.words("deploy", "--enable") == {"unchanged"}
     body = f'echo "$SLURMD_NODENAME $SITE ${{PATH%%:*}} $({FETCH})"'
     argv = ["srun", "-N1", "-w", "c1", ":", "-N1", "-w", "c2", "bash", "-c", body]
     done = site.run("login", argv, "alice")
@@ -70,6 +76,11 @@ def test_every_component_that_srun_made_gets_out_and_a_sites_taskprolog_keeps_it
     path = "export PATH=/opt/alice/bin:$PATH\nsrun -N1 -n1 bash -c 'echo \"$PATH\"'\n"
     assert admin.job(path).output.startswith("/opt/site/bin:/opt/alice/bin:")
     until(lambda: not site.drained(), "every node is idle again")
+    assert admin.words("undeploy") == {"changed"}
+    assert admin.job("srun -N1 -n1 bash -c 'echo $SITE ${http_proxy-none}'\n").output == "1 none\n"
+    for host in ("ctl", *site.nodes):
+        site.run(host, ["sed", "-i", "/^TaskProlog=/d", CONF], check=True)
+    site.run("ctl", ["scontrol", "reconfigure"], check=True)
     for node in site.nodes:
         site.run(node, ["rm", own], check=True)
 
