@@ -72,9 +72,11 @@ make_state() {
 }
 
 begin() {
-    local mode=gate account account_uid account_gid account_home user_gid groups words
+    local mode=gate account account_uid account_gid account_home user_gid groups slurmd words
     if ! [[ $1 =~ ^[0-9]{1,10}$ && $2 =~ ^[0-9]{1,10}$ && $3 =~ ^[1-9][0-9]{0,9}$ ]]; then exit 0; fi
     unset HPCPROXY_LISTENER
+    # Now, while the Prolog waits for our record and its parent for it: later that pid may be anybody's.
+    slurmd=$(readlink "/proc/${HPCPROXY_SLURMD:-none}/exe") || slurmd=''
     put_on_record
     # In time for a task that waits for our word.
     lookup_s=$((task_wait_s > 4 ? 4 : task_wait_s > 1 ? task_wait_s - 1 : 1))
@@ -89,7 +91,7 @@ begin() {
     [[ $mode == ssh || -r $home/agent.pyz ]] || give_up "gate $home/agent.pyz is missing on this node"
     job_address "$job"
     make_state
-    words=(keep "$job" "$restart" "$uid" "$mode" "$state" "$account" "$account_uid" "$account_gid" "$account_home" "$groups" "${#nodes[@]}")
+    words=(keep "$job" "$restart" "$uid" "$mode" "$state" "$account" "$account_uid" "$account_gid" "$account_home" "$groups" "${#nodes[@]}" "$slurmd")
     # Root takes the port and keeps it: no process of the user's that ends can leave it to somebody else.
     if [[ $mode == gate ]]; then
         exec "$python" -I -S "$home/agent.pyz" port "$address" "$port" "$account_uid" /bin/bash -p "$0" "${words[@]}"

@@ -75,9 +75,9 @@ hear_no_more() {
     exec {from}<> <(:)
 }
 
-# Keep the way out. `mode` to `node_count` are what holder.sh has found.
+# Keep the way out. `mode` to `slurmd`, its program, are what holder.sh has found.
 keep() {
-    local mode=$1 state=$2 account=$3 account_uid=$4 account_gid=$5 account_home=$6 groups=$7 node_count=$8
+    local mode=$1 state=$2 account=$3 account_uid=$4 account_gid=$5 account_home=$6 groups=$7 node_count=$8 slurmd=$9
     local keeper way wall group from word='' noted=0 now code pause_s=1 began_at started_at late_at look_at unseen=0
     read_record "$key" || exit 0
     job_address "$job"
@@ -138,11 +138,10 @@ look_for_job() {
     exit 0
 }
 
-# True if Slurm has the job, or cannot be asked. Its programs are where the slurmd is that started us, if that still runs.
+# True if Slurm has the job, or cannot be asked. Its programs are where the slurmd is that started us.
 slurm_knows_job() {
-    local answer exe code=0
-    exe=$(readlink "/proc/${HPCPROXY_SLURMD:-none}/exe") || exe=''
-    answer=$(PATH=$PATH:${exe%/sbin/*}/bin:/usr/local/bin timeout -s KILL 20 \
+    local answer code=0
+    answer=$(PATH=$PATH:${slurmd%/sbin/*}/bin:/usr/local/bin timeout -s KILL 20 \
         squeue --noheader --jobs="$job" --format='%A %T' 2>&1 </dev/null) || code=$?
     case $'\n'$answer in
         *$'\n'"$job "*) return 0 ;;

@@ -46,7 +46,7 @@ fail() {
 # Set by_path[PATH] to "DIGEST MODE OWNER" as "$@" are now; a path that is no regular file is "other", one that is not
 # there has no entry.
 look_at() {
-    local kind owner path digest present=() regular=()
+    local kind owner path digest mode present=() regular=()
     by_path=()
     for path; do
         if [[ -e $path || -L $path ]]; then present+=("$path"); fi
@@ -56,7 +56,9 @@ look_at() {
         by_path[$path]=other
         ((0x$kind >> 12 == 8)) || continue # S_IFREG, inode(7)
         regular+=("$path")
-        printf -v "by_path[$path]" '%04o %s' "$((0x$kind & 07777))" "$owner"
+        # By an assignment: printf -v would read the name, path and all, as an expression.
+        printf -v mode '%04o' "$((0x$kind & 07777))"
+        by_path[$path]="$mode $owner"
     done < <(exec stat -c '%f %U %n' -- "${present[@]}" 2>/dev/null)
     ((${#regular[@]})) || return 0
     while read -r digest path; do by_path[$path]="$digest ${by_path[$path]}"; done < <(exec sha256sum -- "${regular[@]}" 2>/dev/null)

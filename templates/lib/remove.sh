@@ -66,6 +66,7 @@ refuse_while_jobs_run() {
     for process in /proc/[0-9]*; do
         read -r name 2>/dev/null <"$process/comm" || continue
         [[ $name == slurmstepd* && $process/ns/net -ef /proc/self/ns/net ]] || continue
+        is_trusted "$process" "$name" || continue
         fail 'a job runs here, which with PrologFlags=RunInJob keeps the Epilog of its start; try again when it has ended'
     done
 }

@@ -1,6 +1,19 @@
 # shellcheck shell=bash
 # Slurm's programs, where the site has them: beside the daemon that runs here, in $slurm_bin, in PATH.
 
+# True if the process at $1 is root's or our own, or, of a slurmctld, of the account `slurm`: every user can have one that
+# is called so, and what is learned from it we run. By the real uid, which no setuid program and no directory's owner hides.
+is_trusted() {
+    local key uid _
+    while read -r key uid _; do
+        [[ $key == Uid: ]] || continue
+        case $uid in 0 | "$EUID") return 0 ;; esac
+        [[ $2 == slurmctld && $uid == "$(timeout -s KILL 2 id -u slurm 2>/dev/null)" ]]
+        return
+    done 2>/dev/null <"$1/status"
+    return 1
+}
+
 # Set `daemon` to the PID of a slurmd, or else a slurmctld, of this host, and lead PATH to its programs;
 # false if none runs. One in another network namespace is another host's, as in a laboratory.
 find_slurm() {
@@ -10,6 +23,7 @@ find_slurm() {
         read -r name 2>/dev/null <"$process/comm" || continue
         [[ $name == slurmd || $name == slurmctld ]] || continue
         [[ $process/ns/net -ef /proc/self/ns/net ]] || continue
+        is_trusted "$process" "$name" || continue
         exe=$(readlink -- "$process/exe") || continue
         exe=${exe% (deleted)} exe=${exe%/*}
         daemon=${process#/proc/}

@@ -237,6 +237,28 @@ def test_without_an_epilog_it_ends_when_slurm_knows_the_job_no_more(node: Node) 
     until(lambda: node.left() == [], f"it ends by itself: {node.left()}")
 
 
+def test_slurms_programs_are_those_of_the_slurmd_that_has_started_it(node: Node) -> None:
+    """When that has gone its process id may be anybody's, and root must not look for programs beside his."""
+    node.edit("holder.sh", "look_s=300", "look_s=1")
+    node.put("/mnt/etc/none", "", 0o644)
+    node.call("mount", "--bind", "/mnt/etc/none", "/usr/bin/squeue")
+    node.call("mkdir", "-p", *(f"/mnt/{who}/{name}" for who in ("slurm", "bob") for name in ("bin", "sbin")))
+    node.call("cp", "/bin/bash", "/mnt/slurm/sbin/slurmd")
+    node.call("cp", "/bin/sleep", "/mnt/bob/sbin/slurmd")
+    node.put("/mnt/slurm/bin/squeue", f"#!/bin/sh\n{NOT_KNOWN}\n")
+    node.put("/mnt/bob/bin/squeue", f"#!/bin/sh\nid -u >/mnt/bobs; {NOT_KNOWN}\n")
+    node.way(READY)
+    prolog = f"env -i SLURM_JOB_ID={JOB} SLURM_JOB_UID={ALICE} SLURMD_NODENAME=c1 SLURM_NODELIST=c1 /mnt/lib/prolog"
+    begun = f"{prolog}; echo begun; exec /mnt/bob/sbin/slurmd 600"
+    with subprocess.Popen(node.command("/mnt/slurm/sbin/slurmd", "-c", begun), stdout=subprocess.PIPE) as slurmd:
+        assert slurmd.stdout is not None
+        assert slurmd.stdout.readline() == b"begun\n"
+        record = node.run_base / f"holders/{JOB}.0"
+        until(lambda: not record.exists(), "it ends by the word of the right Slurm")
+        slurmd.kill()
+    assert not (node.root / "mnt/bobs").exists()
+
+
 @pytest.mark.parametrize("answer", [NO_ANSWER, "echo @ RUNNING", "echo @ COMPLETING"])
 def test_in_doubt_it_stays(node: Node, answer: str) -> None:
     node.edit("holder.sh", "look_s=300", "look_s=1")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,8 +33,8 @@ def bundle(host: Host) -> Bundle:
     return ours
 
 
-def removed(host: Host, bundle: Bundle) -> wire.Answer:
-    return host.talk(wire.message(bundle, "remove", TOKEN, slurm_bin=str(host.root / "bin")))
+def removed(host: Host, bundle: Bundle, slurm_bin: str | None = None) -> wire.Answer:
+    return host.talk(wire.message(bundle, "remove", TOKEN, slurm_bin=slurm_bin or str(host.root / "bin")))
 
 
 def slurm(host: Host, script: str) -> None:
@@ -110,13 +112,43 @@ def test_while_a_job_runs_whose_slurmstepd_keeps_the_epilog_of_its_start(host: H
     assert removed(host, bundle).word == "changed"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who trusts himself, and a user whom he does not")
+@pytest.mark.parametrize("name", ["slurmd", "slurmctld"])
+def test_a_users_process_of_a_daemons_name_lends_root_no_program_and_no_configuration(
+    host: Host, bundle: Bundle, name: str
+) -> None:
+    """Root ran `scontrol` from beside whoever was called so, with his slurm.conf."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as home:
+        Path(home).chmod(0o755)
+        own = Path(home, "sbin")
+        own.mkdir()
+        stolen = Path(home, "stolen")
+        (own / "scontrol").write_text(f'#!/bin/bash\nid -u >{stolen}; echo "$SLURM_CONF" >>{stolen}\n')
+        (own / "scontrol").chmod(0o755)
+        (host.root / "etc/slurm.conf").touch()
+        with _process(own / name, "-f", f"{home}/slurm.conf", uid=2002):
+            removed(host, bundle, slurm_bin="/nonexistent")
+        assert not stolen.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, and a user whom he does not trust")
+def test_a_users_process_called_slurmstepd_is_no_job(host: Host, bundle: Bundle) -> None:
+    says(host, "PrologFlags = Alloc,RunInJob")
+    with tempfile.TemporaryDirectory(dir="/tmp") as home:
+        Path(home).chmod(0o755)
+        with _process(Path(home, "slurmstepd"), uid=2002):
+            assert removed(host, bundle).word == "changed"
+
+
 @contextmanager
-def _process(program: Path) -> Iterator[None]:
-    program.write_bytes(Path("/bin/sleep").resolve().read_bytes())
+def _process(program: Path, *more: str, uid: int | None = None) -> Iterator[None]:
+    """A process of that name, which sleeps whatever words it has."""
+    bash = Path("/bin/bash" if more else "/bin/sleep").resolve()
+    program.write_bytes(bash.read_bytes())
     program.chmod(0o755)
-    process = subprocess.Popen([program, "60"])
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
+    words = ["-c", "read -t 60; exit", "x", *more] if more else ["60"]
+    with subprocess.Popen([program, *words], user=uid, stdin=subprocess.PIPE) as process:
+        try:
+            yield
+        finally:
+            process.kill()
