@@ -46,6 +46,10 @@ class NoResponse(Exception):
     """The far end has closed without a usable response."""
 
 
+class CutShort(ConnectionAbortedError):
+    """The response has broken off in its body; the client knows, and this says why."""
+
+
 class ClientGone(Exception):
     """The client has left while its response was awaited."""
 
@@ -89,12 +93,16 @@ class Exchange:
             outcome = str(error)
             await self._refuse(error, request.method)
             return False
+        except CutShort as error:
+            outcome = str(error)
+            raise
         finally:
             self.gate.finished(spell(target), self.up, self.down, time.monotonic() - began, outcome)
             self.up = self.down = 0
 
     async def _try(self, target: Target, request: Request, head: bytes, body: Body) -> bool:
-        reused = self.far is not None and self.far_target == target and not self.far.over()
+        # What has come unasked is no answer to this request: a timeout's, or the body of a 204 (RFC 9112, 9.3).
+        reused = self.far is not None and self.far_target == target and not self.far.over() and self.far.back.quiet()
         if not reused:
             self.close()
             self.far = await open_far(self.gate.loop, self.gate.tunnel, target)
@@ -147,8 +155,7 @@ class Exchange:
             except (Ended, TooLong, BadRequest, OSError) as error:
                 if isinstance(upload.result, BadBody):
                     raise upload.result
-                why = "closed without a response" if isinstance(error, Ended) else "sent no HTTP response"
-                raise NoResponse("the far end {}".format(why))
+                raise NoResponse("the far end {}".format(why_not(error)))
             if response.status == 101:
                 await self._upgraded(far, request, response, upload)
                 return None
@@ -210,12 +217,12 @@ class Exchange:
                 if not data:
                     break
                 await self._send(data)
-        except (BadBody, Ended):
+        except (BadBody, Ended) as error:
             self.client.abort()
-            raise ConnectionAbortedError()
+            raise CutShort("the far end sent {}".format(error) if str(error) else "the far end ended in the middle")
         if not body.done and (not isinstance(body, UntilClose) or far.lost()):
-            self.client.abort()  # cut short; the client must not take it for the whole
-            raise ConnectionAbortedError()
+            self.client.abort()  # the client must not take it for the whole
+            raise CutShort("the jump host was lost" if far.lost() else "the far end ended in the middle")
 
     async def _send(self, data: bytes) -> None:
         self.answered = True
@@ -243,6 +250,15 @@ async def next_part(source: Stream, body: Body, deadline: Optional[float] = None
     data = await source.recv(min(SIZE, body.left) if isinstance(body, Fixed) else SIZE, deadline)
     body.feed(data)
     return data
+
+
+def why_not(error: Exception) -> str:
+    """What the far end did in place of a response."""
+    if isinstance(error, TooLong):
+        return "sent a response head of more than {} bytes".format(RESPONSE_BYTES)
+    if isinstance(error, BadRequest):
+        return "sent no HTTP response ({})".format(error)
+    return "closed without a response"
 
 
 def request_head(request: Request, authority: str, path: str) -> bytes:

@@ -2,10 +2,10 @@
 
 import re
 
-# Zeros in front change nothing, and some servers write sizes of a fixed width.
-SIZE_LINE = re.compile(rb"0{0,48}([0-9A-Fa-f]{1,15})([ \t]*;[^\r\n\0]*)?\Z")
+# Zeros in front and blanks behind change nothing, and some servers write sizes of a fixed width.
+SIZE_LINE = re.compile(rb"0{0,48}([0-9A-Fa-f]{1,15})[ \t]*(;[^\r\n\0]*)?\Z")
 LONGEST_LINE = 4096
-LONGEST_TRAILER = 16384
+LONGEST_TRAILER = 65536
 
 
 class BadBody(Exception):

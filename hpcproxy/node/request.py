@@ -10,7 +10,7 @@ from .target import BadTarget, Target, parse_authority
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 VERSION = re.compile(r"HTTP/(\d)\.(\d)\Z", re.ASCII)
-STATUS = re.compile(r"HTTP/1\.([01]) ([1-9]\d\d)( .*)?\Z", re.ASCII)
+STATUS = re.compile(r"HTTP/1\.(\d)[ \t]+([1-9]\d\d)(?:[ \t](.*))?\Z", re.ASCII)
 VISIBLE = re.compile("[!-~\x80-\xff]+\\Z")  # raw UTF-8 in a path is no delimiter to anybody, and servers read it
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 HEAD_END = re.compile(rb"\r?\n\r?\n")
@@ -76,8 +76,10 @@ def parse_response(data: bytes) -> Optional[Tuple[int, Response]]:
     matched = STATUS.match(lines[0])
     if not matched:
         raise BadRequest("no HTTP/1 status line")
-    headers = settle_framing(parse_headers(lines[1:], True))
-    return size, Response(int(matched.group(1)), int(matched.group(2)), lines[0], headers)
+    minor, status, reason = matched.groups()
+    line = "HTTP/1.{} {}".format(minor, status) + ("" if reason is None else " " + reason.strip(" \t"))
+    headers = settle_framing(parse_lenient_headers(lines[1:]))
+    return size, Response(min(1, int(minor)), int(status), line, headers)
 
 
 def split_head(data: bytes) -> Optional[Tuple[int, List[str]]]:
@@ -95,34 +97,48 @@ def split_head(data: bytes) -> Optional[Tuple[int, List[str]]]:
 
 
 def split_lenient_head(data: bytes) -> Optional[Tuple[int, List[str]]]:
-    """As split_head, but a line may end with LF alone (RFC 9112, 2.2)."""
+    """As split_head, but a line may end with LF alone, and any other CR is a blank (RFC 9112, 2.2)."""
     end = HEAD_END.search(data)
     head = data[: end.start()] if end else data
-    bare = head.replace(b"\r\n", b"\n")
-    if b"\r" in bare.rstrip(b"\r") or b"\0" in bare or (end and b"\r" in bare):
-        raise BadRequest("a bare CR or NUL in the head")
-    return (end.end(), bare.decode("latin-1").split("\n")) if end else None
+    if b"\0" in head:
+        raise BadRequest("a NUL in the head")
+    return (end.end(), head.replace(b"\r\n", b"\n").replace(b"\r", b" ").decode("latin-1").split("\n")) if end else None
 
 
-def parse_headers(lines: List[str], lenient: bool = False) -> List[Header]:
-    """Names and values. Folded lines, spaces before the colon and control characters are refused.
-
-    A response (`lenient`) is allowed odd names and control characters that delimit nothing: they are passed on, nothing
-    is decided by them. Spaces before its colons are removed (RFC 9112, 5.1), and so is a line without a name.
-    """
+def parse_headers(lines: List[str]) -> List[Header]:
+    """Names and values of a request. Folded lines, spaces before the colon and control characters are refused."""
     headers = []
     for line in lines:
         name, colon, value = line.partition(":")
-        if lenient:
-            name = name.rstrip(" \t")
-            if line.startswith(":"):
-                continue
-        if not colon or not (TOKEN.match(name) or (lenient and name == name.strip() and name.isprintable() and name)):
+        if not colon or not TOKEN.match(name):
             raise BadRequest("a header line that is none")
         value = value.strip(" \t")
-        if not lenient and CONTROL.search(value):
+        if CONTROL.search(value):
             raise BadRequest("control characters in header {}".format(name))
         headers.append((name, value))
+    return headers
+
+
+def parse_lenient_headers(lines: List[str]) -> List[Header]:
+    """Names and values of a response, written so that they can be read in one way only.
+
+    A folded line is joined to the one before it, spaces before a colon are removed (RFC 9112, 5.1 and 5.2), and so is a
+    line that is no header. Odd names and control characters that delimit nothing are passed on; nothing hangs on them.
+    """
+    headers: List[Header] = []
+    whole: List[str] = []
+    for line in lines:
+        if line[:1] not in (" ", "\t"):
+            whole.append(line)
+        elif not whole or not line.strip(" \t"):
+            raise BadRequest("a header line that is none")
+        else:
+            whole[-1] = "{} {}".format(whole[-1], line.strip(" \t"))
+    for line in whole:
+        name, colon, value = line.partition(":")
+        name = name.rstrip(" \t")
+        if colon and name and (TOKEN.match(name) or name.isprintable()):
+            headers.append((name, value.strip(" \t")))
     return headers
 
 

@@ -64,6 +64,18 @@ class Stream:
             except BlockingIOError:
                 await self.watch.wait_readable(deadline)
 
+    def quiet(self) -> bool:
+        """Nothing has come that nobody has read, the end neither."""
+        if self.held:
+            return False
+        try:
+            self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass  # broken: that is an end
+        return False
+
     async def take(
         self, parse: Callable[[bytes], Optional[Tuple[int, T]]], limit: int, deadline: Optional[float] = None
     ) -> T:
@@ -74,22 +86,20 @@ class Stream:
         """
         if not self.is_client:
             return await self._take_held(parse, limit, deadline)
-        seen = -1
+        seen = b""
         while True:
-            self.watch.readable = False
-            ended = self.watch.ended
-            data = await self.peek(limit, deadline)
-            found = parse(data)
+            data = await self.peek(limit - len(seen), deadline)
+            found = parse(seen + data)
             if found is not None:
-                self.sock.recv(found[0])
+                self.sock.recv(found[0] - len(seen))
                 return found[1]
-            if not data or (ended and len(data) == seen):
+            if not data:
                 raise Ended()
-            if len(data) >= limit:
+            # Without its end in it all of that belongs to the head; the buffer may be smaller than a long one.
+            self.sock.recv(len(data))
+            seen += data
+            if len(seen) >= limit:
                 raise TooLong()
-            seen = len(data)
-            if not ended:
-                await self.watch.wait_readable(deadline)
 
     async def _take_held(
         self, parse: Callable[[bytes], Optional[Tuple[int, T]]], limit: int, deadline: Optional[float]

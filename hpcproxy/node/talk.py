@@ -17,7 +17,7 @@ from .target import BadTarget, Target, parse_authority, spell
 from .tcpinfo import Counters, Marks
 from .way import WayError
 
-HEAD_BYTES = 16384
+HEAD_BYTES = 65536  # a presigned URL, a Kerberos ticket; Python's own server takes as much
 HEAD_S = 10.0  # for a request to arrive whole
 IDLE_S = 75.0  # between two requests of one connection
 SOCKS_BYTES = 1024

@@ -322,7 +322,7 @@ def test_the_access_log_counts_what_was_moved(gate, far_end, opening):
         (b"POST http://h/ HTTP/1.1\r\nTransfer-Encoding: chunked, identity\r\n\r\n", 501),
         (b"POST http://h/ HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
         (b"CONNECT h:1 HTTP/1.1\r\nContent-Length: 5\r\n\r\n", 400),
-        (b"GET http://h/ HTTP/1.1\r\nA: " + b"b" * 20000, 431),
+        (b"GET http://h/ HTTP/1.1\r\nA: " + b"b" * 80000, 431),
         (b"GET http://127.0.0.1:1/ HTTP/1.1\r\n\r\n", 502),
         (b"GET http://nosuch.invalid/ HTTP/1.1\r\n\r\n", 502),
         (b"GET http://denied.example/ HTTP/1.1\r\n\r\n", 403),

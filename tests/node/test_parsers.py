@@ -106,6 +106,12 @@ OK = "HTTP/1.1 200 OK"
             [("Transfer-Encoding", "chunked")],
         ),
         (b"HTTP/1.1 200 OK\r\n: nobody\r\nA: b\x01c\r\n\r\n", [("A", "b\x01c")]),
+        (b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\td\r\n\r\n", [("A", "b c d")]),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding:\r\n chunked\r\n\r\n", [("Transfer-Encoding", "chunked")]),
+        (b"HTTP/1.1 200 OK\r\nno header\r\nA: b\r\n\r\n", [("A", "b")]),
+        (b"HTTP/1.1 200 OK\r\nA: b\rC: d\r\n\r\n", [("A", "b C: d")]),
+        (b"HTTP/1.1 200 OK\r\r\nA: b\r\r\n\r\n", [("A", "b")]),
+        (b"HTTP/1.1  200  OK\r\nA: b\r\n\r\n", [("A", "b")]),
     ],
 )
 def test_what_is_mended_in_a_response(head, headers):
@@ -119,12 +125,12 @@ def test_what_is_mended_in_a_response(head, headers):
 @pytest.mark.parametrize(
     "head",
     [
-        b"HTTP/1.1 200 OK\r\nA: b\rC: d\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\r\nA: b\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nA: b\r\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nA: \0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n A: b\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nA: b\r\n \r\nContent-Length: 5\r\n\r\n",
+        b"HTTP/2 200 OK\r\nA: b\r\n\r\n",
+        b"HTTP/1.1200 OK\r\nA: b\r\n\r\n",
+        b"HTTP/1.1 2000 OK\r\nA: b\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n : b\r\n\r\n",
         b"\r\nHTTP/1.1 200 OK\r\n\r\n",
     ],
@@ -142,15 +148,15 @@ def test_another_coding_of_a_response_is_no_framing_of_ours(codings):
         request.body_length(found.headers, 1)
 
 
-@pytest.mark.parametrize("size", [b"5", b"0000000000000005", b"0" * 48 + b"5"])
+@pytest.mark.parametrize("size", [b"5", b"0000000000000005", b"0" * 48 + b"5", b"5   ", b"5 \t;x=y"])
 def test_a_chunk_size_of_a_fixed_width(size):
     body = framing.Chunked()
-    data = size + b"\r\nhello\r\n" + b"0" * 20 + b"\r\n\r\n"
+    data = size + b"\r\nhello\r\n" + b"0" * 20 + b"  \r\n\r\n"
     assert body.feed(data) == len(data)
     assert body.done
 
 
-@pytest.mark.parametrize("size", [b"1" * 16, b"0" * 63 + b"5", b"0x5", b"+5"])
+@pytest.mark.parametrize("size", [b"1" * 16, b"0" * 63 + b"5", b"0x5", b"+5", b" 5", b"5 5"])
 def test_a_chunk_size_that_is_none(size):
     with pytest.raises(framing.BadBody):
         framing.Chunked().feed(size + b"\r\nhello\r\n")
