@@ -13,6 +13,7 @@ import io
 import re
 from dataclasses import dataclass
 
+from hpcproxy import templated
 from hpcproxy.errors import ScriptError
 
 MARK = b"# hpcproxy hook"
@@ -27,8 +28,10 @@ _SHEBANG = re.compile(rb"#!\s*(?P<program>\S+)(?:\s+(?P<arguments>.*))?")
 _SHELL = re.compile(rb"(?:bash|sh|dash)(?:-?\d[\d.]*)?")
 _SHELLS = "bash, sh, dash"
 _DIRECTIVE = re.compile(rb"#[A-Za-z$@%]")
-# A name in braces that no shell would write so: {exec_job} of str.format, {{ x }} and {% if %} of Jinja.
-_PLACEHOLDER = re.compile(rb"(?<![$\w{}])\{(?!(?:print|next|exit)\})[A-Za-z_][\w.]*\}(?!\})|\{\{ ?[A-Za-z_]|\{%")
+# sbatch as a command of the script, and not of itself ($0) anew.
+_SUBMITS = re.compile(
+    rb"(?:^|[;&|(`]|\b(?:if|then|do|else|exec|time)\s|!)\s*(?:\w+=\S*\s+)*sbatch\s(?!.*(?:\$0|BASH_SOURCE))"
+)
 _HERE_DOCUMENT = re.compile(rb"(?<![<(])<<(?P<tabs>-?)[ \t]*\\?(?P<quote>['\"]?)(?P<word>[A-Za-z_][\w.-]*)(?P=quote)")
 _SAFE_PATH = re.compile(r"~?[A-Za-z0-9/._+-]+")
 
@@ -77,33 +80,37 @@ def place(script: bytes, path: str = "script", *, plain: bool = False, home: str
     was_plain = any(line.startswith(b"if test ") for line in _hooks(script))
     bare = remove(script)
     lines = io.BytesIO(bare).readlines()
-    jobs = [] if _reads_options(lines[: _end_of_head(lines)]) else _jobs_within(lines)
+    reads_options = _reads_options(lines[: _end_of_head(lines)])
+    jobs = [] if reads_options else _jobs_within(lines)
     why = ""
     if jobs:
         why = "the job is in a here-document"
-    elif _PLACEHOLDER.search(bare):
+    elif templated.is_one(bare):
         why = "this looks like a template"
     as_plain = plain or was_plain or bool(why)
     hook = plain_hook(home) if as_plain else HOOK
     if not jobs:
-        _check(bare, path)
-        return _insert(lines, [_behind_directives(lines)], hook, as_plain, why)
-    for first, last in jobs:
-        _check(b"".join(lines[first:last]), f"{path}:{first + 1}")
-    return _insert(lines, [first + _behind_directives(lines[first:last]) for first, last in jobs], hook, as_plain, why)
+        _check(lines, path)
+        if not reads_options:
+            _check_submits(lines, path)
+        return _insert(lines, [(_behind_directives(lines), b"")], hook, as_plain, why)
+    for job in jobs:
+        _check(job.lines, f"{path}:{job.first + 1}")
+    places = [(job.first + _behind_directives(job.lines), job.indent) for job in jobs]
+    return _insert(lines, places, hook, as_plain, why)
 
 
-def _insert(lines: list[bytes], places: list[int], hook: bytes, plain: bool, why: str) -> Placed:
-    """Return the text with `hook` before each index of `places`, in rising order."""
+def _insert(lines: list[bytes], places: list[tuple[int, bytes]], hook: bytes, plain: bool, why: str) -> Placed:
+    """Return the text with `hook` before each index of `places`, in rising order, behind what indents it."""
     parts: list[bytes] = []
     numbers = []
     begin = 0
-    for count, at in enumerate(places, 1):
+    for count, (at, indent) in enumerate(places, 1):
         head = b"".join(lines[begin:at])
         if not head.endswith(b"\n"):  # options and nothing else, without a final newline: the hook has none either
-            parts += [head, b"\n" + hook]
+            parts += [head, b"\n" + indent + hook]
         else:
-            parts += [head, hook + b"\n"]
+            parts += [head, indent + hook + b"\n"]
         numbers.append(at + count)
         begin = at
     return Placed(b"".join([*parts, *lines[begin:]]), tuple(numbers), plain, why)
@@ -139,20 +146,27 @@ def ignored_options(script: bytes) -> list[int]:
     """
     lines = io.BytesIO(script).readlines()
     at = _end_of_head(lines)
-    inside = {number for first, last in _here_documents(lines) for number in range(first, last)}
+    inside = {number for first, last, _ in _here_documents(lines) for number in range(first, last)}
     return [n + 1 for n in range(at, len(lines)) if lines[n].startswith(b"#SBATCH") and n not in inside]
+
+
+def submissions(script: bytes) -> list[int]:
+    """Return the numbers (from 1) of lines that hand another job to sbatch, which gets no hook by this one."""
+    lines = io.BytesIO(script).readlines()
+    inside = {number for first, last, _ in _here_documents(lines) for number in range(first, last)}
+    return [n + 1 for n, line in enumerate(lines) if n not in inside and _SUBMITS.search(line.split(b" #", 1)[0])]
 
 
 def _hooks(script: bytes) -> list[bytes]:
     """Return the hook lines in `script`, of whatever version."""
-    return [line for line in (raw.rstrip(b"\n") for raw in io.BytesIO(script)) if line.endswith(MARK)]
+    return [line for line in (raw.strip(b"\t\n") for raw in io.BytesIO(script)) if line.endswith(MARK)]
 
 
-def _check(script: bytes, path: str) -> None:
-    if b"\r\n" in script:
+def _check(lines: list[bytes], path: str) -> None:
+    if any(line.endswith(b"\r\n") for line in lines):
         raise ScriptError(path, "has DOS line endings, which sbatch refuses; convert it first (dos2unix)")
-    first = script.split(b"\n", 1)[0]
-    match = _SHEBANG.fullmatch(first)
+    head = lines[_first(lines) :]
+    match = _SHEBANG.fullmatch(head[0].rstrip(b"\n")) if head else None
     if match is None:
         raise ScriptError(path, "is not a job script: its first line is no #!, and sbatch wants one")
     words = [match["program"], *(match["arguments"] or b"").split()]
@@ -168,35 +182,72 @@ def _check(script: bytes, path: str) -> None:
         )
 
 
+def _check_submits(lines: list[bytes], path: str) -> None:
+    """Raise ScriptError for a script with no options of its own that hands jobs to sbatch: no job runs it itself."""
+    for number in submissions(b"".join(lines)):
+        raise ScriptError(
+            f"{path}:{number}",
+            "hands a job to sbatch, and the script has no #SBATCH line of its own: what is submitted here needs the"
+            " hook line, not this. Wrap the script that is submitted; where its text stands here (--wrap, a string),"
+            f" begin it with: . {DEFAULT_HOME}/prologue.sh;",
+        )
+
+
+def _first(lines: list[bytes]) -> int:
+    """Return the index of the first line that is the script's own: before it a template may have lines."""
+    kinds = templated.lines_of(lines)
+    return next((n for n, line in enumerate(lines) if not kinds[n].control and (n == 0 or line.strip())), 0)
+
+
 def _end_of_head(lines: list[bytes]) -> int:
     """Return the index of the first line that is a command: what stands before it is all that sbatch reads."""
+    kinds = templated.lines_of(lines)
     for index, line in enumerate(lines):
-        if line.strip() and not line.lstrip().startswith(b"#"):
+        ours = not kinds[index].control and not kinds[index].output
+        if ours and line.strip() and not line.lstrip().startswith(b"#"):
             return index
     return len(lines)
 
 
 def _behind_directives(lines: list[bytes]) -> int:
-    """Return the index behind the last line of the head that is written for a program, or behind the first line."""
-    head = lines[: _end_of_head(lines)]
-    return max((n for n, line in enumerate(head, 1) if _DIRECTIVE.match(line)), default=1)
+    """Return the index behind the last line of the head that is written for a program, or behind the first line.
+
+    Behind the end of the template's conditions that it stands in, too, if that is still in the head.
+    """
+    kinds = templated.lines_of(lines)
+    end = _end_of_head(lines)
+    first = _first(lines)
+    directives = [n for n in range(end) if _DIRECTIVE.match(lines[n]) or (kinds[n].output and b"#SBATCH" in lines[n])]
+    last = max(directives, default=first)
+    return next((n + 1 for n in range(last, end) if kinds[n].depth <= kinds[first].depth), last + 1)
 
 
 def _reads_options(head: list[bytes]) -> bool:
     return any(line.startswith(b"#SBATCH") for line in head)
 
 
-def _jobs_within(lines: list[bytes]) -> list[tuple[int, int]]:
+@dataclass(frozen=True)
+class _Job:
+    """A job script in a here-document: its lines without what indents them, and the index of the first."""
+
+    first: int
+    lines: list[bytes]
+    indent: bytes
+
+
+def _jobs_within(lines: list[bytes]) -> list[_Job]:
     """Return the here-documents that are job scripts: a #! first, and #SBATCH in their own head."""
-    return [
-        (first, last)
-        for first, last in _here_documents(lines)
-        if lines[first].startswith(b"#!") and _reads_options(lines[first : first + _end_of_head(lines[first:last])])
-    ]
+    jobs = []
+    for first, last, tabs in _here_documents(lines):
+        body = [line.lstrip(b"\t") if tabs else line for line in lines[first:last]]
+        indent = lines[first][: len(lines[first]) - len(body[0])]
+        if body[0].startswith(b"#!") and _reads_options(body[: _end_of_head(body)]):
+            jobs.append(_Job(first, body, indent))
+    return jobs
 
 
-def _here_documents(lines: list[bytes]) -> list[tuple[int, int]]:
-    """Return the bodies of here-documents, each as the index of its first line and the one behind its last.
+def _here_documents(lines: list[bytes]) -> list[tuple[int, int, bool]]:
+    """Return the bodies of here-documents: the index of the first line, of the one behind the last, whether tabs go.
 
     What only looks like one (a shift in arithmetic) has no line that ends it, and is none.
     """
@@ -210,7 +261,7 @@ def _here_documents(lines: list[bytes]) -> list[tuple[int, int]]:
             last = _end_of_body(lines, index, match["word"], tabs=bool(match["tabs"]))
             if last is not None:
                 if last > index:
-                    found.append((index, last))
+                    found.append((index, last, bool(match["tabs"])))
                 index = last + 1
     return found
 

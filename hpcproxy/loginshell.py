@@ -7,9 +7,9 @@ import pwd
 import re
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 _TIMEOUT_S = 10
@@ -18,7 +18,13 @@ _MARK = "hpcproxy-block-was-read"
 _QUESTION = f"command -v proxy_on >/dev/null 2>&1 && printf '%s\\n' {_MARK}"
 # Read by a login bash: the first that exists, and only that (bash(1), INVOCATION).
 LOGIN_FILES = (".bash_profile", ".bash_login", ".profile")
+# How bash shows each line that it runs (-x): the first character is repeated for what runs within another.
+_PS4 = "+hpcproxy:${BASH_SOURCE}:${LINENO}:"
+_TRACED = re.compile(r"^\++hpcproxy:(/[^\n:]*):(\d+):(.*)$", re.MULTILINE)
 _LEAVES = re.compile(r"(?:^|[\s;&|])(?:return|exit|exec)\b")
+
+
+Question = tuple[list[str], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,11 @@ def ask(home: Path, environ: Mapping[str, str]) -> Asked:
         )
         return Asked(login=False, interactive=False, in_job=False, why=why)
     inside = {**environ, "SLURM_JOB_ID": "1", "SLURM_JOBID": "1"}
-    questions = (([shell, "-l", "-i"], environ), ([shell, "-i"], environ), ([shell, "-i"], inside))
+    questions = (([shell, "-l"], environ), ([shell], environ), ([shell], inside))
     with ThreadPoolExecutor(len(questions)) as pool:
         login, plain, job = pool.map(lambda question: _reads_block(*question), questions)
-    return Asked(login, plain, job, _why(home, login=login, plain=plain, job=job))
+    asked = Asked(login, plain, job, "")
+    return asked if login and plain and job else replace(asked, why=_why(home, asked, questions))
 
 
 def login_file(home: Path) -> Path:
@@ -62,24 +69,42 @@ def _login_shell(environ: Mapping[str, str]) -> str:
     return found or environ.get("SHELL") or "/bin/bash"
 
 
-def _why(home: Path, *, login: bool, plain: bool, job: bool) -> str:
-    bashrc = home / ".bashrc"
-    if not plain:
-        return f"no bash of yours gets as far as the block in {bashrc}{_leaver(bashrc)}; move the block above that"
-    if not job:
-        return f"inside a job no bash gets as far as the block in {bashrc}{_leaver(bashrc)}; move the block above that"
-    if not login:
-        file = login_file(home)
-        return f"a login shell does not read ~/.bashrc{_leaver(file)}; add to {file}: [ -r ~/.bashrc ] && . ~/.bashrc"
-    return ""
+def _why(home: Path, asked: Asked, questions: Sequence[Question]) -> str:
+    bashrc, file = home / ".bashrc", login_file(home)
+    _, (plain, environ), (_, inside) = questions
+    if not asked.interactive:
+        where = _leaver(bashrc, plain, environ)
+        return f"no bash of yours gets as far as the block in {bashrc}{where}; move the block above that"
+    if not asked.in_job:
+        where = _leaver(bashrc, plain, inside)
+        return f"inside a job no bash gets as far as the block in {bashrc}{where}; move the block above that"
+    where = _leaver(file, plain, environ)
+    return f"a login shell does not read ~/.bashrc{where}; add to {file}: [ -r ~/.bashrc ] && . ~/.bashrc"
 
 
-def _leaver(path: Path) -> str:
-    """Return `, it leaves at line N` for the last line above our block that can leave the file, if there is one."""
-    try:
-        lines = path.read_bytes().decode(errors="replace").splitlines()
-    except OSError:
-        return ""
+def _leaver(path: Path, argv: list[str], environ: Mapping[str, str]) -> str:
+    """Return ` (line N leaves before it)` for what bash itself shows as the last line of `path` that it ran, or beyond.
+
+    Where it shows none that can leave, the last line of `path` above our block that can. (PS4 from outside is not taken
+    from root.)
+    """
+    rc = f"PS4='{_PS4}'; set -x; . \"$HOME/{path.name}\"\n"
+    shown = _run([*argv, "--rcfile", "/dev/stdin", "-i", "-c", ":"], environ, rc.encode(), errors=True)
+    ran = _TRACED.findall(shown.decode(errors="replace"))
+    if ran:
+        file, number, command = ran[-1]
+        if _LEAVES.search(command) or _can_leave(Path(file), int(number)):
+            return f" (line {number} leaves before it)" if file == str(path) else f" (line {number} of {file} leaves)"
+    return _last_that_can_leave(path)
+
+
+def _can_leave(path: Path, number: int) -> bool:
+    lines = _lines(path)
+    return 0 < number <= len(lines) and bool(_LEAVES.search(lines[number - 1]))
+
+
+def _last_that_can_leave(path: Path) -> str:
+    lines = _lines(path)
     ours = next((n for n, line in enumerate(lines) if line.startswith("# >>> hpcproxy >>>")), len(lines))
     numbers = [
         n for n, line in enumerate(lines[:ours], 1) if not line.lstrip().startswith("#") and _LEAVES.search(line)
@@ -87,32 +112,42 @@ def _leaver(path: Path) -> str:
     return f" (line {numbers[-1]} leaves before it)" if numbers else ""
 
 
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_bytes().decode(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
 def _reads_block(argv: list[str], environ: Mapping[str, str]) -> bool:
     """Whether this shell knows what our block defines once its own files are read.
 
-    It has no terminal, a session of its own and ten seconds; all that it started ends with it. What says nothing counts
-    as a shell that does not read it: the advice that follows does no harm.
+    What says nothing counts as a shell that does not read it: the advice that follows does no harm.
+    """
+    return _MARK.encode() in _run([*argv, "-i", "-c", _QUESTION], environ).splitlines()
+
+
+def _run(argv: list[str], environ: Mapping[str, str], words: bytes = b"", *, errors: bool = False) -> bytes:
+    """Return what the shell prints, with its `errors` if asked for; b"" if it cannot be run or needs too long.
+
+    It has no terminal, a session of its own and ten seconds; all that it started ends with it.
     """
     clean = {name: value for name, value in environ.items() if not name.startswith(("BASH_FUNC_", "HPCPROXY_"))}
     clean.update({k: v for k, v in environ.items() if k == "HPCPROXY_HOME"})
+    aside = subprocess.STDOUT if errors else subprocess.DEVNULL
     try:
         process = subprocess.Popen(
-            [*argv, "-c", _QUESTION],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=clean,
-            start_new_session=True,
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=aside, env=clean, start_new_session=True
         )
     except OSError:
-        return False
+        return b""
     try:
-        output, _ = process.communicate(timeout=_TIMEOUT_S)
+        output, _ = process.communicate(words, timeout=_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         output = b""
     finally:
         _end(process)
-    return _MARK.encode() in output.splitlines()
+    return output
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -246,6 +246,10 @@ def _remarks(account: Account, script: Path, before: bytes, placed: jobscript.Pl
         f"{shown}:{number}: sbatch ignores this #SBATCH line, a command stands before it"
         for number in jobscript.ignored_options(text)
     ]
+    lines += [
+        f"{shown}:{number}: hands another job to sbatch, which needs a hook line of its own"
+        for number in jobscript.submissions(text)
+    ]
     behind = placed.lines[-1] - (0 if target is not None else len(placed.lines))
     others = overrides.in_script(text, str(shown), behind, account.user_home)
     return lines + [str(found) for found in [*others, *overrides.in_tools(account.user_home, account.environ)]]

@@ -124,6 +124,26 @@ FAILURES: Sequence[Failure] = (
         more=True,
     ),
     _lasting(
+        r'^Load key "(.*\.pub)": ',
+        "key",
+        "%1 is the public half of a key, which is no use here; name the other one, without .pub (IdentityFile, or"
+        " hpcproxy init --identity)",
+        more=True,
+    ),
+    _lasting(
+        '^Load key "(.*)": (error in libcrypto|invalid format)',
+        "key",
+        "ssh cannot read the key %1 (%2): cut short, or with the line ends of Windows? ssh-keygen -y -f %1 tries it",
+        more=True,
+    ),
+    _lasting(
+        "^((send_pubkey_test|sign_and_send_pubkey): )?no mutual signature ",
+        "key",
+        "it takes no signature of the kind that this key makes:%k; make another (ssh-keygen -t ed25519) and put its"
+        " public half there",
+        more=True,
+    ),
+    _lasting(
         "^Received disconnect from .*:2: Too many authentication failures",
         "key",
         "it refused too many keys; name the right one with: hpcproxy init --identity",
@@ -142,7 +162,9 @@ FAILURES: Sequence[Failure] = (
     _lasting(
         "^channel [0-9]+: open failed: administratively prohibited",
         "forwarding",
-        "the jump host does not allow forwarding; ask your site, this is its rule to change",
+        "the jump host does not allow forwarding, by its own rule (AllowTcpForwarding) or your key's in"
+        " authorized_keys (restrict); ask your site. If it lets through to certain hosts (PermitOpen), name one in your"
+        " settings (allow)",
     ),
     # ---------------------------------------------------------------------------------------------- the end
     _passing("^Received disconnect from .* port [0-9]+:[0-9]+: (.*)$", "ssh", "it ended the connection: %1"),

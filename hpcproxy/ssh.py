@@ -5,6 +5,7 @@ Options: ssh(1), ssh_config(5); which of them are set and which are the user's i
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from hpcproxy import sshoptions
@@ -17,7 +18,7 @@ FIRST_CIPHER = "aes128-gcm@openssh.com"
 # Where ssh itself says that it takes this one (8.5 and later), it tells how far a login has come.
 LOGIN_OPTION = (
     "LogVerbose=kex.c:kex_exchange_identification():*,sshconnect2.c:input_userauth_service_accept():*"
-    ",sshconnect2.c:userauth_pubkey():*,sshconnect2.c:input_userauth_pk_ok():*"
+    ",sshconnect2.c:userauth_pubkey():*,sshconnect2.c:input_userauth_pk_ok():*,sshconnect2.c:send_pubkey_test():*"
 )
 
 # A closed port on the jump host's own loopback: "Connection refused" from there proves login, forwarding and the way
@@ -27,6 +28,13 @@ PROBE_TARGET = "127.0.0.1:1"
 # For a jump host that lets through to some ports only: https, at an address that is nobody's (RFC 5737, TEST-NET-1).
 # Not refused at once is allowed.
 PROBE_TARGET_HTTPS = "192.0.2.1:443"
+_NAMED = re.compile(r"([a-z0-9][a-z0-9-]*(?:\.[a-z0-9-]+)*\.[a-z][a-z0-9-]*)(:\d+)?", re.IGNORECASE)
+
+
+def probe_https(config: Config) -> str:
+    """Return what the second probe asks for: a host that `allow` names, for a key may have leave for that one only."""
+    named = (_NAMED.fullmatch(rule) for rule in config.allow)
+    return next((f"{found[1]}{found[2] or ':443'}" for found in named if found), PROBE_TARGET_HTTPS)
 
 
 def options(config: Config, known_hosts: Path) -> list[str]:

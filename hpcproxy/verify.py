@@ -71,7 +71,8 @@ def probe(bundle: Bundle, environ: Mapping[str, str], timeout_s: float, *, on_no
 def _parse(line: str) -> Probe:
     verb, _, rest = line.partition(" ")
     if verb == "ok":
-        return Probe(jump=rest, layer=None, reason="login and forwarding work")
+        jump, _, note = rest.partition(" ")
+        return Probe(jump=jump, layer=None, reason="login and forwarding work" + (f"; {note}" if note else ""))
     layer, _, text = rest.partition(" ")
     jump, _, reason = text.partition(": ")
     return Probe(jump=jump if reason else "", layer=layer, reason=reason or text)

@@ -86,19 +86,19 @@ def hang_up(transport: paramiko.Transport) -> None:
 
 @contextlib.contextmanager
 def running(
-    directory: Path, at_login: Callable[[paramiko.Transport], None], *, takes_keys: bool = False
+    directory: Path, at_login: Callable[[paramiko.Transport], None], *, takes_keys: bool = False, old: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Have one; yields what `write_script` needs to go through it."""
+    """Have one; yields what `write_script` needs to go through it. An `old` one knows RSA with SHA-1 only."""
     directory.mkdir()
     key = sshd.make_key(directory / "host_key")
-    identity = sshd.make_key(directory / "id")
+    identity = sshd.make_key(directory / "id", kind="rsa" if old else "ed25519")
     listener = socket.create_server(("127.0.0.1", 0))
     transports: list[paramiko.Transport] = []
 
     def serve() -> None:
         with contextlib.suppress(OSError):
             while True:
-                transport = paramiko.Transport(listener.accept()[0])
+                transport = paramiko.Transport(listener.accept()[0], server_sig_algs=not old)
                 transport.add_server_key(paramiko.Ed25519Key.from_private_key_file(str(key)))
                 transports.append(transport)
                 with contextlib.suppress(paramiko.SSHException, EOFError):

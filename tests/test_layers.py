@@ -22,6 +22,7 @@ LAYERS = {
     "config": 1,
     "shell": 1,
     "block": 1,
+    "templated": 1,
     "jobscript": 1,
     "settings": 1,
     "sshoptions": 1,

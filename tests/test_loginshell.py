@@ -83,6 +83,22 @@ def test_what_leaves_before_the_block_is_named_with_its_line(installed: Account,
     assert remarks == [f"{why} in {installed.bashrc} (line 2 leaves before it); move the block above that"]
 
 
+def test_the_line_that_left_is_the_one_that_bash_ran(installed: Account) -> None:
+    """Behind it stands another that could have: Debian's own, for shells that are not interactive."""
+    (installed.user_home / ".profile").write_text(". ~/.bashrc\n")
+    _above(installed, '[ -n "${SLURM_JOB_ID-}" ] && return\ncase $- in\n    *i*) ;;\n    *) return ;;\nesac\n')
+    (why,) = ops.ask_shells(installed)[1]
+    assert "(line 1 leaves before it)" in why
+
+
+def test_a_file_that_bashrc_reads_and_that_leaves_is_named(installed: Account) -> None:
+    (installed.user_home / ".profile").write_text(". ~/.bashrc\n")
+    (installed.user_home / ".shell").write_text("# mine\nexec true\n")
+    _above(installed, ". ~/.shell\n")
+    (why,) = ops.ask_shells(installed)[1]
+    assert f"(line 2 of {installed.user_home}/.shell leaves)" in why
+
+
 @pytest.mark.parametrize("shell", ["/bin/tcsh", "/usr/bin/zsh", "/usr/bin/fish"])
 def test_another_login_shell_is_told_what_it_has(
     installed: Account, shell: str, monkeypatch: pytest.MonkeyPatch

@@ -1,13 +1,21 @@
-"""What the shell can tell of a private key without asking for its passphrase."""
+"""What can be told of a key and its certificate on this side: without a passphrase, without a login."""
 
 from __future__ import annotations
 
+import os
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-REASON_SH = Path(__file__).parent.parent / "templates" / "lib" / "reason.sh"
+from hpcproxy.render import TEMPLATES
+from tests import sshd
+from tests.holder import Holder, write_script
+from tests.sshd import Sshd
+
+REASON_SH, CERTIFICATE_SH = TEMPLATES / "lib" / "reason.sh", TEMPLATES / "lib" / "certificate.sh"
 
 
 @pytest.mark.parametrize("passphrase", ["", "secret"], ids=["plain", "encrypted"])
@@ -24,3 +32,75 @@ def test_a_key_that_needs_a_passphrase_is_known_by_its_first_lines(
     script = 'set -euo pipefail; . "$0"; if needs_passphrase "$1"; then echo encrypted; else echo plain; fi'
     done = subprocess.run(["bash", "-c", script, REASON_SH, key], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("encrypted\n" if passphrase else "plain\n", "")
+
+
+# ------------------------------------------------------------------------------------------------ certificates
+
+# The clocks of people who are as far ahead and as far behind as there are.
+_ZONES = ("UTC", "Pacific/Kiritimati", "Etc/GMT+12")
+
+
+def _signed(key: Path, authority: Path, *words: str) -> Path:
+    argv = ["ssh-keygen", "-q", "-s", str(authority), "-I", "x", *words, f"{key}.pub"]
+    subprocess.run(argv, check=True, env={**os.environ, "TZ": "UTC"})
+    return Path(f"{key}-cert.pub")
+
+
+@pytest.mark.parametrize("zone", _ZONES)
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["-n", "alice", "-V", "-2h:-1h"], "expired at "),
+        (["-n", "alice", "-V", "-1h:+1h"], ""),
+        (["-n", "bob,alice", "-V", "+1h:+2h"], "is valid from "),
+        (["-n", "bob,alice"], ""),
+        ([], ""),
+        (
+            ["-n", "bob,mail@site", "-V", "always:+1h"],
+            "is for bob, mail@site; does it take that for the account alice?",
+        ),
+    ],
+    ids=["expired", "valid", "early", "for ever", "for all", "for others"],
+)
+def test_what_is_wrong_with_a_certificate_is_told_in_every_time_zone(
+    words: list[str], reason: str, zone: str, tmp_path: Path
+) -> None:
+    path = _signed(sshd.make_key(tmp_path / "id"), sshd.make_key(tmp_path / "ca"), *words)
+    script = 'set -euo pipefail; . "$0"; . "$1"; reason=; certificate_fails "$2" alice || :; printf "%s" "$reason"'
+    argv = ["bash", "-c", script, REASON_SH, CERTIFICATE_SH, path]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, env={**os.environ, "TZ": zone})
+    assert done.stderr == ""
+    assert done.stdout.startswith(f"the certificate {path} {reason}") if reason else done.stdout == ""
+
+
+@pytest.fixture
+def certified(tmp_path: Path) -> Iterator[Sshd]:
+    """A jump host that takes a certificate which ends in an hour."""
+    with sshd.running(tmp_path / "own") as own:
+        authority = sshd.make_key(tmp_path / "ca")
+        _signed(own.identity, authority, "-n", sshd.USER, "-V", "-1d:+1h")
+        (own.directory / "authorized_keys").write_text(f"cert-authority {authority.with_suffix('.pub').read_text()}")
+        yield own
+
+
+@pytest.mark.parametrize("gate", [True, False], ids=["gate", "ssh"])
+@pytest.mark.parametrize(("hours", "told"), [(2, True), (0.5, False)])
+def test_a_certificate_that_ends_before_the_job_is_told_when_the_job_begins(
+    hours: float, told: bool, gate: bool, certified: Sshd, tmp_path: Path
+) -> None:
+    script = write_script(tmp_path / "home", **certified.settings, gate=gate)
+    holder = Holder(script, environ={**os.environ, "SLURM_JOB_END_TIME": str(int(time.time() + hours * 3600))})
+    try:
+        line = holder.line("note", "ready")
+        words = f" certificate the certificate {certified.identity}-cert.pub ends at "
+        assert (words in line and "before the time limit of this job" in line) is told
+        if told:
+            holder.line("ready")
+    finally:
+        holder.end()
+
+
+def test_init_tells_of_a_certificate_that_ends_soon(certified: Sshd, tmp_path: Path) -> None:
+    script = write_script(tmp_path / "home", **certified.settings)
+    done = subprocess.run(["/bin/bash", "-p", script, "probe"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"ok {certified.jump} the certificate {certified.identity}-cert.pub ends at ")

@@ -70,6 +70,19 @@ _GOOD = {
     "a tunnel of the user's": _GATE
     + " DynamicForward 2015\n SessionType none\n StdinNull yes\n ForkAfterAuthentication yes\n",
     "a master of the user's": _GATE + " ControlMaster auto\n ControlPath <dir>/%C\n ControlPersist 1\n",
+    # paramiko/paramiko#2522, #2615
+    "match with an equals sign": "Match host=gat*\n HostName 127.0.0.1\n Port <port>\n User <user>\n IdentityFile <key>\n",
+    # paramiko/paramiko#1297: another's user in a Match that is not for this host, options without indentation behind it
+    "match of another host and user": f"Match Host 10.0.*.* User ec2-user\n User nobody\n{_GATE}Host *\n IdentityFile <dir>/none\nVisualHostKey yes\n",
+    # alebeck/boring#20: Fedora's system-wide file, and its crypto policy behind it
+    "crypto policy behind match final": "Include <dir>/50-redhat.conf\n" + _GATE,
+    # jumpserver/jumpserver#10782: an old name of an option, an include of what is not there, a user with @
+    "old names and a missing include": "Host *\n HostkeyAlgorithms +ssh-rsa\n PubkeyAcceptedKeyTypes +ssh-rsa\n\nInclude <dir>/orbstack/ssh/*\n\n"
+    + _GATE.replace("User <user>", "User u@asset@10.0.0.1")
+    + " PreferredAuthentications publickey\n",
+    # paramiko/paramiko#1544: the line of Amazon's manual
+    "ProxyCommand with quotes within quotes": "host gate mi-*\n    ProxyCommand sh -c \"$HOME/px %h %p 'portNumber=%p'\"\n"
+    + _GATE,
     "bytes that are no UTF-8": b"# Schl\xfcssel\n" + _GATE.encode() + b" LocalCommand echo \xff\n",
 }
 
@@ -83,6 +96,8 @@ _BAD = {
     "a value that is missing": ("Host gate\n HostName\n", "line 2"),
     "a quote that is open": ('Host gate\n HostName "127.0.0.1\n', "line 2"),
     "bytes": (b"\x01\xff\xfe bad\n", "line 1"),
+    # paramiko/paramiko#2632: a word of OpenSSH 9.4 where ssh is older, or an address that is none where it is not
+    "a Match of a newer ssh": ("Match localnetwork 9.8.7.6/x\n ProxyJump nowhere.invalid\n", "line 1"),
     "an include of itself": ("Include <dir>/loop.conf\n", "include"),
 }
 
@@ -108,6 +123,12 @@ def _init(account: Account) -> InitReport:
 def _write(ssh_config: Write, text: str | bytes, server: Sshd, home: Path, directory: Path) -> None:
     ssh_config(_filled(text, server, directory))
     (directory / "included.conf").write_bytes(_filled(_GATE, server, directory))
+    (directory / "50-redhat.conf").write_text(
+        f"Match final all\n Include {directory}/policy.config\n GSSAPIAuthentication yes\n"
+    )
+    (directory / "policy.config").write_text(
+        "Ciphers aes256-gcm@openssh.com,aes256-ctr\nRequiredRSASize 2048\nGSSAPIKexAlgorithms gss-nistp256-sha256-\n"
+    )
     (directory / "loop.conf").write_text(f"Include {directory}/loop.conf\n")
     (directory / f"key_gate_{USER}_{server.port}").write_bytes(server.identity.read_bytes())
     program = home / "px"

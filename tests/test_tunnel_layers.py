@@ -236,6 +236,94 @@ def _hop_refuses_the_key(server: Sshd, path: Path) -> Iterator[Case]:
 
 
 @_case
+def _key_that_is_broken(server: Sshd, path: Path) -> Iterator[Case]:
+    """openssl/openssl#20054, #13443: copied through a machine with other line endings, or cut short."""
+    key = path / "cut"
+    key.write_text(server.identity.read_text()[:60])
+    key.chmod(0o600)
+    yield "key", f"ssh cannot read the key {key}", {**server.settings, "identity": str(key)}
+
+
+@_case
+def _public_half_named_as_the_key(server: Sshd, path: Path) -> Iterator[Case]:
+    """openssl/openssl#18279."""
+    (path / "id.pub").write_text(Path(f"{server.identity}.pub").read_text())
+    (path / "id.pub").chmod(0o600)
+    with _configured(path, f"IdentityFile {path}/id.pub"):
+        yield "key", f"{path}/id.pub is the public half", {**server.settings, "identity": None}
+
+
+@_case
+def _certificate_of_another_name_expired(_server: Sshd, path: Path) -> Iterator[Case]:
+    """smallstep/step-ssh-example#2, mfat/sshpilot#107: CertificateFile names it."""
+    with sshd.running(path / "own") as own:
+        authority = sshd.make_key(path / "ca")
+        argv = ["ssh-keygen", "-q", "-s", authority, "-I", "x", "-n", sshd.USER, "-V", "-2d:-1d", f"{own.identity}.pub"]
+        subprocess.run(argv, check=True)
+        Path(f"{own.identity}-cert.pub").rename(path / "today.pub")
+        (own.directory / "authorized_keys").write_text(f"cert-authority {authority.with_suffix('.pub').read_text()}")
+        with _configured(path, f"CertificateFile {path}/today.pub"):
+            yield "key", f"the certificate {path}/today.pub expired at 20", own.settings
+
+
+@_case
+def _certificate_for_another_account(_server: Sshd, path: Path) -> Iterator[Case]:
+    """cloudflare/cloudflared#899: the certificate's names are not the account's."""
+    with sshd.running(path / "own") as own:
+        authority = sshd.make_key(path / "ca")
+        argv = [
+            "ssh-keygen",
+            "-q",
+            "-s",
+            authority,
+            "-I",
+            "x",
+            "-n",
+            "mail@site",
+            "-V",
+            "-1d:+1d",
+            f"{own.identity}.pub",
+        ]
+        subprocess.run(argv, check=True)
+        (own.directory / "authorized_keys").write_text(f"cert-authority {authority.with_suffix('.pub').read_text()}")
+        yield "key", f"the certificate {own.identity}-cert.pub is for mail@site", own.settings
+
+
+@_case
+def _kind_of_key_that_it_does_not_take(_server: Sshd, path: Path) -> Iterator[Case]:
+    """Poeschl/Hassio-Addons#392, rumpeltux/viomi-rooting#42: no mutual signature algorithm."""
+    with lying.running(path / "old", lambda _: None, old=True) as settings:
+        words = f"it takes no signature of the kind that this key makes: {settings['identity']}"
+        yield "key", words, settings
+
+
+@_case
+def _one_time_password(_server: Sshd, path: Path) -> Iterator[Case]:
+    """opskat/opskat#77, Eugeny/tabby#7274: the key, then keyboard-interactive."""
+    more = "UsePAM yes\nKbdInteractiveAuthentication yes\nAuthenticationMethods publickey,keyboard-interactive"
+    with sshd.running(path / "own", more) as own:
+        yield "key", "took the key and wants a second factor", own.settings
+
+
+@_case
+def _forwarding_restricted_by_the_key(_server: Sshd, path: Path) -> Iterator[Case]:
+    """smalex-z/gopher#90: permitopen without port-forwarding behind restrict."""
+    with sshd.running(path / "strict") as strict:
+        keys = strict.directory / "authorized_keys"
+        keys.write_text('restrict,permitopen="api.wandb.ai:443" ' + keys.read_text())
+        yield "forwarding", "authorized_keys", strict.settings
+
+
+@_case
+def _forwarding_to_one_host_only(_server: Sshd, path: Path) -> Iterator[Case]:
+    """mscdex/ssh2#946, mkj/dropbear#181: permitopen of one name."""
+    with sshd.running(path / "strict") as strict:
+        keys = strict.directory / "authorized_keys"
+        keys.write_text('permitopen="api.wandb.ai:443" ' + keys.read_text())
+        yield "forwarding", "name one in your settings (allow)", strict.settings
+
+
+@_case
 def _lying_banner(_server: Sshd, path: Path) -> Iterator[Case]:
     with lying.running(path / "liar", lying.banner(lying.LIES)) as settings:
         yield "key", "refused the key", settings

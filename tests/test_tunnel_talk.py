@@ -20,6 +20,20 @@ def test_a_jump_host_that_lets_https_through_is_a_way_out(
         assert hold(**narrow.settings, connect_timeout_s=5).line("ready", "failed").startswith("ready ")
 
 
+def test_a_jump_host_that_lets_a_key_through_to_one_host_is_a_way_out_if_allow_names_it(
+    hold: Callable[..., Holder], tmp_path: Path
+) -> None:
+    with sshd.running(tmp_path / "narrow") as narrow:
+        keys = narrow.directory / "authorized_keys"
+        keys.write_text('permitopen="nosuch.invalid:443" ' + keys.read_text())
+        settings = {**narrow.settings, "connect_timeout_s": 5, "allow": ["nosuch.invalid"]}
+        assert hold(**settings).line("ready", "failed").startswith("ready ")
+        script = write_script(tmp_path / "home", **settings)
+        argv = ["/bin/bash", "-p", script, "probe"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+    assert done.stdout == f"ok {narrow.jump}\n"
+
+
 def test_so_says_the_probe(tmp_path: Path) -> None:
     with sshd.running(tmp_path / "narrow", "PermitOpen *:443") as narrow:
         script = write_script(tmp_path / "home", **narrow.settings, connect_timeout_s=1)

@@ -22,6 +22,7 @@ LOG_VERBOSE = "LogVerbose=" + ",".join(
         "sshconnect2.c:input_userauth_service_accept():*",  # how far a login has come, as in ssh.py; once for each
         "sshconnect2.c:userauth_pubkey():*",
         "sshconnect2.c:input_userauth_pk_ok():*",
+        "sshconnect2.c:send_pubkey_test():*",
     ]
 )
 LINE = re.compile(

@@ -48,7 +48,7 @@ prepare_step() {
     # What sbatch or the user set as options for the job's own steps is none of this step's business.
     for name in ${!SLURM_*} ${!SRUN_*}; do
         case $name in
-            SLURM_CONF | SLURM_JOB_ID | SLURM_JOBID | SLURM_CLUSTER_NAME) ;;
+            SLURM_CONF | SLURM_JOB_ID | SLURM_JOBID | SLURM_CLUSTER_NAME | SLURM_JOB_END_TIME) ;;
             SLURM_HET_SIZE | SLURM_JOB_ID_HET_GROUP_* | SLURM_JOB_NODELIST_HET_GROUP_*) ;;
             *) unset "$name" ;;
         esac
@@ -143,6 +143,10 @@ read_said() {
             ready) ready_nodes[$name]=1 && unset "why[$name]" ;;
             failed) why[$name]="$layer: $text" ;;
             gave-up) why[$name]="$layer: $text" hopeless=1 ;;
+            note)
+                if [[ $noted != *"$text"* ]]; then printf 'hpcproxy: %s\n' "$text" >&2; fi
+                noted+=" $text"
+                ;;
         esac
     done <"/proc/self/fd/$1"
     ready=${#ready_nodes[@]}
@@ -208,7 +212,7 @@ patience() {
 # ready, 2 if they chose differently, 1 if there is no way out, which has then been said.
 try_step() {
     local -A why=()
-    local ready=0 hopeless=0 modes='' step='' own_state='' heard='' cancelled='' over='' work keeper_pid now begun deadline
+    local ready=0 hopeless=0 modes='' step='' own_state='' heard='' noted='' cancelled='' over='' work keeper_pid now begun deadline
     clock
     begun=$now
     patience

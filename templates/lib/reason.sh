@@ -115,27 +115,15 @@ needs_passphrase() {
     return 1
 }
 
-# True if the certificate beside the key $1 is out of date; `reason` says so. Only ssh-keygen reads certificates.
-certificate_is_old() {
-    local line now
-    [[ -r $1-cert.pub ]] || return 1
-    printf -v now '%(%Y-%m-%dT%H:%M:%S)T' -1
-    while read -r line; do
-        if [[ $line =~ ^Valid:\ from\ ([^ ]+)\ to\ ([^ ]+)$ ]]; then
-            if [[ $now > ${BASH_REMATCH[2]} ]]; then reason="the certificate $1-cert.pub expired at ${BASH_REMATCH[2]}; get a new one"; fi
-            if [[ $now < ${BASH_REMATCH[1]} ]]; then reason="the certificate $1-cert.pub is valid from ${BASH_REMATCH[1]} on only"; fi
-        fi
-    done < <(TZ='' ssh-keygen -L -f "$1-cert.pub" 2>/dev/null </dev/null)
-    [[ -n $reason ]]
-}
-
 # A refused key has causes on this side too; true if one holds, and `reason` says which.
 look_at_key() {
-    local candidates=() key line readable='' locked='' told=$reason
+    local candidates=() certificates=() account='' at key line readable='' locked='' told=$reason
     reason=''
     while read -r line key; do
         case $line in
+            user) account=$key ;;
             identityfile) candidates+=("$key") ;;
+            certificatefile) certificates+=("$key") ;;
             pubkeyauthentication)
                 if [[ $key == no || $key == false ]]; then
                     reason='the configuration of ssh turns public keys off for it (PubkeyAuthentication no in ~/.ssh/config?)'
@@ -145,13 +133,18 @@ look_at_key() {
         esac
     done <<<"$ssh_says"
     if [[ -n $identity ]]; then candidates=("$identity"); fi
+    for key in ${certificates[@]+"${certificates[@]}"}; do
+        at_home "$key"
+        if certificate_fails "$at" "$account"; then return 0; fi
+    done
     for key in ${candidates[@]+"${candidates[@]}"}; do
-        key=${key/#\~\//$HOME/} key=${key/#%d\//$HOME/}
+        at_home "$key"
+        key=$at
         # ssh alone knows what the other tokens of ssh_config(5) stand for.
         if [[ $key == *%* ]]; then break; fi
         [[ -r $key ]] || continue
         readable=$key
-        if certificate_is_old "$key"; then return 0; fi
+        if certificate_fails "$key-cert.pub" "$account"; then return 0; fi
         needs_passphrase "$key" || break
         locked=${locked:-$key} readable=''
     done

@@ -6,13 +6,13 @@
 #   tunnel.sh hold JOB RESTART MODE STATE UID   for the Prolog (holder.sh): MODE gate or ssh, in the directory STATE that
 #                                      is there already, for user UID, who need not be the one this runs as
 #   tunnel.sh hold shell 0             for a shell without Slurm, at its user's own address
-#   tunnel.sh probe                    one login to each jump host; `ok JUMP` or `failed LAYER JUMP: REASON` for each
+#   tunnel.sh probe                    one login to each jump host; `ok JUMP [NOTE]` or `failed LAYER JUMP: REASON` for each
 #
 # The gate (agent.pyz) listens at ADDRESS:PORT and holds ssh; where there is no python3 for it, or with `gate: false`,
 # ssh itself listens (`ssh -N -D ADDRESS:PORT`) and a loop here keeps it up.
 #
 # `hold` speaks on stdout: `state NODE DIRECTORY`, `mode NODE gate|ssh STEP`, `ready NODE JUMP` once, `failed NODE LAYER JUMP: REASON` for each new
-# reason, `gave-up …` when no waiting will help; it then exits 0, for a step that fails would mark the job. In a job SIGURG
+# reason, `note NODE WHAT TEXT` for what its user should know, `gave-up …` when no waiting will help; it then exits 0, for a step that fails would mark the job. In a job SIGURG
 # ends it at once, and SIGTERM once no other process of the job is on the node (company.sh); in a shell both at once, and
 # SIGINT and SIGUSR1 too.
 
@@ -229,7 +229,7 @@ hand_over() {
 }
 
 begin_hold() {
-    local mode=gate where='this node' of_step='' gate_words=() turn_cs=0 now_cs
+    local mode=gate where='this node' of_step='' gate_words=() turn_cs=0 now_cs note
     job=$1 key=$1.$2
     [[ $1 == shell || $1 =~ ^[0-9]{1,10}$ ]] && [[ $2 =~ ^[0-9]{1,10}$ ]] || exit 2
     node=${SLURMD_NODENAME:-${HOSTNAME%%.*}}
@@ -269,6 +269,11 @@ begin_hold() {
     if [[ $mode == gate ]]; then prepare_gate "${5:-$UID}"; fi
     if [[ -z $4 ]]; then yield_to_older; fi
     [[ -z $ending ]] || return 0
+    if [[ -n $of_step ]]; then
+        learn
+        note_certificates
+        if [[ -n $note ]]; then say "note $node certificate $note"; fi
+    fi
     if [[ $mode == gate ]]; then
         hand_over
         return 0
@@ -303,15 +308,21 @@ probe() {
     done
 }
 
+say_ok() {
+    local note
+    note_certificates
+    printf 'ok %s\n' "${jump_names[$1]}${note:+ $note}"
+}
+
 probe_jump() {
     if try_login "$1" "$probe_target"; then
-        printf 'ok %s\n' "${jump_names[$1]}"
+        say_ok "$1"
         return 0
     fi
     # One that lets through to some ports only refuses at once what it does not; in time it has tried.
     if [[ $text == *'open failed: administratively prohibited'* ]]; then
         if try_login "$1" "$probe_target_https" || [[ $out == 124 && $text == *'Authenticated to '* ]]; then
-            printf 'ok %s\n' "${jump_names[$1]}"
+            say_ok "$1"
             return 0
         fi
     fi

@@ -18,7 +18,7 @@ syslog=''
 linger_s=''
 bypass_private=1
 first_cipher=aes128-gcm@openssh.com
-login_option='LogVerbose=kex.c:kex_exchange_identification():*,sshconnect2.c:input_userauth_service_accept():*,sshconnect2.c:userauth_pubkey():*,sshconnect2.c:input_userauth_pk_ok():*'
+login_option='LogVerbose=kex.c:kex_exchange_identification():*,sshconnect2.c:input_userauth_service_accept():*,sshconnect2.c:userauth_pubkey():*,sshconnect2.c:input_userauth_pk_ok():*,sshconnect2.c:send_pubkey_test():*'
 probe_target=127.0.0.1:1
 probe_target_https=192.0.2.1:443
 no_proxy_more=()
@@ -134,6 +134,9 @@ failure_patterns=(
     '^Unable to negotiate with .*: no matching ([a-z -]+) found. Their offer: (.*)$'
     '^Authenticated .*with partial success'
     '^Permissions (0[0-7]+) for '"'"'(.*)'"'"' are too open'
+    '^Load key "(.*\.pub)": '
+    '^Load key "(.*)": (error in libcrypto|invalid format)'
+    '^((send_pubkey_test|sign_and_send_pubkey): )?no mutual signature '
     '^Received disconnect from .*:2: Too many authentication failures'
     '^[^:]*: Permission denied \(([^)]*,)?publickey'
     '^[^:]*: Permission denied \((.*)\)'
@@ -176,6 +179,9 @@ failure_layers=(
     key
     key
     key
+    key
+    key
+    key
     forwarding
     ssh
     ssh
@@ -212,10 +218,13 @@ failure_reasons=(
     'it and the ssh of this node have no %1 in common; it offers %2'
     'it took the key and wants a second factor too, which no job can give; ask its admin for a login by key alone'
     'ssh does not use the key %2, for others may read it (mode %1); run: chmod 600 %2'
+    '%1 is the public half of a key, which is no use here; name the other one, without .pub (IdentityFile, or hpcproxy init --identity)'
+    'ssh cannot read the key %1 (%2): cut short, or with the line ends of Windows? ssh-keygen -y -f %1 tries it'
+    'it takes no signature of the kind that this key makes:%k; make another (ssh-keygen -t ed25519) and put its public half there'
     'it refused too many keys; name the right one with: hpcproxy init --identity'
     'it refused the key%k; is the public half in its authorized_keys, without a from= that shuts this node out, and the account there alive?'
     'it takes no keys at all, only %1, which a job cannot give; ask your site for a login by key'
-    'the jump host does not allow forwarding; ask your site, this is its rule to change'
+    'the jump host does not allow forwarding, by its own rule (AllowTcpForwarding) or your key'"'"'s in authorized_keys (restrict); ask your site. If it lets through to certain hosts (PermitOpen), name one in your settings (allow)'
     'it ended the connection: %1'
     'it hung up'
     'it hung up during the login; is the account there alive?'
@@ -243,6 +252,9 @@ failure_permanent=(
     0
     0
     0
+    1
+    1
+    1
     1
     1
     1
@@ -295,6 +307,9 @@ failure_phases=(
     ''
     ''
     ''
+    ''
+    ''
+    ''
     up
     login
     greeted
@@ -329,6 +344,9 @@ failure_more=(
     0
     1
     1
+    1
+    1
+    1
     0
     0
     0
@@ -351,6 +369,8 @@ failure_more=(
 #= lib/state.sh
 
 #= lib/nodes.sh
+
+#= lib/certificate.sh
 
 #= lib/reason.sh
 

@@ -1,0 +1,79 @@
+# ruff: noqa: E501 - scripts are easier to read in one line
+"""Where the hook goes in what is no job script yet: templates, here-documents, scripts that submit others."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcproxy import jobscript
+from hpcproxy.errors import ScriptError
+from hpcproxy.jobscript import HOOK
+
+PLAIN = jobscript.plain_hook()
+
+# What a template writes itself is no command of the script: mlr-org/batchtools (inst/templates/slurm-simple.tmpl, issue 291),
+# ropensci/drake#1083, futureverse/future.batchtools#78, glotzerlab/signac-flow#456, Bioconductor/BiocParallel#222.
+_TEMPLATES = {
+    "brew, a block of code before the options": b"#!/bin/bash\n\n## Resources\n<%\n# R\nlog.file = path(log.file)\n-%>\n\n"
+    b"#SBATCH -o <%= log.file %>\n<%= if (array.jobs) sprintf('#SBATCH --array=1-%i', nrow(jobs)) else '' %>\n@\nmodule add R\n",
+    "brew, options as they are": b"#!/bin/bash\n#SBATCH -J x\n<%= resources[['asis']] %>\n#SBATCH -N1\n@<%= body %>\n",
+    "brew, a condition": b"#!/bin/bash\n<% if (x) { %>\n#SBATCH -p <%= x %>\n<% } %>\n@\nrun\n",
+    "ERB, a condition": b"#!/bin/bash\n#SBATCH -N1\n<% if x %>\n#SBATCH -p <%= x %>\n<% end %>\n@run\n",
+    "EJS, a loop": b"#!/bin/bash\n<% for (const o of options) { %>\n#SBATCH <%- o %>\n<% } %>\n@run\n",
+    "Jinja, blocks with names": b"{% extends base %}\n{% block header %}\n#!/bin/bash\n#SBATCH -J {{ id }}\n{% if p %}\n#SBATCH -p {{ p }}\n"
+    b"{% endif %}\n#SBATCH -t {{ t }}\n@{% endblock header %}\n{{ body }}\n",
+    "Jinja, the last option in a condition": b"#!/bin/bash\n#SBATCH -N1\n{%- if a %}\n{% for x in a %}\n#SBATCH -p {{ x }}\n{% endfor %}\n{% endif %}\n"
+    b"@{% if b %}\nrun\n{% endif %}\n",
+    "mustache": b"#!/bin/bash\n{{#gpus}}\n#SBATCH --gpus={{gpus}}\n{{/gpus}}\n@run {{cmd}}\n",
+    "string.Template in the options": b"#!/bin/bash\n#SBATCH --time=$walltime\n@$command\n",
+    "printf of Python": b"#!/bin/bash\n#SBATCH --time=%(walltime)s\n@run\n",
+    "autoconf": b"#!/bin/bash\n#SBATCH --account=@ACCOUNT@\n@run\n",
+}
+
+
+@pytest.mark.parametrize("text", _TEMPLATES.values(), ids=_TEMPLATES)
+def test_the_templates_own_lines_are_no_commands(text: bytes) -> None:
+    before, after = text.rsplit(b"\n@", 1)
+    script = before + b"\n" + after
+    assert jobscript.put(script) == before + b"\n" + PLAIN + b"\n" + after
+    assert jobscript.remove(jobscript.put(script)) == script
+    assert jobscript.ignored_options(jobscript.put(script)) == []
+    assert jobscript.state(jobscript.put(script)) is jobscript.State.CURRENT
+
+
+def test_a_here_document_whose_tabs_go_gets_the_hook_with_them() -> None:
+    script = b'#!/bin/bash\nf() {\n\tsbatch <<-"X"\n\t\t#!/bin/bash\n\t\t#SBATCH -N1\n\t\trun\n\tX\n}\n'
+    assert jobscript.put(script) == script.replace(b"-N1\n", b"-N1\n\t\t" + PLAIN + b"\n")
+    assert jobscript.put(jobscript.put(script)) == jobscript.put(script)
+    assert jobscript.remove(jobscript.put(script)) == script
+    assert jobscript.state(jobscript.put(script)) is jobscript.State.CURRENT
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'sbatch <<< "#!/bin/bash\n#SBATCH -N1\nrun"',
+        b'sbatch --wrap="python train.py"',
+        b"for i in 1 2; do sbatch job.sh $i; done",
+        b"id=$(sbatch --parsable job.sh)",
+        b"if ! sbatch job.sh; then exit 1; fi",
+        b"JOB=1 sbatch job.sh",
+        b'echo "#SBATCH -N1" > job.sh\nsbatch job.sh',
+    ],
+    ids=repr,
+)
+def test_what_only_submits_others_is_refused_at_its_line(line: bytes) -> None:
+    with pytest.raises(ScriptError, match=r"hands a job to sbatch.*Wrap the script that is submitted"):
+        jobscript.put(b"#!/bin/bash\nset -e\n" + line + b"\n")
+
+
+@pytest.mark.parametrize(
+    "line", [b"# sbatch x", b"sbatch $0", b'echo "sbatch x"', b"my-sbatch x", b'sbatch "${BASH_SOURCE[0]}"'], ids=repr
+)
+def test_what_submits_nothing_else_is_a_job(line: bytes) -> None:
+    script = b"#!/bin/bash\n" + line + b"\nrun\n"
+    assert jobscript.put(script) == b"#!/bin/bash\n" + HOOK + b"\n" + line + b"\nrun\n"
+
+
+def test_a_job_that_submits_others_is_told_where() -> None:
+    assert jobscript.submissions(b"#!/bin/bash\n#SBATCH -N1\nrun\nsbatch next.sh\ncat <<X\nsbatch no\nX\n") == [4]
