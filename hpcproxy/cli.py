@@ -16,7 +16,7 @@ from invoke.parser.argument import Argument
 from invoke.program import Program
 from invoke.tasks import Task, task
 
-from hpcproxy import __version__, fleet, ops, rehearsal
+from hpcproxy import __version__, fleet, ops, rehearsal, toolenv
 from hpcproxy.consent import FINGERPRINT_HELP, YES_HELP, Flags
 from hpcproxy.errors import UsageError
 from hpcproxy.jobscript import State
@@ -321,6 +321,35 @@ def nc(_context: Context, host: str, port: str, timeout: str | None = None) -> N
     ops.nc(_account(), host, number(port) or 0, number(timeout) or _CONNECT_TIMEOUT_S)
 
 
+@task(
+    help={
+        "java": "JAVA_TOOL_OPTIONS, with what is to be reached directly; for eval in the job script.",
+        "maven": "A settings.xml; for mvn -gs FILE.",
+        "docker": "The proxies of a config.json, for docker's run and build.",
+        "apptainer": "Variables that get into a container with --cleanenv too; for eval.",
+        "git": "Variables that win over any http.proxy of git's own files; for eval.",
+        "json": "Print JSON.",
+    },
+)
+@verb
+def env(
+    _context: Context,
+    java: bool = False,
+    maven: bool = False,
+    docker: bool = False,
+    apptainer: bool = False,
+    git: bool = False,
+    json_: bool = False,
+) -> None:
+    """Print what a program needs to use the way out of this job; without a flag the shell's variables."""
+    tools = {"java": java, "maven": maven, "docker": docker, "apptainer": apptainer, "git": git}
+    needed = ops.env(_account(), toolenv.one_of(tools))
+    print(needed.as_json() if json_ else needed.shown(), end="")
+    if not json_:
+        for line in needed.limits:
+            say(line)
+
+
 def _absolute(path: str | None) -> str | None:
     """Return a path as typed in some directory so that it holds in every other."""
     return None if path is None else str(Path(path).expanduser().absolute())
@@ -328,7 +357,7 @@ def _absolute(path: str | None) -> str | None:
 
 def user_tasks() -> Collection:
     """Return the collection of everything a user types."""
-    tasks = (init, install_bashrc, uninstall_bashrc, uninstall, wrap, render, up, down, status, check, nc)
+    tasks = (init, install_bashrc, uninstall_bashrc, uninstall, wrap, render, up, down, status, check, nc, env)
     collection = Collection(*tasks, *fleet.TASKS, rehearsal.demo)
     collection.add_collection(rehearsal.lab_tasks())
     return collection

@@ -18,6 +18,7 @@ from hpcproxy import (
     recognition,
     settings,
     sshconfig,
+    toolenv,
     tunnels,
     verify,
 )
@@ -325,16 +326,28 @@ def status_of_job(account: Account, job: str) -> list[tunnels.Tunnel | str]:
 
 def nc(account: Account, host: str, port: int, timeout_s: float) -> None:
     """Carry stdin and stdout over a connection to `host:port` through the way out of this job or shell."""
-    url = account.environ.get("HPCPROXY_URL")
-    if not url:
-        found = tunnels.find(account.environ, account.environ.get("SLURM_JOB_ID") or "shell")
-        if not found:
-            raise WayOutError("tunnel", "no way out of yours is up on this machine", "start it with: hpcproxy up")
-        url = found[-1].url
+    url = _present(account)[0]
     try:
         netcat.relay(url, host, port, timeout_s)
     except OSError as error:
         raise WayOutError("far end", f"the connection to {host}:{port} broke: {error.strerror or error}") from None
+
+
+def _present(account: Account) -> tuple[str, str]:
+    """Return the URL and the no_proxy list of this job's or shell's way out; raises WayOutError if there is none."""
+    environ = account.environ
+    mine = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    if environ.get("HPCPROXY_URL"):
+        return environ["HPCPROXY_URL"], mine
+    found = tunnels.find(environ, environ.get("SLURM_JOB_ID") or "shell")
+    if not found:
+        raise WayOutError("tunnel", "no way out of yours is up on this machine", "start it with: hpcproxy up")
+    return found[-1].url, f"{found[-1].no_proxy},{mine}"
+
+
+def env(account: Account, tool: str) -> toolenv.Lines:
+    """Return what `tool` needs to use the way out of this job or shell; raises WayOutError if there is none."""
+    return toolenv.lines(tool, toolenv.Present.of(*_present(account), account.environ))
 
 
 @dataclass(frozen=True)

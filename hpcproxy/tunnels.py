@@ -54,6 +54,14 @@ class Tunnel:
         return {**plain, "directory": str(self.directory), **self.counts}
 
     @property
+    def no_proxy(self) -> str:
+        """What this node's programs are to reach without it."""
+        try:
+            return (self.directory / "env").read_text().splitlines()[5]
+        except (OSError, IndexError):
+            return ""
+
+    @property
     def log_tail(self) -> str:
         """What ssh said last, for a reason that only it knows."""
         try:

@@ -28,6 +28,7 @@ LAYERS = {
     "sshoptions": 1,
     "reasons": 1,
     "ssh": 1,
+    "toolenv": 1,
     "inventory": 1,
     "plan": 2,
     "render": 2,

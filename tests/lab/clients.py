@@ -94,6 +94,11 @@ class Get {{
 }}
 END
 java {_NO_TRACE} -Djavax.net.ssl.trustStore=trust -Djavax.net.ssl.trustStorePassword=changeit Get.java {WWW} http://{DOMAIN}/ip
+python -u -m http.server 18080 >served 2>&1 &
+until grep -q Serving served; do sleep 0.1; done
+java {_NO_TRACE} Get.java "http://$(hostname):18080/" >listed
+kill $!
+grep -v '^192.168.31.10 ' served | grep -q 'GET / '  # its own node is asked by itself, and not by the jump host
 """
 _SWANLAB = """import os
 import swanlab

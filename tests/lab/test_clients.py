@@ -151,7 +151,7 @@ cd "$work"
 mkdir tmp
 export TMPDIR=$work/tmp
 {settings(token, loss, path)}{extra}
-{snippet("sh", "address=")}
+{snippet("sh", "eval ")}
 printf 'version %s\\n' "$({client.version} | head -n 1)"
 set -eu
 {client.script}"""
