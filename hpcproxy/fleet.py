@@ -27,6 +27,7 @@ LIMIT_HELP = "Only these of its hosts, a node set; @failed: those that failed in
 FANOUT_HELP = "How many hosts at once (default 32)."
 TIMEOUT_HELP = "Seconds a host may be silent: at connect, at login, at work (default 30)."
 AS_USER_HELP = "The files of the account logged in to, and the block in its .bashrc, instead of root's."
+VIA_HELP = "What runs ours, hooks or spank, instead of the inventory's `via`."
 REPORT_HELP = "Write the outcome of every host to this file, as JSON."
 COMMON = {
     "inventory": INVENTORY_HELP,
@@ -35,13 +36,20 @@ COMMON = {
     "timeout": TIMEOUT_HELP,
     "report": REPORT_HELP,
     "as-user": AS_USER_HELP,
+    "via": VIA_HELP,
 }
 _COLOURS = {"unchanged": "green", "changed": "yellow", "would": "yellow"}
 _WORDS = {"would": "would change"}
 _SAID_OF_A_CAUSE, _SAID_AT_ALL = 3, 20  # hosts that fail; a roll-out to thousands must leave its screen readable
 
 
-def _request(inventory: str | None, limit: str | None, fanout: Any, timeout: Any) -> Request:  # noqa: ANN401 - as typed
+def _request(
+    inventory: str | None,
+    limit: str | None,
+    fanout: Any,  # noqa: ANN401 - as typed
+    timeout: Any,  # noqa: ANN401
+    via: str | None = None,
+) -> Request:
     from hpcproxy.run import Request  # noqa: PLC0415 - Fabric takes 0.3 s to load; only these tasks pay for it
 
     if not inventory:
@@ -49,7 +57,7 @@ def _request(inventory: str | None, limit: str | None, fanout: Any, timeout: Any
     bounds = (number(fanout if fanout is not None else 32) or 0, number(timeout if timeout is not None else 30) or 0)
     if min(bounds) < 1:
         raise UsageError("--fanout and --timeout must be 1 or more")
-    return Request(Path(inventory), limit, bounds[0], float(bounds[1]))
+    return Request(Path(inventory), limit, bounds[0], float(bounds[1]), via)
 
 
 class _Told:
@@ -148,9 +156,10 @@ def deploy(  # noqa: PLR0913, PLR0917 - the flags an admin has
     enable: bool = False,
     report: str | None = None,
     as_user: bool = False,
+    via: str | None = None,
 ) -> None:
     """Bring the hosts of an inventory to the present version; what is right already is left alone."""
-    request = _request(inventory, limit, fanout, timeout)
+    request = _request(inventory, limit, fanout, timeout, via)
     first = number(canary) or 0
     if enable and as_user:
         raise UsageError("--enable changes slurm.conf, which is root's; leave --as-user out")
@@ -181,6 +190,8 @@ def _enable(run: Run) -> Outcomes:
 
     enabled = _with_progress(run, "enable", lambda hear: rollout.enable(run, hear))
     _show_findings(enabled, run)
+    for line in rollout.plugin_words(run):
+        say(line)
     return enabled
 
 
@@ -200,9 +211,10 @@ def verify(  # noqa: PLR0913, PLR0917 - the flags an admin has
     contract: bool = False,
     report: str | None = None,
     as_user: bool = False,
+    via: str | None = None,
 ) -> None:
     """Say which hosts are as the inventory says and how the others differ; changes nothing."""
-    request = _request(inventory, limit, fanout, timeout)
+    request = _request(inventory, limit, fanout, timeout, via)
     from hpcproxy import rollout  # noqa: PLC0415
     from hpcproxy.outcome import Outcomes  # noqa: PLC0415
     from hpcproxy.run import start  # noqa: PLC0415
@@ -211,7 +223,7 @@ def verify(  # noqa: PLR0913, PLR0917 - the flags an admin has
     outcomes = _with_progress(run, "verify", lambda hear: rollout.look(run, hear))
     for difference in outcomes.differences(run.site.bundle):
         say(f"{difference.path}: {difference.action} needed on {difference.hosts}")
-    for line in (*outcomes.cautions(time.time()), *rollout.prospects(run, outcomes)):
+    for line in (*outcomes.cautions(time.time()), *rollout.prospects(run, outcomes), *rollout.plugin_words(run)):
         say(line)
     checks = [outcomes]
     if contract and not as_user:
@@ -233,7 +245,7 @@ def _show_findings(outcomes: Outcomes, run: Run) -> None:
 
 @task(help=COMMON)
 @verb
-def rollback(
+def rollback(  # noqa: PLR0913, PLR0917 - the flags an admin has
     _context: Context,
     inventory: str | None = None,
     limit: str | None = None,
@@ -241,9 +253,10 @@ def rollback(
     timeout: str | None = None,
     report: str | None = None,
     as_user: bool = False,
+    via: str | None = None,
 ) -> None:
     """Bring the hosts back to the version before the present one; a second time undoes that."""
-    request = _request(inventory, limit, fanout, timeout)
+    request = _request(inventory, limit, fanout, timeout, via)
     from hpcproxy import rollout  # noqa: PLC0415
     from hpcproxy.run import start  # noqa: PLC0415
 
@@ -254,7 +267,7 @@ def rollback(
 
 @task(help=COMMON)
 @verb
-def undeploy(
+def undeploy(  # noqa: PLR0913, PLR0917 - the flags an admin has
     _context: Context,
     inventory: str | None = None,
     limit: str | None = None,
@@ -262,9 +275,10 @@ def undeploy(
     timeout: str | None = None,
     report: str | None = None,
     as_user: bool = False,
+    via: str | None = None,
 ) -> None:
     """Remove everything of ours from the hosts; files that somebody has changed are kept and named."""
-    request = _request(inventory, limit, fanout, timeout)
+    request = _request(inventory, limit, fanout, timeout, via)
     from hpcproxy import rollout  # noqa: PLC0415
     from hpcproxy.run import start  # noqa: PLC0415
 

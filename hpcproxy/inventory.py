@@ -21,7 +21,7 @@ from ClusterShell.NodeUtils import GroupResolverConfig
 from hpcproxy.config import Config, Jump, Layer, Seconds, parse_mapping, resolve, safe_path
 from hpcproxy.errors import ConfigError, FileError
 
-SLURM = "slurm"
+SLURM, SPANK = "slurm", "spank"
 _NODE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?", re.ASCII)
 _LOGIN_MAX = 128
 _WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*", re.ASCII)  # Slurm's names of partitions and accounts
@@ -70,6 +70,7 @@ class Policy(pydantic.BaseModel):
     comment: bool = pydantic.Field(default=False, description="Jobs submitted with `--comment=hpcproxy`.")
     partitions: Words = pydantic.Field(default=(), description="Jobs in these partitions.")
     accounts: Words = pydantic.Field(default=(), description="Jobs of these accounts; needs `SLURM_JOB_ACCOUNT`.")
+    option: bool = pydantic.Field(default=False, description="Jobs submitted with `--hpcproxy`; needs `via: spank`.")
 
 
 class Inventory(pydantic.BaseModel):
@@ -106,7 +107,15 @@ class Inventory(pydantic.BaseModel):
     service_key: Optional[LocalPath] = pydantic.Field(
         default=None, description="The service account's private key, made by `jump-kit`."
     )
-    policy: Policy = pydantic.Field(default=Policy(), description="Who gets it: `comment`, `partitions`, `accounts`.")
+    policy: Policy = pydantic.Field(
+        default=Policy(), description="Who gets it: `comment`, `partitions`, `accounts`, `option`."
+    )
+    via: Literal["hooks", "spank"] = pydantic.Field(
+        default="hooks", description="What runs ours: Slurm's Prolog, Epilog and TaskProlog, or a SPANK plugin of ours."
+    )
+    spank_plugin: Optional[LocalPath] = pydantic.Field(
+        default=None, description="The plugin of `via: spank`; by default the one that `make -C spank` has built here."
+    )
     slurm_directory: LocalPath = pydantic.Field(
         default=Path("/etc/slurm"), description="Where `prolog.d` and `epilog.d` lie on the hosts."
     )
@@ -137,6 +146,16 @@ class Inventory(pydantic.BaseModel):
         if value != SLURM and not (info.field_name == "controllers" and not value):
             expand(value)
         return value
+
+    @pydantic.model_validator(mode="after")
+    def _fits_together(self) -> Inventory:
+        if self.via == SPANK and self.site_task_prolog is not None:
+            raise ValueError(
+                "`site_task_prolog`: with `via: spank` slurm.conf keeps the site's TaskProlog; leave it out"
+            )
+        if self.via != SPANK and self.policy.option:
+            raise ValueError("`policy: option`: only the SPANK plugin knows `--hpcproxy`; say `via: spank`")
+        return self
 
 
 KEYS = tuple(Inventory.model_fields)
@@ -191,15 +210,18 @@ def fold_words(names: Iterable[str]) -> str:
     return ",".join(end[1:] if end.startswith("=") else fold(hosts) + end for end, hosts in words.items())
 
 
-def read(path: Path, *, key_needed: bool = True) -> tuple[Inventory, Config]:
-    """Return the inventory in the file at `path` and the site's configuration in it; raises ConfigError, FileError."""
+def read(path: Path, *, key_needed: bool = True, via: str | None = None) -> tuple[Inventory, Config]:
+    """Return the inventory in the file at `path` and the site's configuration in it; raises ConfigError, FileError.
+
+    `via` takes the place of the inventory's own.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise ConfigError(str(path), "", "is not UTF-8 text") from None
     except OSError as error:
         raise FileError(path, f"cannot be read: {error.strerror}") from None
-    inventory = parse(str(path), text)
+    inventory = parse(str(path), text, **({"via": via} if via else {}))
     if inventory.known_hosts is None:
         inventory = inventory.model_copy(update={"known_hosts": path.absolute().parent / "known_hosts"})
     config = resolve(Layer(f"{path}: settings", inventory.settings))
@@ -225,9 +247,12 @@ def _must_name_targets(source: str, config: Config) -> None:
         raise ConfigError(source, "settings", reason)
 
 
-def parse(source: str, text: str) -> Inventory:
-    """Return the inventory in YAML `text`; an unknown key is an error that lists the valid ones. Raises ConfigError."""
-    values = parse_mapping(source, text, KEYS)
+def parse(source: str, text: str, **over: str) -> Inventory:
+    """Return the inventory in YAML `text`, with `over` instead of what it says of these keys.
+
+    An unknown key is an error that lists the valid ones. Raises ConfigError.
+    """
+    values = {**parse_mapping(source, text, KEYS), **over}
     try:
         return Inventory.model_validate(values)
     except pydantic.ValidationError as error:

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hpcproxy import governed, install, inventory, proof, prospect, slurmconf
+from hpcproxy import governed, install, inventory, plugstack, proof, prospect, slurmconf
 from hpcproxy.errors import UsageError
 from hpcproxy.install import Write
 from hpcproxy.outcome import HostOutcome, Outcomes
+from hpcproxy.plugin import Plugin
 from hpcproxy.run import OnHost, Request, Run, switch_of
+from hpcproxy.siteplan import PLUGIN
 from hpcproxy.switch import Slurm, read
 
 # ------------------------------------------------------------------------------------------------ the fleet
@@ -23,7 +25,9 @@ def roll_out(run: Run, on_host: OnHost, *, canary: int = 0, enabling: bool = Fal
     Raises UsageError if Slurm would run at once what it was not told to run.
     """
     hosts = run.site.hosts
-    if not run.as_user:
+    if not run.as_user and run.site.inventory.via == inventory.SPANK:
+        _check_plugin(run)
+    elif not run.as_user:
         _check_surprise(run, enabling=enabling)
     if not canary or canary >= len(hosts):
         return run.act("apply", hosts, on_host)
@@ -55,6 +59,8 @@ def check_contract(run: Run, seen: Outcomes, on_host: OnHost) -> Outcomes:
     hosts = tuple(host.host for host in seen.hosts if host.word in ("unchanged", "would"))
     running = switch_of(run).running(run.asked)
     scripts = proof.effective(None if isinstance(running, str) else running, run.site.inventory)
+    if run.site.inventory.via == inventory.SPANK:
+        scripts = proof.Set((), ())
     return _contract(run, hosts, replace(scripts, before=()), on_host)
 
 
@@ -86,7 +92,14 @@ def undeploy(run: Run, on_host: OnHost) -> Outcomes:
     A part of the hosts goes only if slurm.conf does not need them, which each of them looks at itself.
     """
     hosts = run.site.hosts
-    if run.site.inventory.controllers and run.request.limit is None and not run.as_user:
+    if run.site.inventory.via == inventory.SPANK and not run.as_user:
+        # Not slurm.conf: the plugin needs no line there, and each host looks itself whether one names ours.
+        unplugged = plugin_of(run).off(_plugged(run))
+        if not unplugged.good:
+            bad = inventory.fold(unplugged.failed)
+            cause = f"left alone: plugstack.conf on {bad} still names the plugin; that does no harm"
+            return unplugged.skipping([host for host in hosts if host not in unplugged.failed], cause)
+    elif run.site.inventory.controllers and run.request.limit is None and not run.as_user:
         changed = switch_of(run).off(hosts)
         if not changed.good:
             heard = {host.host for host in changed.hosts}
@@ -96,6 +109,8 @@ def undeploy(run: Run, on_host: OnHost) -> Outcomes:
 
 def check_enable(run: Run) -> None:
     """Raise UsageError, before anything is done, if what is asked for is not what `enable` can do."""
+    if run.site.inventory.via == inventory.SPANK:
+        return
     if not run.site.inventory.controllers:
         raise UsageError("--enable changes slurm.conf on the controller too: name it with `controllers:`")
     if run.request.limit is not None:
@@ -121,9 +136,46 @@ def _check_surprise(run: Run, *, enabling: bool) -> None:
             raise UsageError(f"{', '.join(lines)} would run ours as soon as it is there, and {'; '.join(reasons)}")
 
 
+def plugin_of(run: Run) -> Plugin:
+    """Return what puts the plugin's line into plugstack.conf and takes it out."""
+    return Plugin(run.fleet, run.site.inventory, run.token, run.request.fanout)
+
+
+def plugin_words(run: Run) -> list[str]:
+    """Return what is left to do before the SPANK plugin runs, in words; nothing where slurm.conf's lines run ours."""
+    if run.site.inventory.via != inventory.SPANK or run.as_user:
+        return []
+    return plugin_of(run).words(_plugged(run))
+
+
+def _plugged(run: Run) -> tuple[str, ...]:
+    """Return the hosts whose plugstack.conf is to change: all, and the controllers, from which nodes may get theirs."""
+    return tuple(dict.fromkeys((*run.site.hosts, *switch_of(run).controllers)))
+
+
+def _check_plugin(run: Run) -> None:
+    """Raise UsageError if this Slurm would not load the plugin, or if slurm.conf names what would go.
+
+    A Slurm that cannot be asked may be down: the plugin does no harm there, for Slurm itself looks at its version.
+    """
+    running = switch_of(run).running(run.asked)
+    if isinstance(running, str):
+        return
+    named = slurmconf.named(running, run.site.inventory)
+    if named:
+        lines = ", ".join(named)
+        raise UsageError(f"slurm.conf still says {lines}; take that out first: undeploy --via hooks")
+    unfit = plugstack.unfit(run.site.plan.texts[PLUGIN], running)
+    if unfit:
+        raise UsageError(f"the SPANK plugin: {unfit}")
+
+
 def enable(run: Run, on_host: OnHost) -> Outcomes:
     """Slurm runs our scripts on every node: what is in the way, or in doubt, refuses, and nothing is changed."""
     told, switch = run.site.inventory, switch_of(run)
+    if told.via == inventory.SPANK:
+        checked = _contract(run, run.site.hosts, proof.Set((), ()), on_host)
+        return checked.merged(plugin_of(run).on(_plugged(run))) if checked.good else checked
     slurm = switch.slurm(switch.controllers[0])
     if isinstance(slurm, str):
         return _not_enabled(run, f"how Slurm runs cannot be known: {slurm}")
@@ -171,6 +223,8 @@ def slurm_lines(run: Run, outcomes: Outcomes) -> list[str]:
     `outcomes` are those of `roll_out`; the host that is asked has said it there, if it has changed.
     """
     told = run.site.inventory
+    if told.via == inventory.SPANK:
+        return plugin_words(run)
     changed = [host.answer for host in outcomes.hosts if host.host == run.asked and host.word == "changed"]
     running = read(changed[0]) if changed else None
     if running is None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpcproxy import deploy, install, inventory, proof, wire
+from hpcproxy import deploy, install, inventory, plugstack, proof, wire
 from hpcproxy.asuser import Accounts
 from hpcproxy.config import Config
 from hpcproxy.errors import ConfigError, FileError, UsageError
@@ -18,10 +18,11 @@ from hpcproxy.known_hosts import KnownHosts, lines_for_nodes
 from hpcproxy.outcome import HostOutcome, Outcomes
 from hpcproxy.plan import PROGRAMS, TASK_PROLOG, Plan
 from hpcproxy.render import Bundle, render
-from hpcproxy.siteplan import site_plan
+from hpcproxy.siteplan import PLUGIN, site_plan
 from hpcproxy.switch import Switch, scontrol
 
 FAILED = "@failed"
+_BUILT = Path(__file__).resolve().parent.parent / "spank"
 LAST_RUN = ".hpcproxy-last-run.json"  # beside the inventory; `--limit @failed` reads it
 
 OnHost = Callable[[HostOutcome], None]
@@ -35,6 +36,7 @@ class Request:
     limit: str | None = None
     fanout: int = 32
     timeout_s: float = 30
+    via: str | None = None
 
     @property
     def last_run(self) -> Path:
@@ -56,7 +58,7 @@ class Site:
 
 def read_site(request: Request, *, keys_needed: bool = True) -> Site:
     """Return the site that the inventory describes; everything is checked before the first connection."""
-    told, config = inventory.read(request.inventory)
+    told, config = inventory.read(request.inventory, via=request.via)
     hosts = inventory.limit(inventory.hosts(told), limit(request))
     known_hosts = told.known_hosts
     if known_hosts is None:
@@ -67,7 +69,7 @@ def read_site(request: Request, *, keys_needed: bool = True) -> Site:
     missing = [str(jump) for jump, lines in pinned.items() if not lines]
     if keys_needed and missing:
         raise FileError(known_hosts, f"holds no key of {', '.join(missing)}", "look at it with: hpcproxy trust")
-    plan = site_plan(told, config, "".join(pinned.values()), _service_key(told))
+    plan = site_plan(told, config, "".join(pinned.values()), _service_key(told), _plugin(told))
     return Site(told, config, hosts, plan, render(plan), known_hosts)
 
 
@@ -93,6 +95,18 @@ def _service_key(told: Inventory) -> bytes | None:
     return key
 
 
+def _plugin(told: Inventory) -> bytes | None:
+    if told.via != inventory.SPANK:
+        return None
+    path = told.spank_plugin or _BUILT / PLUGIN
+    plugin = install.read(path)
+    if plugin is None:
+        raise FileError(path, "does not exist", "build it with make -C spank, or say where it is with `spank_plugin`")
+    if plugstack.built_for(plugin) is None:
+        raise FileError(path, "is no SPANK plugin of ours", "build it with: make -C spank")
+    return plugin
+
+
 @dataclass
 class Run:
     """One action on hosts: what it needs, and whose files it is about: root's, or those of the account logged in to."""
@@ -107,8 +121,9 @@ class Run:
         """Carry `action` out on `hosts` and return every host's outcome."""
         if self.as_user:
             return self._accounts().act(action, tuple(hosts), on_host, want_content=want_content)
-        slurm_bin = str(self.site.inventory.slurm_bin or "")
-        message = wire.message(self.site.bundle, action, self.token, want_content=want_content, slurm_bin=slurm_bin)
+        told = self.site.inventory
+        slurm = wire.SlurmPlace(str(told.slurm_bin or ""), f"{told.slurm_directory}/slurm.conf")
+        message = wire.message(self.site.bundle, action, self.token, want_content=want_content, slurm=slurm)
         messages = dict.fromkeys(hosts, message)
         if action == "apply" and self.asked in messages:
             messages[self.asked] = wire.with_command(message, self._show_config)

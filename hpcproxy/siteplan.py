@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hpcproxy.config import Config, Jump
-from hpcproxy.inventory import Inventory, site_yaml
+from hpcproxy.inventory import SPANK, Inventory, site_yaml
 from hpcproxy.node.closed import KINDS
 from hpcproxy.node.policy import pack_address
 from hpcproxy.plan import (
@@ -24,6 +24,7 @@ from hpcproxy.plan import (
 SETTINGS = Path("/etc/hpcproxy")
 PROFILE = Path("/etc/profile.d/hpcproxy.sh")
 DROP_IN = "50-hpcproxy"
+PLUGIN = "spank_hpcproxy.so"
 COMMENT = "hpcproxy"  # what `--comment` must hold where the policy asks for it
 
 _PROGRAM_MODE = 0o755
@@ -34,8 +35,13 @@ _OURS = "written by deploy; a change belongs in the inventory"
 _KNOWN_HOSTS, _CONFIG, _KEY = "known_hosts", "config.yaml", "service_key"
 
 
-def site_plan(inventory: Inventory, config: Config, known_hosts: str, service_key: bytes | None) -> Plan:
-    """Return what every compute node gets. Drop-ins come last: what they start must be there before they are."""
+def site_plan(
+    inventory: Inventory, config: Config, known_hosts: str, service_key: bytes | None, plugin: bytes | None = None
+) -> Plan:
+    """Return what every compute node gets. Drop-ins come last: what they start must be there before they are.
+
+    `plugin` is what runs them where the inventory says `via: spank`.
+    """
     service = inventory.mode == "service"
     if service:
         config = config.model_copy(update={"identity": SETTINGS / _KEY})
@@ -47,9 +53,11 @@ def site_plan(inventory: Inventory, config: Config, known_hosts: str, service_ke
         where = SETTINGS / _KEY
         owner = inventory.service_account
         keys = (Artifact(_KEY, _KEY, where, _SECRET_MODE, "the service account's key", owner, secret=True),)
+    if plugin is not None:
+        texts[PLUGIN] = plugin
     values = script_values(config, PROGRAMS, SETTINGS / _KNOWN_HOSTS, syslog=True)
     return Plan(
-        artifacts=(*_programs(), *_settings(), *keys, *_hooks(inventory.slurm_directory)),
+        artifacts=(*_programs(), *_settings(), *keys, *_hooks(inventory), *_plugin(plugin)),
         values={**values, **_site_values(inventory)},
         agent={**agent_settings(config, SETTINGS / _KNOWN_HOSTS, syslog=True), **_limits(inventory, config)},
         texts=texts,
@@ -102,13 +110,23 @@ def _settings() -> tuple[Artifact, ...]:
     )
 
 
-def _hooks(directory: Path) -> tuple[Artifact, ...]:
-    epilog = directory / "epilog.d" / DROP_IN
-    prolog = directory / "prolog.d" / DROP_IN
+def _hooks(inventory: Inventory) -> tuple[Artifact, ...]:
+    epilog = inventory.slurm_directory / "epilog.d" / DROP_IN
+    prolog = inventory.slurm_directory / "prolog.d" / DROP_IN
+    if inventory.via == SPANK:
+        # Where no pattern of slurm.conf's finds them.
+        epilog, prolog = PROGRAMS / EPILOG, PROGRAMS / PROLOG
     return (
         Artifact(EPILOG, "slurmd/epilog.sh.j2", epilog, _PROGRAM_MODE, "Epilog: ends the way out", "root"),
         Artifact(PROLOG, "slurmd/prolog.sh.j2", prolog, _PROGRAM_MODE, "Prolog: starts the way out", "root"),
     )
+
+
+def _plugin(plugin: bytes | None) -> tuple[Artifact, ...]:
+    if plugin is None:
+        return ()
+    summary = "SPANK plugin: runs Prolog, Epilog and TaskProlog of ours"
+    return (Artifact(PLUGIN, PLUGIN, PROGRAMS / PLUGIN, _TEXT_MODE, summary, "root"),)
 
 
 def _site_values(inventory: Inventory) -> dict[str, object]:
@@ -117,6 +135,7 @@ def _site_values(inventory: Inventory) -> dict[str, object]:
         "policy_comment": COMMENT if inventory.policy.comment else "",
         "policy_partitions": inventory.policy.partitions,
         "policy_accounts": inventory.policy.accounts,
+        "policy_option": inventory.policy.option,
         "site_task_prolog": inventory.site_task_prolog or "",
         "task_wait_s": inventory.task_wait_s,
     }

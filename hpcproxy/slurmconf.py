@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from hpcproxy import block
-from hpcproxy.inventory import Inventory
+from hpcproxy.inventory import SPANK, Inventory
 from hpcproxy.plan import PROGRAMS, TASK_PROLOG
 from hpcproxy.siteplan import DROP_IN
 
@@ -78,7 +78,10 @@ def version(running: Running) -> tuple[int, ...]:
 
 
 def ours(inventory: Inventory) -> Mapping[str, str]:
-    """Return the files of ours that Slurm shall run, by the names that slurm.conf has for them."""
+    """Return the files of ours that Slurm shall run, by the names that slurm.conf has for them.
+
+    With `via: spank` too, where it shall not: what an earlier roll-out has let slurm.conf say is to be found.
+    """
     directory = inventory.slurm_directory
     return {
         "Prolog": f"{directory}/prolog.d/{DROP_IN}",
@@ -92,6 +95,8 @@ def lines(inventory: Inventory, flags: str = "Alloc") -> tuple[str, ...]:
 
     Our own files by name, and no pattern: nothing that nobody has looked at may run with them.
     """
+    if inventory.via == SPANK:
+        return ()
     names = HOOKS if not inventory.site_runs_hooks else ()
     files = ours(inventory)
     return (
@@ -107,7 +112,8 @@ def missing(running: Running, inventory: Inventory) -> list[str]:
         name, _, path = line.partition("=")
         if not runs_ours(running.get(name, ()), path):
             lacking.append(line)
-    flags = flags_to_add(_flags(running))
+    # The plugin's Prolog runs at a node's first step at the latest, before its tasks.
+    flags = "" if inventory.via == SPANK else flags_to_add(_flags(running))
     return [*lacking, *([f"PrologFlags={flags}"] if flags else [])]
 
 

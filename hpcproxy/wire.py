@@ -71,6 +71,14 @@ class Place:
     directory_mode: str = "0755"
 
 
+@dataclass(frozen=True)
+class SlurmPlace:
+    """Where a host has Slurm's programs, if not beside its daemon, and slurm.conf, if not beside the hooks."""
+
+    programs: str = ""
+    conf: str = ""
+
+
 class NoAnswerError(HpcproxyError):
     """A host ended the conversation without its last line."""
 
@@ -82,11 +90,12 @@ def message(
     *,
     want_content: bool = False,
     place: Place | None = None,
-    slurm_bin: str = "",
+    slurm: SlurmPlace | None = None,
 ) -> bytes:
-    """Return what a host reads on stdin for `action`; `place`: root's; `slurm_bin`: where scontrol may be."""
+    """Return what a host reads on stdin for `action`; `place`: root's."""
     files = bundle.files
     place = place or Place(STORE, LOCK_FILE)
+    slurm = slurm or SlurmPlace()
     drop_ins = [file.artifact.path for file in files if file.artifact.name in (PROLOG, EPILOG)]
     values = {
         "token": token,
@@ -100,8 +109,8 @@ def message(
         "secrets": [str(file.artifact.path) for file in files if file.artifact.secret],
         "task_prolog": next((str(f.artifact.path) for f in files if f.artifact.name == TASK_PROLOG), ""),
         "drop_ins": [str(path) for path in drop_ins],
-        "slurm_conf": str(drop_ins[0].parent.parent / "slurm.conf") if drop_ins else "",
-        "slurm_bin": slurm_bin,
+        "slurm_conf": slurm.conf or (str(drop_ins[0].parent.parent / "slurm.conf") if drop_ins else ""),
+        "slurm_bin": slurm.programs,
         "paths": [str(file.artifact.path) for file in files],
         "digests": [file.digest for file in files],
         "modes": [_mode(file) for file in files],

@@ -41,7 +41,7 @@ run() {
     # shellcheck disable=SC2016 # its own process says who it is; the comment is to stay as it is
     timeout --foreground -s KILL "$limit_s" setsid -w /bin/bash -c 'printf "%s\n" $$ >"$0" && exec env -i "$@"' "$work/group" \
         SLURM_JOB_ID="$job" SLURM_JOB_UID="$uid" SLURM_JOB_USER=nobody SLURM_JOB_PARTITION="$partition" \
-        SLURM_JOB_ACCOUNT="$account" SLURM_JOB_COMMENT='hpcproxy $(false) `false`' SLURM_NODELIST=localhost "$1" >"$work/pipe" 2>&1 </dev/null || code=$?
+        SLURM_JOB_ACCOUNT="$account" SLURM_JOB_COMMENT='hpcproxy $(false) `false`' SLURM_NODELIST=localhost HPCPROXY_ASKED=1 "$1" >"$work/pipe" 2>&1 </dev/null || code=$?
     now_ms && ended=$ms
     # slurmd reads to the end first, and kills the group then.
     for ((tries = 0; tries < pipe_ms / 10; tries++)); do

@@ -38,15 +38,18 @@ digest_of() {
 # Replace the file behind $1, which may be a link, by the file $2, with its old mode, owner and ACL, by rename. What Slurm
 # is to read is tried by Slurm first, beside the old one, where what it includes is found.
 replace() {
-    local target new why
+    local target new why tries=0
     target=$(readlink -f -- "$1") || fail "$1 leads nowhere"
     # A name of this process's own: a directory that hosts share is changed by several side by side. What a killed one has
     # left of this host's goes; who lives is at work.
     for new in "$target.hpcproxy-new.$HOSTNAME".*; do [[ -d /proc/${new##*.} ]] || rm -f -- "$new"; done
     new=$target.hpcproxy-new.$HOSTNAME.$BASHPID
     if [[ -e $target ]]; then
-        why=$(cp -p --attributes-only --preserve=all --no-preserve=timestamps -T -- "$target" "$new" 2>&1) ||
-            { rm -f -- "$new" && fail "$1 cannot be written: $(last_words "$why")"; }
+        # cp gives up on a file that another host puts in place meanwhile.
+        until why=$(cp -p --attributes-only --preserve=all --no-preserve=timestamps -T -- "$target" "$new" 2>&1); do
+            if [[ $why == *'was replaced while being copied'* ]] && ((tries++ < 20)); then continue; fi
+            rm -f -- "$new" && fail "$1 cannot be written: $(last_words "$why")"
+        done
     else
         { : >"$new" && chmod 0644 -- "$new"; } 2>/dev/null || fail "$1 cannot be written: ${new%/*} is not writable"
     fi

@@ -11,7 +11,9 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 # True if the job is one of those that get a way out: all, or those that meet one of the conditions.
 wanted() {
     local word
-    if [[ -z $policy_comment ]] && ((${#policy_partitions[@]} + ${#policy_accounts[@]} == 0)); then return 0; fi
+    if [[ -z $policy_comment$policy_option ]] && ((${#policy_partitions[@]} + ${#policy_accounts[@]} == 0)); then return 0; fi
+    # Of `#SBATCH --hpcproxy`; only our SPANK plugin sets it.
+    if [[ -n $policy_option && -n ${HPCPROXY_ASKED-} ]]; then return 0; fi
     if [[ -n $policy_comment && " ${SLURM_JOB_COMMENT//[$' \t\n,;']/ } " == *" $policy_comment "* ]]; then return 0; fi
     for word in ${policy_partitions[@]+"${policy_partitions[@]}"}; do
         if [[ ${SLURM_JOB_PARTITION-} == "$word" ]]; then return 0; fi
@@ -30,7 +32,7 @@ start_holder() {
     # Here, so that a task that begins before the holder does knows that there is something to wait for.
     mkdir -p -- "$run_base/holders"
     : >>"$run_base/holders/$1.$2.said"
-    HPCPROXY_HOLDER=1 HPCPROXY_SLURMD=$PPID setsid /bin/bash -p "$home/holder.sh" "$1" "$2" "$3" &
+    HPCPROXY_HOLDER=1 HPCPROXY_SLURMD=${HPCPROXY_SLURMD:-$PPID} setsid /bin/bash -p "$home/holder.sh" "$1" "$2" "$3" &
     for ((tries = 0; tries < 50; tries++)); do
         read -r line 2>/dev/null <"/proc/$!/stat" || return 0
         read -r -a fields <<<"${line##*) }"

@@ -34,7 +34,7 @@ def bundle(host: Host) -> Bundle:
 
 
 def removed(host: Host, bundle: Bundle, slurm_bin: str | None = None) -> wire.Answer:
-    return host.talk(wire.message(bundle, "remove", TOKEN, slurm_bin=slurm_bin or str(host.root / "bin")))
+    return host.talk(wire.message(bundle, "remove", TOKEN, slurm=wire.SlurmPlace(slurm_bin or str(host.root / "bin"))))
 
 
 def slurm(host: Host, script: str) -> None:
