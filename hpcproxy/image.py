@@ -11,6 +11,7 @@ from pathlib import Path
 from hpcproxy import install, wire
 from hpcproxy.errors import FileError
 from hpcproxy.install import Result, Step, Write
+from hpcproxy.plan import IN_FORCE, PROGRAMS
 from hpcproxy.render import Bundle
 from hpcproxy.run import Request, read_site
 
@@ -38,6 +39,7 @@ def tree(bundle: Bundle, root: Path) -> list[Write]:
     paths = "".join(f"{file.artifact.path}\n" for file in bundle.files)
     return [
         *(Write(root / file.artifact.path.relative_to("/"), file.content, file.artifact.mode) for file in bundle.files),
+        Write(root / (PROGRAMS / IN_FORCE).relative_to("/"), b"", 0o644),
         Write(store / "owned", paths.encode(), _RECORD_MODE),
         Write(store / "manifest", wire.manifest(bundle), _RECORD_MODE),
         Write(store / IMAGE, b"hpcproxy render --root: these files come back with every start\n", _RECORD_MODE),

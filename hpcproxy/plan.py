@@ -20,6 +20,7 @@ RUN = Path("/run/hpcproxy")
 
 # Where an admin's roll-out puts the scripts and the agent, on every node.
 PROGRAMS = Path("/usr/libexec/hpcproxy")
+IN_FORCE = "in-force"  # there: Slurm runs our Epilog on this node, without which our Prolog does nothing
 
 PROLOG, EPILOG, TASK_PROLOG = "prolog", "epilog", "taskprolog"
 AGENT_SETTINGS = "agent.json"

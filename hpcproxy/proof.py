@@ -31,6 +31,7 @@ class Set:
     before: tuple[str, ...]
     after: tuple[str, ...]
     controllers_own: tuple[str, ...] = ()
+    timeout_s: int = 0  # after which slurmd kills one of them; 0: it waits
 
 
 def effective(running: slurmconf.Running | None, inventory: Inventory) -> Set:
@@ -41,7 +42,7 @@ def effective(running: slurmconf.Running | None, inventory: Inventory) -> Set:
     before = tuple(value for name in slurmconf.HOOKS for value in running.get(name, ()))
     added = [files[name] for name in slurmconf.HOOKS if not slurmconf.runs_ours(running.get(name, ()), files[name])]
     own = (value for name in ("PrologSlurmctld", "EpilogSlurmctld") for value in running.get(name, ()))
-    return Set(before, (*before, *added), tuple(own))
+    return Set(before, (*before, *added), tuple(own), slurmconf.hook_timeout_s(running))
 
 
 def contract_message(bundle: Bundle, inventory: Inventory, token: str, scripts: Set | None = None) -> bytes:
@@ -60,6 +61,7 @@ def contract_message(bundle: Bundle, inventory: Inventory, token: str, scripts: 
         "slurm_conf": f"{inventory.slurm_directory}/slurm.conf",
         "slurm_bin": str(inventory.slurm_bin or ""),
         "image": str(STORE / "image"),
+        "given_ms": 1000 * scripts.timeout_s,
         "before": scripts.before,
         "after": scripts.after,
         "controllers_own": scripts.controllers_own,

@@ -25,17 +25,19 @@ def roll_out(run: Run, on_host: OnHost, *, canary: int = 0, enabling: bool = Fal
     Raises UsageError if Slurm would run at once what it was not told to run.
     """
     hosts = run.site.hosts
+    in_force: bool | None = None
     if not run.as_user and run.site.inventory.via == inventory.SPANK:
         _check_plugin(run)
+        in_force = True  # what runs our Prolog there runs our Epilog
     elif not run.as_user:
-        _check_surprise(run, enabling=enabling)
+        in_force = _check_surprise(run, enabling=enabling)
     if not canary or canary >= len(hosts):
-        return run.act("apply", hosts, on_host)
-    first = run.act("apply", hosts[:canary], on_host)
+        return run.act("apply", hosts, on_host, in_force=in_force)
+    first = run.act("apply", hosts[:canary], on_host, in_force=in_force)
     checked = run.act("look", hosts[:canary], _unheard)
     if not first.good or not checked.as_wanted:
         return first.skipping(hosts[canary:], "left alone: the first hosts are not right")
-    return first.joined(run.act("apply", hosts[canary:], on_host))
+    return first.joined(run.act("apply", hosts[canary:], on_host, in_force=in_force))
 
 
 def _unheard(_outcome: HostOutcome) -> None:
@@ -119,12 +121,13 @@ def check_enable(run: Run) -> None:
         )
 
 
-def _check_surprise(run: Run, *, enabling: bool) -> None:
-    """Raise UsageError if the site's own lines would run our hooks as soon as they are there: that is for `enable`.
+def _check_surprise(run: Run, *, enabling: bool) -> bool | None:
+    """Return whether Slurm runs our Prolog and Epilog, None if that cannot be known.
 
-    Not where they are there already. A Slurm that cannot be asked is no reason to hold back files that nothing runs.
+    Raises UsageError if the site's own lines would run our hooks as soon as they are there: that is for `enable`. Not
+    where they are there already. A Slurm that cannot be asked is no reason to hold back files that nothing runs.
     """
-    lines = switch_of(run).about_to_run(run.site.hosts[0])
+    lines, running = switch_of(run).about_to_run(run.site.hosts[0])
     if lines and not enabling:
         raise UsageError(
             f"{', '.join(lines)} would run ours as soon as it is there: say deploy --enable, which looks first"
@@ -134,6 +137,7 @@ def _check_surprise(run: Run, *, enabling: bool) -> None:
         reasons = [slurm] if isinstance(slurm, str) else _reasons(run, slurm)
         if reasons:
             raise UsageError(f"{', '.join(lines)} would run ours as soon as it is there, and {'; '.join(reasons)}")
+    return None if running is None else slurmconf.is_in_force(running, run.site.inventory)
 
 
 def plugin_of(run: Run) -> Plugin:
@@ -188,7 +192,10 @@ def enable(run: Run, on_host: OnHost) -> Outcomes:
     parted = _may_lose_files(checked)
     if parted and slurmconf.is_configless(slurm.running) and not told.keeps_files:
         return _not_enabled(run, _PARTED.format(hosts=inventory.fold(parted)))
-    return switch.on(run.site.hosts, slurm.running)
+    switched = switch.on(run.site.hosts, slurm.running)
+    known = slurmconf.is_in_force(slurm.running, told)  # then `roll_out` has left it on record
+    marked = None if known or not switched.good else run.act("apply", run.site.hosts, on_host, in_force=True)
+    return switched.merged(marked) if marked else switched
 
 
 def _reasons(run: Run, slurm: Slurm) -> list[str]:

@@ -117,12 +117,20 @@ class Run:
     as_user: bool = False
     token: str = field(default_factory=lambda: f"hpcproxy-{secrets.token_hex(8)}")
 
-    def act(self, action: str, hosts: Sequence[str], on_host: OnHost, *, want_content: bool = False) -> Outcomes:
-        """Carry `action` out on `hosts` and return every host's outcome."""
+    def act(
+        self,
+        action: str,
+        hosts: Sequence[str],
+        on_host: OnHost,
+        *,
+        want_content: bool = False,
+        in_force: bool | None = None,
+    ) -> Outcomes:
+        """Carry `action` out on `hosts` and return every host's outcome; `in_force`: as `wire.SlurmPlace` has it."""
         if self.as_user:
             return self._accounts().act(action, tuple(hosts), on_host, want_content=want_content)
         told = self.site.inventory
-        slurm = wire.SlurmPlace(str(told.slurm_bin or ""), f"{told.slurm_directory}/slurm.conf")
+        slurm = wire.SlurmPlace(str(told.slurm_bin or ""), f"{told.slurm_directory}/slurm.conf", in_force)
         message = wire.message(self.site.bundle, action, self.token, want_content=want_content, slurm=slurm)
         messages = dict.fromkeys(hosts, message)
         if action == "apply" and self.asked in messages:

@@ -136,6 +136,8 @@ def _site_values(inventory: Inventory) -> dict[str, object]:
         "policy_partitions": inventory.policy.partitions,
         "policy_accounts": inventory.policy.accounts,
         "policy_option": inventory.policy.option,
+        "our_epilog": inventory.slurm_directory / "epilog.d" / DROP_IN,
+        "site_runs_hooks": inventory.site_runs_hooks,
         "site_task_prolog": inventory.site_task_prolog or "",
         "task_wait_s": inventory.task_wait_s,
     }

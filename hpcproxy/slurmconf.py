@@ -18,8 +18,11 @@ from hpcproxy.siteplan import DROP_IN
 RECONFIGURE = ("reconfigure",)
 INCLUDED = "hpcproxy.conf"  # an earlier version's lines stood there, and slurm.conf included it
 HOOKS = ("Prolog", "Epilog")
+_TIMEOUTS = ("PrologEpilogTimeout", "PrologTimeout", "EpilogTimeout")  # the first until 24.05
+_NO_TIMEOUT_S = 65534
 _UNSET = ("", "(null)", "(none)", "n/a")
 _ARRAY = re.compile(r"(?P<name>\w+)\[\d+\]")  # newer versions print one line for each Prolog
+_DIGITS = re.compile(r"\d+")
 _WORD = re.compile(r"[A-Za-z0-9_]+", re.ASCII)
 
 # What of PrologFlags runs the Prolog when the job gets its nodes, and not at its first step only; slurm.conf(5).
@@ -122,10 +125,45 @@ def named(running: Running, inventory: Inventory) -> list[str]:
     return [f"{name}={path}" for name, path in ours(inventory).items() if path in running.get(name, ())]
 
 
+def is_in_force(running: Running, inventory: Inventory) -> bool:
+    """Return whether Slurm runs our Prolog and our Epilog."""
+    files = ours(inventory)
+    return all(
+        runs_ours(running.get(name, ()), files[name]) or (inventory.site_runs_hooks and name in running)
+        for name in HOOKS
+    )
+
+
+def hook_timeout_s(running: Running) -> int:
+    """Return after how many seconds slurmd kills a Prolog or an Epilog; 0 if it waits."""
+    found = [int(match[0]) for name in _TIMEOUTS for value in running.get(name, ()) if (match := _DIGITS.match(value))]
+    return min((value for value in found if 0 < value < _NO_TIMEOUT_S), default=0)
+
+
 def live(running: Running, inventory: Inventory) -> list[str]:
     """Return the site's own lines that run a hook of ours as soon as it is there."""
     return [
         f"{name}={value}" for name in HOOKS for value in running.get(name, ()) if _matches(ours(inventory)[name], value)
+    ]
+
+
+def scripts(running: Running) -> list[str]:
+    """Return the paths of the site's own Prologs and Epilogs that are no patterns."""
+    found = [value for name in HOOKS for value in running.get(name, ())]
+    return [value for value in found if value.startswith("/") and not any(sign in value for sign in "*?[")]
+
+
+def runners(running: Running, contents: Mapping[str, bytes], inventory: Inventory) -> list[str]:
+    """Return the site's lines whose script speaks of the directory where our hook lies, and may run all that is there.
+
+    In doubt it does: whoever says `site_runs_hooks` has looked.
+    """
+    return [
+        f"{name}={value}"
+        for name, path in ours(inventory).items()
+        if name in HOOKS and not inventory.site_runs_hooks
+        for value in running.get(name, ())
+        if value != path and f"/{path.split('/')[-2]}".encode() in contents.get(value, b"")
     ]
 
 
@@ -137,8 +175,8 @@ def in_the_way(running: Running, inventory: Inventory) -> list[str]:
         foreign = [value for value in running.get(name, ()) if not _matches(wanted[name], value)]
         if foreign and not runs_ours(running.get(name, ()), wanted[name]) and not inventory.site_runs_hooks:
             words.append(
-                f"{name} is {', '.join(foreign)} already, and a line of ours would replace it; either name a pattern "
-                f"that has both files, or let yours run {wanted[name]} and say `site_runs_hooks: true`"
+                f"{name} is {', '.join(foreign)} already, and a line of ours would replace it; let yours run "
+                f"{wanted[name]} and say `site_runs_hooks: true`, or name a pattern that has both files"
             )
     (task_prolog,) = running.get("TaskProlog", ("",))[:1]
     own = str(inventory.site_task_prolog or "")

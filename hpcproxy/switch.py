@@ -84,15 +84,20 @@ class Switch:
         said = self._say(host, *governed.SHOW_NODES)
         return said if isinstance(said, str) else Slurm(running, tuple(governed.parse(said.decode(errors="replace"))))
 
-    def about_to_run(self, host: str) -> list[str]:
-        """Return the site's lines that would run our hooks on `host`, where none is yet."""
+    def about_to_run(self, host: str) -> tuple[list[str], slurmconf.Running | None]:
+        """Return the site's lines that would run our hooks on `host`, where none is yet; how Slurm runs, if it says."""
         files = [path for name, path in slurmconf.ours(self.inventory).items() if name in slurmconf.HOOKS]
         command = scontrol(self.inventory, "show", "config")
         (reply,) = self._ask({host: wire.reading(files, self.token, command)})
         running = read(reply.answer)
         if reply.answer is None or running is None or any(path in reply.answer.contents for path in files):
-            return []
-        return slurmconf.live(running, self.inventory)
+            return [], running
+        live = slurmconf.live(running, self.inventory)
+        others = slurmconf.scripts(running)
+        if others and not live:
+            (reply,) = self._ask({host: wire.reading(others, self.token)})
+            live = slurmconf.runners(running, reply.answer.contents if reply.answer else {}, self.inventory)
+        return live, running
 
     def on(self, hosts: Sequence[str], running: slurmconf.Running) -> Outcomes:
         """Every host that has a slurm.conf says our lines, and slurmctld runs with them; else nothing has changed."""

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from hpcproxy import heard
 from hpcproxy.errors import HpcproxyError
-from hpcproxy.plan import EPILOG, PROGRAMS, PROLOG, RUN, TASK_PROLOG, Artifact, Plan
+from hpcproxy.plan import EPILOG, IN_FORCE, PROGRAMS, PROLOG, RUN, TASK_PROLOG, Artifact, Plan
 from hpcproxy.render import Bundle, File, render
 from hpcproxy.shell import word
 
@@ -29,7 +29,7 @@ OUTPUT = "output"  # of a command, among a host's contents
 ACTIONS = ("look", "apply", "rollback", "remove")
 # What a host can say; whoever teaches a script a new word adds it here. Anything else is no answer of ours.
 WORDS = ("unchanged", "changed", "would", "failed")
-CHANGES = ("create", "change", "remove", "foreign", "breach", "proved")
+CHANGES = ("create", "change", "remove", "foreign", "breach", "slow", "proved")
 _FACT = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
 _LINES_MAX = 5000  # of one answer; a host with more to say than that has another purpose
 _PATH_MAX = 4096
@@ -73,10 +73,19 @@ class Place:
 
 @dataclass(frozen=True)
 class SlurmPlace:
-    """Where a host has Slurm's programs, if not beside its daemon, and slurm.conf, if not beside the hooks."""
+    """Where a host has Slurm's programs, if not beside its daemon, and slurm.conf, if not beside the hooks.
+
+    `in_force`: whether our Epilog runs, which `apply` leaves on record for our Prolog; None if nobody knows.
+    """
 
     programs: str = ""
     conf: str = ""
+    in_force: bool | None = None
+
+    @property
+    def word(self) -> str:
+        """As the scripts have it."""
+        return "" if self.in_force is None else "yes" if self.in_force else "no"
 
 
 class NoAnswerError(HpcproxyError):
@@ -94,8 +103,7 @@ def message(
 ) -> bytes:
     """Return what a host reads on stdin for `action`; `place`: root's."""
     files = bundle.files
-    place = place or Place(STORE, LOCK_FILE)
-    slurm = slurm or SlurmPlace()
+    place, slurm = place or Place(STORE, LOCK_FILE), slurm or SlurmPlace()
     drop_ins = [file.artifact.path for file in files if file.artifact.name in (PROLOG, EPILOG)]
     values = {
         "token": token,
@@ -106,6 +114,7 @@ def message(
         "run": RUN,
         "want_content": want_content,
         "own_directory": PROGRAMS,
+        "in_force": slurm.word,
         "secrets": [str(file.artifact.path) for file in files if file.artifact.secret],
         "task_prolog": next((str(f.artifact.path) for f in files if f.artifact.name == TASK_PROLOG), ""),
         "drop_ins": [str(path) for path in drop_ins],
@@ -120,7 +129,7 @@ def message(
     script = render(Plan((artifact,), values, {})).files[0].content
     if action != "apply":
         return framed(script)
-    return framed(script, archive(files, place), glance(bundle, token, place))
+    return framed(script, archive(files, place), glance(bundle, token, place, slurm))
 
 
 def with_command(message: bytes, command: Sequence[str]) -> bytes:
@@ -148,13 +157,15 @@ def framed(script: bytes, archive: bytes = b"", first: bytes = b"") -> bytes:
     )
 
 
-def glance(bundle: Bundle, token: str, place: Place) -> bytes:
+def glance(bundle: Bundle, token: str, place: Place, slurm: SlurmPlace | None = None) -> bytes:
     """Return the script that answers for a host which has this version already, and does nothing on any other."""
     values = {
         "token": token,
         "store": place.store,
         "lock_file": place.lock_file,
         "manifest_digest": hashlib.sha256(manifest(bundle)).hexdigest(),
+        "in_force": (slurm or SlurmPlace()).word,
+        "mark": PROGRAMS / IN_FORCE,
     }
     artifact = Artifact("glance.sh", "deploy/glance.sh.j2", Path("glance.sh"), 0o700, "")
     return render(Plan((artifact,), values, {})).files[0].content

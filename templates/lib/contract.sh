@@ -5,14 +5,15 @@
 # looked at, never run (beside.sh).
 #
 #   partition, account   such that the policy gives this job a way out
+#   given_ms             after which slurmd kills a Prolog or an Epilog; 0: it waits
 #
-# Answers on stdout, each line with the token: file breach TEXT · done unchanged|failed TEXT
+# Answers on stdout, each line with the token: file breach|slow TEXT · done unchanged|failed TEXT
 
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 LC_ALL=C
 export PATH LC_ALL
 
-limit_s=10 slow_ms=1000 pipe_ms=300
+limit_s=10 slow_ms=1000 pipe_ms=300 measures=3 holder_s=10
 job=999999999 uid=4000000000
 
 answer() {
@@ -30,8 +31,25 @@ now_ms() {
     ms=$((now / 1000000))
 }
 
-# Run $1 as slurmd would; sets `output`, names what is wrong with how it ends.
+# Run $1 as slurmd would, and again if it is slow: a busy machine is no breach, and slurmd kills nothing before its time.
+# Sets `output`, names what is wrong.
 run() {
+    local times until_now=$breaches took_ms=0 best_ms=''
+    for ((times = 0; times < measures; times++)); do
+        run_once "$1"
+        ((breaches == until_now)) || return 0
+        if [[ -z $best_ms ]] || ((took_ms < best_ms)); then best_ms=$took_ms; fi
+        ((took_ms > slow_ms)) || return 0
+    done
+    if ((given_ms && best_ms * 2 > given_ms)) && [[ $1 != "$task_prolog" ]]; then
+        breach "$1 takes more than half of the $given_ms ms after which slurmd kills it, and drains the node"
+    else
+        answer "file slow $1 took longer than $slow_ms ms, $measures times: the node is slow or busy, and so its jobs begin"
+    fi
+}
+
+# Run $1 once; sets `output` and `took_ms`.
+run_once() {
     local ms began ended group reader code=0 tries
     rm -f -- "$work/pipe" "$work/group"
     mkfifo -- "$work/pipe"
@@ -40,7 +58,7 @@ run() {
     now_ms && began=$ms
     # shellcheck disable=SC2016 # its own process says who it is; the comment is to stay as it is
     timeout --foreground -s KILL "$limit_s" setsid -w /bin/bash -c 'printf "%s\n" $$ >"$0" && exec env -i "$@"' "$work/group" \
-        SLURM_JOB_ID="$job" SLURM_JOB_UID="$uid" SLURM_JOB_USER=nobody SLURM_JOB_PARTITION="$partition" \
+        HPCPROXY_CONTRACT=1 SLURM_JOB_ID="$job" SLURM_JOB_UID="$uid" SLURM_JOB_USER=nobody SLURM_JOB_PARTITION="$partition" \
         SLURM_JOB_ACCOUNT="$account" SLURM_JOB_COMMENT='hpcproxy $(false) `false`' SLURM_NODELIST=localhost HPCPROXY_ASKED=1 "$1" >"$work/pipe" 2>&1 </dev/null || code=$?
     now_ms && ended=$ms
     # slurmd reads to the end first, and kills the group then.
@@ -60,13 +78,13 @@ run() {
         return 0
     fi
     [[ $code == 0 ]] || breach "$1 ends with code $code; anything but 0 drains the node"
-    ((ended - began <= slow_ms)) || breach "$1 takes longer than $slow_ms ms; slurmd may give it no more"
+    took_ms=$((ended - began))
 }
 
 # What our Prolog starts must outlive it: its first word is on record then.
 await_holder() {
-    local tries
-    for ((tries = 0; tries < 100; tries++)); do
+    local deadline=$((SECONDS + holder_s))
+    while ((SECONDS < deadline)); do
         if grep -q gave-up "$run_base/holders/$job.0.said" 2>/dev/null; then return 0; fi
         sleep 0.02
     done

@@ -37,6 +37,8 @@ empty_scrap() {
 main() {
     local record key job=${SLURM_JOB_ID-} restart=${SLURM_JOB_RESTART_COUNT:-${SLURM_RESTART_COUNT-}}
     [[ $job =~ ^[0-9]{1,10}$ ]] || return 0
+    # Slurm runs this, so from now on our Prolog may start something.
+    if [[ ! -e $home/in-force && -z ${HPCPROXY_CONTRACT-} ]]; then (umask 022 && : >"$home/in-force"); fi
     # Where only the Prolog's .said is there, its holder has not come far.
     for record in "$run_base/holders/$job".*; do
         key=${record##*/}

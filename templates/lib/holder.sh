@@ -71,6 +71,13 @@ make_state() {
     fi
 }
 
+# The same, without anything left: no Epilog would remove it.
+end_here() {
+    local group=''
+    if read_record "$key"; then end_by_itself; fi
+    exit 0
+}
+
 begin() {
     local mode=gate account account_uid account_gid account_home user_gid groups slurmd words
     if ! [[ $1 =~ ^[0-9]{1,10}$ && $2 =~ ^[0-9]{1,10}$ && $3 =~ ^[1-9][0-9]{0,9}$ ]]; then exit 0; fi
@@ -80,6 +87,7 @@ begin() {
     put_on_record
     # In time for a task that waits for our word.
     lookup_s=$((task_wait_s > 4 ? 4 : task_wait_s > 1 ? task_wait_s - 1 : 1))
+    epilog_is_in_force || end_here
     # A user whom this node does not know has no job here, whoever runs the ssh.
     look_up "$uid"
     user_gid=$account_gid

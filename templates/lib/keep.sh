@@ -132,10 +132,9 @@ look_for_job() {
     fi
     unseen=$((unseen + 1))
     if ((unseen < 2)); then return 0; fi
-    leave_group || :
-    set +e
-    end_way_out "$key"
-    exit 0
+    # No Epilog of ours has come: until one does, another Prolog starts nothing.
+    rm -f -- "$home/in-force"
+    end_by_itself
 }
 
 # True if Slurm has the job, or cannot be asked. Its programs are where the slurmd is that started us.

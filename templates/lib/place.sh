@@ -186,6 +186,16 @@ tell_output() {
     answer "content output $(printf '%s' "$text" | base64 -w 0)"
 }
 
+# Leave on record for our Prolog whether Slurm runs our Epilog, if that is known; false if it was on record already.
+mark() {
+    local path=$own_directory/in-force
+    case $in_force in
+        yes) [[ ! -e $path ]] && { : >"$path" || fail "$path cannot be written"; } ;;
+        no) [[ -e $path ]] && { rm -f -- "$path" || fail "$path cannot be removed"; } ;;
+        *) false ;;
+    esac
+} 2>/dev/null
+
 apply() {
     local text record place
     take_lock
@@ -195,15 +205,20 @@ apply() {
     if ((${#changes[@]} + ${#gone[@]} == 0)); then
         if [[ $text == "$record" ]]; then
             debris+=("$store/next") # of one that was cut off at its very end
+            if mark; then finish changed; fi
             finish unchanged
         fi
         place=$store
         while [[ ! -e $place ]]; do place=${place%/*}; done
-        [[ -w ${place:-/} ]] || finish unchanged # nothing is to change, and a record only serves a rollback
+        if ! [[ -w ${place:-/} ]]; then # nothing is to change, and a record only serves a rollback
+            if mark; then finish changed; fi
+            finish unchanged
+        fi
     fi
     unpack
     say_changes
     become
+    mark || :
     tell_output
     finish changed
 }

@@ -42,7 +42,7 @@ start_holder() {
 }
 
 main() {
-    local descriptor job=${SLURM_JOB_ID-} restart=${SLURM_JOB_RESTART_COUNT:-${SLURM_RESTART_COUNT:-0}} uid=${SLURM_JOB_UID-}
+    local descriptor job=${SLURM_JOB_ID-} restart=${SLURM_JOB_RESTART_COUNT:-${SLURM_RESTART_COUNT:-0}} uid=${SLURM_JOB_UID-} again now
     # slurmd reads its pipe until the last copy of it is closed.
     for descriptor in /proc/self/fd/*; do
         descriptor=${descriptor##*/}
@@ -50,6 +50,9 @@ main() {
     done 2>/dev/null
     [[ $job =~ ^[0-9]{1,10}$ && $restart =~ ^[0-9]{1,10}$ && $uid =~ ^[1-9][0-9]{0,9}$ ]] || return 0
     [[ -r $home/holder.sh ]] || return 0
+    # Nothing would end what is started here. The holder asks Slurm where it is not on record, but not for each job.
+    if [[ ! -e $home/in-force ]] && read -r again <"$run_base/no-epilog" && read -r now _ </proc/uptime &&
+        ((${now%.*} < again)); then return 0; fi
     if wanted; then start_holder "$job" "$restart" "$uid"; fi
 }
 

@@ -110,6 +110,7 @@ remove() {
         answer "file remove $path"
     done
     end_holders
+    rm -f -- "$own_directory/in-force" 2>/dev/null || fail "$own_directory/in-force cannot be removed"
     remove_made
     rm -rf -- "$store"
     remove_states

@@ -64,7 +64,6 @@ await_holder() {
     spread "${SLURM_JOB_NUM_NODES:-${SLURM_NNODES:-1}}" "$jump_count"
     deadline=$((now + task_wait_s + (spread_ms + 999) / 1000))
     if [[ -e $__hpcproxy_run/$1/waited ]]; then deadline=0; fi
-    [[ -r $__hpcproxy_run/holders/$1.said ]] || return 1
     while holders_word "$1"; do
         case $word in
             ready | late) return 0 ;;
@@ -81,6 +80,11 @@ await_holder() {
         fi
         sleep 0.05
     done
+    # Nothing was started, or is there any more.
+    if [[ ! -e $__hpcproxy_programs/in-force && -e $__hpcproxy_run/no-epilog ]]; then
+        export HPCPROXY_ERROR="${SLURMD_NODENAME-} epilog Slurm does not run the Epilog here that would end a way out"
+    fi
+    return 1
 }
 
 # True if the variables lead to the way out of this job ($1) already, which its script has started; where ssh itself listens

@@ -53,6 +53,8 @@ class Node:
         for file in render(replace(whole, values=values, artifacts=artifacts)).files:
             self.put(f"/mnt/lib/{file.artifact.name}", file.content.decode("latin-1"), file.artifact.mode)
 
+        self.put("/mnt/lib/in-force", "", 0o644)
+
     def put(self, path: str, text: str, mode: int = 0o755) -> None:
         """A file of the node's."""
         where = self.root / path[1:]

@@ -72,6 +72,20 @@ def test_what_the_sites_own_lines_would_run_at_once_is_not_put_there(tmp_path: P
         rollout.roll_out(run, lambda _outcome: None)
 
 
+def test_neither_is_what_a_script_of_the_sites_would_run(tmp_path: Path) -> None:
+    class Answers(_Answers):
+        def ask(self, messages: dict[str, bytes], token: str, fanout: int, on_reply: OnReply) -> list[Reply]:
+            replies = super().ask(messages, token, fanout, on_reply)
+            text = {"/etc/slurm/prolog.sh": b"run-parts /etc/slurm/prolog.d"}
+            assert isinstance(replies[0].answer, Answer)
+            answer = replace(replies[0].answer, contents={**replies[0].answer.contents, **text})
+            return [replace(reply, answer=answer) for reply in replies]
+
+    run = replace(_run(tmp_path), fleet=cast("Fleet", Answers(b"Prolog = /etc/slurm/prolog.sh\n")))
+    with pytest.raises(UsageError, match=r"Prolog=/etc/slurm/prolog.sh would run ours as soon as it is there"):
+        rollout.roll_out(run, lambda _outcome: None)
+
+
 def _run(directory: Path, more: str = "", limit: str | None = None) -> Run:
     identity = make_key(directory / "id")
     told = f"identity: {identity}\nknown_hosts: {directory}/known\n"

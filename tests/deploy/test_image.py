@@ -12,6 +12,7 @@ import pytest
 from hpcproxy import fleet, image, wire
 from hpcproxy.errors import UsageError
 from hpcproxy.install import Outcome
+from hpcproxy.plan import IN_FORCE, PROGRAMS
 from hpcproxy.render import render
 from hpcproxy.run import Request
 from tests.deploy.cases import plan
@@ -27,7 +28,8 @@ def test_the_tree_has_every_file_and_the_record_of_them(tmp_path: Path) -> None:
         write = writes.pop(f"{tmp_path}{file.artifact.path}")
         assert (write.content, write.mode) == (file.content, file.artifact.mode)
     store = f"{tmp_path}{wire.STORE}"
-    assert sorted(writes) == [f"{store}/image", f"{store}/manifest", f"{store}/owned"]
+    mark = f"{tmp_path}{PROGRAMS / IN_FORCE}"
+    assert sorted(writes) == [mark, f"{store}/image", f"{store}/manifest", f"{store}/owned"]
     assert writes[f"{store}/manifest"].content == wire.manifest(bundle)
     assert writes[f"{store}/owned"].content.decode().splitlines() == [str(f.artifact.path) for f in bundle.files]
 

@@ -235,6 +235,41 @@ def test_without_an_epilog_it_ends_when_slurm_knows_the_job_no_more(node: Node) 
     node.prolog()
     node.await_word("ready")
     until(lambda: node.left() == [], f"it ends by itself: {node.left()}")
+    assert not (node.root / "mnt/lib/in-force").exists(), "no Epilog of ours has come"
+
+
+@pytest.mark.parametrize(
+    ("says", "starts"),
+    [
+        ("echo 'Epilog = (null)'; echo 'Prolog = /mnt/lib/*'", False),
+        ("echo 'Epilog = /mnt/lib/epi*'", True),
+        ("echo 'Epilog[0] = /site/epilog'; echo 'Epilog[1] = /mnt/lib/epilog'", True),
+        ("echo 'Epilog = /site/epilog'", False),
+        ("echo slurm_load_ctl_conf error: Unable to contact slurm controller >&2; exit 1", False),
+        ("exec sleep 60", False),
+    ],
+)
+def test_it_starts_nothing_where_slurm_does_not_run_our_epilog(node: Node, says: str, starts: bool) -> None:
+    """Slurm is asked once where that is not on record, and not again for each job."""
+    in_force = node.root / "mnt/lib/in-force"
+    in_force.unlink()
+    node.edit("holder.sh", "our_epilog=/etc/slurm/epilog.d/50-hpcproxy", "our_epilog=/mnt/lib/epilog")
+    node.instead("/usr/bin/scontrol", f"echo asked >>/mnt/asked; {says}")
+    node.way(f": >/mnt/lib/started; {READY}")
+    node.root.joinpath("mnt/lib").chmod(0o777)
+    node.prolog()
+    if starts:
+        node.await_word("ready")
+    else:
+        until(lambda: node.left() == [], f"it ends by itself: {node.left()}")
+        assert not (node.root / "mnt/lib/started").exists()
+    assert in_force.exists() == starts
+    if "Epilog" in says:
+        node.prolog(OTHER_JOB)
+        until(lambda: node.left() == [] or "ready" in node.said(OTHER_JOB), f"the next one: {node.left()}")
+        assert (node.root / "mnt/asked").read_text() == "asked\n"
+    node.epilog()
+    assert in_force.exists(), "an Epilog of ours has run"
 
 
 def test_slurms_programs_are_those_of_the_slurmd_that_has_started_it(node: Node) -> None:

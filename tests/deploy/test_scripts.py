@@ -139,6 +139,7 @@ def _site(tmp_path: Path, **told: object) -> dict[str, Path]:
         found[file.artifact.name].write_bytes(file.content)
         found[file.artifact.name].chmod(0o755)
     (tmp_path / "holder.sh").write_text(_HOLDER.format(run=tmp_path / "run"))
+    (tmp_path / "in-force").touch()
     return found
 
 
@@ -266,6 +267,25 @@ def test_the_policy(tmp_path: Path) -> None:
     assert [line.split()[0] for line in _started(tmp_path)] == ["1", "2", "3", "4"]
     for number in range(4):
         _as_slurmd(site["epilog"], _job(SLURM_JOB_ID=str(number + 1)))
+
+
+def test_prolog_does_nothing_until_the_epilog_has_been_seen_to_run(tmp_path: Path) -> None:
+    """Nothing would end what it starts: a site's own glob, or a line of a hand's, may run it alone."""
+    site = _site(tmp_path)
+    (tmp_path / "in-force").unlink()
+    (tmp_path / "run").mkdir()
+    uptime_s = int(Path("/proc/uptime").read_text().partition(".")[0])
+    (tmp_path / "run/no-epilog").write_text(f"{uptime_s + 3600}\n")
+    assert _as_slurmd(site["prolog"], _job()) == (0, "")
+    assert _started(tmp_path) == []
+    word = "export HPCPROXY_ERROR=c1 epilog Slurm does not run the Epilog here that would end a way out\n"
+    assert _as_slurmd(site["taskprolog"], _job(SLURMD_NODENAME="c1")) == (0, word)
+    assert _as_slurmd(site["epilog"], {**_job(), "HPCPROXY_CONTRACT": "1"}) == (0, "")
+    assert not (tmp_path / "in-force").exists(), "the check is not Slurm"
+    assert _as_slurmd(site["epilog"], _job()) == (0, "")
+    assert _as_slurmd(site["prolog"], _job()) == (0, "")
+    assert [line.split()[0] for line in _started(tmp_path)] == ["77"]
+    assert _as_slurmd(site["epilog"], _job()) == (0, "")
 
 
 # ---- the TaskProlog

@@ -66,6 +66,18 @@ def test_several_lines_add_up_and_nothing_runs_twice() -> None:
     assert slurmconf.missing(running, told(site_runs_hooks="true")) == OURS[2:]
 
 
+def test_a_script_of_the_sites_that_runs_what_lies_beside_ours_is_known_by_its_text() -> None:
+    """NVIDIA's DeepOps: Prolog=/etc/slurm/prolog.sh, which runs everything in prolog.d."""
+    running = slurmconf.parse("Prolog = /etc/slurm/prolog.sh\nEpilog = /etc/slurm/e[0-9]*\n")
+    assert slurmconf.scripts(running) == ["/etc/slurm/prolog.sh"]
+    runner = {"/etc/slurm/prolog.sh": b'for each in "$here"/prolog.d/*; do $each; done'}
+    assert slurmconf.runners(running, runner, told()) == ["Prolog=/etc/slurm/prolog.sh"]
+    assert slurmconf.runners(running, {"/etc/slurm/prolog.sh": b"exit 0"}, told()) == []
+    assert slurmconf.runners(running, runner, told(site_runs_hooks="true")) == []
+    assert slurmconf.is_in_force(running, told(site_runs_hooks="true"))
+    assert not slurmconf.is_in_force(running, told())
+
+
 def test_what_is_in_the_way() -> None:
     running = slurmconf.parse("Prolog = /site/prolog\nTaskProlog = /site/task\nPrologFlags = Contain\n")
     first, second = slurmconf.in_the_way(running, told())

@@ -26,6 +26,30 @@ from tests.snapshot import tree
 from tests.sshd import USER, Sshd, make_key
 
 
+@pytest.mark.parametrize("glanced", [True, False])
+def test_whether_slurm_runs_our_epilog_is_left_on_record(
+    host: Host, monkeypatch: pytest.MonkeyPatch, glanced: bool
+) -> None:
+    """By plain `deploy` too, on hosts that have all files: our Prolog goes by it."""
+    monkeypatch.setattr(wire, "PROGRAMS", host.root / "etc")
+    bundle, mark = host.bundle(a_hook="1"), host.root / "etc/in-force"
+
+    def applied(in_force: bool | None) -> str:
+        if not glanced and (host.root / "store/owned").exists():
+            (host.root / "store/owned").write_text(f"{host.root}/etc/a.d/a_hook\n{host.root}/none\n")
+        return host.talk(wire.message(bundle, "apply", TOKEN, slurm=wire.SlurmPlace(in_force=in_force))).word
+
+    assert (applied(False), mark.exists()) == ("changed", False)
+    assert (applied(True), mark.exists()) == ("changed", True)
+    assert [applied(True), applied(None)] == ["unchanged"] * 2
+    assert mark.exists(), "who does not know leaves it"
+    assert (applied(False), mark.exists()) == ("changed", False)
+    assert applied(False) == "unchanged"
+    assert applied(True) == "changed"
+    assert host.do("remove", bundle).word == "changed"
+    assert not mark.exists()
+
+
 def test_apply_is_idempotent_and_remove_leaves_nothing(host: Host) -> None:
     before = tree(host.root)
     bundle = host.bundle(a_hook="one\n", program="two\n")

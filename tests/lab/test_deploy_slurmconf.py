@@ -43,6 +43,33 @@ def test_nodes_from_slurm_and_flags_of_the_sites_own(admin: Admin, site: Lab) ->
         site.run("ctl", ["scontrol", "reconfigure"], check=True)
 
 
+def test_a_prolog_whose_epilog_is_not_in_force_starts_nothing(admin: Admin, site: Lab) -> None:
+    """Lines by hand, and one of them forgotten: nothing would end a way out."""
+    words = "c1 epilog Slurm does not run the Epilog here that would end a way out"
+    tell = "echo ${http_proxy-none}: $HPCPROXY_ERROR\n"
+    hosts = ("ctl", *site.nodes)
+    assert admin.words("deploy") == {"changed"}
+    lines = "Prolog=/etc/slurm/prolog.d/50-hpcproxy\\nTaskProlog=/usr/libexec/hpcproxy/taskprolog\\nPrologFlags=Alloc"
+    _append(site, hosts, lines)
+    try:
+        assert admin.job(tell).output == f"none: {words}\n"
+        assert admin.traces() == []
+        _append(site, hosts, "Epilog=/etc/slurm/epilog.d/50-hpcproxy")
+        assert admin.words("deploy") == {"changed"}
+        assert admin.job(tell).output.startswith("http://127.")
+        assert admin.words("deploy") == {"unchanged"}
+    finally:
+        for host in hosts:
+            site.run(host, ["sed", "-i", "/^Prolog=/d;/^Epilog=/d;/^TaskProlog=/d;/^PrologFlags=/d", CONF], check=True)
+        site.run("ctl", ["scontrol", "reconfigure"], check=True)
+
+
+def _append(site: Lab, hosts: tuple[str, ...], lines: str) -> None:
+    for host in hosts:
+        site.run(host, ["sh", "-c", f"printf '{lines}\\n' >>{CONF}"], check=True)
+    site.run("ctl", ["scontrol", "reconfigure"], check=True)
+
+
 @contextmanager
 def configless(site: Lab, node: str) -> Iterator[None]:
     """`node` has no slurm.conf and asks the controller for it, for as long as the block lasts."""
@@ -78,7 +105,7 @@ def test_a_configless_node_has_it_too(admin: Admin, site: Lab) -> None:
         assert outcomes == {
             "ctl": ("changed", ""),
             **dict.fromkeys(site.nodes[:3], ("changed", "")),
-            "c4": ("unchanged", ""),
+            "c4": ("changed", ""),
         }
         assert not site.path_on("c4", CONF).exists()
         body = f"#!/bin/bash\n#SBATCH -w c4\necho $HPCPROXY_ERROR; {FETCH}\n"
