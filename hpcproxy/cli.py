@@ -301,6 +301,8 @@ def _show_tunnels(tunnels: list[Tunnel]) -> None:
 def check(_context: Context, timeout: int | None = None, json_: bool = False) -> None:
     """Print the address the internet sees, the latency and the jump host, or the layer that failed."""
     checked = ops.check(_account(), number(timeout) or _CHECK_TIMEOUT_S)
+    for line in checked.others:
+        say(line)
     if json_:
         print(json.dumps({**vars(checked.answer), "url": checked.url, "jump": checked.jump}))
         return
@@ -363,8 +365,14 @@ def user_tasks() -> Collection:
     return collection
 
 
+def _help_first(argv: list[str]) -> list[str]:
+    """Return `argv` with --help before the task that it is about, which would take it for a file of its own."""
+    given = argv[: argv.index("--")] if "--" in argv else argv
+    return [argv[0], "--help", argv[1]] if "--help" in given[2:] and not argv[1].startswith("-") else argv
+
+
 def main() -> None:
     """Run the collection as the program `hpcproxy`."""
     program = Program(name="hpcproxy", binary="hpcproxy", namespace=user_tasks(), version=__version__)
     with quiet_pipe():
-        program.run()
+        program.run(_help_first(sys.argv))

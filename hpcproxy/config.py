@@ -23,6 +23,7 @@ from hpcproxy.node.policy import BadRule, parse_rule
 
 SITE_CONFIG = Path("/etc/hpcproxy/config.yaml")
 
+_ALIAS = "; give it a name in ~/.ssh/config (Host NAME, then HostName, User, Port) and use that"
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.+-]*")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
 _JUMP = re.compile(r"(?:(?P<user>[^@]*)@)?(?P<host>\[[^\]]*\]|[^@:]*)(?::(?P<port>[0-9]+))?", re.ASCII)
@@ -50,10 +51,12 @@ class Jump:
         """
         match = _JUMP.fullmatch(text)
         if match is None:
-            raise ValueError(f"{text!r} is not [USER@]HOST[:PORT]")
+            raise ValueError(f"{text!r} is not [USER@]HOST[:PORT]{_ALIAS}")
         user, host, port = match["user"], match["host"], match["port"]
         if user is not None and not _USER.fullmatch(user):
-            raise ValueError(f"user {user!r} may hold letters, digits and _ . + - only, and starts with a letter or _")
+            raise ValueError(
+                f"user {user!r} may hold letters, digits and _ . + - only, and starts with a letter or _{_ALIAS}"
+            )
         if host.startswith("["):
             host = _ipv6(host[1:-1])
         elif not _HOST.fullmatch(host):

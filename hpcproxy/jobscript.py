@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import io
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -171,7 +172,7 @@ def _check(lines: list[bytes], path: str) -> None:
         raise ScriptError(path, "is not a job script: its first line is no #!, and sbatch wants one")
     words = [match["program"], *(match["arguments"] or b"").split()]
     if words[0].endswith(b"/env"):
-        words = [word for word in words[1:] if not word.startswith(b"-") and b"=" not in word] or words
+        words = list(itertools.dropwhile(lambda word: word.startswith(b"-") or b"=" in word, words[1:])) or words
     shell = words[0].rsplit(b"/", 1)[-1]
     if not _SHELL.fullmatch(shell):
         name, call = shell.decode(errors="replace"), b" ".join(words).decode(errors="replace")

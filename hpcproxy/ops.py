@@ -252,7 +252,7 @@ def _remarks(account: Account, script: Path, before: bytes, placed: jobscript.Pl
         for number in jobscript.submissions(text)
     ]
     behind = placed.lines[-1] - (0 if target is not None else len(placed.lines))
-    others = overrides.in_script(text, str(shown), behind, account.user_home)
+    others = overrides.in_script(text, str(shown), behind, account.user_home, account.home.directory)
     return lines + [str(found) for found in [*others, *overrides.in_tools(account.user_home, account.environ)]]
 
 
@@ -357,6 +357,7 @@ class Checked:
     answer: verify.Answer
     url: str
     jump: str
+    others: list[str]  # what leads programs elsewhere all the same
 
 
 def check(account: Account, timeout_s: float) -> Checked:
@@ -374,7 +375,8 @@ def check(account: Account, timeout_s: float) -> Checked:
         # Through a SOCKS port a failed open is a closed connection; only ssh's own words tell why.
         why = reasons.open_failure(tunnel.log_tail) if error.layer == "far end" and tunnel.log_tail else error.advice
         raise WayOutError(error.layer, error.reason, why, tunnel.jump or "") from None
-    return Checked(answer, tunnel.url, tunnel.jump or "")
+    others = [str(found) for found in overrides.in_tools(account.user_home, account.environ)]
+    return Checked(answer, tunnel.url, tunnel.jump or "", overrides.in_environment(account.environ) + others)
 
 
 def _why_none(account: Account, config: Config) -> WayOutError:

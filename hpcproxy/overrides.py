@@ -12,23 +12,26 @@ import os
 import re
 import stat
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
+from hpcproxy import elsewhere
+
 # What a person keeps in such a file is far below this; more is not read, so a wrong file costs no memory.
 _MOST_BYTES = 1 << 20
 _GIT_TIMEOUT_S = 5
 
-_VARIABLE = r"(?:https?|all|ftp)_proxy"
-_SET = re.compile(rf"(?:^|[\s;&|(])(?:setenv\s+)?({_VARIABLE})(?:=|\s+\S*:\d)(?!\$)", re.IGNORECASE)
-_OPTION = re.compile(
-    r"\b(curl|git|pip3?|wget|conda)\b[^|;&#]*\s(-x\s|--proxy\b|-c\s+https?\.proxy=|-e\s+https?_proxy=)"
-)
-_FORWARD = re.compile(r"\bssh\b[^|;&#]*\s-[A-Za-z]*D\s*\S*\d")
-_SOURCED = re.compile(r"(?:^|[\s;&|])(?:source|\.)\s+[\"']?(~|\$HOME|\$\{HOME\})?(/?[\w./-]+)")
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+_MOST_DEEP = 3  # of files that read files
+
+
+_HARMLESS, _SOURCED = re.compile(elsewhere.HARMLESS), re.compile(elsewhere.SOURCED)
+_COMMENT = re.compile(r"(^|[ \t])#.*")
+_LINES = [(row, re.compile(row.pattern)) for row in elsewhere.LINES]
+_TAKEN = [(row, re.compile(row.pattern)) for row in elsewhere.TAKEN]
 
 
 @dataclass(frozen=True)
@@ -43,19 +46,28 @@ class Override:
         return f"{self.path}:{self.line}: {self.what}" if self.line else f"{self.path}: {self.what}"
 
 
-def in_script(script: bytes, path: str, behind: int, home: Path) -> list[Override]:
+def in_script(script: bytes, path: str, behind: int, home: Path, ours: Path | None = None) -> list[Override]:
     """Return what the lines of `script` after number `behind` set beside the way out, files that they source included.
 
-    One level of files is followed, and only those below `home` or named by an absolute path.
+    A relative name is looked up beside the script; what lies in `ours` is our own.
     """
-    found = []
-    for number, line in _lines(script, behind):
-        found += [Override(path, number, what) for what in _in_line(line)]
+    seen = {ours} if ours else set()
+    return list(_in_shell(script, path, behind, (home, Path(path).parent), seen))
+
+
+def _in_shell(
+    text: bytes, path: str, behind: int, places: tuple[Path, Path], seen: set[Path], deep: int = 0
+) -> Iterator[Override]:
+    """As `in_script`; `places` are the home and where relative names are looked up, `seen` is passed over and grows."""
+    home, beside = places
+    for number, line in _lines(text, behind):
+        yield from (Override(path, number, what) for what in _in_line(line, behind_hook=True))
         for match in _SOURCED.finditer(line):
-            file = home / match[2].lstrip("/") if match[1] else Path(match[2])
-            if match[1] or file.is_absolute():
-                found += in_rc_file(file)
-    return found
+            base = home if match[3] and "SUBMIT" not in match[3] else beside
+            file = base / match[4]
+            if deep < _MOST_DEEP and not any(file == one or one in file.parents for one in seen):
+                seen.add(file)
+                yield from _in_shell(_read(file), str(file), 0, (home, file.parent), seen, deep + 1)
 
 
 def in_rc_file(path: Path, behind: int = 0) -> list[Override]:
@@ -64,32 +76,49 @@ def in_rc_file(path: Path, behind: int = 0) -> list[Override]:
     return [Override(str(path), number, what) for number, line in _lines(text, behind) for what in _in_line(line)]
 
 
+def in_environment(environ: Mapping[str, str]) -> list[str]:
+    """Return which variables of a job or shell with a way out lead elsewhere by now, or are gone."""
+    url = environ.get("HPCPROXY_URL", "")
+    if not url:
+        return []
+    changed = [name for name in _PROXIES if environ.get(name, url) != url]
+    gone = [name for name in ("http_proxy", "https_proxy") if not environ.get(name)]
+    said = [
+        f"{name} leads elsewhere than to the way out: something set it since" for name in changed if name not in gone
+    ]
+    return said + [f"{name} is gone: programs that read it use no way out" for name in gone]
+
+
 def in_tools(home: Path, environ: Mapping[str, str]) -> list[Override]:
     """Return the proxies that git, curl, wget, pip, conda, npm and docker have in files of their own."""
     config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
-    return [
-        *_git(environ),
-        *_by_line(home / ".curlrc", r"(?:--?)?(proxy|socks[45]\w*(?:-hostname)?|preproxy|x)\s*[=:\s]\s*\S", "curl"),
-        *_by_line(config / "curlrc", r"(?:--?)?(proxy|socks[45]\w*(?:-hostname)?|preproxy|x)\s*[=:\s]\s*\S", "curl"),
-        *_by_line(home / ".wgetrc", r"(https?_proxy|use_proxy)\s*=\s*\S", "wget"),
-        *_by_line(home / ".npmrc", r"(proxy|https-proxy|http-proxy)\s*=\s*\S", "npm"),
-        *_pip(Path(environ["PIP_CONFIG_FILE"]) if environ.get("PIP_CONFIG_FILE") else None, home, config),
-        *_conda(home / ".condarc"),
-        *_docker(home / ".docker" / "config.json"),
-    ]
+    found = list(_git(environ))
+    for tool, name, pattern in elsewhere.TOOLS:
+        path = config / name.removeprefix(".config/") if name.startswith(".config/") else home / name
+        # git itself knows its Include lines, a YAML reader conda's.
+        if tool not in {"git", "pip", "conda"}:
+            found += _by_line(path, pattern, tool)
+        elif tool == "conda":
+            found += _conda(path)
+    named = [Path(environ[name]) for name in ("PIP_CONFIG_FILE", "CONDARC", "VIRTUAL_ENV") if environ.get(name)]
+    pips = [path / "pip.conf" if path.is_dir() else path for path in named]
+    pips += [config / "pip" / "pip.conf", home / ".pip" / "pip.conf", Path("/etc/pip.conf")]
+    return [*found, *_pip(pips), *_docker(home / ".docker" / "config.json")]
 
 
-def _in_line(line: str) -> Iterator[str]:
-    """Yield what one line of shell sets beside the way out."""
-    if re.match(r"\s*(#|unset\b)", line):
-        return
-    names = list(dict.fromkeys(match[1] for match in _SET.finditer(line)))
-    if names:
-        yield f"sets {', '.join(names)}, which wins over the way out; take it out"
-    if _FORWARD.search(line):
-        yield "opens a forward by hand (ssh -D); the way out takes its place, take it out"
-    for match in _OPTION.finditer(line):
-        yield f"tells {match[1]} a proxy of its own, which wins over the way out; take it out"
+def _in_line(line: str, *, behind_hook: bool = False) -> Iterator[str]:
+    """Yield what one line of shell sets beside the way out; `behind_hook`: or takes back."""
+    line = _COMMENT.sub("", line)
+    said = _HARMLESS.sub("", line)
+    for row, pattern in _LINES:
+        names = list(dict.fromkeys(match[row.group] for match in pattern.finditer(said)))
+        if names:
+            yield row.what.replace("%", ", ".join(names))
+            break
+    for row, pattern in _TAKEN if behind_hook else ():
+        match = pattern.search(line)
+        if match:
+            yield row.what.replace("%", match[row.group])
 
 
 def _lines(text: bytes, behind: int) -> Iterator[tuple[int, str]]:
@@ -110,42 +139,40 @@ def _read(path: Path) -> bytes:
 
 def _by_line(path: Path, pattern: str, tool: str) -> Iterator[Override]:
     for number, line in _lines(_read(path), 0):
-        match = re.match(rf"\s*{pattern}", line, re.IGNORECASE)
+        match = re.match(pattern, line)
         if match:
-            yield _of(tool, str(path), number, match[1])
+            yield _of(tool, str(path), number, match[2])
 
 
 def _of(tool: str, path: str, line: int | None, name: str) -> Override:
-    return Override(path, line, f"{tool} reads {name} here, which wins over the way out")
+    return Override(path, line, f"{tool} {elsewhere.TOOL_READS.replace('%', name)}")
 
 
 def _git(environ: Mapping[str, str]) -> Iterator[Override]:
     """Ask git itself, which knows its Include lines: the name and file of each proxy setting of the user's."""
-    argv = [
-        "git",
-        "config",
-        "--global",
-        "--includes",
-        "--show-origin",
-        "--name-only",
-        "--get-regexp",
-        r"^https?\..*proxy$",
-    ]
-    try:
-        done = subprocess.run(argv, capture_output=True, check=False, timeout=_GIT_TIMEOUT_S, env=dict(environ))
-    except (OSError, subprocess.TimeoutExpired):
-        return
-    for line in done.stdout.decode(errors="replace").splitlines():
-        origin, _, name = line.partition("\t")
-        if name:
-            yield _of("git", origin.removeprefix("file:"), None, name)
+    for scope in ("--global", "--system"):
+        argv = ["git", "config", scope, "--includes", "--show-origin", "--name-only", "--get-regexp"]
+        try:
+            done = subprocess.run(
+                [*argv, r"^https?\..*proxy$"],
+                capture_output=True,
+                check=False,
+                timeout=_GIT_TIMEOUT_S,
+                env=dict(environ),
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return
+        for line in done.stdout.decode(errors="replace").splitlines():
+            origin, _, name = line.partition("\t")
+            if name:
+                yield _of("git", origin.removeprefix("file:"), None, name)
 
 
-def _pip(named: Path | None, home: Path, config: Path) -> Iterator[Override]:
-    for path in (named, config / "pip" / "pip.conf", home / ".pip" / "pip.conf"):
+def _pip(paths: Sequence[Path]) -> Iterator[Override]:
+    for path in paths:
         parser = configparser.RawConfigParser(strict=False)
         try:
-            parser.read_string(_read(path).decode(errors="replace") if path else "")
+            parser.read_string(_read(path).decode(errors="replace"))
         except configparser.Error:
             continue  # pip cannot read it either, and says so itself
         for section in parser.sections():

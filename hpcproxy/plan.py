@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpcproxy import reasons, ssh
+from hpcproxy import elsewhere, reasons, ssh
 from hpcproxy.config import Config, safe_path
 from hpcproxy.errors import ConfigError
 from hpcproxy.node.closed import LOOPBACK
@@ -149,6 +149,24 @@ def script_values(config: Config, programs: Path, known_hosts: Path, *, syslog: 
         "failure_permanent": [int(failure.permanent) for failure in reasons.FAILURES],
         "failure_phases": [failure.phase for failure in reasons.FAILURES],
         "failure_more": [int(failure.more) for failure in reasons.FAILURES],
+        **_elsewhere(),
+    }
+
+
+def _elsewhere() -> dict[str, Any]:
+    """Return the tables of what leads programs elsewhere, as job.sh takes them."""
+    rows = [*elsewhere.LINES, *elsewhere.TAKEN]
+    return {
+        "harmless": elsewhere.HARMLESS,
+        "sourced": elsewhere.SOURCED,
+        "line_patterns": [row.pattern for row in rows],
+        "line_groups": [row.group for row in rows],
+        "line_words": [row.what for row in rows],
+        "taken_from": len(elsewhere.LINES),
+        "tool_names": [tool for tool, _, _ in elsewhere.TOOLS],
+        "tool_files": [path for _, path, _ in elsewhere.TOOLS],
+        "tool_patterns": [pattern for _, _, pattern in elsewhere.TOOLS],
+        "tool_words": elsewhere.TOOL_READS,
     }
 
 

@@ -177,6 +177,32 @@ def test_a_proxy_of_the_sites_is_seen_under_any_name(shell: str, name: str, sour
 
 
 @every_shell
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ("export http_proxy=socks5://localhost:8888", "http_proxy"),
+        ("HTTPS_PROXY=http://u:s3cret@p:1", "HTTPS_PROXY"),
+        ("unset https_proxy", "https_proxy"),
+        ("export ALL_PROXY=socks5h://localhost:8888", "ALL_PROXY"),
+    ],
+)
+def test_a_variable_that_was_changed_since_is_named(shell: str, change: str, name: str, source: str) -> None:
+    with tunnel_state():
+        code, said = interactive(shell, f"{source}proxy_on >/dev/null\n{change}\nproxy_status")
+    assert code == 1
+    assert said.startswith(f"hpcproxy: {name} leads elsewhere now: something set it since")
+    assert "s3cret" not in said
+
+
+@every_shell
+def test_an_address_in_brackets_is_no_end_for_httpx(shell: str, source: str) -> None:
+    environ = {**os.environ, "no_proxy": "[::1],a.site,[fd00::7]"}
+    with tunnel_state():
+        shown = interactive(shell, f'{source}printf "%s" "$no_proxy"', environ)[1]
+    assert shown.endswith(",::1,a.site,fd00::7")
+
+
+@every_shell
 def test_the_users_own_no_proxy_stays_in_force(shell: str, source: str) -> None:
     show = f'{source}printf "%s\\n" "$no_proxy" "$NO_PROXY"'
     with tunnel_state():

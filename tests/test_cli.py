@@ -83,6 +83,10 @@ def test_the_list_shows_every_verb_and_help_shows_its_flags() -> None:
         assert flag in text
 
 
+def test_help_is_no_file_of_a_task() -> None:
+    assert run("wrap", "--help").stdout == run("--help", "wrap").stdout != ""
+
+
 def test_a_checkout_offers_the_same_verbs_through_invoke() -> None:
     repository = Path(__file__).parent.parent
     argv = [sys.executable, "-m", "invoke", "--list"]

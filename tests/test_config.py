@@ -315,3 +315,9 @@ def test_change_sets_the_value_or_refuses_in_any_style(text: str) -> None:
         assert "by hand" in str(error)  # noqa: PT017 - refusing is one of two good outcomes
         return
     assert parse_layer("t", after).values == {**before, "port": 3000, "jump": ["c"]}
+
+
+@pytest.mark.parametrize("text", ["alice@realm@host", "DOMAIN\\alice@host"])
+def test_a_user_that_cannot_be_typed_here_gets_an_alias(text: str) -> None:
+    with pytest.raises(ValueError, match=r"give it a name in ~/\.ssh/config \(Host NAME"):
+        Jump.parse(text)

@@ -262,7 +262,8 @@ def test_shells_that_can_source_it(head: bytes) -> None:
     ("script", "reason"),
     [
         (b"#!/bin/zsh\ntrue\n", "is a zsh script; the hook line needs one of bash, sh, dash"),
-        (b"#!/usr/bin/env Rscript --vanilla\n", "and the line: exec Rscript job.sh; wrap that one"),
+        (b"#!/usr/bin/env Rscript --vanilla\n", "and the line: exec Rscript --vanilla job.sh; wrap that one"),
+        (b"#!/usr/bin/env -S conda run -n x bash\n", "and the line: exec conda run -n x bash job.sh"),
         (b"#!/usr/bin/env python3\nprint()\n", "is a python3 script"),
         (b"#!/bin/tcsh\n", "is a tcsh script"),
         (b"#!/usr/bin/env\n", "is a env script"),

@@ -23,6 +23,7 @@ LAYERS = {
     "shell": 1,
     "block": 1,
     "templated": 1,
+    "elsewhere": 1,
     "jobscript": 1,
     "settings": 1,
     "sshoptions": 1,

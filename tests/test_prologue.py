@@ -37,7 +37,7 @@ def _fake_job_script(account: Account, body: str) -> None:
 def test_the_job_gets_the_way_out_and_nothing_else_changes(shell: str, account: Account) -> None:
     _install(account)
     with tunnel_state("9") as state:
-        _fake_job_script(account, f'[[ "$*" == start ]] && printf "%s\\n" {state}')
+        _fake_job_script(account, f'[[ "$1$2" == start ]] && printf "%s\\n" {state}')
         before = "set -eu; set -C; IFS=:,; cd /; umask 027; trap 'printf bye' EXIT; set -- a 'b c'\n"
         done = script(shell, f'{before}{TOUCHED}\n{HOOK}{TOUCHED}\nprintf "%s" "$https_proxy"\nexit 3')
     assert (done.returncode, done.stderr) == (3, "")
@@ -197,6 +197,25 @@ def test_a_job_reaches_the_internet_and_leaves_nothing(
     assert ",c1," in direct
     assert (address, after) == ("203.0.113.7", "none")
     assert list(Path(os.environ["TMPDIR"]).iterdir()) == []
+
+
+@every_shell
+def test_what_leads_elsewhere_behind_the_hook_is_named_when_the_job_begins(
+    shell: str, slurm: dict[str, str], account: Account, tmp_path: Path
+) -> None:
+    (account.user_home / ".curlrc").write_text("proxy = http://u:s3cret@p:1\n")
+    job = tmp_path / "slurm_script"
+    job.write_text(f"#!/bin/{shell}\nset -eu\n{HOOK}export https_proxy=socks5://localhost:8888\nprintf on\n")
+    with sshd.running(tmp_path / "jump") as jump:
+        _install(account, jump=[jump.jump], identity=str(jump.identity), port=servers.free_port())
+        account.home.known_hosts.write_text(jump.known_hosts)
+        argv = [shell, str(job)]
+        done = subprocess.run(argv, capture_output=True, text=True, env=slurm, stdin=subprocess.DEVNULL, check=False)
+    assert (done.returncode, done.stdout) == (0, "on")
+    assert done.stderr.splitlines() == [
+        "hpcproxy: this script:4: sets https_proxy, which wins over the way out; take it out",
+        f"hpcproxy: {account.user_home}/.curlrc:1: curl reads proxy here, which wins over the way out",
+    ]
 
 
 @every_shell

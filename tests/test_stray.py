@@ -108,7 +108,7 @@ def test_an_epilogue_does_not_bring_an_address_back_that_anybody_may_hold(
     _install(account, port=bob.port)
     epilogue = f". {account.home.directory}/epilogue.sh\n"
     with tunnel_state("9") as state:
-        _fake_job_script(account, f'[[ "$*" != start ]] || printf "%s\\n" {state}')
+        _fake_job_script(account, f'[[ "$1$2" != start ]] || printf "%s\\n" {state}')
         done = script(shell, f"set -eu\n{HOOK}{SHOW}{epilogue}{FETCH}{SHOW}", _inherited(bob, "9"))
         assert done.stdout.splitlines()[0] == f"{url_of(state)} {url_of(state)}"
     assert done.stdout.splitlines()[-1] == "none none"

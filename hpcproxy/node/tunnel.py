@@ -21,6 +21,7 @@ NUDGES_S = (0.004, 0.012)
 # sshd tried to connect and could not: login, permission to forward and the way back are proved.
 PROOF = ("refused", "host", "network", "name")
 IN_TURN_S = 0.02  # so that one question comes after the other
+FAR_END = 255  # of an ssh that wrote nothing into its log: it says of a far end that hangs up on stderr only
 PROHIBITED = "channel 0: open failed: administratively prohibited: "
 
 
@@ -187,6 +188,8 @@ class Tunnel:
             return Verdict("node", tidy(str(error)), False)
         # Talk is a reason only of an ssh that did not come as far as to its own log.
         last = master.words.last or ("" if master.words.lines else talk)
+        if not last and master.words.lines and master.exit == FAR_END:
+            return Verdict("ssh", "it ended the connection: an idle limit of its own, or it went down?", False)
         return Verdict("ssh", tidy(last) if last else "ended with code {}".format(master.exit), False)
 
     def _failed(self, candidate: Candidate, verdict: Verdict) -> None:

@@ -54,6 +54,14 @@ __hpcproxy_export() {
     local direct
     direct=${no_proxy:-${NO_PROXY-}}
     case $direct in *[!,[:space:]]*) ;; *) direct='' ;; esac
+    # An IPv6 address in brackets ends httpx where it reads the list.
+    while :; do
+        case $direct in
+            *'['*']'*) direct=${direct%%'['*}${direct#*'['} ;;
+            *) break ;;
+        esac
+        direct=${direct%%']'*}${direct#*']'}
+    done
     if ! __hpcproxy_proxies_nothing; then direct=$__hpcproxy_no_proxy${direct:+,$direct}; fi
     export no_proxy="$direct" NO_PROXY="$direct"
     export HPCPROXY_URL="$__hpcproxy_url" HPCPROXY_KEY="$__hpcproxy_key" HPCPROXY_STEP="$__hpcproxy_step"

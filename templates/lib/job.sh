@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Starts and ends the holders on all nodes of the job this runs in.
 #
-#   job.sh start [shell]   prints this node's state directory once every node is ready; else says why not, exit code 1.
+#   job.sh start [shell | '' SCRIPT]   prints this node's state directory once every node is ready; else says why not, exit code 1.
 #                          `overlap ` stands before it where the job's own steps must be told to share (asks_overlap)
 #   job.sh stop            ends them and waits until this node's is gone
 #   job.sh status          one line about this node's: `status`, node, JOB.RESTART, pid, state directory, URL and the
@@ -208,6 +208,12 @@ patience() {
     patience_s=$((ready_timeout_s + (spread_ms + 999) / 1000))
 }
 
+# Not twice, where two steps are tried; a mistake of ours in it costs nobody the way out.
+tell_others_once() {
+    if [[ -n $script ]]; then (set +e && tell_others "$script") || :; fi
+    script=''
+}
+
 # Start the step in mode $1 (`ssh`, or nothing to let each node choose) and wait for it. Returns 0 when all nodes are
 # ready, 2 if they chose differently, 1 if there is no way out, which has then been said.
 try_step() {
@@ -232,6 +238,7 @@ try_step() {
     trap - QUIT USR1 USR2
     keep_step "$1" '' '' 0 </dev/null >&3 2>&4 3>&- 4>&- &
     keeper_pid=$!
+    tell_others_once
     while [[ -z $cancelled ]] && clock && ((now < deadline)); do
         read_said 3
         if [[ $modes == *gate* && $modes == *ssh* ]]; then
@@ -302,7 +309,9 @@ start() {
     count_nodes || { complain "Slurm's number of nodes of this job is none: ${sizes[*]}" && return 1; }
     if find_state "$job.$restart" && [[ $state != "$run_base"/* ]]; then
         await_others || return 1
-    elif [[ -z $state ]] || ! await_prologs; then
+    elif [[ -n $state ]] && tell_others_once && await_prologs; then
+        :
+    else
         command -v srun >/dev/null || { complain 'srun is not on PATH' && return 1; }
         try_step '' || outcome=$?
         # One address has to serve all nodes; where some have a python3 for the gate and some have not, none uses it.
@@ -332,7 +341,7 @@ stop() {
     printf 'hpcproxy: the way out is still up; Slurm ends it with the job\n' >&2
 }
 
-state='' quiet='' caller=${2-} job=${SLURM_JOB_ID-} restart=${SLURM_RESTART_COUNT:-0}
+state='' quiet='' caller=${2-} script=${3-} job=${SLURM_JOB_ID-} restart=${SLURM_RESTART_COUNT:-0}
 if ! [[ $job =~ ^[0-9]{1,10}$ && $restart =~ ^[0-9]{1,10}$ ]]; then
     complain 'this is no Slurm job (SLURM_JOB_ID is not set)'
     exit 1

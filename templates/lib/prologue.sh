@@ -4,7 +4,7 @@
 
 # False only if the job is to be stopped.
 __hpcproxy_begin() {
-    if __hpcproxy_start ''; then
+    if __hpcproxy_start '' "$0"; then
         __hpcproxy_export
         __hpcproxy_tell || :
         return 0

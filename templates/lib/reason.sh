@@ -50,6 +50,8 @@ read_reason() {
     # Talk is a reason only of an ssh that did not come as far as to its own log.
     if [[ -z $any ]]; then last_talk "$3"; else tidy "$last"; fi
     layer=ssh reason=${plain_text:-ssh was ended}
+    # Of a far end that hangs up ssh says so on stderr only, where talk stands too.
+    if [[ $phase == up && -z $last ]]; then reason='the connection ended: an idle limit of its own, or it went down?'; fi
 }
 
 # Set `line` to $1 without what LogVerbose puts before it, and `last` too if it is about more than the login's progress.

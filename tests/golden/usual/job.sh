@@ -8,6 +8,121 @@ required=''
 ready_timeout_s=30
 logins_per_s=32
 jump_count=1
+harmless='[a-zA-Z_]+=["'"'"']?[$][{]?(((https?|all|ftp|HTTPS?|ALL|FTP)_(proxy|PROXY))|HPCPROXY_URL)[}]?["'"'"']?'
+sourced='(^|[ 	;&|])(source|[.])[ 	]+["'"'"']?(~/|[$][{]?HOME[}]?/|[$][{]?SLURM_SUBMIT_DIR[}]?/)?([a-zA-Z0-9_./-]+)'
+line_patterns=(
+    '(^|[ 	;&|({`'"'"'"])(((https?|all|ftp|HTTPS?|ALL|FTP)_|[{][a-zA-Z,]+[}]_)(proxy|PROXY))='
+    '(^|[ 	;&|({`'"'"'"])setenv[ 	]+(((https?|all|ftp|HTTPS?|ALL|FTP)_|[{][a-zA-Z,]+[}]_)(proxy|PROXY))[ 	]'
+    '(^|[ 	;&|({`'"'"'"])(no_proxy|NO_PROXY)=["'"'"']?[*]'
+    '(^|[ 	;&|({`'"'"'"])(auto)?ssh[ 	]([^|;&#]*[ 	])?-[a-zA-Z0-9]*D[ 	]*[^ 	]*[0-9]'
+    '(^|[ 	;&|({`'"'"'"])(sshuttle|proxychains4?|tsocks|torsocks)[ 	]'
+    '(^|[ 	;&|({`'"'"'"])(curl|git|pip3?|wget|conda|mamba|npm|yarn|pnpm)[ 	]([^|;&#]*[ 	])?(-x|--proxy|--preproxy|--socks[45][a-z0-9-]*|-c[ 	]*["'"'"']?https?[.]proxy|-e[ 	]*["'"'"']?https?_proxy|config[ 	]([^|;&#]*[ 	.])?[a-zA-Z_.-]*prox(y|ies|y_servers)[a-zA-Z_.-]*)[ 	=]+["'"'"']?[^ 	-]'
+    '[ 	](--(https?-)?proxy(-server)?)[ 	=]["'"'"']?([a-z0-9+]+://|[a-zA-Z0-9.-]+:[0-9])'
+    '-D(https?[.]proxyHost|socksProxyHost)='
+    '(^|[ 	;&|({`'"'"'"])for[ 	]+[a-zA-Z0-9_]+[ 	]+in[ 	]([^;]*[ 	])?((https?|all|ftp|HTTPS?|ALL|FTP)_(proxy|PROXY))([ 	;]|$)'
+    '(^|[ 	;&|({`'"'"'"])(module[ 	]+(load|add|swap)|ml)[ 	]+([^;&|#]*[ 	])?([^ 	;&|#/]*prox[^ 	;&|#]*)'
+    '(^|[ 	;&|({`'"'"'"])unset[ 	]+(-v[ 	]+)?([a-zA-Z_ 	]*[ 	])?((https?|all|ftp|HTTPS?|ALL|FTP)_(proxy|PROXY))([ 	;&|]|$)'
+    '(^|[ 	;&|({`'"'"'"])env[ 	]([^|;&#]*[ 	])?(-u[ 	]*|--unset=)((https?|all|ftp|HTTPS?|ALL|FTP)_(proxy|PROXY))([ 	;&|]|$)'
+)
+line_groups=(
+    2
+    2
+    2
+    0
+    2
+    2
+    1
+    1
+    3
+    5
+    4
+    4
+)
+line_words=(
+    'sets %, which wins over the way out; take it out'
+    'sets %, which wins over the way out; take it out'
+    'sets % to *, so that no program uses the way out; take it out'
+    'opens a forward by hand (ssh -D); the way out takes its place, take it out'
+    'leads programs elsewhere by %; take it out'
+    'tells % a proxy of its own, which wins over the way out; take it out'
+    'gives a program a proxy of its own (%), which wins over the way out; take it out'
+    'gives Java a proxy of its own (%), which wins over the way out; take it out'
+    'treats % in a loop: if it sets it, that wins over the way out'
+    'loads %, which may set another proxy; the way out takes its place'
+    'takes % away, and with it the way out; take it out'
+    'takes % away, and with it the way out; take it out'
+)
+taken_from=10
+tool_names=(
+    curl
+    curl
+    wget
+    npm
+    npm
+    yarn
+    git
+    git
+    git
+    pip
+    pip
+    pip
+    conda
+    conda
+    conda
+    conda
+    cargo
+    R
+    aria2
+    gradle
+    s3cmd
+)
+tool_files=(
+    .curlrc
+    .config/curlrc
+    .wgetrc
+    .npmrc
+    /etc/npmrc
+    .yarnrc.yml
+    .gitconfig
+    .config/git/config
+    /etc/gitconfig
+    .config/pip/pip.conf
+    .pip/pip.conf
+    /etc/pip.conf
+    .condarc
+    .conda/.condarc
+    .mambarc
+    /etc/conda/.condarc
+    .cargo/config.toml
+    .Renviron
+    .aria2/aria2.conf
+    .gradle/gradle.properties
+    .s3cfg
+)
+tool_patterns=(
+    '^[ 	]*(--?)?(proxy|socks[45][a-z0-9-]*|preproxy|x)([ 	]*[=:][ 	]*|[ 	]+)[^ 	=:]'
+    '^[ 	]*(--?)?(proxy|socks[45][a-z0-9-]*|preproxy|x)([ 	]*[=:][ 	]*|[ 	]+)[^ 	=:]'
+    '^([ 	]*)(https?_proxy|use_proxy)[ 	]*=[ 	]*[^ 	]'
+    '^([ 	]*)(proxy|https?-proxy)[ 	]*=[ 	]*[^ 	n]'
+    '^([ 	]*)(proxy|https?-proxy)[ 	]*=[ 	]*[^ 	n]'
+    '^([ 	]*)(https?Proxy)[ 	]*:'
+    '^([ 	]*)(proxy)[ 	]*[=:][ 	]*[^ 	]'
+    '^([ 	]*)(proxy)[ 	]*[=:][ 	]*[^ 	]'
+    '^([ 	]*)(proxy)[ 	]*[=:][ 	]*[^ 	]'
+    '^([ 	]*)(proxy)[ 	]*[=:][ 	]*[^ 	]'
+    '^([ 	]*)(proxy)[ 	]*[=:][ 	]*[^ 	]'
+    '^([ 	]*)(proxy)[ 	]*[=:][ 	]*[^ 	]'
+    '^([ 	]*)(proxy_servers)[ 	]*:'
+    '^([ 	]*)(proxy_servers)[ 	]*:'
+    '^([ 	]*)(proxy_servers)[ 	]*:'
+    '^([ 	]*)(proxy_servers)[ 	]*:'
+    '^([ 	]*)(proxy)[ 	]*[=:][ 	]*[^ 	]'
+    '^([ 	]*)((https?|HTTPS?)_(proxy|PROXY))[ 	]*=[ 	]*[^ 	]'
+    '^([ 	]*)((all|https?)-proxy)[ 	]*=[ 	]*[^ 	]'
+    '^([ 	]*)(systemProp[.]https?[.]proxyHost)[ 	]*=[ 	]*[^ 	]'
+    '^([ 	]*)(proxy_host)[ 	]*=[ 	]*[^ 	]'
+)
+tool_words='reads % here, which wins over the way out'
 
 #= lib/process.sh
 
@@ -20,5 +135,7 @@ jump_count=1
 #= lib/state.sh
 
 #= lib/status.sh
+
+#= lib/others.sh
 
 #= lib/job.sh

@@ -1,0 +1,96 @@
+"""What leads a program elsewhere than through the way out, as one table for `wrap` and for the hook. Pure.
+
+Each pattern is an extended regular expression that bash and Python read alike: classes and groups, no escapes; the
+hook looks with these while it waits for the way out (others.sh), `wrap` and `install-bashrc` before (overrides.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_BEGIN = "(^|[ \t;&|({`'\"])"
+_NAME = "((https?|all|ftp|HTTPS?|ALL|FTP)_(proxy|PROXY))"
+_REST = "([^|;&#]*[ \t])?"
+_SPELLED = "((https?|all|ftp|HTTPS?|ALL|FTP)_|[{][a-zA-Z,]+[}]_)(proxy|PROXY)"
+
+# An assignment that says nothing new: from a variable of the same kind.
+HARMLESS = f"[a-zA-Z_]+=[\"']?[$][{{]?({_NAME}|HPCPROXY_URL)[}}]?[\"']?"
+# A file that is read by the script's own shell: group 4 is its name, behind a home, the job's directory, or nothing.
+SOURCED = "(^|[ \t;&|])(source|[.])[ \t]+[\"']?(~/|[$][{]?HOME[}]?/|[$][{]?SLURM_SUBMIT_DIR[}]?/)?([a-zA-Z0-9_./-]+)"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line that `pattern` matches does `what`, in which % is group number `group`."""
+
+    pattern: str
+    group: int
+    what: str
+
+
+_WINS = "which wins over the way out; take it out"
+# The first row that matches counts.
+LINES: Sequence[Row] = (
+    Row(f"{_BEGIN}({_SPELLED})=", 2, f"sets %, {_WINS}"),
+    Row(f"{_BEGIN}setenv[ \t]+({_SPELLED})[ \t]", 2, f"sets %, {_WINS}"),
+    Row(
+        f"{_BEGIN}(no_proxy|NO_PROXY)=[\"']?[*]",
+        2,
+        "sets % to *, so that no program uses the way out; take it out",
+    ),
+    Row(f"{_BEGIN}(auto)?ssh[ \t]{_REST}-[a-zA-Z0-9]*D[ \t]*[^ \t]*[0-9]", 0,
+        "opens a forward by hand (ssh -D); the way out takes its place, take it out"),
+    Row(f"{_BEGIN}(sshuttle|proxychains4?|tsocks|torsocks)[ \t]", 2, "leads programs elsewhere by %; take it out"),
+    Row(
+        f"{_BEGIN}(curl|git|pip3?|wget|conda|mamba|npm|yarn|pnpm)[ \t]{_REST}"
+        "(-x|--proxy|--preproxy|--socks[45][a-z0-9-]*|-c[ \t]*[\"']?https?[.]proxy|-e[ \t]*[\"']?https?_proxy"
+        "|config[ \t]([^|;&#]*[ \t.])?[a-zA-Z_.-]*prox(y|ies|y_servers)[a-zA-Z_.-]*)[ \t=]+[\"']?[^ \t-]",
+        2,
+        f"tells % a proxy of its own, {_WINS}",
+    ),
+    Row("[ \t](--(https?-)?proxy(-server)?)[ \t=][\"']?([a-z0-9+]+://|[a-zA-Z0-9.-]+:[0-9])", 1,
+        f"gives a program a proxy of its own (%), {_WINS}"),
+    Row("-D(https?[.]proxyHost|socksProxyHost)=", 1, f"gives Java a proxy of its own (%), {_WINS}"),
+    Row(f"{_BEGIN}for[ \t]+[a-zA-Z0-9_]+[ \t]+in[ \t]([^;]*[ \t])?{_NAME}([ \t;]|$)", 3,
+        "treats % in a loop: if it sets it, that wins over the way out"),
+    Row(f"{_BEGIN}(module[ \t]+(load|add|swap)|ml)[ \t]+([^;&|#]*[ \t])?([^ \t;&|#/]*prox[^ \t;&|#]*)", 5,
+        "loads %, which may set another proxy; the way out takes its place"),
+)  # fmt: skip
+# The same, for what stands behind the hook and takes it back.
+TAKEN: Sequence[Row] = (
+    Row(f"{_BEGIN}unset[ \t]+(-v[ \t]+)?([a-zA-Z_ \t]*[ \t])?{_NAME}([ \t;&|]|$)", 4, "takes % away, and with it the"
+        " way out; take it out"),
+    Row(f"{_BEGIN}env[ \t]{_REST}(-u[ \t]*|--unset=){_NAME}([ \t;&|]|$)", 4, "takes % away, and with it the way out;"
+        " take it out"),
+)  # fmt: skip
+
+# Files of tools, below the home if they do not begin with a slash; where it says so, group 2 is the setting's name.
+_CURL = "^[ \t]*(--?)?(proxy|socks[45][a-z0-9-]*|preproxy|x)([ \t]*[=:][ \t]*|[ \t]+)[^ \t=:]"
+_INI = "^([ \t]*)(proxy)[ \t]*[=:][ \t]*[^ \t]"
+_CONDA = "^([ \t]*)(proxy_servers)[ \t]*:"
+_NPM = "^([ \t]*)(proxy|https?-proxy)[ \t]*=[ \t]*[^ \tn]"
+TOOLS: Sequence[tuple[str, str, str]] = (
+    ("curl", ".curlrc", _CURL),
+    ("curl", ".config/curlrc", _CURL),
+    ("wget", ".wgetrc", "^([ \t]*)(https?_proxy|use_proxy)[ \t]*=[ \t]*[^ \t]"),
+    ("npm", ".npmrc", _NPM),
+    ("npm", "/etc/npmrc", _NPM),
+    ("yarn", ".yarnrc.yml", "^([ \t]*)(https?Proxy)[ \t]*:"),
+    ("git", ".gitconfig", _INI),
+    ("git", ".config/git/config", _INI),
+    ("git", "/etc/gitconfig", _INI),
+    ("pip", ".config/pip/pip.conf", _INI),
+    ("pip", ".pip/pip.conf", _INI),
+    ("pip", "/etc/pip.conf", _INI),
+    ("conda", ".condarc", _CONDA),
+    ("conda", ".conda/.condarc", _CONDA),
+    ("conda", ".mambarc", _CONDA),
+    ("conda", "/etc/conda/.condarc", _CONDA),
+    ("cargo", ".cargo/config.toml", _INI),
+    ("R", ".Renviron", "^([ \t]*)((https?|HTTPS?)_(proxy|PROXY))[ \t]*=[ \t]*[^ \t]"),
+    ("aria2", ".aria2/aria2.conf", "^([ \t]*)((all|https?)-proxy)[ \t]*=[ \t]*[^ \t]"),
+    ("gradle", ".gradle/gradle.properties", "^([ \t]*)(systemProp[.]https?[.]proxyHost)[ \t]*=[ \t]*[^ \t]"),
+    ("s3cmd", ".s3cfg", "^([ \t]*)(proxy_host)[ \t]*=[ \t]*[^ \t]"),
+)
+TOOL_READS = "reads % here, which wins over the way out"
