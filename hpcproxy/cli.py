@@ -69,6 +69,8 @@ def init(  # noqa: PLR0913, PLR0917 - the flags a user has
     report = ops.init(account, flags, trial, consent=consent.ask, say=say)
     results(report.results)
     _tell(report)
+    if any(key.is_refused for key in report.keys):
+        raise Exit("hpcproxy: nothing was written, for a key is not confirmed", code=1)
     if ops.status(account)[1]:
         say("now bring the installed files up to date: hpcproxy install-bashrc")
     if not report.works:

@@ -107,10 +107,14 @@ class Trial:
 
 
 def init(account: Account, flags: Mapping[str, Any], trial: Trial, *, consent: Consent, say: Say) -> InitReport:
-    """Write the settings, keep the keys that `consent` takes, try one login; the settings stay whatever fails then."""
+    """Keep the keys that `consent` takes and write the settings, unless one is refused; try one login."""
     config = settings_of(account, flags)
+    own = KnownHosts.read(account.home.known_hosts)
+    keys = [_recognised(jump, own, config, trial.replace_key, consent, say) for jump in config.jump]
+    if any(key.is_refused for key in keys):
+        return InitReport([], keys, [])
     results = install.apply([_config_step(account, flags)])
-    keys = [_pin(account, jump, config, trial.replace_key, consent, say) for jump in config.jump]
+    recognition.keep(account.home.known_hosts, own, keys, _PRIVATE_MODE)
     if not trial.login or any(key.error for key in keys):
         return InitReport(results, keys, [])
     if trial.on_node:
@@ -121,9 +125,8 @@ def init(account: Account, flags: Mapping[str, Any], trial: Trial, *, consent: C
     return InitReport(results, keys, probes, agent_only)
 
 
-def _pin(account: Account, jump: Jump, config: Config, replace_key: bool, consent: Consent, say: Say) -> Shown:
+def _recognised(jump: Jump, own: KnownHosts, config: Config, replace_key: bool, consent: Consent, say: Say) -> Shown:
     say(f"asking {jump} for its host key")
-    own = KnownHosts.read(account.home.known_hosts)
     try:
         way = Way(sshconfig.ask(jump))
     except WayOutError as error:
@@ -134,7 +137,6 @@ def _pin(account: Account, jump: Jump, config: Config, replace_key: bool, consen
     if shown.asks:
         (reason,) = consent([shown])
         shown = shown.refused(reason) if reason else shown
-    recognition.keep(account.home.known_hosts, own, [shown], _PRIVATE_MODE)
     return shown
 
 

@@ -16,6 +16,7 @@ _DRY = "would"
 _NEEDED = {
     "python3": "ssh itself listens there, for any user of the node",
     "ssh": "jobs get no way out there",
+    "cgroup": "a daemon that a user's code starts beside a way out, in a session of its own, outlives the job",
     "nft": "no second wall, the gate alone keeps other users of the node out",
 }
 _CLOCK_MAX_S = 60

@@ -39,6 +39,11 @@ class Shown:
         """Whether somebody has to say that the key is right before it may be kept."""
         return self.error is None and self.news in (NEW, CHANGED)
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether the host has shown a key that is not to be kept."""
+        return self.error is not None and self.key is not None
+
     def refused(self, reason: str, advice: str = "") -> Shown:
         """Return the same with nothing to keep, for `reason`."""
         return replace(self, replaced=(), pins=(), error=WayOutError("host-key", reason, advice, self.host))

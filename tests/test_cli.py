@@ -182,7 +182,7 @@ def test_a_reader_that_goes_away_is_no_error(home: Path) -> None:
     del home
     command = f"{sys.executable} -m hpcproxy render --name tunnel.sh | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("#!/bin/bash\n", "")
+    assert (done.stdout, done.stderr) == ("#!/bin/bash -p\n", "")
     with subprocess.Popen(
         [sys.executable, "-m", "hpcproxy", "render"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -364,6 +364,18 @@ def test_a_researchers_day(home: Path, tmp_path: Path) -> None:
     until(lambda: not list(Path(os.environ["TMPDIR"]).iterdir()), "the state is gone")
     assert run("uninstall").returncode == 0
     assert list(home.iterdir()) == []
+
+
+def test_init_without_a_terminal_writes_nothing_for_a_key_that_nobody_confirms(home: Path, tmp_path: Path) -> None:
+    with sshd.running(tmp_path / "jump") as jump:
+        done = run("init", "--jump", jump.jump, "--identity", str(jump.identity))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "there is no terminal to ask on; compare it, then say --fingerprint or --yes" in done.stderr
+        assert done.stderr.endswith("hpcproxy: nothing was written, for a key is not confirmed\n")
+        assert "install-bashrc" not in done.stderr
+        assert list(home.iterdir()) == []
+        (key,) = re.findall("SHA256:[A-Za-z0-9+/]+", done.stderr)[:1]
+        assert run("init", "--jump", jump.jump, "--identity", str(jump.identity), "--fingerprint", key).returncode == 0
 
 
 def test_init_that_cannot_log_in_says_which_layer_and_leaves_a_valid_configuration(home: Path) -> None:

@@ -90,7 +90,7 @@ def test_a_key_that_nobody_confirms_is_not_kept_and_not_logged_in_to(
     assert not report.works
     assert report.probes == []
     assert "host-key: " in str(_only(report).error)
-    assert not account.home.known_hosts.exists()
+    assert not account.home.directory.exists(), "nothing was written"
     assert (jump_host.directory / "log").read_text().count("Accepted") == before
 
 
@@ -145,7 +145,7 @@ def test_a_changed_key_is_refused_until_it_is_asked_for(  # noqa: PLR0913, PLR09
     assert "shows another key than the one in" in error
     assert "--replace-key" in error
     assert path.read_text() == text
-    assert account.home.config.exists()
+    assert not account.home.config.exists()
     assert init(accept, replace_key=True).works
     assert account.home.known_hosts.read_text() == jump_host.known_hosts
     assert where == "own" or personal.read_text() == text, "what is not ours stays as it is"

@@ -100,3 +100,26 @@ def test_a_proxy_command_is_not_taken_and_named(tmp_path: Path) -> None:
     assert "ProxyCommand for jump, which is not run outside the job; use ProxyJump" in said
     assert "port 7" in _asked(ours, "jump")
     assert not [line for line in _asked(ours, "jump") if line.startswith("proxycommand")]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        # What ssh puts into the command line of a ProxyJump's ssh, unquoted up to 9.5 (CVE-2023-51385), for a shell.
+        "ProxyJump a;touch${{IFS}}{ran};@gate",
+        "ProxyJump gate,$(touch${{IFS}}{ran})@inner",
+        "ProxyJump gate\n    HostName x';touch${{IFS}}{ran};'",
+        "ProxyJump gate\n    HostName `touch${{IFS}}{ran}`",
+        "ProxyJump gate\n    User a;touch${{IFS}}{ran};",
+        "HostKeyAlias %h';touch${{IFS}}{ran};'\n    ProxyJump gate",
+    ],
+)
+def test_no_value_of_the_users_reaches_a_shell(lines: str, tmp_path: Path) -> None:
+    """Of a ProxyJump ssh makes a command with names and users in it, which a holder would run outside the job."""
+    ran = tmp_path / "state/ran"
+    _, config = _taken(tmp_path, "Host jump\n    " + lines.format(ran=ran))
+    words = ["/usr/bin/ssh", "-F", str(config), "-o", "BatchMode=yes", "-o", "ConnectTimeout=3", "-N", "--", "jump"]
+    config.chmod(0o600)
+    os.chown(config, os.geteuid(), os.getegid())
+    subprocess.run(words, capture_output=True, check=False, timeout=30, stdin=subprocess.DEVNULL)
+    assert not ran.exists()

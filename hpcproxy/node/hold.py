@@ -2,7 +2,7 @@
 
     python3 -I agent.pyz hold --config AGENT_JSON --address A --port P --state DIR [--node NAME] [--uid N]
         [--job N] [--nodes N] [--parent PID] [--ssh-option OPTION] [--ssh-config FILE]
-        [--log-verbose yes] [--key-note TEXT] [--listener FD]
+        [--log-verbose yes] [--key-note TEXT] [--listener FD] [--jump-addresses A,B]
 
 On stdout, one line each: `ready NODE JUMP`, `failed NODE LAYER TEXT`, `gave-up NODE LAYER TEXT`. With `--job` SIGURG
 ends it, and SIGTERM as soon as no other process of that job is on this node; without, SIGINT and SIGUSR1 end it too,
@@ -27,6 +27,7 @@ from .gate import Gate
 from .guardian import ORDERS, Life, guard
 from .journal import Journal
 from .loop import Loop
+from .policy import pack_address
 from .port import adopt, refuse
 from .record import Record
 from .settings import BadSettings, Settings, load
@@ -37,10 +38,10 @@ from .words import verdict
 
 USAGE = "usage: agent.pyz hold --config FILE --address ADDRESS --port PORT --state DIR [--node NAME] [--uid UID]"
 USAGE += " [--job N] [--nodes N] [--parent PID] [--ssh-option OPTION] [--ssh-config FILE] [--log-verbose yes]"
-USAGE += " [--key-note TEXT] [--listener FD]"
+USAGE += " [--key-note TEXT] [--listener FD] [--jump-addresses A,B]"
 OPTIONS = (
     *("config", "address", "port", "state", "node", "uid", "job", "nodes", "parent"),
-    *("ssh-option", "ssh-config", "log-verbose", "key-note", "listener"),
+    *("ssh-option", "ssh-config", "log-verbose", "key-note", "listener", "jump-addresses"),
 )
 
 
@@ -69,6 +70,9 @@ class Arguments:
         self.parent = parse_number("parent", given["parent"], 1, 2**31 - 1) if "parent" in given else 0
         # The port, taken by root (port.py); -1: it is to be taken.
         self.listener = parse_number("listener", given["listener"], 3, 2**20) if "listener" in given else -1
+        self.jump_addresses = tuple(given["jump-addresses"].split(",")) if "jump-addresses" in given else ()
+        if not all(map(pack_address, self.jump_addresses)):
+            raise BadArguments("--jump-addresses: must be addresses, not {!r}".format(given["jump-addresses"]))
         self.nodes = parse_number("nodes", given["nodes"], 1, 10**6) if "nodes" in given else 1
         try:
             socket.inet_pton(socket.AF_INET, self.address)
@@ -137,7 +141,7 @@ def here(settings: Settings, arguments: Arguments) -> Settings:
         note = arguments.key_note.replace("%", "%%")
         # The row of a refused key is the one that names the keys.
         failures = tuple(row._replace(reason=note) if "%k" in row.reason else row for row in failures)
-    policy = settings.policy._replace(closed=closed(settings.closed, settings.jump_hosts))
+    policy = settings.policy._replace(closed=closed(settings.closed, settings.jump_hosts + arguments.jump_addresses))
     return settings._replace(jumps=jumps, failures=failures, policy=policy)
 
 

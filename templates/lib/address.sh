@@ -7,9 +7,13 @@
 # For shells ($1 is `shell`) it is the user's: 127.128.0.0/10 by uid, 127.192.0.0/10 for uids beyond 22 bits. Those are counted
 # modulo 2^22 - 1, for the last address of 127/8 is its broadcast address.
 job_address() {
-    local number
-    if [[ $1 != shell ]]; then
-        number=$((64 << 16 | ($1 ^ ($1 >> 26 & 63) << 16) & 0x3fffff))
+    local number=0
+    if [[ $1 =~ ^[0-9]{1,10}$ ]]; then
+        # In an arithmetic expression a value is a program; and a zero in front would make it octal.
+        number=$((10#$1))
+        number=$((64 << 16 | (number ^ (number >> 26 & 63) << 16) & 0x3fffff))
+    elif [[ $1 != shell ]]; then
+        return 1
     elif ((UID < 1 << 22)); then
         number=$((128 << 16 | UID))
     else

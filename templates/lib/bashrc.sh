@@ -58,7 +58,14 @@ __hpcproxy_describe() {
         return 1
     fi
     if __hpcproxy_field jump; then printf ' through %s' "$__hpcproxy_value"; fi
-    if __hpcproxy_field since; then printf ', up for %d s' "$(($(date +%s) - ${__hpcproxy_value%%.*}))"; fi
+    if __hpcproxy_field since; then
+        __hpcproxy_value=${__hpcproxy_value%%.*}
+        # In an arithmetic expression of bash's a value is a program.
+        case $__hpcproxy_value in
+            '' | 0* | *[!0-9]* | ????????????*) ;;
+            *) printf ', up for %d s' "$(($(date +%s) - __hpcproxy_value))" ;;
+        esac
+    fi
     if __hpcproxy_field reconnects; then printf ', %s reconnects' "$__hpcproxy_value"; fi
     if __hpcproxy_field requests; then printf ', %s requests' "$__hpcproxy_value"; fi
 }

@@ -13,3 +13,18 @@ find_hierarchies() {
     done </proc/self/mounts
     hierarchies+=(${freezer[@]+"${freezer[@]}"})
 }
+
+# True if a way out can have a cgroup of its own here, as far as that is seen without making one: one of version 2 can be
+# frozen from Linux 5.2 on, and then each but the first says so.
+can_have_group() {
+    local where below hierarchies
+    find_hierarchies
+    for where in ${hierarchies[@]+"${hierarchies[@]}"}; do
+        [[ -w $where ]] || continue
+        for below in "$where"/*/; do
+            if [[ ! -d $below || -e $below/cgroup.freeze || -e $below/freezer.state ]]; then return 0; fi
+            break
+        done
+    done
+    return 1
+}

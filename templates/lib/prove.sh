@@ -48,9 +48,13 @@ ask_wall() {
 }
 
 main() {
-    local jump said told target breaches=0 arguments session log
-    log=$(mktemp) && chown -- "$account" "$log"
-    trap 'rm -f -- "$log"' EXIT
+    local jump said told target breaches=0 arguments session work log
+    # In a directory of root's: what the account can rename it could make a link, through which root would write. And where
+    # fs.protected_regular is on root may not write what is another's in /tmp, so that what was said of one target would
+    # stand there for the next. Not in root's TMPDIR, where the account may not come.
+    work=$(mktemp -d /tmp/hpcproxy-XXXXXXXX) && chmod 0711 "$work" && log=$work/log
+    trap 'rm -rf -- "$work"' EXIT
+    : >"$log" && chown -- "$account" "$log"
     for jump in "${!jump_names[@]}"; do
         arguments=(-W "$allowed") session=()
         ask "$jump"
@@ -65,7 +69,12 @@ main() {
                 *'open failed: administratively prohibited'* | *'open failed: connect failed: No route to host'*)
                     proved "refuses $target"
                     ;;
+                *'open failed: connect failed: Permission denied'* | *'open failed: connect failed: Operation not permitted'*)
+                    proved "refuses $target"
+                    ;;
                 *'open failed: connect failed: Network is unreachable'*) proved "has no route to $target" ;;
+                # It may, by sshd's rules, and there is nobody: whether a wall stands is asked below.
+                *'open failed: connect failed: '*) proved "reaches nobody at $target" ;;
                 *) breach "does not refuse $target" ;;
             esac
         done

@@ -146,6 +146,7 @@ facts() {
     done
     # Root's only: the wall is his Prolog's.
     if ((EUID == 0)) && ! hash nft 2>/dev/null; then answer 'fact nft missing'; fi
+    if ((EUID == 0)) && ! can_have_group; then answer 'fact cgroup missing'; fi
     answer "fact bash $BASH_VERSION"
     printf -v version '%(%s)T' -1
     answer "fact clock $version"

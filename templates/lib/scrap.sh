@@ -9,8 +9,12 @@
 # The directory $1 is no longer there by its name.
 scrap() {
     [[ -e $1 || -L $1 ]] || return 0
-    # Whoever still has a file of it open, or stands in it, keeps nobody waiting.
-    timeout -s KILL 2 umount -l -- "$1"
+    local tries
+    # Whoever still has a file of it open, or stands in it, keeps nobody waiting. The user may have mounted something of his
+    # (FUSE) over it, and again over that.
+    for ((tries = 0; tries < 16; tries++)); do
+        timeout -s KILL 2 umount -l -- "$1" || break
+    done
     rmdir -- "$1" && return 0
     [[ -d $run_base/scrap ]] || mkdir -m 0700 -- "$run_base/scrap"
     mv -T -- "$1" "$run_base/scrap/${1##*/}-$$-$RANDOM$RANDOM"

@@ -179,8 +179,21 @@ prepare_gate() {
     if [[ -n $reason ]]; then gate_words+=(--key-note "$reason"); fi
     if [[ $job != shell ]]; then gate_words+=(--job "$job" --nodes "$node_count"); fi
     if [[ -n $of_step ]]; then gate_words+=(--parent "$PPID"); fi
+    if [[ $1 != "$UID" ]]; then
+        find_jump_addresses
+        if [[ -n $addresses ]]; then gate_words+=(--jump-addresses "$addresses"); fi
+    fi
     # The Prolog's keeper has taken the port and hands it on (port.py).
     if [[ -n ${HPCPROXY_LISTENER-} ]]; then gate_words+=(--listener "$HPCPROXY_LISTENER"); fi
+}
+
+# Set `addresses` to what the jump hosts' names mean here, a comma between two: in service mode they are closed (closed.py).
+find_jump_addresses() {
+    local address
+    addresses=''
+    while read -r address _; do
+        if [[ $address =~ ^[0-9A-Fa-f.:]+$ && ,$addresses, != *",$address,"* ]]; then addresses+=${addresses:+,}$address; fi
+    done < <(exec timeout -s KILL 2 getent ahosts -- "${jump_destinations[@]##*@}" 2>/dev/null)
 }
 
 # Signals that whoever started us ignores (nohup, `trap '' TERM`) a shell can neither trap nor give back to what it starts:
@@ -229,7 +242,7 @@ hand_over() {
 }
 
 begin_hold() {
-    local mode=gate where='this node' of_step='' gate_words=() turn_cs=0 now_cs note
+    local addresses mode=gate where='this node' of_step='' gate_words=() turn_cs=0 now_cs note
     job=$1 key=$1.$2
     [[ $1 == shell || $1 =~ ^[0-9]{1,10}$ ]] && [[ $2 =~ ^[0-9]{1,10}$ ]] || exit 2
     node=${SLURMD_NODENAME:-${HOSTNAME%%.*}}

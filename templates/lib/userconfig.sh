@@ -5,6 +5,9 @@
 # What is taken. None of these names a program or a library.
 passive='hostname|port|user|hostkeyalias|addressfamily|bindaddress|identityfile|certificatefile|identitiesonly|pubkeyauthentication|preferredauthentications|gssapiauthentication|ciphers|macs|kexalgorithms|hostkeyalgorithms|casignaturealgorithms|pubkeyacceptedalgorithms|pubkeyacceptedkeytypes|proxyjump'
 
+# Of those, what becomes part of a command.
+in_commands='hostname|port|user|hostkeyalias|proxyjump'
+
 # Set `user_config` to the words for a configuration file of ours, for a way out of user $1: with what ssh itself reads in
 # his where that is who we are, and empty where we are the service account.
 ask_config() {
@@ -39,6 +42,11 @@ ask_host() {
             note_config "has a ProxyCommand for $1, which is not run outside the job; use ProxyJump, or the hook line in the job script"
         fi
         [[ $key =~ ^($passive)$ && -n $value && $value != *[\"\\]* ]] || continue
+        # ssh makes a command for a shell of the names and users of a ProxyJump, unquoted up to OpenSSH 9.5.
+        if [[ $key =~ ^($in_commands)$ && ! $value =~ ^[A-Za-z0-9_.:@,+%/[-][]A-Za-z0-9_.:@,+%/[-]*$ ]]; then
+            note_config "has a $key for $1 that is none, and is not used"
+            continue
+        fi
         case $key in
             # Those that ssh tries by itself: named, it would complain of each that is not there.
             identityfile) if [[ $value == \~/.ssh/id_* && ! -e ${value/#\~/$HOME} ]]; then continue; fi ;;

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from hpcproxy import wire
+from hpcproxy.outcome import _NEEDED, HostOutcome, Outcomes
+from hpcproxy.render import Bundle
+from tests.deploy.cases import script_of
 from tests.deploy.keeping import ADDRESS, ALICE, BOB, JOB, NAMESAKE, OTHER_JOB, SOON_S, Node, made
 from tests.waiting import until
 
@@ -137,6 +141,62 @@ def test_where_nothing_can_be_mounted_what_is_left_is_removed_by_nobody_who_wait
     assert node.epilog() < SOON_S
     assert not (node.run_base / f"{JOB}.0").exists()
     until(lambda: not list((node.run_base / "scrap").iterdir()), "it is all gone in the end")
+
+
+def test_what_a_user_mounts_over_his_state_goes_with_it(node: Node) -> None:
+    """A file system of his (FUSE), and another over that: to unmount the uppermost left the others in /run. (S13)"""
+    node.way(READY)
+    node.prolog()
+    node.await_word("ready")
+    for _ in range(3):
+        node.call("mount", "-t", "tmpfs", "alices", f"/mnt/run/{JOB}.0")
+    assert node.epilog() < SOON_S
+    assert node.left() == []
+
+
+def test_a_requeued_job_has_its_port_again_though_a_connection_of_its_last_run_waits_there(node: Node) -> None:
+    """What root's listener accepts does not let others bind beside it in TIME_WAIT, unless that is said of it."""
+    node.prolog()
+    node.await_word("mode c1 gate")
+    until(lambda: "connected" in _python(node, CONNECT, ALICE), "the gate listens")
+    stay = CONNECT + "; s.recv(1)"
+    with subprocess.Popen(
+        node.command("/usr/bin/python3", "-I", "-u", "-c", stay, uid=ALICE), stdout=subprocess.PIPE
+    ) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == b"connected\n"
+        until(lambda: '"active": 1' in _status(node), "it is served")
+        node.epilog()
+    mine = f"{int(ADDRESS.split('.')[3]):02X}{int(ADDRESS.split('.')[2]):02X}{int(ADDRESS.split('.')[1]):02X}7F:07DF"
+    rows = [line.split() for line in (node.root / f"proc/{node.pid}/net/tcp").read_text().splitlines()]
+    assert ("06", mine) in {(row[3], row[1]) for row in rows}, "a connection waits at the address"
+    again = ["SLURM_RESTART_COUNT=1"]
+    node.prolog(more=again)
+    until(lambda: "connected" in _python(node, CONNECT, ALICE), "the next run has the port")
+    assert "LISTENER" in Path(f"/proc/{_keeper(node, 1)}/environ").read_text()
+    node.slurmd("epilog", JOB, again)
+
+
+def _keeper(node: Node, restart: int) -> str:
+    record = (node.run_base / f"holders/{JOB}.{restart}").read_text()
+    return next(line.split()[1] for line in record.splitlines() if line.startswith("keeper "))
+
+
+def test_where_no_cgroup_can_be_had_that_is_known(node: Node) -> None:
+    """`verify` says so: there a daemon of a user's code may outlive the job."""
+    look = wire.message(Bundle(()), "look", "t", place=wire.Place(Path("/mnt/store"), Path("/mnt/lock")))
+    node.put("/mnt/etc/look", script_of(look).decode())
+    ask = ["/bin/bash", "-p", "-c", "/mnt/etc/look </dev/null"]
+    assert "fact cgroup" not in node.call(*ask)
+    node.call("umount", "-l", "-R", "/sys/fs/cgroup")
+    assert "t fact cgroup missing\n" in node.call(*ask)
+    answer = wire.Answer("unchanged", "", (), {}, {"cgroup": "missing"})
+    (said,) = Outcomes((HostOutcome("c1", "unchanged", "", answer),)).cautions(0)
+    assert said == f"c1: cgroup is missing: {_NEEDED['cgroup']}"
+    node.way(READY)
+    node.prolog()
+    node.await_word("ready")
+    assert "group" not in node.record()
 
 
 def test_the_port_stays_nobody_elses_and_the_way_out_comes_back(node: Node) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcproxy.node.closed import KINDS, closed, networks
+from hpcproxy.node.hold import BadArguments, parse
 from hpcproxy.node.policy import Policy, closed_by, denied_by, parse_rule
 from hpcproxy.node.target import BadTarget, parse_authority
 
@@ -188,3 +189,19 @@ def test_a_node_closes_its_own_networks(start_agent):
     answer = agent.ask("CONNECT {}:80 HTTP/1.1\r\n\r\n".format(own[0]).encode())
     assert answer.startswith(b"HTTP/1.1 403 Forbidden (")
     assert b"is a network of this cluster" in answer
+
+
+def test_the_addresses_that_a_jump_hosts_name_has_on_the_node_are_closed_like_the_name(start_agent):
+    words = ["--jump-addresses", "203.0.113.9,2001:db8::9"]
+    agent = start_agent(closed=["jump-hosts"], jump_hosts=["jump1"], words=words)
+    for host in ("jump1", "203.0.113.9", "0xcb007109", "[::ffff:203.0.113.9]", "[2001:db8::9]"):
+        answer = agent.ask("CONNECT {}:22 HTTP/1.1\r\n\r\n".format(host).encode())
+        assert answer.startswith(b"HTTP/1.1 403 Forbidden ("), host
+        assert b"is the jump host itself" in answer
+
+
+def test_what_is_no_address_of_a_jump_host_is_refused():
+    words = ["hold", "--config", "c", "--address", "127.0.0.1", "--port", "1", "--state", "s", "--jump-addresses"]
+    for text in ("", "a", "1.2.3.4,", "1.2.3.4, 5.6.7.8"):
+        with pytest.raises(BadArguments):
+            parse([*words, text])

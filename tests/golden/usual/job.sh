@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/bin/bash -p
 # hpcproxy job.sh: rendered from the configuration; a change belongs there, not here.
 set -euo pipefail
 

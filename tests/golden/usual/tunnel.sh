@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/bin/bash -p
 # hpcproxy tunnel.sh: rendered from the configuration; a change belongs there, not here.
 set -euo pipefail
 
