@@ -68,7 +68,8 @@ def _find(text: bytes, path: str) -> _Found | None:
     if not begins and not ends:
         return None
     if len(begins) > 1 or len(ends) > 1:
-        raise BlockError(path, "holds the hpcproxy markers more than once")
+        numbers = " and ".join(str(number + 1) for number in begins)
+        raise BlockError(path, f"holds the hpcproxy block more than once (lines {numbers})")
     if not ends or not begins or ends[0] < begins[0]:
         raise BlockError(path, "holds only half of the hpcproxy block")
     begin, end = begins[0], ends[0]

@@ -27,7 +27,7 @@ class Failure:
     `pattern` is an extended regular expression that bash and Python read alike. It counts in `phase` only, if that is
     not empty. After a row without `more` nothing counts: ssh ends there, and what a far end has put behind a line
     break is none of ssh's. In `reason` %0 is the line, %1 and %2 are the pattern's groups, %k the keys that were
-    offered.
+    offered, %t what was said beside the log, in quotation marks.
     """
 
     pattern: str
@@ -50,7 +50,7 @@ _PIN_IT = "the jump host's key is not pinned; run: hpcproxy init --jump USER@HOS
 _NO_ANSWER = "it does not answer; is its address right, its firewall open?"
 _SILENT = "it accepts connections and stays silent"
 _NO_SSH = "what answers there is no ssh server; is the port right?"
-_HUNG_UP = "it hung up during the login; is the account there alive?"
+_HUNG_UP = "it hung up during the login; is the account there alive?%t"
 _NO_ROUTE = "no route to it from here"
 # It says why (MaxStartups, PerSourcePenalties) in a line that ssh shows at its debug levels only.
 _BUSY = "it hung up before the login: it has too many logins at once, or shuts this cluster's address out for a while"
@@ -202,5 +202,10 @@ def meaning(lines: Sequence[str]) -> tuple[str, str] | None:
 
 
 def _filled(reason: str, line: str, found: re.Match[str]) -> str:
-    parts = {"%0": line, "%k": "", **{f"%{number}": part or "" for number, part in enumerate(found.groups(), 1)}}
-    return re.sub("%[0-9k]", lambda name: parts.get(name.group(), ""), reason)
+    parts = {
+        "%0": line,
+        "%k": "",
+        "%t": "",
+        **{f"%{number}": part or "" for number, part in enumerate(found.groups(), 1)},
+    }
+    return re.sub("%[0-9kt]", lambda name: parts.get(name.group(), ""), reason)

@@ -16,7 +16,7 @@ LOG = "/proc/self/fd/1"
 # What LogVerbose puts before a line, and a level below VERBOSE.
 PREFIX = re.compile(r"^(debug\d: )?(?:[\w.-]+:\w+\(\):\d+ \(pid=\d+\): )?")
 UNINTERESTING = re.compile("^(Authenticated to |Transferred: |Bytes per second: |Killed by signal )")
-PLACE = re.compile("%[0-9k%]")
+PLACE = re.compile("%[0-9kt%]")
 UP = "Authenticated to it"
 MOST_LINES = 64  # a login says less than half of that
 
@@ -62,7 +62,7 @@ def verdict(failures: Tuple[Failure, ...], lines: List[str], talk: str = "") -> 
             reason = '{}: "{}"'.format(row.reason, tidy(talk)) if talk else row.reason
             return Verdict(row.layer, reason, row.permanent)
         elif row.layer != "skip" and found is None:
-            found = Verdict(row.layer, filled(row.reason, line, match, offered), row.permanent)
+            found = Verdict(row.layer, filled(row.reason, line, match, offered, talk), row.permanent)
             if not row.more:
                 break
     return found
@@ -77,8 +77,9 @@ def first_match(failures: Tuple[Failure, ...], line: str, phase: str) -> Tuple[O
     return None, None
 
 
-def filled(reason: str, line: str, match: Match[str], offered: List[str]) -> str:
-    """`reason` with the line for %0, the pattern's groups for %1 and %2, and the keys that were offered for %k."""
+def filled(reason: str, line: str, match: Match[str], offered: List[str], talk: str) -> str:
+    """`reason` with the line for %0, the pattern's groups for %1 and %2, the keys offered for %k, and talk for %t."""
     parts = {"%0": line, "%k": " " + ", ".join(offered) if offered else "", "%%": "%"}
+    parts["%t"] = ' It says: "{}"'.format(talk) if talk else ""
     parts.update(("%{}".format(i + 1), part or "") for i, part in enumerate(match.groups()))
     return PLACE.sub(lambda name: tidy(parts.get(name.group(), "")), reason)

@@ -41,7 +41,7 @@ read_reason() {
             skip) ;;
             '') ;;
             *)
-                if [[ -z $layer ]]; then take_row "$row" "$line"; fi
+                if [[ -z $layer ]]; then take_row "$row" "$line" "$3"; fi
                 ((failure_more[row])) || return 0
                 ;;
         esac
@@ -89,7 +89,7 @@ last_talk() {
     done <<<"$text"
 }
 
-# Set layer, reason and permanent from row $1 of the table, whose pattern has just matched the line $2.
+# Set layer, reason and permanent from row $1 of the table, whose pattern has just matched the line $2; $3 holds the talk.
 take_row() {
     local groups=("$2" "${BASH_REMATCH[@]:1}") i
     layer=${failure_layers[$1]} reason=${failure_reasons[$1]} permanent=${failure_permanent[$1]}
@@ -101,6 +101,11 @@ take_row() {
         tidy "${groups[i]}"
         reason=${reason//%$i/"$plain_text"}
     done
+    if [[ $reason == *%t* ]]; then
+        last_talk "$3"
+        if [[ -n $plain_text ]]; then plain_text=" It says: \"$plain_text\""; fi
+        reason=${reason//%t/"$plain_text"}
+    fi
 }
 
 # True if the private key in the file $1 is encrypted, as its first lines say: OpenSSH's own format by the cipher's name

@@ -102,6 +102,69 @@ def test_a_key_with_a_passphrase_and_no_agent(alice: Researcher, lab: Lab) -> No
     lab.run("login", ["rm", key, key + ".pub"], "alice", check=True)
 
 
+@contextmanager
+def admitted(lab: Lab, options: str) -> Iterator[None]:
+    """Alice's key has `options` at the jump host."""
+    path = lab.path_on("jump1", "/home/alice/.ssh/authorized_keys")
+    before = path.read_text()
+    path.write_text(f"{options} {before}")
+    try:
+        yield
+    finally:
+        path.write_text(before)
+
+
+def test_a_trial_from_a_compute_node_meets_what_a_job_meets(alice: Researcher, lab: Lab) -> None:
+    words = ("init", "--yes", "--jump", JUMP1)
+    with admitted(lab, 'from="192.168.31.2"'):  # the login node alone
+        assert "login and forwarding work" in alice.hpcproxy(*words).stdout
+        refused = alice.hpcproxy(*words, "--on-node", check=False)
+        assert_runs_on(alice.job(BODY), "c1,c2,c3: key: ", "without a from=")
+    assert refused.returncode == 1
+    assert f"key: {JUMP1}: it refused the key /home/alice/.ssh/id_ed25519; " in refused.stderr
+    assert "without a from= that shuts this node out" in refused.stderr
+    tried = alice.hpcproxy(*words, "--on-node")
+    assert f"login         {JUMP1}  login and forwarding work" in tried.stdout
+    assert "from a compute node" in tried.stderr
+
+
+@pytest.mark.parametrize(
+    ("pam", "words"),
+    [("no", ("key: ", "the account there alive?")), ("yes", ("ssh: ", "alive? It says: ", "account has expired"))],
+)
+def test_an_account_that_has_expired(alice: Researcher, lab: Lab, pam: str, words: tuple[str, ...]) -> None:
+    lab.run("jump1", ["chage", "-E", "0", "alice"], check=True)
+    lab.sshd("jump1", {"UsePAM": pam})
+    try:
+        assert_runs_on(alice.job(BODY), *words)
+    finally:
+        lab.run("jump1", ["chage", "-E", "-1", "alice"], check=True)
+        lab.sshd("jump1")
+
+
+def test_a_certificate_that_ends_before_the_time_limit(alice: Researcher, lab: Lab) -> None:
+    sign = (
+        "cd ~/.ssh && ssh-keygen -q -t ed25519 -N '' -f ca && ssh-keygen -q -t ed25519 -N '' -f signed"
+        " && ssh-keygen -q -s ca -I x -n alice -V -1h:+3m signed.pub && cat ca.pub"
+    )
+    authority = lab.run("login", ["bash", "-c", sign], "alice", check=True).stdout
+    lab.path_on("jump1", "/etc/ssh/ca.pub").write_text(authority)
+    lab.sshd("jump1", {"TrustedUserCAKeys": "/etc/ssh/ca.pub"})
+    try:
+        alice.set(identity="/home/alice/.ssh/signed", ready_timeout_s=60)
+        long = alice.job(BODY, "#SBATCH -N3 --ntasks-per-node=1 --time=5")
+        short = alice.job(BODY, "#SBATCH -N1 --time=1")
+    finally:
+        lab.sshd("jump1")
+        lab.run("login", ["bash", "-c", "rm -f ~/.ssh/ca* ~/.ssh/signed*"], "alice", check=True)
+        lab.path_on("jump1", "/etc/ssh/ca.pub").unlink()
+    line, rest = long.output.split("\n", 1)
+    assert line.startswith("hpcproxy: the certificate /home/alice/.ssh/signed-cert.pub ends at ")
+    assert line.endswith(", before the time limit of this job: a way out that breaks after that does not come back")
+    assert rest.startswith("proxy http://127.")
+    assert short.output.startswith("proxy http://127.")
+
+
 def test_no_ssh_on_a_node(alice: Researcher, lab: Lab) -> None:
     lab.run("c2", ["mount", "--bind", "/etc/hostname", "/usr/bin/ssh"], check=True)
     try:

@@ -244,7 +244,7 @@ failure_reasons=(
     'the jump host does not allow forwarding, by its own rule (AllowTcpForwarding) or your key'"'"'s in authorized_keys (restrict); ask your site. If it lets through to certain hosts (PermitOpen), name one in your settings (allow)'
     'it ended the connection: %1'
     'it hung up'
-    'it hung up during the login; is the account there alive?'
+    'it hung up during the login; is the account there alive?%t'
     'what answers there is no ssh server; is the port right?'
     'it hung up before the login: it has too many logins at once, or shuts this cluster'"'"'s address out for a while'
 )
