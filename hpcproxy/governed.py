@@ -9,10 +9,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from hpcproxy.inventory import fold
+from hpcproxy.inventory import expand, fold
 
 SHOW_NODES = ("--all", "show", "nodes", "--oneliner")
+SHOW_PARTITIONS = ("--all", "show", "partitions", "--oneliner")
 _FIELD = re.compile(r"(NodeName|NodeHostName|NodeAddr|State)=(\S*)")
+_OF_PARTITION = re.compile(r"\bNodes=(?!\(null\))(\S+)")
+_HIDDEN = ("CLOUD", "POWERED_DOWN")
 _AWAY = ("CLOUD", "POWERED_DOWN", "POWERING_DOWN", "POWER_DOWN", "FUTURE")
 
 
@@ -30,21 +33,35 @@ class Node:
         return any(word in _AWAY for word in self.state)
 
 
-def parse(shown: str) -> list[Node]:
-    """Return the nodes that `scontrol show nodes --oneliner` lists."""
+def parse(shown: str, partitions: str = "") -> list[Node]:
+    """Return the nodes that `scontrol show nodes --oneliner` lists, and those that only `partitions` name.
+
+    The latter are switched off: without `PrivateData=cloud` Slurm before 23.02 lists none that is (tried on 22.05).
+    """
     found = []
     for line in shown.splitlines():
         fields = dict(_FIELD.findall(line))
         if "NodeName" in fields:
             names = frozenset(value for name, value in fields.items() if name != "State")
             found.append(Node(fields["NodeName"], names, tuple(re.split(r"[+*~#$@^!%-]+", fields.get("State", "")))))
+    known = {node.name for node in found}
+    for value in _OF_PARTITION.findall(partitions):
+        try:
+            names = expand(value)
+        except ValueError:  # who cannot be read is not passed over
+            names = (re.sub(r"[^A-Za-z0-9.,-]", "_", value),)
+        found += [Node(name, frozenset({name}), _HIDDEN) for name in names if name not in known]
+        known.update(names)
     return found
 
 
-def left_out(nodes: Iterable[Node], hosts: Sequence[str]) -> list[str]:
-    """Return in words which of `nodes` are none of `hosts`, for whom nobody knows whether they have our files."""
+def left_out(nodes: Iterable[Node], hosts: Sequence[str], *, in_the_image: bool = False) -> list[str]:
+    """Return in words which of `nodes` are none of `hosts`, for whom nobody knows whether they have our files.
+
+    `in_the_image`: those that are switched off start with the files.
+    """
     strangers = [node for node in nodes if not node.names & set(hosts)]
-    off = [node.name for node in strangers if node.is_off]
+    off = [node.name for node in strangers if node.is_off and not in_the_image]
     others = [node.name for node in strangers if not node.is_off]
     words = []
     if others:
@@ -55,6 +72,6 @@ def left_out(nodes: Iterable[Node], hosts: Sequence[str]) -> list[str]:
     if off:
         words.append(
             f"{fold(off)} is switched off and not in the inventory: it starts from an image, which must have the files "
-            f"(hpcproxy render --root)"
+            f"(hpcproxy render --root); say `keeps_files: true` once it has"
         )
     return words

@@ -5,7 +5,9 @@ Reads the file it is given, and asks `scontrol` for node names where the file sa
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -25,7 +27,7 @@ SLURM, SPANK = "slurm", "spank"
 _NODE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?", re.ASCII)
 _LOGIN_MAX = 128
 _WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*", re.ASCII)  # Slurm's names of partitions and accounts
-_NODE_NAME = re.compile(r"^NodeName=(\S+)", re.MULTILINE)
+_NODE_NAME = re.compile(r"^NodeName=(\S+)(?:.*? NodeAddr=(\S+))?", re.MULTILINE)
 _SCONTROL_TIMEOUT_S = 30
 
 
@@ -130,7 +132,8 @@ class Inventory(pydantic.BaseModel):
     )
     keeps_files: bool = pydantic.Field(
         default=False,
-        description="Nodes without a slurm.conf of their own have our files after a reboot too: on disk, in the image.",
+        description="Nodes without a slurm.conf of their own, and those that are switched off now, start with our "
+        "files: on disk, in the image.",
     )
     site_task_prolog: Optional[LocalPath] = pydantic.Field(
         default=None, description="The site's own TaskProlog on the hosts, which ours runs first."
@@ -274,6 +277,7 @@ def hosts(inventory: Inventory) -> tuple[str, ...]:
     """Return the hosts to work on; raises ConfigError if Slurm was to name them and did not."""
     if inventory.nodes != SLURM:
         return expand(inventory.nodes)
+    own = [str(inventory.slurm_bin)] if inventory.slurm_bin else []
     try:
         done = subprocess.run(
             # Hidden nodes and those in no partition too: a slurmd runs there, which reads slurm.conf.
@@ -282,11 +286,23 @@ def hosts(inventory: Inventory) -> tuple[str, ...]:
             text=True,
             timeout=_SCONTROL_TIMEOUT_S,
             check=False,
+            env={**os.environ, "PATH": os.pathsep.join([*own, *os.get_exec_path()])},
         )
         said = done.stdout if done.returncode == 0 else ""
-        return expand(",".join(dict.fromkeys(_NODE_NAME.findall(said))))
+        return expand(",".join(dict.fromkeys(_reached(*found) for found in _NODE_NAME.findall(said))))
     except (OSError, subprocess.TimeoutExpired, ValueError) as error:
         raise ConfigError("scontrol", "nodes", f"names no nodes here: {error}; list them in the inventory") from None
+
+
+def _reached(name: str, address: str) -> str:
+    """Return by what a node of Slurm's is reached: its NodeAddr where that is another, and its name is none here."""
+    if address in ("", name) or not _NODE.fullmatch(address):
+        return name
+    try:
+        socket.getaddrinfo(name, None)
+    except (OSError, UnicodeError):
+        return address
+    return name
 
 
 def limit(names: tuple[str, ...], wanted: str | None) -> tuple[str, ...]:

@@ -60,6 +60,7 @@ def contract_message(bundle: Bundle, inventory: Inventory, token: str, scripts: 
         "account": next(iter(policy.accounts), "none"),
         "slurm_conf": f"{inventory.slurm_directory}/slurm.conf",
         "slurm_bin": str(inventory.slurm_bin or ""),
+        "site_task_prolog": str(inventory.site_task_prolog or ""),
         "image": str(STORE / "image"),
         "given_ms": 1000 * scripts.timeout_s,
         "before": scripts.before,

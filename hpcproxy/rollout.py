@@ -202,8 +202,8 @@ def _reasons(run: Run, slurm: Slurm) -> list[str]:
     told = run.site.inventory
     return [
         *slurmconf.in_the_way(slurm.running, told),
-        *governed.left_out(slurm.nodes, run.site.hosts),
-        *slurmconf.elsewhere(slurm.running, told, switch_of(run).controllers),
+        *governed.left_out(slurm.nodes, run.site.hosts, in_the_image=told.keeps_files),
+        *slurmconf.elsewhere(slurm.running, told, switch_of(run).controllers, reads_ours=slurm.reads_ours),
     ]
 
 

@@ -188,12 +188,17 @@ def in_the_way(running: Running, inventory: Inventory) -> list[str]:
     return words
 
 
-def elsewhere(running: Running, inventory: Inventory, controllers: Sequence[str]) -> list[str]:
+def elsewhere(
+    running: Running, inventory: Inventory, controllers: Sequence[str], *, reads_ours: bool = True
+) -> list[str]:
     """Return in words where else Slurm has a slurm.conf: at another path, on a controller that is not named."""
     words = []
     path = _path(inventory)
     read = [value for value in running.get("SLURM_CONF", ()) if value.rpartition("/")[2] != "slurm.conf"]
     words += [f"slurmctld reads {value}, not {path}; --enable changes a file of that name only" for value in read]
+    if not read and not reads_ours:
+        value = ", ".join(running.get("SLURM_CONF", ()))
+        words.append(f"slurmctld reads {value}, not {path}; say where it is with `slurm_directory`")
     hosts = [re.sub(r"\(.*", "", value) for value in running.get("SlurmctldHost", ())]
     strangers = [host for host in hosts if host not in controllers and host.partition(".")[0] not in controllers]
     if strangers and len(hosts) > len(controllers):

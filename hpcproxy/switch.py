@@ -34,6 +34,7 @@ class Slurm:
 
     running: slurmconf.Running
     nodes: tuple[governed.Node, ...]
+    reads_ours: bool  # whether its slurm.conf is the file that we would change
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,21 @@ class Switch:
         running = self.running(host)
         if isinstance(running, str):
             return running
-        said = self._say(host, *governed.SHOW_NODES)
-        return said if isinstance(said, str) else Slurm(running, tuple(governed.parse(said.decode(errors="replace"))))
+        listed, partitions = (self._say(host, *words) for words in (governed.SHOW_NODES, governed.SHOW_PARTITIONS))
+        if isinstance(listed, str) or isinstance(partitions, str):
+            return listed if isinstance(listed, str) else str(partitions)
+        nodes = governed.parse(listed.decode(errors="replace"), partitions.decode(errors="replace"))
+        return Slurm(running, tuple(nodes), self._reads_ours(host, running))
+
+    def _reads_ours(self, host: str, running: slurmconf.Running) -> bool:
+        """Whether what slurmctld reads and what we change is one file on `host`, under whatever names."""
+        ours = self._files[0]
+        for path in running.get("SLURM_CONF", ()):
+            command = ("/bin/bash", "-p", "-c", '[[ "$1" -ef "$2" ]]', "same", path, ours)
+            (reply,) = self._ask({host: wire.reading((), self.token, command)}) if path != ours else (None,)
+            if reply is not None and (reply.answer is None or reply.answer.word == "failed"):
+                return False
+        return True
 
     def about_to_run(self, host: str) -> tuple[list[str], slurmconf.Running | None]:
         """Return the site's lines that would run our hooks on `host`, where none is yet; how Slurm runs, if it says."""
@@ -105,7 +119,8 @@ class Switch:
         def change(conf: bytes, included: bytes | None) -> bytes:
             return slurmconf.enable(conf, self.inventory, running, included)
 
-        return self._turn(hosts, change, lambda running: slurmconf.missing(running, self.inventory), "does not say")
+        lacking = lambda running: slurmconf.missing(running, self.inventory)  # noqa: E731 - two of a kind
+        return self._turn(hosts, change, lacking, "does not say", undo=True)
 
     def off(self, hosts: Sequence[str]) -> Outcomes:
         """No slurm.conf says our lines, and the daemons know."""
@@ -125,6 +140,8 @@ class Switch:
         change: Callable[[bytes, bytes | None], bytes],
         lacking: Callable[[slurmconf.Running], list[str]],
         verb: str,
+        *,
+        undo: bool = False,
     ) -> Outcomes:
         conf, extra = self._files
         hosts = tuple(dict.fromkeys((*self.controllers, *nodes)))
@@ -149,10 +166,10 @@ class Switch:
         written = self._ask(messages)
         done = Outcomes((*outcomes, *(_judge(reply) for reply in written)))
         if not done.good:
-            return self._taken_back(done, edits)
+            return self._taken_back(done, edits, f"{fold(done.failed)} could not be changed")
         told = self._tell(lacking, verb, changed=any(host.word == "changed" for host in done.hosts))
         if not told.good:
-            return done.joined(told)
+            return told.merged(self._withdrawn(done, edits) if undo else done)
         done = done.merged(told)
         if any(host.word == "changed" for host in done.hosts):
             done = done.merged(self._heard(written))
@@ -172,13 +189,18 @@ class Switch:
         cause = f"slurm.conf is left as it is here, for {fold(bad)} cannot be changed"
         return Outcomes(tuple(outcomes)).skipping(list(edits), cause)
 
-    def _taken_back(self, done: Outcomes, edits: Mapping[str, wire.Edit]) -> Outcomes:
-        """Every slurm.conf that was changed is as before, for not all of them could be."""
-        bad = fold(done.failed)
+    def _withdrawn(self, done: Outcomes, edits: Mapping[str, wire.Edit]) -> Outcomes:
+        """No slurm.conf says what slurmctld does not run with, and no slurmd runs with it: jobs would fail of that."""
+        undone = self._taken_back(done, edits, "slurmctld does not run with it")
+        self._say(self.controllers[0], *slurmconf.RECONFIGURE)
+        return undone
+
+    def _taken_back(self, done: Outcomes, edits: Mapping[str, wire.Edit], why: str) -> Outcomes:
+        """Every slurm.conf that was changed is as before."""
         changed = [host.host for host in done.hosts if host.word == "changed"]
         back = {host: wire.Edit(edits[host].path, edits[host].after, edits[host].before) for host in changed}
         replies = self._ask({host: wire.editing((edit,), self.token) for host, edit in back.items()})
-        cause = f"slurm.conf is as before here, for {bad} could not be changed"
+        cause = f"slurm.conf is as before here, for {why}"
         others = [_judge(reply) for reply in replies]
         undone = [
             HostOutcome(host.host, "skipped", cause) if host.word in ("changed", "unchanged") else host

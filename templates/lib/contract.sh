@@ -77,7 +77,11 @@ run_once() {
         breach "$1 is not over after $limit_s s; slurmd kills it in the end, and drains the node"
         return 0
     fi
-    [[ $code == 0 ]] || breach "$1 ends with code $code; anything but 0 drains the node"
+    if ((code)) && [[ $1 == "$task_prolog" ]]; then
+        breach "$1 ends with code $code; anything but 0 cancels the task"
+    elif ((code)); then
+        breach "$1 ends with code $code; anything but 0 drains the node"
+    fi
     took_ms=$((ended - began))
 }
 
@@ -102,6 +106,10 @@ check_one() {
 
 check_task_prolog() {
     local line
+    if [[ -n $site_task_prolog ]] && ! [[ -f $site_task_prolog && -x $site_task_prolog ]]; then
+        breach "$site_task_prolog, which ours shall run first, is not there or has no run bit; every task would fail"
+        return 0
+    fi
     check_one "$task_prolog" && run "$task_prolog" || return 0
     while read -r line; do
         case $line in

@@ -135,6 +135,12 @@ def test_each_breach_is_named(node: Node, breach: str) -> None:
     assert [text for text in named if where in text and words in text] or not words, named
 
 
+def test_a_task_prolog_of_the_sites_that_is_not_there_is_named_itself(node: Node) -> None:
+    node.told = node.told.model_copy(update={"site_task_prolog": Path("/nowhere/task_prolog.sh")})
+    (named,) = node.breaches()
+    assert named.startswith("/nowhere/task_prolog.sh, which ours shall run first, is not there")
+
+
 def _slow_at_first(path: Path, times: int) -> None:
     """As on a node that is busy when it is measured."""
     mark = path.with_name("times")

@@ -149,6 +149,12 @@ def test_nodes_from_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     )
     scontrol.chmod(0o755)
     assert inventory.hosts(found) == ("c1", "c2"), "whatever partition they are in"
+    listed = "NodeName=localhost NodeAddr=10.0.0.1\\nNodeName=gpu-1.invalid X=1 NodeAddr=10.0.0.7 State=IDLE\\n"
+    scontrol.write_text(f"#!/bin/sh\nprintf '{listed}NodeName=gpu-2.invalid NodeAddr=fd00::7\\n'\n")
+    assert inventory.hosts(found) == ("localhost", "10.0.0.7", "gpu-2.invalid"), "the address where the name is none"
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert len(inventory.hosts(told(nodes="slurm", slurm_bin=str(tmp_path)))) == 3
+    monkeypatch.setenv("PATH", str(tmp_path))
     scontrol.write_text("#!/bin/sh\necho 'scontrol: error: unable to contact the controller' >&2\nexit 1\n")
     with pytest.raises(ConfigError, match="names no nodes here"):
         inventory.hosts(found)

@@ -189,6 +189,18 @@ def test_every_node_that_slurm_conf_governs_is_looked_after_or_named() -> None:
     assert governed.left_out(nodes, ["c1", "10.0.0.7", "c3", "cloud-1"]) == []
 
 
+def test_nodes_that_slurm_does_not_list_are_known_from_their_partition() -> None:
+    """Those of a cloud that are powered down, without `PrivateData=cloud`."""
+    partitions = "PartitionName=a Hidden=YES Nodes=c1,dy-[1-3] State=UP\nPartitionName=b Nodes=(null) MaxNodes=1\n"
+    nodes = governed.parse(NODES, partitions)
+    (words,) = governed.left_out(nodes, ["c1", "c2", "c3", "cloud-1"])
+    assert words.startswith("dy-[1-3] is switched off and not in the inventory")
+    assert words.endswith("say `keeps_files: true` once it has")
+    assert governed.left_out(nodes, ["c1", "c2", "c3"], in_the_image=True) == []
+    (words,) = governed.left_out(governed.parse("", "Nodes=x[1- State=UP"), [])
+    assert words.startswith("x_1- is")
+
+
 def test_where_else_slurm_conf_is() -> None:
     running = slurmconf.parse(
         "SLURM_CONF = /srv/site.conf\nSlurmctldHost[0] = ctl(10.0.0.1)\nSlurmctldHost[1] = ctl2\n"

@@ -14,7 +14,7 @@ from typing import cast
 
 import pytest
 
-from hpcproxy import inventory, wire
+from hpcproxy import inventory, slurmconf, wire
 from hpcproxy.deploy import Fleet, OnReply, Reply
 from hpcproxy.slurmconf import parse
 from hpcproxy.switch import Switch, scontrol, wait_for_slurmd
@@ -30,8 +30,9 @@ here=${0%/*}
 [[ ! -e $here/hung ]] || exec sleep 60
 if grep -q Nonsense "${SLURM_CONF:-/dev/null}"; then echo 'scontrol: fatal: Nonsense is no key' >&2; exit 1; fi
 case "$*" in
+    '--all show '*) true ;;
     'show config') sed 's/=/ = /' "$here/running" ;;
-    reconfigure) [[ -e $here/deaf ]] || cp "$here/../slurm.conf" "$here/running" ;;
+    reconfigure) echo reconfigure >>"$here/told" && [[ -e $here/deaf ]] || cp "$here/../slurm.conf" "$here/running" ;;
     'show slurmd') echo "Last slurmctld msg time  = $(cat "$here/heard")" ;;
     'show hostnames localhost') echo localhost ;;
     *) exit 2 ;;
@@ -152,6 +153,36 @@ def test_a_reconfigure_that_never_was_is_made_and_one_that_does_nothing_is_named
         (row,) = [row for row in done.rows() if row.word == "failed"]
         assert row.hosts == "h0"
         assert "after `scontrol reconfigure`" in row.cause
+
+
+def test_what_slurmctld_does_not_run_with_is_taken_back_everywhere(cluster: Cluster) -> None:
+    """A slurmd that runs with lines that slurmctld has not would fail the next job."""
+    (cluster.root / "h0/bin/deaf").touch()
+    outcomes = on(cluster)
+    assert outcomes["h0"][0] == "failed"
+    assert "after `scontrol reconfigure`" in outcomes["h0"][1]
+    for host in HOSTS[1:]:
+        assert outcomes[host] == ("skipped", "slurm.conf is as before here, for slurmctld does not run with it")
+    assert {cluster.conf(host).read_bytes() for host in HOSTS} == {CONF}
+    assert (cluster.root / "h0/bin/told").read_text().split() == ["reconfigure"] * 2, "the daemons read that too"
+
+
+def test_whether_slurmctld_reads_the_file_that_would_be_changed(cluster: Cluster, tmp_path: Path) -> None:
+    running = cluster.root / "h0/bin/running"
+
+    def reads(path: Path) -> bool:
+        running.write_text(f"SLURM_CONF={path}\n")
+        said = cluster.switch().slurm("h0")
+        assert not isinstance(said, str), said
+        return said.reads_ours
+
+    (tmp_path / "link").symlink_to(cluster.root / "h0", target_is_directory=True)
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy/slurm.conf").write_bytes(CONF)
+    assert [reads(tmp_path / name / "slurm.conf") for name in ("link", "copy")] == [True, False]
+    elsewhere = parse(f"SLURM_CONF = {tmp_path}/copy/slurm.conf\n")
+    (words,) = slurmconf.elsewhere(elsewhere, TOLD, ["h0"], reads_ours=False)
+    assert words.endswith("not /etc/slurm/slurm.conf; say where it is with `slurm_directory`")
 
 
 def _damaged(cluster: Cluster) -> None:
