@@ -47,11 +47,11 @@ def parse(shown: str, partitions: str = "") -> list[Node]:
     known = {node.name for node in found}
     for value in _OF_PARTITION.findall(partitions):
         try:
-            names = expand(value)
+            more = expand(value)
         except ValueError:  # who cannot be read is not passed over
-            names = (re.sub(r"[^A-Za-z0-9.,-]", "_", value),)
-        found += [Node(name, frozenset({name}), _HIDDEN) for name in names if name not in known]
-        known.update(names)
+            more = (re.sub(r"[^A-Za-z0-9.,-]", "_", value),)
+        found += [Node(name, frozenset({name}), _HIDDEN) for name in more if name not in known]
+        known.update(more)
     return found
 
 

@@ -151,7 +151,8 @@ def test_nodes_from_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert inventory.hosts(found) == ("c1", "c2"), "whatever partition they are in"
     listed = "NodeName=localhost NodeAddr=10.0.0.1\\nNodeName=gpu-1.invalid X=1 NodeAddr=10.0.0.7 State=IDLE\\n"
     scontrol.write_text(f"#!/bin/sh\nprintf '{listed}NodeName=gpu-2.invalid NodeAddr=fd00::7\\n'\n")
-    assert inventory.hosts(found) == ("localhost", "10.0.0.7", "gpu-2.invalid"), "the address where the name is none"
+    known = {"localhost", "10.0.0.7", "gpu-2.invalid"}
+    assert set(inventory.hosts(found)) == known, "the address where the name is none"
     monkeypatch.setenv("PATH", "/nowhere")
     assert len(inventory.hosts(told(nodes="slurm", slurm_bin=str(tmp_path)))) == 3
     monkeypatch.setenv("PATH", str(tmp_path))
