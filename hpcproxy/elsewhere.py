@@ -39,7 +39,7 @@ LINES: Sequence[Row] = (
         2,
         "sets % to *, so that no program uses the way out; take it out",
     ),
-    Row(f"{_BEGIN}(auto)?ssh[ \t]{_REST}-[a-zA-Z0-9]*D[ \t]*[^ \t]*[0-9]", 0,
+    Row(f"{_BEGIN}(auto)?ssh[ \t]{_REST}-[a-zA-Z0-9]*D[ \t]*[^ \t]", 0,
         "opens a forward by hand (ssh -D); the way out takes its place, take it out"),
     Row(f"{_BEGIN}(sshuttle|proxychains4?|tsocks|torsocks)[ \t]", 2, "leads programs elsewhere by %; take it out"),
     Row(
@@ -94,3 +94,22 @@ TOOLS: Sequence[tuple[str, str, str]] = (
     ("s3cmd", ".s3cfg", "^([ \t]*)(proxy_host)[ \t]*=[ \t]*[^ \t]"),
 )
 TOOL_READS = "reads % here, which wins over the way out"
+
+# Variables of tools that know none of the usual ones, or prefer their own; a value that the pattern matches counts.
+_ANY, _JAVA = ".", "[pP]roxyHost="
+VARIABLES: Sequence[tuple[str, str, str]] = (
+    ("npm", "npm_config_proxy", _ANY),
+    ("npm", "npm_config_https_proxy", _ANY),
+    ("npm", "NPM_CONFIG_PROXY", _ANY),
+    ("npm", "NPM_CONFIG_HTTPS_PROXY", _ANY),
+    ("yarn", "YARN_HTTPS_PROXY", _ANY),
+    ("cargo", "CARGO_HTTP_PROXY", _ANY),
+    ("git", "GIT_PROXY_COMMAND", _ANY),
+    ("Java", "JAVA_TOOL_OPTIONS", _JAVA),
+    ("Java", "_JAVA_OPTIONS", _JAVA),
+    ("Maven", "MAVEN_OPTS", _JAVA),
+    ("gradle", "GRADLE_OPTS", _JAVA),
+)
+VARIABLE_GIVES = "gives % a proxy of its own, which wins over the way out"
+# Values with an address that only ways out have (`hpcproxy env`): 127.64.0.0 and beyond.
+OURS = "127[.](6[4-9]|[7-9][0-9]|1[0-9][0-9]|2[0-9][0-9])[.]"

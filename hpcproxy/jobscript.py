@@ -170,6 +170,8 @@ def _check(lines: list[bytes], path: str) -> None:
     match = _SHEBANG.fullmatch(head[0].rstrip(b"\n")) if head else None
     if match is None:
         raise ScriptError(path, "is not a job script: its first line is no #!, and sbatch wants one")
+    if templated.is_one(head[0]):
+        return  # whoever fills it in says which shell it will be
     words = [match["program"], *(match["arguments"] or b"").split()]
     if words[0].endswith(b"/env"):
         words = list(itertools.dropwhile(lambda word: word.startswith(b"-") or b"=" in word, words[1:])) or words
@@ -218,7 +220,7 @@ def _behind_directives(lines: list[bytes]) -> int:
     kinds = templated.lines_of(lines)
     end = _end_of_head(lines)
     first = _first(lines)
-    directives = [n for n in range(end) if _DIRECTIVE.match(lines[n]) or (kinds[n].output and b"#SBATCH" in lines[n])]
+    directives = [n for n in range(end) if _DIRECTIVE.match(lines[n]) or kinds[n].options]
     last = max(directives, default=first)
     return next((n + 1 for n in range(last, end) if kinds[n].depth <= kinds[first].depth), last + 1)
 

@@ -21,6 +21,7 @@ LOGIN_FILES = (".bash_profile", ".bash_login", ".profile")
 # How bash shows each line that it runs (-x): the first character is repeated for what runs within another.
 _PS4 = "+hpcproxy:${BASH_SOURCE}:${LINENO}:"
 _TRACED = re.compile(r"^\++hpcproxy:(/[^\n:]*):(\d+):(.*)$", re.MULTILINE)
+_SYNTAX = re.compile(r": line (\d+): .*(?:syntax error|unexpected|conditional)")
 _LEAVES = re.compile(r"(?:^|[\s;&|])(?:return|exit|exec)\b")
 
 
@@ -95,7 +96,8 @@ def _leaver(path: Path, argv: list[str], environ: Mapping[str, str]) -> str:
         file, number, command = ran[-1]
         if _LEAVES.search(command) or _can_leave(Path(file), int(number)):
             return f" (line {number} leaves before it)" if file == str(path) else f" (line {number} of {file} leaves)"
-    return _last_that_can_leave(path)
+    wrong = _SYNTAX.search(_run([*argv, "-n", str(path)], environ, errors=True).decode(errors="replace"))
+    return f" (line {wrong[1]} is none that bash understands)" if wrong else _last_that_can_leave(path)
 
 
 def _can_leave(path: Path, number: int) -> bool:

@@ -103,7 +103,14 @@ def in_tools(home: Path, environ: Mapping[str, str]) -> list[Override]:
     named = [Path(environ[name]) for name in ("PIP_CONFIG_FILE", "CONDARC", "VIRTUAL_ENV") if environ.get(name)]
     pips = [path / "pip.conf" if path.is_dir() else path for path in named]
     pips += [config / "pip" / "pip.conf", home / ".pip" / "pip.conf", Path("/etc/pip.conf")]
-    return [*found, *_pip(pips), *_docker(home / ".docker" / "config.json")]
+    return [*found, *_pip(pips), *_docker(home / ".docker" / "config.json"), *_variables(environ)]
+
+
+def _variables(environ: Mapping[str, str]) -> Iterator[Override]:
+    for tool, name, pattern in elsewhere.VARIABLES:
+        value = environ.get(name, "")
+        if re.search(pattern, value) and not re.search(elsewhere.OURS, value):
+            yield Override(f"your environment: {name}", None, elsewhere.VARIABLE_GIVES.replace("%", tool))
 
 
 def _in_line(line: str, *, behind_hook: bool = False) -> Iterator[str]:

@@ -167,6 +167,11 @@ def _elsewhere() -> dict[str, Any]:
         "tool_files": [path for _, path, _ in elsewhere.TOOLS],
         "tool_patterns": [pattern for _, _, pattern in elsewhere.TOOLS],
         "tool_words": elsewhere.TOOL_READS,
+        "variable_tools": [tool for tool, _, _ in elsewhere.VARIABLES],
+        "variable_names": [name for _, name, _ in elsewhere.VARIABLES],
+        "variable_patterns": [pattern for _, _, pattern in elsewhere.VARIABLES],
+        "variable_words": elsewhere.VARIABLE_GIVES,
+        "variable_ours": elsewhere.OURS,
     }
 
 

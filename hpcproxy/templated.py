@@ -20,8 +20,14 @@ _PLACEHOLDER = re.compile(
     rb"(?<![$\w{}])\{(?!(?:print|next|exit)\})[A-Za-z_][\w.]*\}(?!\})|\{\{ ?[A-Za-z_#^/]|\{%[-+]?\s"
     rb"|<%[=#-]?[\s\w].*%>|<%\s*\n"
 )
-# sbatch expands nothing in its options: who writes so means another program, or errs.
-_IN_OPTION = re.compile(rb"^#SBATCH.*(?:\$\{?[A-Za-z_]|%\([A-Za-z_]\w*\)[a-z]|@[A-Za-z_]\w*@|<\?)", re.MULTILINE)
+# Nobody expands anything in sbatch's options or a #!: who writes so means another program, or errs.
+_IN_OPTION = re.compile(rb"^#(?:SBATCH|!).*(?:\$\{?[A-Za-z_]|%\([A-Za-z_]\w*\)[a-z]|@[A-Za-z_]\w*@|<\?)", re.MULTILINE)
+# A line that is nothing but a name, which by that name stands for options: ${scheduler_options}, {{ header }}.
+_OPTIONS = re.compile(
+    rb"\s*(?:\$\$?\{?|\{\{?|<%=|<\?=|%\(|@)\s*[\w.$]*"
+    rb"(?:option|overrid|header|directive|resource|sbatch|slurm|asis|scheduler)[^{}<>@]*(?:\}\}?|%>|\?>|\)s|@)?\s*",
+    re.IGNORECASE,
+)
 _OPENS = (b"if", b"for", b"with", b"call", b"filter", b"macro", b"raw", b"autoescape", b"trans", b"while", b"unless")
 _DO = re.compile(rb"\bdo\s*(?:\|[^|]*\|)?\s*$")
 
@@ -30,12 +36,15 @@ _DO = re.compile(rb"\bdo\s*(?:\|[^|]*\|)?\s*$")
 class Line:
     """What a line is to the template: nothing but its own (`control`), text it puts in (`output`), or neither.
 
+    `options` is text that it puts in and that are options for sbatch.
+
     `depth` is how many conditions and loops of the template are open behind it; blocks that only have a name do not
     count.
     """
 
     control: bool = False
     output: bool = False
+    options: bool = False
     depth: int = 0
 
 
@@ -61,7 +70,8 @@ def lines_of(lines: Sequence[bytes]) -> list[Line]:
         depth += sum(change for _, stop, change, _ in here if at < stop <= end)
         whole = bool(here) and not rest.strip()
         puts = any(block[3] for block in here)
-        result.append(Line(whole and not puts, whole and puts, max(0, depth)))
+        options = bool(_OPTIONS.fullmatch(line)) or (whole and puts and b"#SBATCH" in line)
+        result.append(Line(whole and not puts, options or (whole and puts), options, max(0, depth)))
         at = end
     return result
 

@@ -99,6 +99,13 @@ def test_a_file_that_bashrc_reads_and_that_leaves_is_named(installed: Account) -
     assert f"(line 2 of {installed.user_home}/.shell leaves)" in why
 
 
+def test_a_line_that_bash_does_not_understand_is_named(installed: Account) -> None:
+    (installed.user_home / ".profile").write_text(". ~/.bashrc\n")
+    _above(installed, "alias a=b\nif [ -n x ]; fi\ncase $- in *i*) ;; *) return ;; esac\n")
+    (why,) = ops.ask_shells(installed)[1]
+    assert "(line 2 is none that bash understands)" in why
+
+
 @pytest.mark.parametrize("shell", ["/bin/tcsh", "/usr/bin/zsh", "/usr/bin/fish"])
 def test_another_login_shell_is_told_what_it_has(
     installed: Account, shell: str, monkeypatch: pytest.MonkeyPatch

@@ -36,6 +36,7 @@ OVERRIDES = [
     ("ml python proxy", "loads proxy"),
     ("ssh -q -N -T -f -D 8888 login1", "opens a forward by hand"),
     ("ssh -fND8888 login1 &", "opens a forward by hand"),
+    ("ssh -N -D ${SOCKS_PORT} ${LOGIN_NODE} &", "opens a forward by hand"),
     ("autossh -M 0 -f -N -D localhost:1080 login1", "opens a forward by hand"),
     ("sshuttle -r login1 0/0 &", "leads programs elsewhere by sshuttle"),
     ("proxychains4 -q python train.py", "leads programs elsewhere by proxychains4"),
@@ -239,6 +240,21 @@ def test_the_hook_names_what_stands_in_files_that_the_script_reads_and_in_tools_
     assert int(said[-1].split()[1]) == len(_FILES) - 1 + 2 - 6
     assert len(said) == 7
     assert SECRET not in "".join(said)
+
+
+def test_variables_of_single_tools_are_named(tmp_path: Path) -> None:
+    given = {
+        "npm_config_https_proxy": f"http://u:{SECRET}@p:1",
+        "JAVA_TOOL_OPTIONS": "-Xmx1g -Dhttps.proxyHost=proxy.site",
+        "MAVEN_OPTS": "-Xmx1g",
+        "_JAVA_OPTIONS": "-Dhttps.proxyHost=127.64.0.9 -Dhttps.proxyPort=2015",
+    }
+    names = ["npm_config_https_proxy", "JAVA_TOOL_OPTIONS"]
+    found = [str(one) for one in overrides.in_tools(tmp_path, {**os.environ, **given})]
+    for said in (found, _hook_says(tmp_path / "none", tmp_path, **given)):
+        assert [line.split(": ")[:2] for line in said] == [["your environment", name] for name in names]
+        assert SECRET not in "".join(said)
+    assert found == _hook_says(tmp_path / "none", tmp_path, **given)
 
 
 def test_only_the_first_task_of_a_step_is_told(tmp_path: Path) -> None:

@@ -26,6 +26,13 @@ _TEMPLATES = {
     b"@{% if b %}\nrun\n{% endif %}\n",
     "mustache": b"#!/bin/bash\n{{#gpus}}\n#SBATCH --gpus={{gpus}}\n{{/gpus}}\n@run {{cmd}}\n",
     "string.Template in the options": b"#!/bin/bash\n#SBATCH --time=$walltime\n@$command\n",
+    # galaxyproject/galaxy, lib/galaxy/jobs/runners/util/job_script: the template names the shell
+    "the shell is the template's": b"#!$shell\n#SBATCH -N1\n$headers\n@$command\n",
+    "the shell is Jinja's": b"#!{{ shell }}\n#SBATCH -N1\n@run\n",
+    # Parsl/parsl, parsl/providers/slurm/template.py; materialsproject's queue adapters
+    "string.Template, more options by name": b"#!/bin/bash\n#SBATCH -J ${jobname}\n${scheduler_options}\n@\n${worker_init}\n$user_script\n",
+    "string.Template with two dollars": b"#!/bin/bash\n#SBATCH --time=$${time}\n@$${pre_rocket}\n",
+    "str.format, options by name": b"#!/bin/bash\n#SBATCH -t {time}\n{sbatch_extra}\n@{cmd}\n",
     "printf of Python": b"#!/bin/bash\n#SBATCH --time=%(walltime)s\n@run\n",
     "autoconf": b"#!/bin/bash\n#SBATCH --account=@ACCOUNT@\n@run\n",
 }

@@ -9,6 +9,7 @@ tell_others() {
     [[ ${SLURM_PROCID:-0} == 0 && ${SLURM_NODEID:-0} == 0 ]] || return 0
     if [[ $1 == /* ]]; then look_into "$1" hook 0; fi
     look_at_tools
+    look_at_variables
     shown=0
     for number in "${!others[@]}"; do
         if ((shown++ == 6)); then
@@ -76,5 +77,15 @@ look_at_tools() {
                 others+=("$file:$((number + 1)): ${tool_names[i]} ${tool_words/'%'/"${BASH_REMATCH[2]}"}")
             fi
         done
+    done
+}
+
+look_at_variables() {
+    local i name
+    for i in "${!variable_names[@]}"; do
+        name=${variable_names[i]}
+        if [[ ${!name-} =~ ${variable_patterns[i]} && ! ${!name} =~ $variable_ours ]]; then
+            others+=("your environment: $name: ${variable_words/'%'/"${variable_tools[i]}"}")
+        fi
     done
 }

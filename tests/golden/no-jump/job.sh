@@ -14,7 +14,7 @@ line_patterns=(
     '(^|[ 	;&|({`'"'"'"])(((https?|all|ftp|HTTPS?|ALL|FTP)_|[{][a-zA-Z,]+[}]_)(proxy|PROXY))='
     '(^|[ 	;&|({`'"'"'"])setenv[ 	]+(((https?|all|ftp|HTTPS?|ALL|FTP)_|[{][a-zA-Z,]+[}]_)(proxy|PROXY))[ 	]'
     '(^|[ 	;&|({`'"'"'"])(no_proxy|NO_PROXY)=["'"'"']?[*]'
-    '(^|[ 	;&|({`'"'"'"])(auto)?ssh[ 	]([^|;&#]*[ 	])?-[a-zA-Z0-9]*D[ 	]*[^ 	]*[0-9]'
+    '(^|[ 	;&|({`'"'"'"])(auto)?ssh[ 	]([^|;&#]*[ 	])?-[a-zA-Z0-9]*D[ 	]*[^ 	]'
     '(^|[ 	;&|({`'"'"'"])(sshuttle|proxychains4?|tsocks|torsocks)[ 	]'
     '(^|[ 	;&|({`'"'"'"])(curl|git|pip3?|wget|conda|mamba|npm|yarn|pnpm)[ 	]([^|;&#]*[ 	])?(-x|--proxy|--preproxy|--socks[45][a-z0-9-]*|-c[ 	]*["'"'"']?https?[.]proxy|-e[ 	]*["'"'"']?https?_proxy|config[ 	]([^|;&#]*[ 	.])?[a-zA-Z_.-]*prox(y|ies|y_servers)[a-zA-Z_.-]*)[ 	=]+["'"'"']?[^ 	-]'
     '[ 	](--(https?-)?proxy(-server)?)[ 	=]["'"'"']?([a-z0-9+]+://|[a-zA-Z0-9.-]+:[0-9])'
@@ -123,6 +123,47 @@ tool_patterns=(
     '^([ 	]*)(proxy_host)[ 	]*=[ 	]*[^ 	]'
 )
 tool_words='reads % here, which wins over the way out'
+variable_tools=(
+    npm
+    npm
+    npm
+    npm
+    yarn
+    cargo
+    git
+    Java
+    Java
+    Maven
+    gradle
+)
+variable_names=(
+    npm_config_proxy
+    npm_config_https_proxy
+    NPM_CONFIG_PROXY
+    NPM_CONFIG_HTTPS_PROXY
+    YARN_HTTPS_PROXY
+    CARGO_HTTP_PROXY
+    GIT_PROXY_COMMAND
+    JAVA_TOOL_OPTIONS
+    _JAVA_OPTIONS
+    MAVEN_OPTS
+    GRADLE_OPTS
+)
+variable_patterns=(
+    .
+    .
+    .
+    .
+    .
+    .
+    .
+    '[pP]roxyHost='
+    '[pP]roxyHost='
+    '[pP]roxyHost='
+    '[pP]roxyHost='
+)
+variable_words='gives % a proxy of its own, which wins over the way out'
+variable_ours='127[.](6[4-9]|[7-9][0-9]|1[0-9][0-9]|2[0-9][0-9])[.]'
 
 #= lib/process.sh
 
