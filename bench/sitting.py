@@ -25,7 +25,7 @@ mux = importlib.import_module("hpcproxy.node.mux")
 
 CIPHER = "aes128-gcm@openssh.com"
 HOST = harness.random_loopback(1, 63)
-DATA, TLS = (HOST, 8080), (HOST, 8443)  # ports that the gate hands over at once
+DATA, TLS = (HOST, 8080), (HOST, 8443)
 BLOCK = bytes(262144)
 
 
@@ -49,10 +49,10 @@ def start(python):
 
 
 class Way:
-    """A way out: `connect(target)` gives a socket; `pid` is its ssh."""
+    """A way out: `connect(target)` gives a socket; `pid` is its ssh. `url` begins what is asked for on it."""
 
-    def __init__(self, connect, pid, process=None):
-        self.connect, self.pid, self.process = connect, pid, process
+    def __init__(self, connect, pid, process=None, url=""):
+        self.connect, self.pid, self.process, self.url = connect, pid, process, url
 
     def stop(self):
         self.process.terminate()
@@ -61,6 +61,8 @@ class Way:
 
 def start_ssh(sshd, *options):
     words = sshd.argv("-c", CIPHER, *options)
+    if "-D" in options:  # which the options of the agent's ssh take back
+        words[words.index("ClearAllForwardings=yes")] = "ClearAllForwardings=no"
     # In a session of its own, as the agent's ssh is: the kernel shares the cores out among sessions (autogroup).
     environment = harness.clean_environment(sshd.folder)
     return subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
@@ -74,7 +76,7 @@ def socks_request(target):
     return b"\5\1\0\3" + bytes([len(host)]) + host + struct.pack(">H", target[1])
 
 
-def start_plain(sshd):
+def start_plain(sshd, probe=DATA):
     port = harness.free_port()
     process = start_ssh(sshd, "-D", "127.0.0.1:{}".format(port))
 
@@ -87,7 +89,7 @@ def start_plain(sshd):
         return sock
 
     def up():
-        with contextlib.suppress(OSError), connect(DATA):
+        with contextlib.suppress(OSError), connect(probe):
             return True
 
     harness.until(up, "ssh -D is up")
@@ -163,9 +165,16 @@ def via_connect(agent, target):
     return sock
 
 
+def http_way(agent):
+    """The gate once more, asked for http:// URLs."""
+    return Way(lambda _: agent.connect(30), agent.ssh_pid(), url="http://{}:{}".format(*DATA))
+
+
 def send_as_asked(sock):
-    """The far end: reads a line with a number, sends that many bytes."""
-    left = int(harness.read_head(sock) or b"0")
+    """The far end: GET /NUMBER, and so many bytes. HTTP, so that the gate sees who speaks first and hands over."""
+    head = harness.read_head(sock).split()
+    left = int(head[1][1:]) if head else 0
+    sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % left)
     while left > 0:
         left -= sock.send(BLOCK[: min(left, len(BLOCK))])
 

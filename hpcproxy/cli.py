@@ -20,6 +20,7 @@ from hpcproxy import __version__, fleet, ops, rehearsal, toolenv
 from hpcproxy.consent import FINGERPRINT_HELP, YES_HELP, Flags
 from hpcproxy.errors import UsageError
 from hpcproxy.jobscript import State
+from hpcproxy.netcat import CONNECT_TIMEOUT_S
 from hpcproxy.ops import Account
 from hpcproxy.report import console, number, quiet_pipe, results, say, table, verb
 from hpcproxy.tunnels import Tunnel
@@ -30,7 +31,6 @@ def _account() -> Account:
 
 
 _CHECK_TIMEOUT_S = 20
-_CONNECT_TIMEOUT_S = 30
 JUMP_HELP = "Jump host, [USER@]HOST[:PORT]; may be given several times, the next is tried when one fails."
 
 
@@ -322,7 +322,7 @@ def check(_context: Context, timeout: int | None = None, json_: bool = False) ->
 @verb
 def nc(_context: Context, host: str, port: str, timeout: str | None = None) -> None:
     """Carry stdin and stdout over a connection through the way out; for ssh's ProxyCommand."""
-    ops.nc(_account(), host, number(port) or 0, number(timeout) or _CONNECT_TIMEOUT_S)
+    ops.nc(_account(), host, number(port) or 0, number(timeout) or CONNECT_TIMEOUT_S)
 
 
 @task(

@@ -329,10 +329,7 @@ def status_of_job(account: Account, job: str) -> list[tunnels.Tunnel | str]:
 def nc(account: Account, host: str, port: int, timeout_s: float) -> None:
     """Carry stdin and stdout over a connection to `host:port` through the way out of this job or shell."""
     url = _present(account)[0]
-    try:
-        netcat.relay(url, host, port, timeout_s)
-    except OSError as error:
-        raise WayOutError("far end", f"the connection to {host}:{port} broke: {error.strerror or error}") from None
+    netcat.carry(url, host, port, timeout_s)
 
 
 def _present(account: Account) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from .answer import http_answer
 from .framing import BadBody, Chunked, Fixed, UntilClose
 from .gate import Gate
 from .loop import Task, TimedOut
+from .pace import Gathering
 from .pipe import Far, Relay, open_far
 from .request import (
     BadRequest,
@@ -25,7 +26,7 @@ from .request import (
     values,
     write_head,
 )
-from .stream import SIZE, Ended, Stream, TooLong
+from .stream import Ended, Stream, TooLong
 from .target import Target, spell
 from .way import WayError
 
@@ -135,11 +136,10 @@ class Exchange:
             await far.to.send(head)
             self.up += len(head)
             while not body.done:
-                data = await next_part(self.client, body)
-                if not data:
+                size = await pass_part(self.client, far.to, body)
+                if not size:
                     raise BadBody("the client ended in the middle of its body")
-                self.up += len(data)
-                await far.to.send(data)
+                self.up += size
         except BrokenPipeError as error:
             return None if body.done else error  # the far end takes no more; its response says why
         except (BadBody, Ended, OSError) as error:
@@ -212,17 +212,24 @@ class Exchange:
 
     async def _download(self, far: Far, body: Body) -> None:
         try:
-            while not body.done:
-                data = await self._awaited(lambda until: next_part(far.back, body, until))
-                if not data:
-                    break
-                await self._send(data)
+            await self._pass_on(far, body)
         except (BadBody, Ended) as error:
             self.client.abort()
             raise CutShort("the far end sent {}".format(error) if str(error) else "the far end ended in the middle")
         if not body.done and (not isinstance(body, UntilClose) or far.lost()):
             self.client.abort()  # the client must not take it for the whole
             raise CutShort("the jump host was lost" if far.lost() else "the far end ended in the middle")
+
+    async def _pass_on(self, far: Far, body: Body) -> None:
+        """The body is with the client, or what there was of it."""
+        gathering = Gathering(self.gate.loop)
+        while not body.done:
+            size = await self._awaited(lambda until: pass_part(far.back, self.client, body, until))
+            if not size:
+                return
+            self.down += size
+            if not body.done:
+                await gathering.after(size)
 
     async def _send(self, data: bytes) -> None:
         self.answered = True
@@ -243,13 +250,15 @@ class Exchange:
         await self.client.linger(LINGER_S, LINGER_SILENT_S)
 
 
-async def next_part(source: Stream, body: Body, deadline: Optional[float] = None) -> bytes:
-    """The next bytes of `body`, b"" at the end; what is known to be body is read at once, and not looked at before."""
+async def pass_part(source: Stream, sink: Stream, body: Body, deadline: Optional[float] = None) -> int:
+    """The next bytes of `body` are with `sink`: how many, 0 at the end. What is known to be body is not looked at."""
     if isinstance(body, Chunked):
-        return await source.take_some(body.feed, deadline)
-    data = await source.recv(min(SIZE, body.left) if isinstance(body, Fixed) else SIZE, deadline)
-    body.feed(data)
-    return data
+        data = await source.take_some(body.feed, deadline)
+        await sink.send(data)
+        return len(data)
+    size = await source.pass_on(sink, body.most(), deadline)
+    body.count(size)
+    return size
 
 
 def why_not(error: Exception) -> str:

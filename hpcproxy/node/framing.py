@@ -23,11 +23,13 @@ class Fixed:
         """All bytes have passed."""
         return self.left == 0
 
-    def feed(self, data: bytes) -> int:
-        """How many bytes at the start of `data` belong to the body."""
-        size = min(self.left, len(data))
+    def most(self) -> int:
+        """So many bytes may be read at once, and all of them belong to the body."""
+        return self.left
+
+    def count(self, size: int) -> None:
+        """`size` more bytes have passed."""
         self.left -= size
-        return size
 
 
 class UntilClose:
@@ -35,9 +37,12 @@ class UntilClose:
 
     done = False
 
-    def feed(self, data: bytes) -> int:
-        """All of `data`."""
-        return len(data)
+    def most(self) -> int:
+        """As Fixed."""
+        return 1 << 30
+
+    def count(self, size: int) -> None:
+        """As Fixed."""
 
 
 class Chunked:

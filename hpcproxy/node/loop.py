@@ -13,6 +13,7 @@ import types
 from typing import Any, Callable, Coroutine, Deque, Dict, Generator, List, Optional, Set, Tuple
 
 STEPS = 256
+ROOM = 1 << 20
 FEW_TIMERS = 64
 EDGES = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
@@ -205,6 +206,7 @@ class Loop:
         self.ready: Deque[Task] = collections.deque()
         self.timers: List[Tuple[float, int, Timer]] = []  # a heap; the number tells those of the same moment apart
         self.numbered = self.cancelled = 0
+        self.room = memoryview(bytearray(ROOM))  # what passes through is here for a moment, whoever's it is
         self.current: Optional[Task] = None
         self.stopping = False
 
@@ -259,8 +261,12 @@ class Loop:
 
     async def sleep(self, seconds: float) -> None:
         """That much later."""
+        await self.sleep_until(time.monotonic() + seconds)
+
+    async def sleep_until(self, when: float) -> None:
+        """It is `when`, of time.monotonic, or soon after."""
         try:
-            await self.pause(time.monotonic() + seconds)
+            await self.pause(when)
         except TimedOut:
             pass
 

@@ -15,7 +15,29 @@ MUCH = 4e6  # bytes per second
 FIRST_S = 0.1  # a connection is looked at this soon,
 MUCH_S = 0.5  # while much flows so often,
 LONGEST_S = 8.0  # else ever more seldom
+WINDOW_S = 0.02  # bytes in our own hands are counted over this,
+GATHER_S = 0.002  # and so long they wait at most,
+ENOUGH = 131072  # unless so many came at once
 TICK_S = 0.05  # all that are due within it are looked at together, so that the node's cores are left alone
+
+
+class Gathering:
+    """The same where bytes pass through our hands: while much flows a moment is waited, and more is there to take."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.known, self.since, self.much = 0, time.monotonic(), False
+
+    async def after(self, size: int) -> None:
+        """`size` bytes have passed; when to go on is decided by how many did lately."""
+        self.known += size
+        now = time.monotonic()
+        if now - self.since > WINDOW_S:
+            self.much = self.known > MUCH * (now - self.since)
+            self.known, self.since = 0, now
+        if self.much and size < ENOUGH:
+            # All that wait go on together, and the cores are left alone meanwhile.
+            await self.loop.sleep_until((1 + int(now / GATHER_S)) * GATHER_S)
 
 
 class Pace:

@@ -13,6 +13,7 @@ from .tunnel import Tunnel
 from .way import WayError
 
 PART_S = 1.0
+BUFFER = 1 << 20  # so that neither end waits for the other's turn; the kernel takes as much as the site allows
 
 
 class Far:
@@ -52,6 +53,8 @@ async def open_far(loop: Loop, tunnel: Tunnel, target: Target) -> Far:
         ours_back, theirs_back = socket.socketpair()
         for theirs in (theirs_to, theirs_back):
             theirs.setblocking(False)  # ssh before 8.5 writes as the descriptor says, and would wait for us
+        for sender in (ours_to, theirs_back):
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         far = Far(Stream(loop, ours_to), Stream(loop, ours_back))
         try:
             far.session = await tunnel.open(target, (theirs_to.fileno(), theirs_back.fileno()))

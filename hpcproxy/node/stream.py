@@ -55,6 +55,35 @@ class Stream:
             self.drained = len(data) < size  # epoll(7), answer 9
             return data
 
+    async def pass_on(self, sink: "Stream", size: int, deadline: Optional[float] = None) -> int:
+        """At most `size` of the next bytes have gone to `sink`: how many; 0 at the end. TimedOut, OSError.
+
+        They are read into a place that is there already: memory that is new each time costs as much as the bytes do.
+        """
+        if self.held:
+            data = await self.recv(size)
+            await sink.send(data)
+            return len(data)
+        room, watch = self.loop.room[:size], self.watch
+        while True:
+            if self.drained and not watch.readable and not watch.ended:
+                await watch.wait_readable(deadline)
+            watch.readable = False
+            try:
+                count = self.sock.recv_into(room)
+            except BlockingIOError:
+                self.drained = True
+                continue
+            break
+        self.drained = count < len(room)
+        try:
+            sent = sink.sock.send(room[:count])
+        except BlockingIOError:
+            sent = 0
+        if sent < count:
+            await sink.send(bytes(room[sent:count]))  # others use the place meanwhile
+        return count
+
     async def peek(self, size: int = SIZE, deadline: Optional[float] = None) -> bytes:
         """As recv, but the bytes stay."""
         self.drained = False

@@ -98,6 +98,6 @@ def _start_sshd(lab: Lab, internet: Machine) -> None:
     public = lab.path_on("login", "/home/alice/.ssh/id_ed25519.pub").read_text()
     internet.put(f"{_AUTHORIZED}/alice", public)
     sshd.stop(internet, sessions=True)
-    sshd.configure(internet, {"AuthorizedKeysFile": f"{_AUTHORIZED}/%u"})
+    sshd.configure(internet, {"AuthorizedKeysFile": f"{_AUTHORIZED}/%u", "MaxStartups": "200"})
     sshd.make_host_keys(internet)
     sshd.start(internet)

@@ -37,6 +37,7 @@ COLUMNS = ("client", "version", "result", "without the gate")
 WORKS, WITH_PACKAGES, FAILS = "works", "works with PySocks and socksio", "fails"
 OPTIONS = "#SBATCH -n1 --cpus-per-task=2 --time=2"
 _LONGEST_S = 15
+_AT_ONCE = 64
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +216,16 @@ def test_it_gets_out(client: Client, runs: Runs) -> None:
 def test_the_services_had_no_request_that_they_do_not_know(runs: Runs) -> None:
     runs.end()
     assert [entry for entry in runs.internet.book if entry["kind"] == "unknown"] == []
+
+
+def test_64_ssh_at_once_by_the_manuals_lines_get_in_on_a_busy_node(lab: Lab, path: str, runs: Runs) -> None:
+    runs.end()
+    busy = 'for _ in 1 2 3; do while :; do :; done & busy="${busy-} $!"; done'
+    ssh = f"ssh -o BatchMode=yes git.{DOMAIN} 'echo in' >$work/$n 2>&1 &"
+    at_once = f'for n in $(seq {_AT_ONCE}); do {ssh} all="${{all-}} $!"; done; wait $all; kill $busy'
+    script = f"work=$(mktemp -d)\nPATH={path}:$PATH\n{busy}\n{at_once}\ncat $work/*\nrm -r $work\n"
+    result = Researcher(lab).job(script, OPTIONS)
+    assert (result.state, result.output.splitlines().count("in")) == ("COMPLETED", _AT_ONCE), result.output
 
 
 def test_without_the_hook_none_of_them_does(lab: Lab, runs: Runs, path: str) -> None:

@@ -10,7 +10,7 @@ from hpcproxy.node import pace as module
 from hpcproxy.node.clients import bind
 from hpcproxy.node.direct import Direct
 from hpcproxy.node.loop import Loop, Signal
-from hpcproxy.node.pace import LONGEST_S, MUCH, MUCH_S, TICK_S, Pace
+from hpcproxy.node.pace import ENOUGH, GATHER_S, LONGEST_S, MUCH, MUCH_S, TICK_S, WINDOW_S, Gathering, Pace
 from hpcproxy.node.stream import Stream
 from hpcproxy.node.tcpinfo import Counters, Marks
 
@@ -54,6 +54,43 @@ def play(monkeypatch, counts):
     pace.stop()
     assert played.call is None
     return played
+
+
+class Clock:
+    """A loop and a clock that a test moves."""
+
+    def __init__(self):
+        self.now, self.until = 1000.0001, []
+
+    def monotonic(self):
+        return self.now
+
+    async def sleep_until(self, when):
+        self.until.append(when)
+
+
+def gathered(monkeypatch, rate, size):
+    """Whether parts of `size` bytes, at `rate` bytes per second, wait for more: until the next tick of the clock."""
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    gathering = Gathering(clock)
+    for _ in range(int(3 * WINDOW_S * rate / size) + 3):
+        clock.now += size / rate
+        with pytest.raises(StopIteration):
+            gathering.after(size).send(None)
+        for when in clock.until:
+            assert clock.now < when <= clock.now + GATHER_S + 1e-9
+            assert abs(when / GATHER_S - round(when / GATHER_S)) < 1e-3  # all that wait go on together
+        waited, clock.until = bool(clock.until), []
+    return waited
+
+
+@pytest.mark.parametrize(
+    "rate, size, waits",
+    [(10 * MUCH, 32768, True), (MUCH / 2, 32768, False), (10 * MUCH, ENOUGH, False), (1000, 100, False)],
+)
+def test_parts_in_our_hands_wait_for_more_while_much_flows(monkeypatch, rate, size, waits):
+    assert gathered(monkeypatch, rate, size) is waits
 
 
 LOTS = int(MUCH)  # in the half second between two looks twice what is called much

@@ -245,8 +245,13 @@ def outcome(data, cuts):
 
 @given(st.integers(0, 10**6), st.lists(st.binary(max_size=100), max_size=10))
 def test_a_fixed_body_is_counted(length, parts):
-    body = framing.Fixed(length)
-    assert sum(body.feed(part) for part in parts) == min(length, sum(map(len, parts)))
+    body, passed = framing.Fixed(length), 0
+    for part in parts:
+        size = min(len(part), body.most())
+        body.count(size)
+        passed += size
+    assert passed == min(length, sum(map(len, parts)))
+    assert body.done is (passed == length)
 
 
 @pytest.mark.parametrize(
