@@ -70,6 +70,21 @@ def endings_table(context: Context) -> None:
     write_tables(context, "ENDINGS_TABLE", "tests/lab/test_ends.py tests/lab/test_ends_site.py -k 'ends or page'")
 
 
+@task(
+    help={
+        "suites": "Debian releases whose files the lab's hosts have, as a list with commas (default: all).",
+        "features": "What is tried, as a list with commas (default: all; bench/reach.py has their names).",
+        "write": "docs/reach.md has the table afterwards.",
+    }
+)
+def reach(context: Context, suites: str = "", features: str = "", write: bool = False) -> None:
+    """Try each feature on other releases of Slurm, OpenSSH and Python (as root); the first time takes minutes more."""
+    chosen = [("--suites", suites), ("--features", features)]
+    flags = [f"{flag} {shell.word(value)}" for flag, value in chosen if value] + ["--write"] * write
+    with context.cd(ROOT):
+        context.run(f"{BIN}/python bench/reach.py {' '.join(flags)}")
+
+
 def write_tables(context: Context, wish: str, tests: str) -> None:
     """The page that `tests` write when `wish` is in their environment is there."""
     from hpcproxy.lab import packages  # noqa: PLC0415 - only these tasks need it
@@ -80,5 +95,5 @@ def write_tables(context: Context, wish: str, tests: str) -> None:
 
 
 namespace = user_tasks()
-for developer_task in (lint, docs, golden, clients_table, outages_table, endings_table, test):
+for developer_task in (lint, docs, golden, clients_table, outages_table, endings_table, reach, test):
     namespace.add_task(developer_task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from ClusterShell.NodeSet import NodeSet, NodeSetParseError
@@ -22,16 +23,18 @@ CHECKOUT = Path(__file__).resolve().parents[1]
     help={
         "nodes": "How many compute nodes (default 3).",
         "name": NAME_HELP,
+        "release": "Debian's release of its hosts: trixie, or by role, jump=trixie,compute=bullseye; made if need be.",
         "admin": "Root on the controller may log in to the nodes and sees this checkout: to rehearse a roll-out.",
     }
 )
 @verb
-def up(_context: Context, nodes: int | None = None, name: str = "lab", admin: bool = False) -> None:
+def up(_context: Context, nodes: int | None = None, name: str = "lab", admin: bool = False, release: str = "") -> None:
     """Build a real Slurm cluster on this machine and return when it answers; needs root."""
-    from hpcproxy.lab import Lab, LabSpec  # noqa: PLC0415 - only those who ask for a lab load it
+    from hpcproxy.lab import Lab, LabSpec, parse_release  # noqa: PLC0415 - only those who ask for a lab load it
 
     count = 3 if nodes is None else number(nodes) or 0
-    lab = Lab.up(LabSpec(name=name, nodes=count, node_sshd=admin, expose=(CHECKOUT,) if admin else ()), on_step=say)
+    spec = LabSpec(name=name, nodes=count, node_sshd=admin, expose=(CHECKOUT,) if admin else ())
+    lab = Lab.up(replace(spec, release=parse_release(release)) if release else spec, on_step=say)
     print(f"up            {NodeSet.fromlist(lab.hosts)}; jump hosts 192.168.31.10, 192.168.31.11; users alice, bob")
     print("try           invoke lab.run --node login --user alice -- sinfo")
 

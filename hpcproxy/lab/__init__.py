@@ -4,6 +4,6 @@ from hpcproxy.lab.command import HostProcess
 from hpcproxy.lab.lab import Lab
 from hpcproxy.lab.machine import Machine
 from hpcproxy.lab.slurm import JobResult
-from hpcproxy.lab.spec import LabSpec
+from hpcproxy.lab.spec import LabSpec, parse_release
 
-__all__ = ["HostProcess", "JobResult", "Lab", "LabSpec", "Machine"]
+__all__ = ["HostProcess", "JobResult", "Lab", "LabSpec", "Machine", "parse_release"]

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import hpcproxy
 from hpcproxy.errors import LabError
-from hpcproxy.lab import accounts, network, record, slurm, sshd, trust
+from hpcproxy.lab import accounts, network, record, release, slurm, sshd, trust
 from hpcproxy.lab.command import tail
 from hpcproxy.lab.cradle import KEEP
 from hpcproxy.lab.machine import Machine
@@ -32,6 +32,10 @@ _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from hpcproxy.lab.cradle i
 def build(spec: LabSpec, on_step: Callable[[str], None]) -> tuple[record.Process, dict[str, int]]:
     """Build the lab and put it on record; return its root process and each host's. A failure leaves nothing of it."""
     started = time.monotonic()
+    if spec.release and sys.prefix == sys.base_prefix:
+        raise LabError("lab: hosts of another release need hpcproxy in a virtual environment: theirs takes its place")
+    for suite in sorted(set(spec.release.values())):
+        release.fetch(suite, on_step)
     on_step(f"lab {spec.name}: {len(spec.hosts)} hosts")
     with tempfile.TemporaryFile("w+") as errors:
         cradle = _start_cradle(spec, errors)
@@ -154,19 +158,27 @@ def _plan(spec: LabSpec) -> dict[str, Any]:
 
     Paths without a symbolic link come first: what is shown earlier is there when a link that leads to it is shown.
     """
-    needed = {Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable), _PACKAGE}
-    exposed = {path for wanted in (*spec.expose, *needed) for path in (wanted, wanted.resolve())}
+    python = (Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable))
     return {
-        "exposed": [str(path) for path in sorted(exposed, key=lambda path: (path != path.resolve(), path))],
+        "exposed": _in_order((*spec.expose, _PACKAGE, *python)),
+        # Where the files are another release's, its own python stands in for ours.
+        "exposed_to_releases": _in_order((*spec.expose, _PACKAGE)),
+        "python": {"prefix": sys.prefix, "name": Path(sys.executable).name, "package": str(_PACKAGE.parent)},
         "hosts": [
             {
                 "name": host.name,
                 "own_home": not host.in_cluster,
                 "gpus": spec.gpus if host.role == "compute" else 0,
+                "root": str(release.directory(spec.release[host.role])) if host.role in spec.release else "",
             }
             for host in spec.hosts
         ],
     }
+
+
+def _in_order(paths: tuple[Path, ...]) -> list[str]:
+    every = {path for wanted in paths for path in (wanted, wanted.resolve())}
+    return [str(path) for path in sorted(every, key=lambda path: (path != path.resolve(), path))]
 
 
 def _hear_hosts(cradle: subprocess.Popen[str], errors: IO[str], count: int) -> dict[str, int]:

@@ -56,7 +56,8 @@ def _tend(plan: dict[str, Any]) -> NoReturn:
     mount("tmpfs", "/home", "tmpfs", MS_NODEV, "mode=755")  # the /home that all cluster hosts share
     _fork_switch()
     for host in plan["hosts"]:
-        _fork_host(host, [Path(path) for path in plan["exposed"]])
+        exposed = plan["exposed_to_releases" if host["root"] else "exposed"]
+        _fork_host(host, [Path(path) for path in exposed], plan["python"])
     if sys.stdin.readline().strip() != KEEP:
         os._exit(1)  # the builder is gone
     _let_go_of_stdio()
@@ -77,7 +78,7 @@ def _fork_switch() -> None:
         signal.pause()
 
 
-def _fork_host(host: dict[str, Any], exposed: list[Path]) -> None:
+def _fork_host(host: dict[str, Any], exposed: list[Path], python: dict[str, str]) -> None:
     """Fork a host: its first process is PID 1 of its own namespaces and reports when its files stand."""
     if os.fork():
         return
@@ -87,7 +88,8 @@ def _fork_host(host: dict[str, Any], exposed: list[Path]) -> None:
             os._exit(0)
         pid = _outer_pid()  # before /proc shows only this host
         socket.sethostname(host["name"])
-        rootfs.build(exposed, host["own_home"], host["gpus"])
+        release = rootfs.Release(Path(host["root"]), **python) if host["root"] else None
+        rootfs.build(exposed, host["own_home"], host["gpus"], release)
         Path("/proc/sys/net/ipv4/ip_forward").write_text("0")  # new namespaces inherit the machine's choice
         _say({"host": host["name"], "pid": pid})
     except BaseException as error:  # noqa: BLE001  see main

@@ -1,4 +1,4 @@
-"""The few Linux calls that Python lacks: unshare(2) and mount(2). Both change the calling process at once."""
+"""The few Linux calls that Python lacks: unshare(2), mount(2), pivot_root(2). They change the caller at once."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ MS_BIND = 4096
 MS_MOVE = 8192
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
+MNT_DETACH = 2
+_SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}  # <asm/unistd.h>; glibc has no function for it
 
 
 def unshare(flags: int) -> None:
@@ -34,6 +36,19 @@ def mount(source: str, target: str, fstype: str = "", flags: int = 0, data: str 
     words = [word.encode() if word else None for word in (source, target, fstype)]
     if _libc().mount(*words, ctypes.c_ulong(flags), data.encode() if data else None) != 0:
         raise _error(f"mount {fstype or source} on {target}")
+
+
+def enter_root(path: str, old: str) -> None:
+    """Make the mount at `path` the root of this mount namespace; the one before is at `old` below the new one."""
+    if _libc().syscall(_SYS_PIVOT_ROOT[os.uname().machine], path.encode(), f"{path}{old}".encode()) != 0:
+        raise _error(f"pivot_root to {path}")
+    os.chdir("/")
+
+
+def detach(path: str) -> None:
+    """Take the mount at `path`, and what is below it, out of this mount namespace."""
+    if _libc().umount2(path.encode(), MNT_DETACH) != 0:
+        raise _error(f"umount {path}")
 
 
 def _libc() -> ctypes.CDLL:

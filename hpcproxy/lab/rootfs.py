@@ -6,11 +6,13 @@ Afterwards the machine's files are visible but read-only, except for what a host
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import stat
 import subprocess
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from hpcproxy.lab.kernel import (
@@ -23,6 +25,8 @@ from hpcproxy.lab.kernel import (
     MS_RDONLY,
     MS_REC,
     MS_REMOUNT,
+    detach,
+    enter_root,
     mount,
 )
 
@@ -47,6 +51,7 @@ DEVICE_LINKS = {
     "stdout": "/proc/self/fd/1",
 }
 # Settings of this machine's owner that would lead the lab's programs astray, and its secrets.
+PYTHON = "/opt/hpcproxy-lab"  # in a release's root file system: an environment with what hpcproxy needs
 FOREIGN_ETC = (
     "environment",
     "gitconfig",
@@ -60,28 +65,51 @@ FOREIGN_ETC = (
     "ssh",
     "sudoers.d",
 )
+_MOUNTINFO = "unicode_escape"  # proc(5) writes a blank in a path as \\040
+_OLD = "/.machine"
 _FLAGS = {"nosuid": MS_NOSUID, "nodev": MS_NODEV, "noexec": MS_NOEXEC}
 
 
-def build(exposed: Iterable[Path], own_home: bool, gpus: int) -> None:
+@dataclass(frozen=True)
+class Release:
+    """Another release's files, below `root`; its python takes the place of ours at `prefix` and knows `package`."""
+
+    root: Path
+    prefix: str
+    name: str
+    package: str
+
+
+def build(exposed: Iterable[Path], own_home: bool, gpus: int, release: Release | None = None) -> None:
     """Put the calling process, alone in its mount and PID namespace, on a host's own file system.
 
-    The `exposed` paths are shown in the order in which they are given: a link after what it leads to.
+    The `exposed` paths are shown in the order in which they are given: a link after what it leads to. With `release`
+    the files are those below that directory and not this machine's.
     """
     os.umask(0o022)
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
     kept = {path: os.open(path, os.O_PATH) for path in exposed}
     own = _own_directories(kept, own_home)
+    devices = _devices(gpus)
+    if release is not None:
+        codecs.lookup(_MOUNTINFO)  # now: in a moment our own modules are out of reach
+        shared = [Path("/sys"), *([] if own_home else [Path("/home")])]
+        kept = {**{path: os.open(path, os.O_PATH) for path in shared}, **kept}
+        _enter_release(release.root, own)
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     etc = os.open("/etc", os.O_PATH)
     for path, mode in own.items():
         mount("tmpfs", path, "tmpfs", MS_NODEV, f"mode={mode:o}")
     _own_etc(etc)
-    _own_dev(gpus)
+    _own_dev(devices)
     _own_entries("/usr/libexec")
     for wanted, descriptor in kept.items():
         _show(wanted, descriptor)
         os.close(descriptor)
+    if release is not None:
+        _show_python(release)
+        detach(_OLD)  # what is shown is mounted by now; from a mount outside of this namespace it could not be
+        Path(_OLD).rmdir()
     _protect((*own, "/etc", "/dev", "/home", "/proc", "/sys", "/usr/libexec"))
 
 
@@ -100,6 +128,31 @@ def _own_directories(exposed: Iterable[Path], own_home: bool) -> dict[str, int]:
     return own
 
 
+def _enter_release(release: Path, own: Iterable[str]) -> None:
+    """Make another release's files, with what this host writes over them in memory, the root of all."""
+    mount("tmpfs", "/mnt", "tmpfs", MS_NODEV, "mode=755")
+    for name in ("above", "work", "root"):
+        Path("/mnt", name).mkdir()
+    layers = f"lowerdir={release},upperdir=/mnt/above,workdir=/mnt/work"
+    mount("overlay", "/mnt/root", "overlay", 0, layers)
+    Path("/mnt/root", _OLD[1:]).mkdir()
+    enter_root("/mnt/root", _OLD)
+    for path in own:
+        Path(path).mkdir(parents=True, exist_ok=True)
+
+
+def _show_python(release: Release) -> None:
+    """Make the release's environment visible where ours is outside, by the name that ours has."""
+    there = Path(PYTHON)
+    for name in {"python", "python3", release.name}:
+        (there / "bin" / name).symlink_to("/usr/bin/python3")
+    (site,) = there.glob("lib/python*/site-packages")
+    (site / "hpcproxy.pth").write_text(f"{release.package}\n")
+    prefix = Path(release.prefix)
+    prefix.mkdir(parents=True, exist_ok=True)
+    mount(PYTHON, release.prefix, flags=MS_BIND)
+
+
 def _own_etc(original: int) -> None:
     """Make /etc this host's copy, without the machine's secrets and its owner's settings."""
     Path("/run/etc").mkdir()
@@ -113,10 +166,14 @@ def _own_etc(original: int) -> None:
     Path("/run/etc").rmdir()
 
 
-def _own_dev(gpus: int) -> None:
-    """Cover /dev: the harmless devices, terminals of its own and `gpus` devices that stand in for GPUs."""
+def _devices(gpus: int) -> dict[str, int]:
+    """Return descriptors of the harmless devices, and of `gpus` that stand in for GPUs, by name."""
     devices = {**{name: name for name in DEVICES}, **{f"gpu{number}": "null" for number in range(gpus)}}
-    descriptors = {name: os.open(f"/dev/{source}", os.O_PATH) for name, source in devices.items()}
+    return {name: os.open(f"/dev/{source}", os.O_PATH) for name, source in devices.items()}
+
+
+def _own_dev(descriptors: dict[str, int]) -> None:
+    """Cover /dev: these devices, and terminals of its own."""
     mount("tmpfs", "/dev", "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755")
     for name, descriptor in descriptors.items():
         _show(Path("/dev", name), descriptor)
@@ -168,7 +225,7 @@ def _protect(own: Iterable[str]) -> None:
         if target in keep or target.startswith(("/proc/", "/sys/", "/dev/")):
             continue
         flags = sum(_FLAGS.get(option, 0) for option in options.split(","))
-        path = target.encode().decode("unicode_escape")
+        path = target.encode().decode(_MOUNTINFO)
         try:
             mount("none", path, flags=MS_REMOUNT | MS_BIND | MS_RDONLY | flags)
         except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
@@ -21,7 +22,7 @@ CONTROLLER_PORT = 6817
 MUNGE_KEY = "/etc/munge/munge.key"
 # Named, so that slurmd does not probe the machine: on one with cgroup v2 alone it does not start then (22.05). The
 # lab's way of tracking processes needs no cgroup, and none is made.
-CGROUP_CONF = "CgroupPlugin=cgroup/v1\n"
+_CGROUP_CONFS = (((23, 11), "CgroupPlugin=disabled\n"), ((21, 8), "CgroupPlugin=cgroup/v1\n"), ((0,), "\n"))
 RUNNING_STATES = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "STOPPED", "RESIZING")
 _BUSY_OR_IDLE = ("idle", "mixed", "allocated", "completing")
 
@@ -85,7 +86,7 @@ def configure(machines: Iterable[Machine], spec: LabSpec) -> None:
             machine.directory(directory, 0o755 if directory == "/run/munge" else 0o700, munge)
         machine.put(MUNGE_KEY, key, 0o400, munge)
         machine.put("/etc/slurm/slurm.conf", text)
-        machine.put("/etc/slurm/cgroup.conf", CGROUP_CONF)
+        machine.put("/etc/slurm/cgroup.conf", _cgroup_conf(machine))
         machine.directory("/var/log/slurm", owner=slurm)
         if machine.host.role == "controller":
             machine.directory("/var/spool/slurmctld", 0o700, slurm)
@@ -94,6 +95,20 @@ def configure(machines: Iterable[Machine], spec: LabSpec) -> None:
         if machine.host.role == "compute" and spec.gpus:
             last = f"[0-{spec.gpus - 1}]" if spec.gpus > 1 else "0"
             machine.put("/etc/slurm/gres.conf", f"Name=gpu File=/dev/gpu{last}\n")
+
+
+def version(machine: Machine) -> tuple[int, ...]:
+    """Return the version of the Slurm that `machine` has, 22.05.8 as (22, 5, 8); raises LabError."""
+    said = machine.run(["sbatch", "--version"], check=True).stdout
+    match = re.search(r"\d+(\.\d+)+", said)
+    if match is None:
+        raise LabError(f"{machine.name}: sbatch says no version: {said.strip()}")
+    return tuple(map(int, match[0].split(".")))
+
+
+def _cgroup_conf(machine: Machine) -> str:
+    has = version(machine)
+    return next(text for since, text in _CGROUP_CONFS if has >= since)
 
 
 def start(machines: Iterable[Machine], pool: Executor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ LOGIN = "login"  # another name of the controller
 INTERNET = "internet"
 INTERNET_NAME = "internet.test"  # RFC 6761: .test never exists outside
 USERS: Mapping[str, int] = {"alice": 2001, "bob": 2002}
+RELEASE_ROLES = ("controller", "compute", "jump")
+SUITES = ("bullseye", "bookworm", "trixie", "forky")  # Debian's releases, oldest first
+RELEASE_VARIABLE = "HPCPROXY_LAB_RELEASE"  # for test runs and the demo: which release a lab has if nobody says
 PROCTRACKS = ("linuxproc", "pgid")  # proctrack/cgroup was tried: the first job lost its output and drained its node
 MAX_NODES = 64
 MAX_GPUS = 16
@@ -59,7 +63,8 @@ class LabSpec:
 
     `slurm_conf` replaces or adds lines of slurm.conf; `expose` are paths of this machine that the lab's hosts see at
     the same place, read-only, where they would otherwise be hidden or out of reach for alice and bob. With `node_sshd`
-    root on the controller has a key that opens an sshd on every compute node, as a cluster's admin has.
+    root on the controller has a key that opens an sshd on every compute node, as a cluster's admin has. `release` says
+    by role which hosts have the files of another Debian release, one of SUITES.
     """
 
     name: str = "lab"
@@ -71,11 +76,15 @@ class LabSpec:
     memory_mb: int = 1000
     gpus: int = 2
     node_sshd: bool = False
+    release: Mapping[str, str] = field(default_factory=lambda: parse_release(os.environ.get(RELEASE_VARIABLE, "")))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slurm_conf", {str(key): str(value) for key, value in self.slurm_conf.items()})
         object.__setattr__(self, "expose", tuple(Path(path).absolute() for path in self.expose))
         self._check("name", bool(re.fullmatch(r"[a-z][a-z0-9-]{0,31}", self.name)), "a-z, 0-9, '-'; at most 32")
+        object.__setattr__(self, "release", dict(self.release))
+        self._check("release", set(self.release) <= set(RELEASE_ROLES), f"one for each of {', '.join(RELEASE_ROLES)}")
+        self._check("release", set(self.release.values()) <= set(SUITES), ", ".join(SUITES))
         self._check("nodes", 1 <= self.nodes <= MAX_NODES, f"1 to {MAX_NODES}")
         self._check("proctrack", self.proctrack in PROCTRACKS, ", ".join(PROCTRACKS))
         self._check("cpus", self.cpus >= 1, "1 or more")
@@ -112,12 +121,29 @@ class LabSpec:
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` turns back into an equal spec."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {**plain, "slurm_conf": dict(self.slurm_conf), "expose": [str(path) for path in self.expose]}
+        return {
+            **plain,
+            "slurm_conf": dict(self.slurm_conf),
+            "release": dict(self.release),
+            "expose": [str(path) for path in self.expose],
+        }
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> LabSpec:
         """Return the spec that `to_json` described."""
         return cls(**plain)
+
+
+def parse_release(text: str) -> Mapping[str, str]:
+    """Return which role's hosts have which release: `trixie` is everybody's, `jump=trixie,compute=bullseye` says more.
+
+    The controller, where users log in, takes one only if all do: it runs this python. Raises LabError.
+    """
+    found: dict[str, str] = {}
+    for word in filter(None, text.replace(" ", "").split(",")):
+        role, equals, suite = word.rpartition("=")
+        found.update({role: suite} if equals else dict.fromkeys(RELEASE_ROLES, suite))
+    return found
 
 
 def _link(host: str, network: str, last_octet: int) -> Link:

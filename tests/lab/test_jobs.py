@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import pytest
@@ -71,7 +72,9 @@ done
 echo "$steps"
 """
     result = either.job(body)
-    assert result.output.split("\n") == ["0", "0", "0", "batch", ""]
+    # Where a step has its cores to itself (Slurm 20.11) srun says that it waits for those of the one that has ended.
+    lines = [line for line in result.output.split("\n") if not re.match(r"srun: (Job \d+ step|Step) creat", line)]
+    assert lines == ["0", "0", "0", "batch", ""]
     assert result.derived_exit_code == 0
     said = either.lab.path_on("login", "/home/alice/said").read_text()
     # ssh alone counts nothing.

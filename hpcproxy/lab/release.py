@@ -1,0 +1,142 @@
+"""Root file systems of other Debian releases, for hosts of the lab: fetched once, kept whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+from hpcproxy.errors import LabError
+from hpcproxy.lab import packages
+from hpcproxy.lab.command import tail
+from hpcproxy.lab.rootfs import PYTHON
+
+CACHE = Path("/var/cache/hpcproxy-lab")
+PACKAGES = (
+    "python3",
+    "curl",
+    "ca-certificates",
+    "openssh-client",
+    "openssh-server",
+    "openssl",
+    "iproute2",
+    "procps",
+    "util-linux",
+    "nftables",
+    "sudo",
+    "git",
+    "slurmctld",
+    "slurmd",
+    "slurm-client",
+    "munge",
+)
+_LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
+_DEFAULT_MIRROR = "http://deb.debian.org/debian"
+_TIMEOUT_S = 1800
+
+
+def directory(suite: str) -> Path:
+    """Return where the root file system of `suite` is kept; another list of packages is another place."""
+    digest = hashlib.sha256(" ".join((*PACKAGES, *_LEFT_OUT, *_needed())).encode()).hexdigest()[:12]
+    return CACHE / f"{suite}-{digest}"
+
+
+def fetch(suite: str, on_step: Callable[[str], None] = print) -> Path:
+    """Return the root file system of `suite`, made now if it is not there: 1 to 2 minutes, 0.5 GB. Raises LabError.
+
+    It is made under another name and renamed: what is there is whole. Two labs that need it wait for one another.
+    """
+    there = directory(suite)
+    if there.is_dir():
+        return there
+    packages.ensure({"mmdebstrap": "mmdebstrap"}, on_step)
+    CACHE.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with _locked(CACHE / f"{suite}.lock"):
+        if not there.is_dir():
+            on_step(f"making a root file system of {suite}, 1 to 2 minutes")
+            try:
+                _make(suite, there)
+            finally:
+                shutil.rmtree(there.with_name(f"{there.name}.part"), ignore_errors=True)
+    return there
+
+
+def _make(suite: str, there: Path) -> None:
+    draft = there.with_name(f"{there.name}.part")
+    shutil.rmtree(draft, ignore_errors=True)  # of one that was cut off; nobody else holds the lock
+    options = [
+        "--mode=root",
+        "--variant=minbase",
+        '--aptopt=APT::Install-Recommends "false"',
+        '--aptopt=Acquire::Check-Valid-Until "false"',  # a mirror may be a snapshot; signatures are checked
+        *(f"--dpkgopt=path-exclude={path}" for path in _LEFT_OUT),
+        f"--include={','.join(PACKAGES)}",
+    ]
+    done = subprocess.run(
+        ["mmdebstrap", *options, suite, str(draft), _mirror()],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise LabError(f"no root file system of {suite} can be made here: {tail(done.stderr, 3)}")
+    _add_python(draft)
+    draft.rename(there)
+
+
+def _add_python(root: Path) -> None:
+    """Give the release's python, in an environment at `PYTHON`, the wheels of what hpcproxy needs.
+
+    By this machine's pip: nothing of the release runs with the machine's network.
+    """
+    asked = ["chroot", str(root), "python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+    version = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+    site = root / PYTHON[1:] / "lib" / f"python{version}" / "site-packages"
+    site.mkdir(parents=True)
+    platforms = [f"--platform={name}_{os.uname().machine}" for name in ("manylinux2014", "manylinux_2_28")]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(site), "--only-binary=:all:"]
+    done = subprocess.run(
+        [*command, "--python-version", version, *platforms, *_needed()],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise LabError(f"pip has no wheels of what hpcproxy needs for Python {version}: {tail(done.stderr, 3)}")
+    (root / PYTHON[1:] / "pyvenv.cfg").write_text(f"home = /usr/bin\nversion = {version}\n")
+    (root / PYTHON[1:] / "bin").mkdir()
+
+
+def _needed() -> list[str]:
+    """Return the requirements of hpcproxy and of its demo."""
+    every = [text.partition(";") for text in metadata.requires("hpcproxy") or ()]
+    return [name.strip() for name, _, marker in every if marker.strip() in ("", "extra == 'demo'", 'extra == "demo"')]
+
+
+def _mirror() -> str:
+    """Return the archive that apt uses here for Debian's own suites."""
+    command = ["apt-get", "indextargets", "--format", "$(REPO_URI)"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    found = [uri.rstrip("/") for uri in done.stdout.split()]
+    return next((uri for uri in found if uri.endswith("/debian")), _DEFAULT_MIRROR)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,73 @@
+"""Which release whose files a lab's hosts have; making one is whole or not at all. No lab is built here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.reach import outcome
+from hpcproxy.errors import LabError
+from hpcproxy.lab import LabSpec, packages, parse_release, release
+from hpcproxy.lab.spec import RELEASE_VARIABLE
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("", {}),
+        ("trixie", {"controller": "trixie", "compute": "trixie", "jump": "trixie"}),
+        ("jump=trixie, compute=bullseye", {"jump": "trixie", "compute": "bullseye"}),
+        ("forky,jump=bullseye", {"controller": "forky", "compute": "forky", "jump": "bullseye"}),
+    ],
+)
+def test_one_for_all_or_by_role(text: str, wanted: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parse_release(text) == wanted
+    monkeypatch.setenv(RELEASE_VARIABLE, text)
+    spec = LabSpec(name="x")
+    assert spec.release == wanted
+    assert LabSpec.from_json(spec.to_json()) == spec
+
+
+@pytest.mark.parametrize("text", ["jammy", "router=trixie", "compute=", "=trixie"])
+def test_what_is_not_possible_is_named_with_what_is(text: str) -> None:
+    with pytest.raises(LabError, match=r"release .* is not possible; valid: "):
+        LabSpec(name="x", release=parse_release(text))
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and a mmdebstrap that makes half of what it should."""
+    program = tmp_path / "bin" / "mmdebstrap"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\nfor last; do :; done\nmkdir -p "$MADE/half"\necho E: no such suite >&2\nexit 1\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    monkeypatch.setattr(release, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(packages, "ensure", lambda *_: None)
+    monkeypatch.setenv("MADE", f"{release.directory('trixie')}.part")
+    return tmp_path / "cache"
+
+
+def test_one_that_cannot_be_made_leaves_nothing_and_says_why(cache: Path) -> None:
+    with pytest.raises(LabError, match="no root file system of trixie can be made here: E: no such suite"):
+        release.fetch("trixie", lambda _: None)
+    assert [path.name for path in cache.iterdir()] == ["trixie.lock"]
+
+
+def test_one_that_is_there_is_taken(cache: Path) -> None:
+    release.directory("trixie").mkdir(parents=True)
+    said: list[str] = []
+    assert release.fetch("trixie", said.append) == cache / release.directory("trixie").name
+    assert said == []
+
+
+def test_the_table_tells_failed_from_not_possible(tmp_path: Path) -> None:
+    report = tmp_path / "report.xml"
+    report.write_text(
+        '<testsuites><testsuite><testcase name="a"/><testcase name="b"><failure/></testcase>'
+        '<testcase name="c"><skipped message="not before 23.02"/></testcase></testsuite></testsuites>'
+    )
+    assert outcome(report) == "1 passed, 1 not possible: not before 23.02, **1 failed**: `b`"
+    report.write_text("<testsuites/>")
+    assert "failed" in outcome(report)  # what has not run has not passed
