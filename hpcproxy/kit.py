@@ -58,7 +58,10 @@ def _public_key(key: Path) -> str:
 
 def _keygen(key: Path, *arguments: str) -> str:
     argv = ["ssh-keygen", *arguments, "-f", str(key)]
-    done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    except OSError as error:
+        raise FileError(key, f"ssh-keygen cannot be run: {error.strerror}", "is OpenSSH's client on PATH?") from None
     if done.returncode:
         raise FileError(key, f"ssh-keygen cannot make or read it: {done.stderr.strip()}")
     return done.stdout

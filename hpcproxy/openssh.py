@@ -19,6 +19,7 @@ from hpcproxy.dial import Bounds
 from hpcproxy.errors import HpcproxyError
 from hpcproxy.shell import word
 
+_ASK_S = 20
 _FAILED = 255  # ssh itself, not what it ran
 # What the user or the system may have set for every ssh, and no conversation of ours has a use for.
 _NOT = (
@@ -76,9 +77,10 @@ def _literal(path: Path) -> str:
 def _known_to_this_ssh() -> tuple[str, ...]:
     """Return those of the newer options that ssh here knows; an unknown one would end it."""
     words = [word for option in _NOT_IN_NEW for word in ("-o", option)]
-    asked = subprocess.run(
-        ["ssh", "-G", "-F", "/dev/null", *words, "--", "x"], capture_output=True, stdin=subprocess.DEVNULL, check=False
-    )
+    try:
+        asked = process.run(["ssh", "-G", "-F", "/dev/null", *words, "--", "x"], timeout_s=_ASK_S)
+    except (OSError, subprocess.TimeoutExpired):  # the conversation itself will say so
+        return ()
     return _NOT_IN_NEW if asked.returncode == 0 else ()
 
 

@@ -14,13 +14,15 @@ has_ssh() {
 # and `ssh_says` to what ssh has for the first jump host, for look_at_key. All at once, for each process costs a node that
 # starts a job more than a millisecond; only where that fails each by itself.
 learn() {
-    local key found
+    local key found code=0
     [[ -z $learned ]] || return 0
     learned=1
     cipher=() log_verbose=() follow=(setpriv --pdeathsig "$death")
     held_back=()
     if [[ -z $held ]]; then held_back=(env --block-signal="$heeded"); fi
-    if ! ssh_would "${follow[@]}" ${held_back[@]+"${held_back[@]}"} ssh; then
+    ssh_would "${follow[@]}" ${held_back[@]+"${held_back[@]}"} ssh || code=$?
+    # One that hangs in the user's own `Match exec`, or in a name service, would hang again.
+    if ((code && code != 124 && code != 137)); then
         if ! ssh_would "${follow[@]}" ssh; then follow=(); fi
         if ! ssh_would ${held_back[@]+"${held_back[@]}"} ssh; then held_back=(); fi
         ssh_would ssh || :
@@ -43,7 +45,7 @@ learn() {
 
 # True if the command line "$@", which ends with ssh and options, can be used for the first jump host.
 ssh_would() {
-    ssh_says=$(exec "$@" "${ssh_asking[@]}" -- "${jump_destinations[0]}" 2>/dev/null </dev/null)
+    ssh_says=$(exec timeout -s KILL "$asking_s" "$@" "${ssh_asking[@]}" -- "${jump_destinations[0]}" 2>/dev/null </dev/null)
 }
 
 # Set `command` to ssh with our options and what "$@" adds, to jump host number $1; its log goes to ssh.log.

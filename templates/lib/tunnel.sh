@@ -28,7 +28,7 @@ umask 077
 ulimit -c 0
 
 given='' death=HUP heeded='TERM,URG,INT,USR1' held='' ending='' learned='' ssh_says='' told='' woken='' launching='' company_pid='' watch_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 tries='' up_at=0 changed_at=0 reconnects=-1 since=0 last_error='' current_jump=''
-ssh_asking=(-G -o 'IgnoreUnknown=*' -o LogVerbose=none) user_config=()
+ssh_asking=(-G -o 'IgnoreUnknown=*' -o LogVerbose=none) asking_s=5 user_config=()
 
 end() {
     ending=1 woken=1

@@ -85,3 +85,9 @@ def test_the_wall_has_the_nodes_and_what_is_not_known_is_named(tmp_path: Path) -
     ]
     assert kit.addresses(["no-such-host.invalid", "127.0.0.1"]) == {"127.0.0.1": ("127.0.0.1",)}
     assert firewall.nft_block("a", ["*"], {}, []).count("daddr {") == 2
+
+
+def test_a_machine_without_ssh_keygen_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FileError, match="ssh-keygen cannot be run: No such file"):
+        kit.jump_kit(_site(tmp_path, '{jump: j, allow: ["*"]}'), tmp_path / "kit")
