@@ -1,4 +1,4 @@
-"""What a holder learns of its node's ssh before it starts one: bounded, for ssh runs what the user's `Match exec` says."""
+"""What a holder learns of its node's ssh before it starts one: bounded, for it runs the user's `Match exec`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # A version of our files is put in place of another, for receive.sh, which says what is where.
 
+elsewhere=elsewhere # in place of a digest: another host has what was there
+
 # Set `text` to all that file $1 holds; empty if it is not there.
 read_all() {
     text=''
@@ -46,18 +48,33 @@ unpack() {
     umask 022
 }
 
+# Set `others` to those of `mine` that another host, which has the same directory, has brought to the new version already, by
+# our record `text` of what we had: what was there before is for that host to bring back.
+find_others() {
+    local i digest path
+    local -A had=()
+    while read -r digest _ _ path; do [[ -z $path ]] || had[$path]=$digest; done <<<"$text"
+    for i in "${!paths[@]}"; do
+        path=${paths[i]}
+        [[ ${by_path[$path]-} == "${digests[i]} "* && -n ${had[$path]-} && ${had[$path]} != "${digests[i]}" ]] || continue
+        others+=("$path")
+    done
+}
+
 # Keep what is in place, as it is, and our record of it, for a rollback. Not if an attempt was cut off since the last time:
 # what is there now may be a mixture, and what was there before that is kept.
 keep() {
-    local path text why aim found='' there=() new=$store/previous.new
+    local path text why aim digest found='' there=() new=$store/previous.new
+    local -A known=() copied=()
     [[ -e $store/manifest ]] || return 0
     read_all "$store/previous/for"
     aim=$text
     read_all "$store/manifest"
     if [[ ! -e $store/previous/for || $aim == "$text" ]]; then
+        find_others
+        for path in ${others[@]+"${others[@]}"}; do known[$path]=1; done
         for path in "${mine[@]}"; do
-            [[ ${by_path[$path]-} == *' '* ]] || continue # it is not there, or no regular file
-            found+="${by_path[$path]} $path"$'\n'
+            [[ ${by_path[$path]-} == *' '* && -z ${known[$path]-} ]] || continue # it is not there, or no regular file
             there+=("${path#/}")
         done
         [[ ! -e $new ]] || rm -rf -- "$new"
@@ -65,7 +82,20 @@ keep() {
         if ((${#there[@]})); then
             why=$(exec cp -a --parents -t "$new/tree" -- "${there[@]}" 2>&1) ||
                 fail "$store cannot take what is here: $(last_words "$why")"
+            while read -r digest path; do
+                path=/$path
+                copied[$path]=$digest
+            done < <(cd "$new/tree" && exec sha256sum -- "${there[@]}")
         fi
+        for path in ${there[@]+"${there[@]}"}; do # another host may have been quicker than `cp`
+            path=/$path
+            if [[ ${copied[$path]} == "${by_path[$path]%% *}" ]]; then
+                found+="${by_path[$path]} $path"$'\n'
+            else
+                others+=("$path")
+            fi
+        done
+        for path in ${others[@]+"${others[@]}"}; do found+="$elsewhere - - $path"$'\n'; done
         { printf '%s' "$found" >"$new/found" && printf '%s' "$text" >"$new/manifest"; } || fail "$store cannot be written"
         rm -rf -- "$store/previous"
         mv -- "$new" "$store/previous"
@@ -75,7 +105,7 @@ keep() {
 
 # What is in $store/stage is put in place, if it has the digests of paths and digests; `record` is the manifest from then on.
 become() {
-    local i path why files=() sums='' news='' made='' directories=() missing=()
+    local i path why list files=() sums='' news='' made='' directories=() missing=()
     for i in "${!paths[@]}"; do
         path=${paths[i]}
         files+=("$store/stage$path")
@@ -94,7 +124,11 @@ become() {
     link || move
     if ((${#owned[@]})); then # else the list is new, and complete
         ((${#gone[@]} == 0)) || rm -f -- "${gone[@]}"
-        printf '%s\n' "${paths[@]}" >"$store/owned.new" && mv -f -- "$store/owned.new" "$store/owned"
+        printf -v list '%s\n' "${paths[@]}"
+        for path in ${others[@]+"${others[@]}"}; do
+            [[ $'\n'$list == *$'\n'"$path"$'\n'* ]] || list+=$path$'\n'
+        done
+        printf '%s' "$list" >"$store/owned.new" && mv -f -- "$store/owned.new" "$store/owned"
     fi
     printf '%s' "$record" 2>/dev/null >"$store/manifest" || fail "$store cannot be written"
     debris+=("$store/next")
@@ -223,11 +257,22 @@ apply() {
     finish changed
 }
 
+# Take those that are for another host to bring back from paths and what belongs to them; they are `others` from then on.
+leave_others() {
+    local i
+    for i in "${!paths[@]}"; do
+        [[ ${digests[i]} == "$elsewhere" ]] || continue
+        others+=("${paths[i]}")
+        unset "paths[i]" "digests[i]" "modes[i]" "owners[i]"
+    done
+}
+
 rollback() {
     local text record why
     take_lock
     [[ -s $store/previous/found ]] || fail 'no earlier version is kept here'
     read_manifest "$store/previous/found"
+    leave_others
     read_all "$store/previous/manifest"
     record=$text
     compare

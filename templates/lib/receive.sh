@@ -79,7 +79,7 @@ compare() {
     local i path strangers='' every=("${paths[@]}")
     local -A wanted=()
     changes=() gone=() owned=() mine=()
-    for path in "${paths[@]}"; do wanted[$path]=1; done
+    for path in "${paths[@]}" ${others[@]+"${others[@]}"}; do wanted[$path]=1; done
     while read -r path; do
         [[ -n ${wanted[$path]-}${owned[$path]-} ]] || every+=("$path")
         owned[$path]=1
@@ -157,7 +157,7 @@ facts() {
 }
 
 main() {
-    local said='' changes=() gone=() mine=() debris=()
+    local said='' changes=() gone=() mine=() others=() debris=()
     if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 402)); then finish "failed bash $BASH_VERSION is too old, 4.2 is needed"; fi
     local -A by_path=() owned=()
     trap '' HUP PIPE INT TERM

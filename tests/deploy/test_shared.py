@@ -65,6 +65,27 @@ def test_hosts_that_share_a_directory_are_done_side_by_side(host: Host) -> None:
     assert hosts.all("remove", "2") == {("unchanged", "")}
 
 
+@pytest.mark.parametrize("order", ["n0 n1 n2", "n2 n0 n1"])
+def test_what_hosts_share_goes_back_with_the_one_that_has_it(host: Host, order: str) -> None:
+    """The first to bring the new version has what was there before; for the others it is not theirs to bring back."""
+    hosts = Several(host, 3)
+    for name in hosts.names:
+        assert hosts.one(name, "apply", "1").word == "changed"
+    for name in hosts.names:
+        assert hosts.one(name, "apply", "2").word == "changed"
+    for text in ("1", "2", "1"):
+        for name in order.split():
+            answer = hosts.one(name, "rollback", text)
+            assert (answer.word, answer.text) == ("changed", "")
+        for name in hosts.names:
+            assert hosts.one(name, "look", text).word == "unchanged", f"{name}, back to {text}"
+    assert hosts.all("apply", "3") == {("changed", "")}
+    assert hosts.all("rollback", "2") == {("changed", "")}
+    assert hosts.all("look", "1") == {("unchanged", "")}
+    assert hosts.all("remove", "1") <= {("changed", ""), ("unchanged", "")}
+    assert [path for path in (host.root / "etc").rglob("*") if path.is_file()] == []
+
+
 def test_a_host_that_was_away_when_the_others_changed(host: Host) -> None:
     """Its record is of the version before, and what it finds is not somebody's change."""
     hosts = Several(host, 2)
