@@ -52,10 +52,12 @@ def test(context: Context, select: str = "") -> None:
         context.run(f"{BIN}/python -m pytest {SIDE_BY_SIDE}" + (f" -k {shell.word(select)}" if select else ""))
 
 
-@task
-def clients_table(context: Context) -> None:
-    """Run the real clients in the lab (as root) and write the table of docs/clients.md."""
+@task(help={"all": "Those too that are too large for every test run; installs gigabytes."})
+def clients_table(context: Context, all: bool = False) -> None:  # noqa: A002 - the flag's name
+    """Run the real clients in the lab (as root) and write the tables of docs/clients.md."""
     write_tables(context, "CLIENTS_TABLE", "tests/lab/test_clients.py")
+    if all:
+        write_tables(context, "CLIENTS_TABLE", "tests/lab/every_client.py -s")
 
 
 @task

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import selectors
+import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,10 @@ CONNECT_TIMEOUT_S = 30
 _CHUNK_BYTES = 65536
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
 _LAST_PORT = 65535
+
+
+class _ReaderGoneError(Exception):
+    """Whoever read our stdout has gone: the far end has nothing to do with it."""
 
 
 def by_itself(words: Sequence[str], environ: Mapping[str, str]) -> int | None:
@@ -38,13 +43,17 @@ def by_itself(words: Sequence[str], environ: Mapping[str, str]) -> int | None:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        return 128 + signal.SIGPIPE
     return 0
 
 
 def carry(proxy_url: str, host: str, port: int, timeout_s: float) -> None:
-    """As relay, but whatever breaks is a WayOutError."""
+    """As relay, but a connection that breaks is a WayOutError; BrokenPipeError if nobody reads our stdout any more."""
     try:
         relay(proxy_url, host, port, timeout_s)
+    except _ReaderGoneError:
+        raise BrokenPipeError from None
     except OSError as error:
         raise WayOutError("far end", f"the connection to {host}:{port} broke: {error.strerror or error}") from None
 
@@ -88,5 +97,8 @@ def _send_some(far: socket.socket) -> bool:
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
+    try:
+        while data:
+            data = data[os.write(descriptor, data) :]
+    except BrokenPipeError:
+        raise _ReaderGoneError from None

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import socketserver
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -35,3 +38,29 @@ def test_ssh_waits_for_no_module_that_carries_nothing() -> None:
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
     assert "hpcproxy.netcat" in loaded
     assert not loaded & {"invoke", "pydantic", "yaml", "jinja2", "rich", "paramiko", "python_socks", "hpcproxy.cli"}
+
+
+class _Proxy(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        self.request.recv(4096)
+        self.request.sendall(b"HTTP/1.1 200 OK\r\n\r\nSSH-2.0-greeting\r\n")
+        self.request.recv(1)
+
+
+@pytest.mark.parametrize("words", [("h", "1"), ("h", "1", "--timeout", "5")], ids=["by itself", "as a task"])
+def test_a_reader_that_has_gone_is_no_fault_of_the_far_end(words: tuple[str, ...]) -> None:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Proxy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        reading, writing = os.pipe()
+        os.close(reading)
+        environ = {**os.environ, "HPCPROXY_URL": f"http://127.0.0.1:{server.server_address[1]}"}
+        argv = [sys.executable, "-m", "hpcproxy", "nc", *words]
+        with (
+            os.fdopen(writing, "wb") as stdout,
+            subprocess.Popen(
+                argv, stdin=subprocess.PIPE, stdout=stdout, stderr=subprocess.PIPE, env=environ
+            ) as process,
+        ):
+            code, said = process.wait(timeout=60), process.stderr.read() if process.stderr else b""
+        server.shutdown()
+    assert (code, said) == (128 + signal.SIGPIPE, b"")

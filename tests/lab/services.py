@@ -20,7 +20,7 @@ from .standins import DOMAIN, PORT
 from .standins.world import BOOK
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-NAMES = ("git", "hub", "npm", "pypi", "s3", "swanlab", "wandb", "www")
+NAMES = ("anthropic", "git", "hub", "npm", "openai", "pypi", "s3", "swanlab", "wandb", "www")
 _DIRECTORY = "/srv/standins"
 _AUTHORIZED = "/etc/ssh/authorized_keys"
 

@@ -5,6 +5,7 @@
     web       the token as text                     git      git's own http-backend on a real repository
     pypi      a simple index with one wheel         npm      a registry with one package
     hub       the Hugging Face Hub with one model   s3       moto's S3
+    openai, anthropic   language models that answer as a stream of events
     swanlab   SwanLab's cloud                       wandb    Weights & Biases' cloud
 
 They run on the lab's host `internet`: python -m tests.lab.standins DIRECTORY CERTIFICATE KEY

@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.lab.standins import PORT, git, hub, npm, pypi, s3, swanlab, wandb, web
+from tests.lab.standins import PORT, git, hub, llm, npm, pypi, s3, swanlab, wandb, web
 from tests.lab.standins.front import Front, listen
 from tests.lab.standins.world import World
 
 SERVICES = {
     "git": git.service,
     "hub": hub.service,
+    "anthropic": llm.anthropic,
+    "openai": llm.openai,
     "npm": npm.service,
     "pypi": pypi.service,
     "s3": s3.service,
