@@ -120,7 +120,7 @@ def test_no_verb_shows_what_a_host_makes_up(many: Crowd) -> None:
 
 
 def test_the_services_key_shows_nowhere(many: Crowd) -> None:
-    """The key file and what `rollback` keeps are all that holds it, here and on the hosts."""
+    """Whatever verb is used, the key file and what `rollback` keeps are all that holds it, here and on the hosts."""
     settings = {"jump": "192.0.2.1", "allow": ["internet.test"]}
     many.describe(nodes="10.99.0.[1-2]", settings=settings)
     kit = many.work / "kit"
@@ -144,6 +144,11 @@ def test_the_services_key_shows_nowhere(many: Crowd) -> None:
     run("deploy", "--dry-run", "--diff")
     run("deploy", "--diff")
     run("verify")
+    run("verify", "--contract")
+    as_user = ["deploy", "--as-user", "--dry-run", "--diff"]
+    for arguments in (as_user, ["trust", "--yes"], ["jump-kit", "--directory", str(kit)]):
+        done = many.hpcproxy(*arguments)
+        said += [done.stdout, done.stderr]
     assert "PRIVATE KEY" not in "".join(said)
     mine = [path for path in many.work.rglob("*") if path.is_file() and many.work / "hosts" not in path.parents]
     assert _holding(mine) == sorted((key, many.work / "host_key", many.work / "id"))
@@ -155,6 +160,16 @@ def test_the_services_key_shows_nowhere(many: Crowd) -> None:
             "var/lib/hpcproxy/previous/tree/etc/hpcproxy/service_key",
         ]
         assert (up / "var/lib/hpcproxy/previous").stat().st_mode & 0o077 == 0
+    run("rollback")
+    image = many.work / "image"
+    packed = many.hpcproxy("render", "--root", str(image))
+    said += [packed.stdout, packed.stderr]
+    assert _holding([path for path in image.rglob("*") if path.is_file()]) == [image / "etc/hpcproxy/service_key"]
+    assert (image / "etc/hpcproxy/service_key").stat().st_mode & 0o077 == 0
+    run("undeploy")
+    assert "PRIVATE KEY" not in "".join(said)
+    for host in many.hosts[:2]:
+        assert _holding([path for path in (many.store / host / "up").rglob("*") if path.is_file()]) == []
     many.empty()
 
 
