@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from hpcproxy import verify
 from hpcproxy.connect import connect
 from hpcproxy.errors import WayOutError
 
@@ -89,3 +90,25 @@ def test_silence_and_nobody_are_named() -> None:
         connect(url, "h.test", 22, 5)
     with pytest.raises(WayOutError, match="no address of a way out"):
         connect("http://127.0.0.1:none", "h.test", 22, 5)
+
+
+def test_a_far_end_that_says_a_byte_now_and_then_is_waited_for_no_longer_than_any() -> None:
+    """Each of its words comes in time, the last of them never."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError), server.accept()[0] as client:
+                client.recv(4096)
+                client.sendall(HEAD)
+                client.recv(4096)
+                client.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+                for _ in range(200):
+                    client.sendall(b"x")
+                    threading.Event().wait(0.1)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(WayOutError, match="did not answer within 1 s"):
+            verify.fetch_address(url, "http://far.test/ip", 1)
+        thread.join()
