@@ -18,6 +18,7 @@ from hpcproxy.errors import HpcproxyError
 from hpcproxy.wire import COMMAND
 
 SUDO = "sudo"
+_TALK_MAX_BYTES = 64 * 1024  # of a lecture, a banner, a .bashrc; each piece of it has all of it looked through
 
 
 class NotRootError(HpcproxyError):
@@ -77,6 +78,8 @@ class Door:
         if self._root in said:
             self.open = True
             return b""
+        if len(said) > _TALK_MAX_BYTES:
+            raise NotRootError("what answers there talks on and does not become root")
         prompts = said.count(self._prompt)
         if prompts <= self._asked:
             return b""

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpcproxy import heard
 from hpcproxy.errors import WayOutError
 from hpcproxy.plan import RUN
 
@@ -130,7 +131,7 @@ def told(
     """Return the way out of which a status.json says `status`; raises ValueError for one that is none of ours."""
     try:
         return Tunnel(
-            node=str(status.get("node") or node or socket.gethostname().partition(".")[0]),
+            node=heard.line(str(status.get("node") or node or socket.gethostname().partition(".")[0])),
             job=key[0],
             restart=key[1],
             directory=directory,
@@ -138,12 +139,17 @@ def told(
             url=url,
             ready=bool(status.get("ready", False)),
             since=float(status.get("since", 0)),
-            jump=status.get("jump"),
-            last_error=status.get("last_error"),
+            # JSON spells what no terminal may get in letters that all of them may.
+            jump=_line(status.get("jump")),
+            last_error=_line(status.get("last_error")),
             counts={name: int(status[name]) for name in COUNTS if name in status},
         )
     except TypeError as error:
         raise ValueError(str(error)) from None
+
+
+def _line(said: object) -> str | None:
+    return None if said is None else heard.line(str(said))
 
 
 def _status(path: Path) -> Mapping[str, Any]:

@@ -128,3 +128,15 @@ def test_a_nodes_name_is_shown_as_printable_text(slurm: Callable[[str], None], t
     slurm("RUNNING")
     (tmp_path / "slurm" / "srun").write_text("#!/bin/sh\nprintf 'status\\tc\\033[2J\\377\\t\\n'\n")
     assert collect.collect("7", [], os.environ) == ["c?[2J?"]
+
+
+def test_what_a_node_says_in_json_is_no_more_than_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status = r'{"ready": true, "node": "c1\u001b[2J", "jump": "\u001b]0;T\u0007", "last_error": "\u202e\u009b31m"}'
+    answers = {"squeue": "7 1 RUNNING", "srun": f"status\tc1\t7.0\t1\t/s\thttp://h:1\t{status}"}
+    for name, answer in answers.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\ncat <<'END'\n{answer}\nEND\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (found,) = collect.collect("7", [], os.environ)
+    assert isinstance(found, Tunnel)
+    assert (found.node, found.jump, found.last_error) == ("c1?[2J", "?]0;T?", "??31m")

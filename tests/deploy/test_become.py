@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpcproxy import deploy, routes
-from hpcproxy.become import Secrets
+from hpcproxy.become import Door, NotRootError, Secrets
 from tests import sshd
 from tests.deploy.host import TOKEN
 from tests.sshd import USER, Sshd
@@ -106,3 +106,10 @@ def test_the_real_sudo(jump_host: Sshd, tmp_path: Path) -> None:
     message = f'((EUID == 0)) && [[ -n $SUDO_USER ]] && echo "{TOKEN} done unchanged"; exit\n'.encode()
     (reply,) = deploy.Fleet(login).ask({"127.0.0.1": message}, TOKEN, 1, lambda _reply: None)
     assert reply.answer is not None, reply.trouble
+
+
+def test_whoever_talks_on_at_the_door_is_left() -> None:
+    door = Door("token", "u", Secrets())
+    assert door.hear(b"x" * 60_000) == b""
+    with pytest.raises(NotRootError, match="talks on and does not become root"):
+        door.hear(b"x" * 70_000)
