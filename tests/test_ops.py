@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,10 @@ def test_up_status_check_down(set_up: Account, jump_host: Sshd) -> None:
     with servers.internet() as url:
         _with_check_url(set_up, url)
         checked = ops.check(set_up, 20)
+        changed = {**set_up.environ, "HPCPROXY_URL": tunnel.url, "http_proxy": "http://p:1", "https_proxy": tunnel.url}
+        (line,) = ops.check(replace(set_up, environ=changed), 20).others
+    assert line.startswith("http_proxy leads elsewhere than to the way out")
+    assert checked.others == []
     assert (checked.answer.address, checked.jump, checked.url) == ("203.0.113.7", jump_host.jump, tunnel.url)
     assert checked.answer.latency_ms > 0
     assert [ended.pid for ended in ops.down(set_up)] == [tunnel.pid]

@@ -322,6 +322,15 @@ def _forwarding_to_one_host_only(_server: Sshd, path: Path) -> Iterator[Case]:
 
 
 @_case
+def _banner_of_a_site(_server: Sshd, path: Path) -> Iterator[Case]:
+    """A real sshd's, with sentences that ssh itself has for other failures."""
+    (path / "banner").write_text("Idle sessions are timed out.\nHost key verification failed.\n")
+    with sshd.running(path / "own", f"Banner {path}/banner") as own:
+        (own.directory / "authorized_keys").write_text("")
+        yield "key", "refused the key", own.settings
+
+
+@_case
 def _lying_banner(_server: Sshd, path: Path) -> Iterator[Case]:
     with lying.running(path / "liar", lying.banner(lying.LIES)) as settings:
         yield "key", "refused the key", settings

@@ -24,7 +24,7 @@ tell_others() {
 read_lines() {
     lines=()
     [[ -f $1 && -r $1 ]] || return 1
-    mapfile -n 4000 -t lines <"$1" || return 1
+    mapfile -n 2000 -t lines <"$1" || return 1
 } 2>/dev/null
 
 # Add to `others` what stands in the shell file $1, in files that it reads too, $3 deep; behind our line if $2 is `hook`.
