@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 # Layers that are no reasons. PHASE: the login has come as far as `reason` says, UP makes what was before void.
 # GREETED: it said something that no sshd says.
-# OFFERED: group 1 is a key that was offered. HOP: what is on the way to the jump host ended, whatever was said before.
+# OFFERED: group 1 is a key that was offered, and the login has come as far as that.
+# HOP: what is on the way to the jump host ended, whatever was said before.
 PHASE, OFFERED, HOP, SKIP = "phase", "offered", "hop", "skip"
 _PROGRESS = (PHASE, OFFERED, HOP, SKIP)
 UP, LOGIN, GREETED = "up", "login", "greeted"
@@ -51,6 +52,10 @@ _NO_ANSWER = "it does not answer; is its address right, its firewall open?"
 _SILENT = "it accepts connections and stays silent"
 _NO_SSH = "what answers there is no ssh server; is the port right?"
 _HUNG_UP = "it hung up during the login; is the account there alive?%t"
+_NOTHING_OFFERED = (
+    "ssh had no key to offer it: is IdentityFile a key, its kind among PubkeyAcceptedAlgorithms, publickey among"
+    " PreferredAuthentications? ssh -v says which%k"
+)
 _NO_ROUTE = "no route to it from here"
 # It says why (MaxStartups, PerSourcePenalties) in a line that ssh shows at its debug levels only.
 _BUSY = "it hung up before the login: it has too many logins at once, or shuts this cluster's address out for a while"
@@ -74,8 +79,18 @@ FAILURES: Sequence[Failure] = (
     ),
     _lasting("^(/.*|command-line):? line [0-9]+: ", "config", "ssh cannot read its configuration: %0"),
     _lasting("^Bad owner or permissions on (.*)$", "config", "ssh does not read %1, which others may write; chmod 600"),
+    _lasting(
+        "^bind (.*): Cannot assign requested address$",
+        "config",
+        "the configuration of ssh has it connect from %1 (BindAddress), which is none of this machine's addresses",
+    ),
     _passing("^unix_listener: .*: No space left on device$", "node", "no space is left for ssh's socket: %0"),
     # ---------------------------------------------------------------------------------------------- the way
+    _passing(
+        "^ssh: Could not resolve hostname .*: Address family for hostname not supported",
+        "name",
+        "it has no address of the kind that the configuration of ssh asks for (AddressFamily)",
+    ),
     _passing("^ssh: Could not resolve hostname ", "name", "its name does not resolve here; use its address"),
     _passing("^ssh: connect to host .*: (No route to host|Network is unreachable)$", "route", _NO_ROUTE),
     _passing("^ssh: connect to host .*: Connection refused$", "route", "nothing listens at its ssh port"),
@@ -148,6 +163,7 @@ FAILURES: Sequence[Failure] = (
         "key",
         "it refused too many keys; name the right one with: hpcproxy init --identity",
     ),
+    Failure(r"^[^:]*: Permission denied \(([^)]*,)?publickey", "key", _NOTHING_OFFERED, permanent=True, phase=LOGIN),
     _lasting(
         r"^[^:]*: Permission denied \(([^)]*,)?publickey",
         "key",
@@ -170,6 +186,7 @@ FAILURES: Sequence[Failure] = (
     _passing("^Received disconnect from .* port [0-9]+:[0-9]+: (.*)$", "ssh", "it ended the connection: %1"),
     _passing("^Connection (closed|reset) by ", "ssh", "it hung up", UP),
     _passing("^Connection (closed|reset) by ", "ssh", _HUNG_UP, LOGIN),
+    _passing("^Connection (closed|reset) by ", "ssh", _HUNG_UP, OFFERED),
     _passing("^Connection (closed|reset) by ", "route", _NO_SSH, GREETED, more=True),
     _passing("^Connection (closed|reset) by ", "busy", _BUSY, more=True),
 )

@@ -160,6 +160,12 @@ def test_a_changed_key_is_asked_about_even_if_it_is_to_be_replaced(
     assert account.home.known_hosts.read_text() == text
 
 
+def test_a_list_that_is_a_pipe_knows_nobody_and_is_not_waited_for(init: Init, personal: Path, jump_host: Sshd) -> None:
+    personal.unlink(missing_ok=True)
+    os.mkfifo(personal)
+    assert [key.error for key in init().keys] == [None]
+
+
 def test_a_list_that_is_not_utf8_keeps_its_bytes(init: Init, account: Account, jump_host: Sshd) -> None:
     account.home.directory.mkdir()
     account.home.known_hosts.write_bytes(b"# caf\xe9\n")

@@ -167,6 +167,24 @@ def _public_keys_turned_off_here(server: Sshd, path: Path) -> Iterator[Case]:
 
 
 @_case
+def _public_keys_not_preferred(server: Sshd, path: Path) -> Iterator[Case]:
+    with _configured(path, "PreferredAuthentications password,keyboard-interactive"):
+        yield "key", "leaves public keys out (PreferredAuthentications", server.settings
+
+
+@_case
+def _no_key_of_a_kind_that_is_allowed_here(server: Sshd, path: Path) -> Iterator[Case]:
+    with _configured(path, "PubkeyAcceptedAlgorithms rsa-sha2-512"):
+        yield "key", "ssh had no key to offer it: ", server.settings
+
+
+@_case
+def _address_that_is_not_here(server: Sshd, path: Path) -> Iterator[Case]:
+    with _configured(path, "BindAddress 192.0.2.77"):
+        yield "config", "connect from 192.0.2.77 (BindAddress)", server.settings
+
+
+@_case
 def _key_from_elsewhere_only(_server: Sshd, path: Path) -> Iterator[Case]:
     with sshd.running(path / "own") as own:
         keys = own.directory / "authorized_keys"

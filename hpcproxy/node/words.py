@@ -57,6 +57,7 @@ def verdict(failures: Tuple[Failure, ...], lines: List[str], talk: str = "") -> 
             if phase == "up":
                 offered, found = [], None
         elif row.layer == "offered":
+            phase = row.layer
             offered.append(match.group(1))
         elif row.layer == "hop":
             reason = '{}: "{}"'.format(row.reason, tidy(talk)) if talk else row.reason

@@ -31,7 +31,7 @@ read_reason() {
                 phase=${failure_reasons[row]}
                 if [[ $phase == up ]]; then offered='' layer='' reason='' permanent=0; fi
                 ;;
-            offered) offered+=${offered:+, }${BASH_REMATCH[1]} ;;
+            offered) phase=offered offered+=${offered:+, }${BASH_REMATCH[1]} ;;
             hop)
                 layer=hop permanent=0
                 last_talk "$3"
@@ -131,6 +131,12 @@ look_at_key() {
             user) account=$key ;;
             identityfile) candidates+=("$key") ;;
             certificatefile) certificates+=("$key") ;;
+            preferredauthentications)
+                if [[ ,$key, != *,publickey,* ]]; then
+                    reason='the configuration of ssh leaves public keys out (PreferredAuthentications in ~/.ssh/config?)'
+                    return 0
+                fi
+                ;;
             pubkeyauthentication)
                 if [[ $key == no || $key == false ]]; then
                     reason='the configuration of ssh turns public keys off for it (PubkeyAuthentication no in ~/.ssh/config?)'

@@ -114,7 +114,9 @@ failure_patterns=(
     '^(bind .*: )?Address already in use$'
     '^(/.*|command-line):? line [0-9]+: '
     '^Bad owner or permissions on (.*)$'
+    '^bind (.*): Cannot assign requested address$'
     '^unix_listener: .*: No space left on device$'
+    '^ssh: Could not resolve hostname .*: Address family for hostname not supported'
     '^ssh: Could not resolve hostname '
     '^ssh: connect to host .*: (No route to host|Network is unreachable)$'
     '^ssh: connect to host .*: Connection refused$'
@@ -139,9 +141,11 @@ failure_patterns=(
     '^((send_pubkey_test|sign_and_send_pubkey): )?no mutual signature '
     '^Received disconnect from .*:2: Too many authentication failures'
     '^[^:]*: Permission denied \(([^)]*,)?publickey'
+    '^[^:]*: Permission denied \(([^)]*,)?publickey'
     '^[^:]*: Permission denied \((.*)\)'
     '^channel [0-9]+: open failed: administratively prohibited'
     '^Received disconnect from .* port [0-9]+:[0-9]+: (.*)$'
+    '^Connection (closed|reset) by '
     '^Connection (closed|reset) by '
     '^Connection (closed|reset) by '
     '^Connection (closed|reset) by '
@@ -156,7 +160,9 @@ failure_layers=(
     port
     config
     config
+    config
     node
+    name
     name
     route
     route
@@ -182,7 +188,9 @@ failure_layers=(
     key
     key
     key
+    key
     forwarding
+    ssh
     ssh
     ssh
     ssh
@@ -198,7 +206,9 @@ failure_reasons=(
     'the port is taken by another process of this node and nothing of theirs is used; choose another port'
     'ssh cannot read its configuration: %0'
     'ssh does not read %1, which others may write; chmod 600'
+    'the configuration of ssh has it connect from %1 (BindAddress), which is none of this machine'"'"'s addresses'
     'no space is left for ssh'"'"'s socket: %0'
+    'it has no address of the kind that the configuration of ssh asks for (AddressFamily)'
     'its name does not resolve here; use its address'
     'no route to it from here'
     'nothing listens at its ssh port'
@@ -222,11 +232,13 @@ failure_reasons=(
     'ssh cannot read the key %1 (%2): cut short, or with the line ends of Windows? ssh-keygen -y -f %1 tries it'
     'it takes no signature of the kind that this key makes:%k; make another (ssh-keygen -t ed25519) and put its public half there'
     'it refused too many keys; name the right one with: hpcproxy init --identity'
+    'ssh had no key to offer it: is IdentityFile a key, its kind among PubkeyAcceptedAlgorithms, publickey among PreferredAuthentications? ssh -v says which%k'
     'it refused the key%k; is the public half in its authorized_keys, without a from= that shuts this node out, and the account there alive?'
     'it takes no keys at all, only %1, which a job cannot give; ask your site for a login by key'
     'the jump host does not allow forwarding, by its own rule (AllowTcpForwarding) or your key'"'"'s in authorized_keys (restrict); ask your site. If it lets through to certain hosts (PermitOpen), name one in your settings (allow)'
     'it ended the connection: %1'
     'it hung up'
+    'it hung up during the login; is the account there alive?%t'
     'it hung up during the login; is the account there alive?%t'
     'what answers there is no ssh server; is the port right?'
     'it hung up before the login: it has too many logins at once, or shuts this cluster'"'"'s address out for a while'
@@ -240,6 +252,7 @@ failure_permanent=(
     1
     1
     1
+    1
     0
     0
     0
@@ -252,6 +265,7 @@ failure_permanent=(
     0
     0
     0
+    0
     1
     1
     1
@@ -267,6 +281,8 @@ failure_permanent=(
     1
     1
     1
+    1
+    0
     0
     0
     0
@@ -292,6 +308,8 @@ failure_phases=(
     ''
     ''
     ''
+    ''
+    ''
     greeted
     ''
     ''
@@ -306,12 +324,14 @@ failure_phases=(
     ''
     ''
     ''
+    login
     ''
     ''
     ''
     ''
     up
     login
+    offered
     greeted
     ''
 )
@@ -329,24 +349,28 @@ failure_more=(
     0
     0
     0
-    1
-    0
-    0
     0
     0
     1
-    1
-    0
-    0
     0
     0
     0
     0
     1
     1
+    0
+    0
+    0
+    0
+    0
+    0
     1
     1
     1
+    1
+    1
+    0
+    0
     0
     0
     0
