@@ -15,7 +15,7 @@ _END_S = 600
 _JOB = """#!/bin/bash
 #SBATCH -N1 -n1 --array=1-{jobs}%{at_once} -o /dev/null
 out=~/churn.$SLURM_ARRAY_JOB_ID.$SLURM_ARRAY_TASK_ID
-srun -n1 true && echo "$SLURM_ARRAY_TASK_ID ${{SLURM_RESTART_COUNT:-0}}" >>$out
+srun -n1 sleep 0.3 && echo "$SLURM_ARRAY_TASK_ID ${{SLURM_RESTART_COUNT:-0}}" >>$out
 """
 
 
@@ -23,7 +23,7 @@ def churn(admin: Admin, jobs: int, say: Callable[[str], None] = lambda _: None) 
     """So many jobs have run during one round of the admin's; returns in words what went wrong."""
     lab, port = admin.lab, 2100
     wrong = []
-    array = lab.submit(_JOB.format(jobs=jobs, at_once=4 * len(lab.nodes)))
+    array = lab.submit(_JOB.format(jobs=jobs, at_once=len(lab.nodes)))
     until(lambda: _done(lab, array), "jobs run")
     for verb in (("deploy", "--enable"), ("deploy",), ("rollback",), ("undeploy",)):
         before = len(_done(lab, array))

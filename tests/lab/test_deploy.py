@@ -9,6 +9,7 @@ import pytest
 from hpcproxy.lab import Lab
 
 from .admin import FETCH, INVENTORY, OUTER1, Admin
+from .churn import churn
 from .researcher import Researcher, until
 
 pytestmark = pytest.mark.lab
@@ -149,3 +150,8 @@ def test_an_inventory_with_a_typo_is_answered_before_any_connection(admin: Admin
     done = admin.run("deploy", check=False)
     assert done.returncode == 2
     assert "polcy: unknown key; valid: nodes, user, port" in done.stderr
+
+
+def test_no_job_fails_while_an_admin_rolls_out_and_back(admin: Admin) -> None:
+    """`bench/churn.py` does it with 600 jobs."""
+    assert churn(admin, 60) == []
