@@ -5,7 +5,9 @@ Real Slurm stands behind the same in tests/lab/test_deploy_slurmconf.py.
 
 from __future__ import annotations
 
+import os
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -133,6 +135,31 @@ def test_a_file_that_hosts_share_is_changed_by_all_of_them_side_by_side(tmp_path
         assert {answer.word for answer in answers} <= {"changed", "unchanged"}, answers
         assert conf.read_bytes() == after
         assert [path.name for path in tmp_path.iterdir()] == ["slurm.conf"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount")
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_file_that_only_another_host_may_write_is_waited_for(tmp_path: Path, comes: bool) -> None:
+    """One /etc/slurm for all, which only the controller may write: cloud images have it so."""
+    shared, here = tmp_path / "shared", tmp_path / "here"
+    for directory in (shared, here):
+        directory.mkdir()
+    (shared / "slurm.conf").write_bytes(CONF)
+    subprocess.run(["mount", "--bind", "-o", "ro", str(shared), str(here)], check=True)
+    try:
+        message = wire.editing((wire.Edit(f"{here}/slurm.conf", CONF, CONF + b"# ours\n"),), TOKEN)
+        other = threading.Timer(1.0, (shared / "slurm.conf").write_bytes, [CONF + b"# ours\n"] if comes else [CONF])
+        other.start()
+        answer = _answer(message)
+        other.join()
+        assert answer is not None
+        if comes:
+            assert answer.word == "unchanged", answer
+        else:
+            assert answer.word == "failed"
+            assert "cannot be written" in answer.text
+    finally:
+        subprocess.run(["umount", str(here)], check=True)
 
 
 def test_a_reconfigure_that_never_was_is_made_and_one_that_does_nothing_is_named_every_time(cluster: Cluster) -> None:
