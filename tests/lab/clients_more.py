@@ -10,10 +10,6 @@ from .clients import WWW, Client, in_python, installed, url_of
 _S3 = f"""export AWS_ACCESS_KEY_ID=lab AWS_SECRET_ACCESS_KEY=lab AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1
 export S3_ENDPOINT_URL={url_of("s3")} AWS_ENDPOINT_URL={url_of("s3")}
 """
-_RCLONE = f"""{_S3}export RCLONE_CONFIG_LAB_TYPE=s3 RCLONE_CONFIG_LAB_PROVIDER=Other RCLONE_CONFIG_LAB_ENV_AUTH=true
-export RCLONE_CONFIG_LAB_ENDPOINT={url_of("s3")} RCLONE_CONFIG=$work/none
-rclone cat lab:lab/token
-"""
 _S3FS = f"""import s3fs
 lab = s3fs.S3FileSystem(key="lab", secret="lab", endpoint_url="{url_of("s3")}",
                         client_kwargs=dict(region_name="us-east-1"),
@@ -64,7 +60,9 @@ FURTHER = (
         Client("Claude Code", "claude --version", _CLAUDE, "anthropic POST /v1/messages"),
         npm=("@anthropic-ai/claude-code",),
     ),
-    Further(Client("axios", "npm ls --prefix $NPM_AT axios", _AXIOS, "www GET /token"), npm=("axios",)),
+    Further(
+        Client("axios", "node -p 'require(\"axios/package.json\").version'", _AXIOS, "www GET /token"), npm=("axios",)
+    ),
     Further(Client("pnpm add", "pnpm --version", _PNPM, "npm GET /labpackage/-/labpackage-1.0.0.tgz"), npm=("pnpm",)),
     Further(
         Client("aws s3 cp", "aws --version", f"{_S3}aws s3 cp --quiet s3://lab/token got\ncat got\n", _GET),
@@ -72,7 +70,6 @@ FURTHER = (
     ),
     Further(Client("s5cmd", "s5cmd version", f"{_S3}s5cmd cat s3://lab/token\n", _GET), ("s5cmd",)),
     _py("s3fs", _S3FS, _GET, "s3fs"),
-    Further(Client("rclone", "rclone version", _RCLONE, _GET), apt={"rclone": "rclone"}),
     Further(
         Client("aria2", "aria2c --version", f"aria2c -q -o got {WWW}\ncat got\n", "www GET /token"),
         apt={"aria2c": "aria2"},

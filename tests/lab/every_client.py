@@ -42,7 +42,7 @@ def install(further: Further, directory: Path) -> str:
         npm = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", f"{directory}/js", *further.npm]
         subprocess.run(npm, check=True, timeout=600)
         at = f"{directory}/js/node_modules"
-        lines += f"export PATH={at}/.bin:$PATH NODE_PATH={at} NPM_AT={directory}/js\n"
+        lines += f"export PATH={at}/.bin:$PATH NODE_PATH={at}\n"
     return lines
 
 
