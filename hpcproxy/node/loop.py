@@ -81,7 +81,8 @@ class Task:
     async def end(self) -> None:
         """It has been cancelled and is over, so what it waited for is free for the next who waits."""
         self.cancel()
-        while not self.done:
+        # A loop that is being closed has no next turn, and ends every task itself.
+        while not self.done and self.loop.current is not None:
             await self.loop.sleep(0)
 
     def time_out(self) -> None:
@@ -277,6 +278,7 @@ class Loop:
 
     def close(self) -> None:
         """All tasks have ended where they waited, their `finally` parts included."""
+        self.current = None
         for task in list(self.tasks):
             task.coro.close()
         self.tasks.clear()

@@ -86,7 +86,7 @@ NEWER = {
     "a[-1]=": r"\w\[-\d+\](\+?=|\})",
     "inherit_errexit": r"inherit_errexit|localvar_inherit|assoc_expand_once",
     "${x,,}-like @U": r"\$\{\w+@[ULu]",
-    "printf without -1": r"%\([^)]*\)T'( |$)(?!-1)",
+    "printf without -1": r"%\([^)]*\)T'( |$)(?!-1|\")",
     "$<( )": r"\$\{ |\$\{\|",
 }
 

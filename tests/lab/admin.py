@@ -50,7 +50,8 @@ class Admin:
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """The program has run."""
-        return self.lab.run("ctl", self.command(*arguments), check=check)
+        # Each of its waits is bounded; together, beside other labs on the same few cores, they may exceed a minute.
+        return self.lab.run("ctl", self.command(*arguments), check=check, timeout_s=300)
 
     def outcomes(self, *arguments: str) -> dict[str, tuple[str, str]]:
         """Outcome and cause of every host, as the report has them."""

@@ -12,6 +12,7 @@ from hpcproxy.node.clients import bind
 from hpcproxy.node.journal import Journal
 from hpcproxy.node.loop import Loop, TimedOut
 from hpcproxy.node.peer import Peers, query
+from hpcproxy.node.pipe import first_words
 from hpcproxy.node.record import EVERY_S, Record
 from hpcproxy.node.stream import Stream
 
@@ -189,3 +190,24 @@ def test_an_answer_to_an_earlier_question_is_none_to_this_one():
         assert peers.owner(first.getsockname(), here) is not None
     assert peers.netlink is not None
     peers.close()
+
+
+def test_a_loop_that_is_closed_ends_who_waits_for_the_first_word():
+    """The agent is told to end while a client and a far end are both silent; it said so in a traceback."""
+    errors = []
+    loop = Loop(errors.append)
+    here, there = socket.socketpair(), socket.socketpair()
+    task = loop.spawn(first_words(loop, Stream(loop, here[0]), Stream(loop, there[0]), 4096))
+
+    async def stop_soon():
+        await loop.sleep(0.05)
+        loop.stopping = True
+
+    loop.spawn(stop_soon())
+    loop.run()
+    assert not task.done
+    loop.close()
+    assert errors == []
+    assert loop.tasks == set()
+    for end in (*here, *there):
+        end.close()
