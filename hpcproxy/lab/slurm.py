@@ -24,7 +24,9 @@ MUNGE_KEY = "/etc/munge/munge.key"
 # lab's way of tracking processes needs no cgroup, and none is made.
 _CGROUP_CONFS = (((23, 11), "CgroupPlugin=disabled\n"), ((21, 8), "CgroupPlugin=cgroup/v1\n"), ((0,), "\n"))
 RUNNING_STATES = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "STOPPED", "RESIZING")
-_BUSY_OR_IDLE = ("idle", "mixed", "allocated", "completing")
+# `planned`: the backfill scheduler means it for a job, for 30 s after that has gone too. sinfo(1), NODE STATE CODES.
+_BUSY_OR_IDLE = ("idle", "mixed", "allocated", "completing", "planned")
+_UNKNOWN_S = 5.0  # from 24.11 on a node is `unknown` for a moment after `scontrol reconfigure`
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,11 @@ def node_states(controller: Machine) -> dict[str, str]:
 
 def drained(controller: Machine) -> list[str]:
     """Return the nodes that take no more work."""
+    deadline = time.monotonic() + _UNKNOWN_S
     states = node_states(controller)
+    while any(state.startswith("unknown") for state in states.values()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+        states = node_states(controller)
     if not states:
         raise LabError("lab: slurmctld does not answer sinfo")
     return sorted(name for name, state in states.items() if state.rstrip("*+~#@") not in _BUSY_OR_IDLE)

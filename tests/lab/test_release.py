@@ -1,14 +1,16 @@
-"""Which release whose files a lab's hosts have; making one is whole or not at all. No lab is built here."""
+"""Which release whose files a lab's hosts have, whole or not at all; what its Slurm says of nodes. No lab is built."""
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from bench.reach import outcome
 from hpcproxy.errors import LabError
-from hpcproxy.lab import LabSpec, packages, parse_release, release
+from hpcproxy.lab import LabSpec, Machine, packages, parse_release, release, slurm
 from hpcproxy.lab.spec import RELEASE_VARIABLE
 
 
@@ -71,3 +73,28 @@ def test_the_table_tells_failed_from_not_possible(tmp_path: Path) -> None:
     assert outcome(report) == "1 passed, 1 not possible: not before 23.02, **1 failed**: `b`"
     report.write_text("<testsuites/>")
     assert "failed" in outcome(report)  # what has not run has not passed
+
+
+class Controller:
+    """Answers sinfo with one of `looks` after the other, the last one again and again."""
+
+    def __init__(self, *looks: str) -> None:
+        self.looks = list(looks)
+
+    def run(self, argv: list[str]) -> subprocess.CompletedProcess[str]:
+        assert argv[0] == "sinfo"
+        look = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+        return subprocess.CompletedProcess(argv, 0, look, "")
+
+
+@pytest.mark.parametrize(
+    ("looks", "drained"),
+    [
+        (["c1 idle\nc2 mixed\nc3 planned\nc4 allocated*\n"], []),
+        (["c1 drained\nc2 down*\nc3 draining\nc4 idle\n"], ["c1", "c2", "c3"]),
+        (["c1 unknown\nc2 idle\n", "c1 unknown*\nc2 idle\n", "c1 idle\nc2 idle\n"], []),
+        (["c1 a-state-to-come\n"], ["c1"]),  # in doubt it is said
+    ],
+)
+def test_which_nodes_take_no_more_work(looks: list[str], drained: list[str]) -> None:
+    assert slurm.drained(cast("Machine", Controller(*looks))) == drained
