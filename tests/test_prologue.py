@@ -7,6 +7,7 @@ import re
 import shlex
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -243,6 +244,28 @@ def test_a_job_that_is_cancelled_while_it_begins_leaves_nothing(slurm: dict[str,
             assert process.communicate(timeout=60) == (b"", b"")
     assert process.returncode == 1
     assert list(Path(os.environ["TMPDIR"]).iterdir()) == []
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+def test_that_the_job_is_over_srun_may_hear_before_us(
+    is_over: bool, slurm: dict[str, str], account: Account, tmp_path: Path
+) -> None:
+    """Of a job that is cancelled nothing is said; of a number in somebody's environment that is no job's, it is."""
+    note = tmp_path / "srun-has-ended"
+    words = f"srun: error: Slurm job {slurm['SLURM_JOB_ID']} has expired"
+    text = f"#!/bin/sh\nprintf '%s\\n' '{words}' >&2\n: >{shlex.quote(str(note))}\nexit 1\n"
+    Path(slurm["PATH"].split(":")[0], "srun").write_text(text)
+    _install(account, jump=["u@127.0.0.1"], port=servers.free_port())
+    argv = ["/bin/bash", "-p", str(account.home.directory / "job.sh"), "start"]
+    with subprocess.Popen(argv, env=slurm, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        until(note.exists, "srun has ended")
+        if is_over:
+            time.sleep(0.2)
+            process.terminate()
+        said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert said[0] == b""
+    assert said[1].decode().count(f"({words})") == (not is_over)
 
 
 def test_a_job_that_is_over_does_not_wait_for_an_srun_that_does(slurm: dict[str, str], account: Account) -> None:

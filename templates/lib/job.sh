@@ -155,13 +155,18 @@ read_said() {
 # One sentence: each reason with its nodes. Nodes that said nothing are named last.
 explain() {
     local -A nodes_by_reason=()
-    local name text sentence='' line
+    local name text sentence='' line tries
     for name in "${!why[@]}"; do nodes_by_reason[${why[$name]}]+="${nodes_by_reason[${why[$name]}]:+,}$name"; done
     for text in "${!nodes_by_reason[@]}"; do
         sentence+="${sentence:+; }${nodes_by_reason[$text]}: $text"
     done
     if [[ -z $sentence ]]; then
         while read -r line; do [[ -n $line ]] && sentence=$line; done </proc/self/fd/4
+        # Slurm may tell srun of the job's end before it tells us; then there is nobody to tell.
+        if [[ $sentence == *" job $job has expired"* ]]; then
+            for ((tries = 0; tries < 40; tries++)); do [[ -n $cancelled ]] || pause 0.05; done
+            if [[ -n $cancelled ]]; then return 0; fi
+        fi
         sentence="$ready of $count nodes ready after $((now - begun)) s${sentence:+ ($sentence)}"
     fi
     complain "$sentence"
