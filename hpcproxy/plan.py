@@ -143,12 +143,7 @@ def script_values(config: Config, programs: Path, known_hosts: Path, *, syslog: 
         "login_option": ssh.LOGIN_OPTION,
         "probe_target": ssh.PROBE_TARGET,
         "probe_target_https": ssh.probe_https(config),
-        "failure_patterns": [failure.pattern for failure in reasons.FAILURES],
-        "failure_layers": [failure.layer for failure in reasons.FAILURES],
-        "failure_reasons": [failure.reason for failure in reasons.FAILURES],
-        "failure_permanent": [int(failure.permanent) for failure in reasons.FAILURES],
-        "failure_phases": [failure.phase for failure in reasons.FAILURES],
-        "failure_more": [int(failure.more) for failure in reasons.FAILURES],
+        "failures": [_row(failure) for failure in reasons.FAILURES],
         **_elsewhere(),
     }
 
@@ -173,6 +168,18 @@ def _elsewhere() -> dict[str, Any]:
         "variable_words": elsewhere.VARIABLE_GIVES,
         "variable_ours": elsewhere.OURS,
     }
+
+
+def _row(failure: reasons.Failure) -> tuple[str | int, ...]:
+    """Return `failure` as reason.sh has it, in its order of columns."""
+    return (
+        failure.pattern,
+        failure.layer,
+        failure.reason,
+        int(failure.permanent),
+        failure.phase,
+        int(failure.more),
+    )
 
 
 def agent_settings(config: Config, known_hosts: Path, *, syslog: bool = False) -> dict[str, Any]:

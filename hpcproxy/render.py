@@ -1,7 +1,7 @@
 """A `Plan` becomes a `Bundle`: the same list with final bytes and digests. Pure but for reading what it is made of.
 
-The environment enforces quoting: whatever a template prints must be `ShellText` (made by the `sh` and `array` filters)
-or an exact integer, else rendering fails. Comment delimiters are moved because shells use `{#` themselves.
+The environment enforces quoting: whatever a template prints must be `ShellText` (made by the `sh`, `array` and `table`
+filters) or an exact integer, else rendering fails. Comment delimiters are moved because shells use `{#` themselves.
 """
 
 from __future__ import annotations
@@ -85,14 +85,14 @@ def _environment(templates: Path) -> jinja2.Environment:
         finalize=_only_shell_text,
         autoescape=False,  # noqa: S701 - shell, not HTML; `finalize` is the stricter guard here
     )
-    environment.filters = {"sh": shell.word, "array": shell.array}
+    environment.filters = {"sh": shell.word, "array": shell.array, "table": shell.table}
     return environment
 
 
 def _only_shell_text(value: object) -> object:
     if isinstance(value, shell.ShellText) or type(value) is int:
         return value
-    raise RenderError("", f"prints {value!r} unquoted; pass it through the sh or array filter")
+    raise RenderError("", f"prints {value!r} unquoted; pass it through the sh, array or table filter")
 
 
 def _render_one(environment: jinja2.Environment, artifact: Artifact, plan: Plan) -> bytes:

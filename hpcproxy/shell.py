@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class ShellText:
-    """Text that is already quoted for a shell; made by `word` and `array` only."""
+    """Text that is already quoted for a shell; made by `word`, `array` and `table` only."""
 
     __slots__ = ("text",)
 
@@ -36,4 +36,10 @@ def word(value: str | int | bool | Path) -> ShellText:
 def array(values: Iterable[str | int | Path]) -> ShellText:
     """Return `values` as a bash array, one element a line, as shfmt would lay it out."""
     lines = "".join(f"    {word(value)}\n" for value in values)
+    return ShellText(f"(\n{lines})" if lines else "()")
+
+
+def table(rows: Iterable[Iterable[str | int]]) -> ShellText:
+    """Return `rows`, of n words each, as one bash array, a row a line: word k of row i is element i * n + k."""
+    lines = "".join(f"    {' '.join(str(word(value)) for value in row)}\n" for row in rows)
     return ShellText(f"(\n{lines})" if lines else "()")

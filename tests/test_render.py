@@ -170,7 +170,7 @@ def test_templates_print_values_in_plain_assignments_only() -> None:
                 name, _, value = line.partition("=")
                 assert name.isidentifier(), f"{path}: {line}"
                 assert value.startswith("{{ "), f"{path}: {line}"
-                assert value.endswith((" | sh }}", " | array }}")), f"{path}: {line}"
+                assert value.endswith((" | sh }}", " | array }}", " | table }}")), f"{path}: {line}"
                 placeholders += 1
     assert placeholders > 10
 
@@ -208,6 +208,12 @@ def test_hostile_values_reach_a_bash_array_unchanged_and_run_nothing(tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+def test_hostile_values_reach_a_bash_table_unchanged_and_run_nothing(tmp_path: Path) -> None:
+    script = f"set -u\na={shell.table((value, 7) for value in HOSTILE)}\nprintf '%s\\0' \"${{a[@]}}\"\n"
+    assert _through("bash", script, tmp_path) == b"".join(value.encode() + b"\x007\0" for value in HOSTILE)
+    assert list(tmp_path.iterdir()) == []
+
+
 @settings(max_examples=10)
 @given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20), min_size=60))
 def test_any_text_reaches_both_shells_unchanged(values: list[str]) -> None:
@@ -234,5 +240,7 @@ def test_quoting_of_single_values() -> None:
     assert (str(shell.word(True)), str(shell.word(False))) == ("1", "''")
     assert str(shell.array([])) == "()"
     assert str(shell.array(["a", 1, "b c"])) == "(\n    a\n    1\n    'b c'\n)"
+    assert str(shell.table([])) == "()"
+    assert str(shell.table([("a", 1), ("b c", "")])) == "(\n    a 1\n    'b c' ''\n)"
     with pytest.raises(ValueError, match="NUL"):
         shell.word("a\0b")

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What the lines of ssh's log mean, by the tables failure_patterns, _layers, _reasons, _permanent, _phases, _more at the top of the
-# script (reasons.py). The agent does the same (words.py).
+# What the lines of ssh's log mean, by the table `failures` at the top of the script (reasons.py), six words a row: pattern,
+# layer, reason, permanent, phase, more. A row goes by the place of its pattern. The agent does the same (words.py).
 
 # Set `plain_text` to $1 as one short printable line.
 tidy() {
@@ -20,29 +20,29 @@ read_reason() {
         any=1
         plain_line "$line"
         row=''
-        for i in "${!failure_patterns[@]}"; do
-            if [[ (-z ${failure_phases[i]} || ${failure_phases[i]} == "$phase") && $line =~ ${failure_patterns[i]} ]]; then
+        for ((i = 0; i < ${#failures[@]}; i += 6)); do
+            if [[ (-z ${failures[i + 4]} || ${failures[i + 4]} == "$phase") && $line =~ ${failures[i]} ]]; then
                 row=$i
                 break
             fi
         done
-        case ${row:+${failure_layers[row]}} in
+        case ${row:+${failures[row + 1]}} in
             phase)
-                phase=${failure_reasons[row]}
+                phase=${failures[row + 2]}
                 if [[ $phase == up ]]; then offered='' layer='' reason='' permanent=0; fi
                 ;;
             offered) phase=offered offered+=${offered:+, }${BASH_REMATCH[1]} ;;
             hop)
                 layer=hop permanent=0
                 last_talk "$3"
-                reason="${failure_reasons[row]}${plain_text:+: \"$plain_text\"}"
+                reason="${failures[row + 2]}${plain_text:+: \"$plain_text\"}"
                 return 0
                 ;;
             skip) ;;
             '') ;;
             *)
                 if [[ -z $layer ]]; then take_row "$row" "$line" "$3"; fi
-                ((failure_more[row])) || return 0
+                ((failures[row + 5])) || return 0
                 ;;
         esac
     done <<<"$text"
@@ -92,7 +92,7 @@ last_talk() {
 # Set layer, reason and permanent from row $1 of the table, whose pattern has just matched the line $2; $3 holds the talk.
 take_row() {
     local groups=("$2" "${BASH_REMATCH[@]:1}") i
-    layer=${failure_layers[$1]} reason=${failure_reasons[$1]} permanent=${failure_permanent[$1]}
+    layer=${failures[$1 + 1]} reason=${failures[$1 + 2]} permanent=${failures[$1 + 3]}
     # The row of a refused key is the one that names the keys.
     if [[ $reason == *%k* ]] && look_at_key; then return 0; fi
     tidy "$offered"

@@ -122,281 +122,51 @@ ssh_options=(
     -o
     IdentitiesOnly=yes
 )
-failure_patterns=(
-    '^Authenticated to '
-    '^SSH2_MSG_SERVICE_ACCEPT received'
-    '^Offering public key: (.*) [A-Z0-9-]+ SHA256:'
-    '^(/.*|command-line):? line [0-9]+: (Unsupported|Deprecated) option '
-    '^Connection .*UNKNOWN port 65535'
-    '^(bind .*: )?Address already in use$'
-    '^(/.*|command-line):? line [0-9]+: '
-    '^Bad owner or permissions on (.*)$'
-    '^bind (.*): Cannot assign requested address$'
-    '^unix_listener: .*: No space left on device$'
-    '^ssh: Could not resolve hostname .*: Address family for hostname not supported'
-    '^ssh: Could not resolve hostname '
-    '^ssh: connect to host .*: (No route to host|Network is unreachable)$'
-    '^ssh: connect to host .*: Connection refused$'
-    '^ssh: connect to host .*: Connection timed out$'
-    '^Connection timed out during banner exchange'
-    '^Timeout, server .* not responding'
-    '^Connection .* timed out$'
-    '^(kex_exchange_identification: )?banner line [0-9]+: (Exceeded MaxStartups|Not allowed at this time)'
-    '^(kex_exchange_identification: )?banner line [0-9]+: '
-    '^(kex|ssh)_exchange_identification: '
-    '^(kex|ssh)_exchange_identification: '
-    '^@ +WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! +@'
-    '^@ +WARNING: REVOKED HOST KEY DETECTED! +@'
-    '^Host key .* revoked by file (.*)$'
-    '^Host key verification failed'
-    '^No .* host key is known for '
-    '^Unable to negotiate with .*: no matching ([a-z -]+) found. Their offer: (.*)$'
-    '^Authenticated .*with partial success'
-    '^Permissions (0[0-7]+) for '"'"'(.*)'"'"' are too open'
-    '^Load key "(.*\.pub)": '
-    '^Load key "(.*)": (error in libcrypto|invalid format)'
-    '^((send_pubkey_test|sign_and_send_pubkey): )?no mutual signature '
-    '^Received disconnect from .*:2: Too many authentication failures'
-    '^[^:]*: Permission denied \(([^)]*,)?publickey'
-    '^[^:]*: Permission denied \(([^)]*,)?publickey'
-    '^[^:]*: Permission denied \((.*)\)'
-    '^channel [0-9]+: open failed: administratively prohibited'
-    '^Received disconnect from .* port [0-9]+:[0-9]+: (.*)$'
-    '^Connection (closed|reset) by '
-    '^Connection (closed|reset) by '
-    '^Connection (closed|reset) by '
-    '^Connection (closed|reset) by '
-    '^Connection (closed|reset) by '
-)
-failure_layers=(
-    phase
-    phase
-    offered
-    skip
-    hop
-    port
-    config
-    config
-    config
-    node
-    name
-    name
-    route
-    route
-    route
-    route
-    route
-    route
-    skip
-    phase
-    route
-    busy
-    host-key
-    host-key
-    host-key
-    host-key
-    host-key
-    ssh
-    key
-    key
-    key
-    key
-    key
-    key
-    key
-    key
-    key
-    forwarding
-    ssh
-    ssh
-    ssh
-    ssh
-    route
-    busy
-)
-failure_reasons=(
-    up
-    login
-    offered
-    skip
-    'the way to it (ProxyJump or ProxyCommand in ~/.ssh/config) ends before it'
-    'the port is taken by another process of this node and nothing of theirs is used; choose another port'
-    'ssh cannot read its configuration: %0'
-    'ssh does not read %1, which others may write; chmod 600'
-    'the configuration of ssh has it connect from %1 (BindAddress), which is none of this machine'"'"'s addresses'
-    'no space is left for ssh'"'"'s socket: %0'
-    'it has no address of the kind that the configuration of ssh asks for (AddressFamily)'
-    'its name does not resolve here; use its address'
-    'no route to it from here'
-    'nothing listens at its ssh port'
-    'it does not answer; is its address right, its firewall open?'
-    'it accepts connections and stays silent'
-    'it stopped answering'
-    'it does not answer; is its address right, its firewall open?'
-    skip
-    greeted
-    'what answers there is no ssh server; is the port right?'
-    'it hung up before the login: it has too many logins at once, or shuts this cluster'"'"'s address out for a while'
-    'the jump host shows another key than the one pinned; ask its admin, then run: hpcproxy init --replace-key'
-    'the jump host shows a key that is marked as revoked; do not connect, ask its admin'
-    'the jump host'"'"'s key is revoked by %1; ask its admin'
-    'the jump host'"'"'s key is not pinned; run: hpcproxy init --jump USER@HOST'
-    'the jump host'"'"'s key is not pinned; run: hpcproxy init --jump USER@HOST'
-    'it and the ssh of this node have no %1 in common; it offers %2'
-    'it took the key and wants a second factor too, which no job can give; ask its admin for a login by key alone'
-    'ssh does not use the key %2, for others may read it (mode %1); run: chmod 600 %2'
-    '%1 is the public half of a key, which is no use here; name the other one, without .pub (IdentityFile, or hpcproxy init --identity)'
-    'ssh cannot read the key %1 (%2): cut short, or with the line ends of Windows? ssh-keygen -y -f %1 tries it'
-    'it takes no signature of the kind that this key makes:%k; make another (ssh-keygen -t ed25519) and put its public half there'
-    'it refused too many keys; name the right one with: hpcproxy init --identity'
-    'ssh had no key to offer it: is IdentityFile a key, its kind among PubkeyAcceptedAlgorithms, publickey among PreferredAuthentications? ssh -v says which%k'
-    'it refused the key%k; is the public half in its authorized_keys, without a from= that shuts this node out, and the account there alive?'
-    'it takes no keys at all, only %1, which a job cannot give; ask your site for a login by key'
-    'the jump host does not allow forwarding, by its own rule (AllowTcpForwarding) or your key'"'"'s in authorized_keys (restrict); ask your site. If it lets through to certain hosts (PermitOpen), name one in your settings (allow)'
-    'it ended the connection: %1'
-    'it hung up'
-    'it hung up during the login; is the account there alive?%t'
-    'it hung up during the login; is the account there alive?%t'
-    'what answers there is no ssh server; is the port right?'
-    'it hung up before the login: it has too many logins at once, or shuts this cluster'"'"'s address out for a while'
-)
-failure_permanent=(
-    0
-    0
-    0
-    0
-    0
-    1
-    1
-    1
-    1
-    0
-    0
-    0
-    0
-    0
-    0
-    0
-    0
-    0
-    0
-    0
-    0
-    0
-    1
-    1
-    1
-    1
-    1
-    1
-    1
-    1
-    1
-    1
-    1
-    1
-    1
-    1
-    1
-    1
-    0
-    0
-    0
-    0
-    0
-    0
-)
-failure_phases=(
-    ''
-    ''
-    ''
-    ''
-    ''
-    ''
-    ''
-    ''
-    ''
-    ''
-    ''
-    ''
-    ''
-    ''
-    ''
-    ''
-    ''
-    ''
-    ''
-    ''
-    greeted
-    ''
-    ''
-    ''
-    ''
-    ''
-    ''
-    ''
-    ''
-    ''
-    ''
-    ''
-    ''
-    ''
-    login
-    ''
-    ''
-    ''
-    ''
-    up
-    login
-    offered
-    greeted
-    ''
-)
-failure_more=(
-    0
-    0
-    0
-    0
-    0
-    0
-    0
-    0
-    0
-    0
-    0
-    0
-    0
-    0
-    0
-    1
-    0
-    0
-    0
-    0
-    1
-    1
-    0
-    0
-    0
-    0
-    0
-    0
-    1
-    1
-    1
-    1
-    1
-    0
-    0
-    0
-    0
-    0
-    0
-    0
-    0
-    0
-    1
-    1
+failures=(
+    '^Authenticated to ' phase up 0 '' 0
+    '^SSH2_MSG_SERVICE_ACCEPT received' phase login 0 '' 0
+    '^Offering public key: (.*) [A-Z0-9-]+ SHA256:' offered offered 0 '' 0
+    '^(/.*|command-line):? line [0-9]+: (Unsupported|Deprecated) option ' skip skip 0 '' 0
+    '^Connection .*UNKNOWN port 65535' hop 'the way to it (ProxyJump or ProxyCommand in ~/.ssh/config) ends before it' 0 '' 0
+    '^(bind .*: )?Address already in use$' port 'the port is taken by another process of this node and nothing of theirs is used; choose another port' 1 '' 0
+    '^(/.*|command-line):? line [0-9]+: ' config 'ssh cannot read its configuration: %0' 1 '' 0
+    '^Bad owner or permissions on (.*)$' config 'ssh does not read %1, which others may write; chmod 600' 1 '' 0
+    '^bind (.*): Cannot assign requested address$' config 'the configuration of ssh has it connect from %1 (BindAddress), which is none of this machine'"'"'s addresses' 1 '' 0
+    '^unix_listener: .*: No space left on device$' node 'no space is left for ssh'"'"'s socket: %0' 0 '' 0
+    '^ssh: Could not resolve hostname .*: Address family for hostname not supported' name 'it has no address of the kind that the configuration of ssh asks for (AddressFamily)' 0 '' 0
+    '^ssh: Could not resolve hostname ' name 'its name does not resolve here; use its address' 0 '' 0
+    '^ssh: connect to host .*: (No route to host|Network is unreachable)$' route 'no route to it from here' 0 '' 0
+    '^ssh: connect to host .*: Connection refused$' route 'nothing listens at its ssh port' 0 '' 0
+    '^ssh: connect to host .*: Connection timed out$' route 'it does not answer; is its address right, its firewall open?' 0 '' 0
+    '^Connection timed out during banner exchange' route 'it accepts connections and stays silent' 0 '' 1
+    '^Timeout, server .* not responding' route 'it stopped answering' 0 '' 0
+    '^Connection .* timed out$' route 'it does not answer; is its address right, its firewall open?' 0 '' 0
+    '^(kex_exchange_identification: )?banner line [0-9]+: (Exceeded MaxStartups|Not allowed at this time)' skip skip 0 '' 0
+    '^(kex_exchange_identification: )?banner line [0-9]+: ' phase greeted 0 '' 0
+    '^(kex|ssh)_exchange_identification: ' route 'what answers there is no ssh server; is the port right?' 0 greeted 1
+    '^(kex|ssh)_exchange_identification: ' busy 'it hung up before the login: it has too many logins at once, or shuts this cluster'"'"'s address out for a while' 0 '' 1
+    '^@ +WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! +@' host-key 'the jump host shows another key than the one pinned; ask its admin, then run: hpcproxy init --replace-key' 1 '' 0
+    '^@ +WARNING: REVOKED HOST KEY DETECTED! +@' host-key 'the jump host shows a key that is marked as revoked; do not connect, ask its admin' 1 '' 0
+    '^Host key .* revoked by file (.*)$' host-key 'the jump host'"'"'s key is revoked by %1; ask its admin' 1 '' 0
+    '^Host key verification failed' host-key 'the jump host'"'"'s key is not pinned; run: hpcproxy init --jump USER@HOST' 1 '' 0
+    '^No .* host key is known for ' host-key 'the jump host'"'"'s key is not pinned; run: hpcproxy init --jump USER@HOST' 1 '' 0
+    '^Unable to negotiate with .*: no matching ([a-z -]+) found. Their offer: (.*)$' ssh 'it and the ssh of this node have no %1 in common; it offers %2' 1 '' 0
+    '^Authenticated .*with partial success' key 'it took the key and wants a second factor too, which no job can give; ask its admin for a login by key alone' 1 '' 1
+    '^Permissions (0[0-7]+) for '"'"'(.*)'"'"' are too open' key 'ssh does not use the key %2, for others may read it (mode %1); run: chmod 600 %2' 1 '' 1
+    '^Load key "(.*\.pub)": ' key '%1 is the public half of a key, which is no use here; name the other one, without .pub (IdentityFile, or hpcproxy init --identity)' 1 '' 1
+    '^Load key "(.*)": (error in libcrypto|invalid format)' key 'ssh cannot read the key %1 (%2): cut short, or with the line ends of Windows? ssh-keygen -y -f %1 tries it' 1 '' 1
+    '^((send_pubkey_test|sign_and_send_pubkey): )?no mutual signature ' key 'it takes no signature of the kind that this key makes:%k; make another (ssh-keygen -t ed25519) and put its public half there' 1 '' 1
+    '^Received disconnect from .*:2: Too many authentication failures' key 'it refused too many keys; name the right one with: hpcproxy init --identity' 1 '' 0
+    '^[^:]*: Permission denied \(([^)]*,)?publickey' key 'ssh had no key to offer it: is IdentityFile a key, its kind among PubkeyAcceptedAlgorithms, publickey among PreferredAuthentications? ssh -v says which%k' 1 login 0
+    '^[^:]*: Permission denied \(([^)]*,)?publickey' key 'it refused the key%k; is the public half in its authorized_keys, without a from= that shuts this node out, and the account there alive?' 1 '' 0
+    '^[^:]*: Permission denied \((.*)\)' key 'it takes no keys at all, only %1, which a job cannot give; ask your site for a login by key' 1 '' 0
+    '^channel [0-9]+: open failed: administratively prohibited' forwarding 'the jump host does not allow forwarding, by its own rule (AllowTcpForwarding) or your key'"'"'s in authorized_keys (restrict); ask your site. If it lets through to certain hosts (PermitOpen), name one in your settings (allow)' 1 '' 0
+    '^Received disconnect from .* port [0-9]+:[0-9]+: (.*)$' ssh 'it ended the connection: %1' 0 '' 0
+    '^Connection (closed|reset) by ' ssh 'it hung up' 0 up 0
+    '^Connection (closed|reset) by ' ssh 'it hung up during the login; is the account there alive?%t' 0 login 0
+    '^Connection (closed|reset) by ' ssh 'it hung up during the login; is the account there alive?%t' 0 offered 0
+    '^Connection (closed|reset) by ' route 'what answers there is no ssh server; is the port right?' 0 greeted 1
+    '^Connection (closed|reset) by ' busy 'it hung up before the login: it has too many logins at once, or shuts this cluster'"'"'s address out for a while' 0 '' 1
 )
 
 #= lib/process.sh
