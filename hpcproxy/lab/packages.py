@@ -13,7 +13,7 @@ from pathlib import Path
 from hpcproxy.errors import LabError
 from hpcproxy.lab.command import PATH, tail
 
-# Each maps a program to Debian's package.
+# Each maps a program, or a file by its whole path, to Debian's package.
 LAB_TOOLS: Mapping[str, str] = {
     "slurmctld": "slurmctld",
     "slurmd": "slurmd",
@@ -43,6 +43,11 @@ TEST_TOOLS: Mapping[str, str] = {
     "openssl": "openssl",
     "nft": "nftables",
     "sudo": "sudo",
+    # To build the SPANK plugin.
+    "cc": "gcc",
+    "make": "make",
+    "/usr/include/stdio.h": "libc6-dev",
+    "/usr/include/slurm/spank.h": "libslurm-dev",
 }
 _UNITS = ("slurmctld", "slurmd", "munge", "ssh", "nftables")
 _UNIT_DIRECTORIES = ("/lib/systemd/system", "/usr/lib/systemd/system")
@@ -60,8 +65,10 @@ def require_privilege() -> None:
 
 
 def missing(tools: Mapping[str, str]) -> list[str]:
-    """Return the programs of `tools` that are not on this machine."""
-    return [program for program in tools if shutil.which(program, path=PATH) is None]
+    """Return the programs and files of `tools` that are not on this machine."""
+    return [
+        name for name in tools if not (Path(name).exists() if name.startswith("/") else shutil.which(name, path=PATH))
+    ]
 
 
 def ensure(tools: Mapping[str, str], on_step: Callable[[str], None] = print) -> None:

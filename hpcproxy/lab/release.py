@@ -79,16 +79,8 @@ def _make(suite: str, there: Path) -> None:
         *(f"--dpkgopt=path-exclude={path}" for path in _LEFT_OUT),
         f"--include={','.join(PACKAGES)}",
     ]
-    done = subprocess.run(
-        ["mmdebstrap", *options, suite, str(draft), _mirror()],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_S,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise LabError(f"no root file system of {suite} can be made here: {tail(done.stderr, 3)}")
+    command = ["mmdebstrap", *options, suite, str(draft), _mirror()]
+    _call(command, f"no root file system of {suite} can be made here")
     _add_python(draft)
     draft.rename(there)
 
@@ -99,23 +91,28 @@ def _add_python(root: Path) -> None:
     By this machine's pip: nothing of the release runs with the machine's network.
     """
     asked = ["chroot", str(root), "python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
-    version = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+    version = _call(asked, "its python does not run").strip()
     site = root / PYTHON[1:] / "lib" / f"python{version}" / "site-packages"
     site.mkdir(parents=True)
     platforms = [f"--platform={name}_{os.uname().machine}" for name in ("manylinux2014", "manylinux_2_28")]
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(site), "--only-binary=:all:"]
-    done = subprocess.run(
-        [*command, "--python-version", version, *platforms, *_needed()],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_S,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise LabError(f"pip has no wheels of what hpcproxy needs for Python {version}: {tail(done.stderr, 3)}")
+    command += ["--python-version", version, *platforms, *_needed()]
+    _call(command, f"pip has no wheels of what hpcproxy needs for Python {version}")
     (root / PYTHON[1:] / "pyvenv.cfg").write_text(f"home = /usr/bin\nversion = {version}\n")
     (root / PYTHON[1:] / "bin").mkdir()
+
+
+def _call(command: list[str], failure: str) -> str:
+    """Return what `command` prints; raises LabError with `failure` and the command's last words."""
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise LabError(f"{failure}: {command[0]} is not done after {_TIMEOUT_S} s") from None
+    if done.returncode != 0:
+        raise LabError(f"{failure}: {tail(done.stderr, 3)}")
+    return done.stdout
 
 
 def _needed() -> list[str]:

@@ -98,3 +98,9 @@ class Controller:
 )
 def test_which_nodes_take_no_more_work(looks: list[str], drained: list[str]) -> None:
     assert slurm.drained(cast("Machine", Controller(*looks))) == drained
+
+
+def test_what_a_machine_lacks_are_programs_and_files() -> None:
+    there = {"sh": "dash", "/etc/passwd": "base-passwd"}
+    lacking = {"no-such-program": "a", "/usr/include/no-such.h": "b"}
+    assert packages.missing({**there, **lacking}) == list(lacking)
