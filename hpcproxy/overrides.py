@@ -100,7 +100,9 @@ def in_tools(home: Path, environ: Mapping[str, str]) -> list[Override]:
             found += _by_line(path, pattern, tool)
         elif tool == "conda":
             found += _conda(path)
-    named = [Path(environ[name]) for name in ("PIP_CONFIG_FILE", "CONDARC", "VIRTUAL_ENV") if environ.get(name)]
+    if environ.get("CONDARC"):
+        found += _conda(Path(environ["CONDARC"]))
+    named = [Path(environ[name]) for name in ("PIP_CONFIG_FILE", "VIRTUAL_ENV") if environ.get(name)]
     pips = [path / "pip.conf" if path.is_dir() else path for path in named]
     pips += [config / "pip" / "pip.conf", home / ".pip" / "pip.conf", Path("/etc/pip.conf")]
     return [*found, *_pip(pips), *_docker(home / ".docker" / "config.json"), *_variables(environ)]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcproxy import plugstack, wire
+from hpcproxy import plugstack, slurmconf, wire
 from hpcproxy.deploy import Fleet, Reply
 from hpcproxy.errors import BlockError
 from hpcproxy.inventory import Inventory, fold
@@ -81,6 +81,12 @@ class Plugin:
         if stale:
             said.append(_RESTART.format(hosts=fold(stale)))
         return said
+
+    def hooked(self, hosts: Sequence[str]) -> list[str]:
+        """Return those of `hosts` that have the hooks of an earlier roll-out, which a plugin's would take away."""
+        hooks = [path for name, path in slurmconf.ours(self.inventory).items() if name in slurmconf.HOOKS]
+        replies = self._ask(hosts, wire.reading(hooks, self.token))
+        return [reply.host for reply in replies if reply.answer and not reply.answer.contents.keys().isdisjoint(hooks)]
 
     @property
     def _files(self) -> tuple[str, str]:

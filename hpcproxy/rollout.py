@@ -153,22 +153,34 @@ def plugin_words(run: Run) -> list[str]:
 
 
 def _plugged(run: Run) -> tuple[str, ...]:
-    """Return the hosts whose plugstack.conf is to change: all, and the controllers, from which nodes may get theirs."""
+    """Return the hosts whose plugstack.conf is to change: all, and the controllers, from which nodes may get theirs.
+
+    With `--limit` only those: what a controller has is for the others too.
+    """
+    if run.request.limit is not None:
+        return run.site.hosts
     return tuple(dict.fromkeys((*run.site.hosts, *switch_of(run).controllers)))
 
 
 def _check_plugin(run: Run) -> None:
-    """Raise UsageError if this Slurm would not load the plugin, or if slurm.conf names what would go.
+    """Raise UsageError if this Slurm would not load the plugin, or would miss hooks that are there and would go.
 
-    A Slurm that cannot be asked may be down: the plugin does no harm there, for Slurm itself looks at its version.
+    A Slurm that cannot be asked may be down: the plugin does no harm there, for Slurm itself looks at its version. But
+    hooks stay, which it may run by a line that nobody can see.
     """
-    running = switch_of(run).running(run.asked)
+    running, told = switch_of(run).running(run.asked), run.site.inventory
+    hooked = plugin_of(run).hooked(run.site.hosts)
     if isinstance(running, str):
+        if hooked:
+            where = inventory.fold(hooked)
+            raise UsageError(f"whether Slurm still runs the hooks on {where} cannot be known, so they stay: {running}")
         return
-    named = slurmconf.named(running, run.site.inventory)
-    if named:
-        lines = ", ".join(named)
-        raise UsageError(f"slurm.conf still says {lines}; take that out first: undeploy --via hooks")
+    lines = slurmconf.named(running, told)
+    if hooked:
+        # A pattern too: one that matches nothing any more drains the node.
+        lines = list(dict.fromkeys([*lines, *slurmconf.live(running, told)]))
+    if lines:
+        raise UsageError(f"slurm.conf still says {', '.join(lines)}; take that out first: undeploy --via hooks")
     unfit = plugstack.unfit(run.site.plan.texts[PLUGIN], running)
     if unfit:
         raise UsageError(f"the SPANK plugin: {unfit}")

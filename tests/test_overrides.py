@@ -170,6 +170,19 @@ def test_a_tools_own_proxy_is_named(name: str, home: Path) -> None:
     assert SECRET not in str(found)
 
 
+@pytest.mark.parametrize(
+    ("variable", "text", "tool"),
+    [
+        ("CONDARC", "proxy_servers: {https: http://p:1}\n", "conda"),
+        ("PIP_CONFIG_FILE", "[global]\nproxy = http://p:1\n", "pip"),
+    ],
+)
+def test_a_file_that_a_variable_names_is_read_as_its_tool_does(variable: str, text: str, tool: str, home: Path) -> None:
+    (home / "named").write_text(text)
+    (found,) = overrides.in_tools(home, {**os.environ, variable: str(home / "named")})
+    assert (found.path, found.what.split()[0]) == (str(home / "named"), tool)
+
+
 def test_git_itself_follows_its_includes(home: Path) -> None:
     (home / ".gitconfig").write_text("[include]\n\tpath = work.inc\n")
     (home / "work.inc").write_text('[http "https://git.test"]\n\tproxy = http://p:1\n')

@@ -86,6 +86,68 @@ def test_neither_is_what_a_script_of_the_sites_would_run(tmp_path: Path) -> None
         rollout.roll_out(run, lambda _outcome: None)
 
 
+HOOK = "/etc/slurm/epilog.d/50-hpcproxy"
+BUILT = b"hpcproxy-spank-built-for:0x160508;"
+
+
+@pytest.mark.parametrize(
+    ("shown", "hooked", "said"),
+    [
+        ("Epilog = /etc/slurm/epilog.d/50-hpcproxy", True, "says Epilog=/etc/slurm/epilog.d/50-hpcproxy; take that"),
+        ("Epilog = /etc/slurm/epilog.d/50-hpcproxy", False, "says Epilog=/etc/slurm/epilog.d/50-hpcproxy; take that"),
+        # With the only file that it matches gone it drains the node.
+        ("Epilog = /etc/slurm/epilog.d/*", True, r"says Epilog=/etc/slurm/epilog.d/\*; take that"),
+        ("Epilog = /etc/slurm/epilog.d/*", False, ""),
+        ("Epilog = /site/epilog", True, ""),
+        (None, True, r"the hooks on c\[1-4\] cannot be known, so they stay"),
+        (None, False, ""),
+        ("SLURM_VERSION = 23.02.1", False, "the SPANK plugin: it is built for Slurm 22.05.8, and 23.02.1 runs"),
+    ],
+)
+def test_the_plugin_takes_no_hook_away_that_slurm_would_miss(
+    shown: str | None, hooked: bool, said: str, tmp_path: Path
+) -> None:
+    class Answers(_Answers):
+        def ask(self, messages: dict[str, bytes], token: str, fanout: int, on_reply: OnReply) -> list[Reply]:
+            replies = super().ask(messages, token, fanout, on_reply)
+            if not hooked or all(HOOK.encode() not in message for message in messages.values()):
+                for reply in replies:
+                    on_reply(reply)
+                return replies
+            return [Reply(host, Answer("unchanged", contents={HOOK: b"ours"})) for host in messages]
+
+    (tmp_path / "plugin.so").write_bytes(BUILT)
+    run = _run(tmp_path, f"via: spank\nspank_plugin: {tmp_path}/plugin.so\n")
+    output = None if shown is None else f"SLURM_VERSION = 22.05.8\n{shown}\n".encode()
+    if shown is not None and shown.startswith("SLURM_VERSION"):
+        output = shown.encode()
+    run = replace(run, fleet=cast("Fleet", Answers(output)))
+    if said:
+        with pytest.raises(UsageError, match=said):
+            rollout.roll_out(run, lambda _outcome: None)
+    else:
+        assert [host.host for host in rollout.roll_out(run, lambda _outcome: None).hosts] == ["c1", "c2", "c3", "c4"]
+
+
+@pytest.mark.parametrize(("limit", "asked"), [(None, {"c1", "c2", "c3", "c4", "ctl"}), ("c2", {"c2"})])
+def test_a_limited_undeploy_leaves_the_controllers_line(limit: str | None, asked: set[str], tmp_path: Path) -> None:
+    """Nodes without a slurm.conf of their own have their plugstack.conf from there."""
+    heard: set[str] = set()
+
+    class Answers(_Answers):
+        def ask(self, messages: dict[str, bytes], token: str, fanout: int, on_reply: OnReply) -> list[Reply]:
+            heard.update(messages)
+            replies = super().ask(messages, token, fanout, on_reply)
+            for reply in replies:
+                on_reply(reply)
+            return replies
+
+    (tmp_path / "plugin.so").write_bytes(BUILT)
+    run = _run(tmp_path, f"controllers: ctl\nvia: spank\nspank_plugin: {tmp_path}/plugin.so\n", limit)
+    rollout.undeploy(replace(run, fleet=cast("Fleet", Answers(b""))), lambda _outcome: None)
+    assert heard == asked
+
+
 def _run(directory: Path, more: str = "", limit: str | None = None) -> Run:
     identity = make_key(directory / "id")
     told = f"identity: {identity}\nknown_hosts: {directory}/known\n"
