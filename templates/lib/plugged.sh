@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Tells whether the slurmd of this host has begun since $plugstack was written: it reads that when it starts, and then only.
-# Prints `fresh`, `stale`, or `none` where no slurmd runs. proc(5): stat, field 22, in ticks; /proc/stat, btime.
+# Prints `fresh`, `stale`, or `none` where no slurmd runs. proc(5): stat, field 22, in ticks since boot; uptime.
 
 tell_slurmd() {
     local line fields ticks now up written
