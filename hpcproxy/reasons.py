@@ -67,7 +67,7 @@ FAILURES: Sequence[Failure] = (
     _passing("^Offering public key: (.*) [A-Z0-9-]+ SHA256:", OFFERED, OFFERED),
     _passing("^(/.*|command-line):? line [0-9]+: (Unsupported|Deprecated) option ", SKIP, SKIP),
     _passing(
-        "^Connection .*UNKNOWN port 65535",
+        "^((banner exchange|ssh_dispatch_run_fatal|packet_write_wait): )?Connection .*UNKNOWN port 65535",
         HOP,
         "the way to it (ProxyJump or ProxyCommand in ~/.ssh/config) ends before it",
     ),
@@ -106,6 +106,7 @@ FAILURES: Sequence[Failure] = (
     _passing("^(kex_exchange_identification: )?banner line [0-9]+: ", PHASE, GREETED),
     _passing("^(kex|ssh)_exchange_identification: ", "route", _NO_SSH, GREETED, more=True),
     _passing("^(kex|ssh)_exchange_identification: ", "busy", _BUSY, more=True),
+    _passing("^banner exchange: Connection ", "busy", _BUSY, more=True),
     # ---------------------------------------------------------------------------------------------- its key
     _lasting(
         "^@ +WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! +@",

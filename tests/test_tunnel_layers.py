@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from hpcproxy.reasons import FAILURES
 from tests.holder import Holder, write_script
 from tests.sshd import Sshd
 from tests.waiting import until
@@ -38,6 +40,21 @@ def test_each_way_to_fail_has_its_layer_and_reason(
         assert reason in rest
         assert (said + rest).isprintable()
         _gives_up_only_where_waiting_is_no_use(holder, layer, reason)
+
+
+@pytest.mark.parametrize(
+    ("line", "layer"),
+    [
+        ("Connection closed by UNKNOWN port 65535", "hop"),
+        ("banner exchange: Connection to UNKNOWN port 65535: Broken pipe", "hop"),
+        ("ssh_dispatch_run_fatal: Connection to UNKNOWN port 65535: Broken pipe", "hop"),
+        ("packet_write_wait: Connection to UNKNOWN port 65535: Broken pipe", "hop"),
+        ("banner exchange: Connection to 192.0.2.1 port 22: Broken pipe", "busy"),
+    ],
+)
+def test_a_connection_that_ends_is_known_by_every_name_that_ssh_has_for_it(line: str, layer: str) -> None:
+    """sshpkt_vfatal (packet.c) puts a word for the moment before some: which one comes is chance."""
+    assert next(row.layer for row in FAILURES if not row.phase and re.search(row.pattern, line)) == layer
 
 
 def _gives_up_only_where_waiting_is_no_use(holder: Holder, layer: str, reason: str) -> None:

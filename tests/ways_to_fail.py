@@ -235,6 +235,16 @@ def _hop_not_there(server: Sshd, path: Path) -> Iterator[Case]:
 
 
 @_case
+def _hop_that_ends_while_ssh_speaks(server: Sshd, path: Path) -> Iterator[Case]:
+    """ssh finds out by its own next word (Broken pipe), not by the end of what it reads."""
+    way = path / "way"
+    way.write_text("#!/bin/sh\nexec <&-\necho no way through >&2\necho SSH-2.0-OpenSSH_9.9\nsleep 2\n")
+    way.chmod(0o755)
+    with _configured(path, f"ProxyCommand {way}"):
+        yield "hop", 'ends before it: "no way through"', server.settings
+
+
+@_case
 def _hop_refuses_the_key(server: Sshd, path: Path) -> Iterator[Case]:
     with sshd.running(path / "hop", f"DenyUsers {sshd.USER}") as hop:
         known = path / "hop_known_hosts"

@@ -26,12 +26,13 @@ answer() {
 }
 
 # Say what was to be said, and end. The lock is the process's, so it holds until `rm` is through, and so does the connection.
+# Its file goes last: from then on another deployment may be at work in the store.
 finish() {
     answer "done $1"
     printf '%s' "$said" 2>/dev/null || :
     ((${#debris[@]})) || exit 0
     read_on
-    exec rm -rf -- "${debris[@]}"
+    exec rm -rf -- "${debris[@]}" "$lock_file"
 }
 
 # Whatever goes wrong, what is still to come is read to its end, or ssh would fail at random. Mostly there is nothing.

@@ -171,6 +171,19 @@ def test_a_line_in_a_lock_file_that_has_gone_counts_for_nothing(host: Host) -> N
     assert not (host.root / "etc/a.d").exists()
 
 
+def test_the_lock_goes_last(host: Host) -> None:
+    """While a deployment tidies up after itself no other begins, or it would lose what it has just unpacked."""
+    bundle, slow = host.bundle(a_hook="1"), host.root / "slow"
+    slow.mkdir()
+    each = f'/bin/rm -rf -- "$path"; echo "$path"; if [ -e "{host.root}/lock" ]; then echo kept; else echo open; fi'
+    (slow / "rm").write_text(f"#!/bin/sh\nshift 2\nfor path; do {each}; done >>{slow}/seen\n")
+    (slow / "rm").chmod(0o755)
+    assert host.talk(host.altered(bundle, b"exec rm -rf --", b'PATH="%s:$PATH"; ' % bytes(slow))).word == "changed"
+    *before, last, state = (slow / "seen").read_text().splitlines()
+    assert (last, state) == (str(host.root / "lock"), "open")
+    assert set(before[1::2]) == {"kept"}
+
+
 def test_of_many_at_once_each_is_whole_or_sent_away(host: Host) -> None:
     bundles = [host.bundle(a_hook=str(number), program=str(number) * 1000) for number in range(8)]
     with ThreadPoolExecutor(len(bundles)) as pool:

@@ -127,7 +127,7 @@ failures=(
     '^SSH2_MSG_SERVICE_ACCEPT received' phase login 0 '' 0
     '^Offering public key: (.*) [A-Z0-9-]+ SHA256:' offered offered 0 '' 0
     '^(/.*|command-line):? line [0-9]+: (Unsupported|Deprecated) option ' skip skip 0 '' 0
-    '^Connection .*UNKNOWN port 65535' hop 'the way to it (ProxyJump or ProxyCommand in ~/.ssh/config) ends before it' 0 '' 0
+    '^((banner exchange|ssh_dispatch_run_fatal|packet_write_wait): )?Connection .*UNKNOWN port 65535' hop 'the way to it (ProxyJump or ProxyCommand in ~/.ssh/config) ends before it' 0 '' 0
     '^(bind .*: )?Address already in use$' port 'the port is taken by another process of this node and nothing of theirs is used; choose another port' 1 '' 0
     '^(/.*|command-line):? line [0-9]+: ' config 'ssh cannot read its configuration: %0' 1 '' 0
     '^Bad owner or permissions on (.*)$' config 'ssh does not read %1, which others may write; chmod 600' 1 '' 0
@@ -145,6 +145,7 @@ failures=(
     '^(kex_exchange_identification: )?banner line [0-9]+: ' phase greeted 0 '' 0
     '^(kex|ssh)_exchange_identification: ' route 'what answers there is no ssh server; is the port right?' 0 greeted 1
     '^(kex|ssh)_exchange_identification: ' busy 'it hung up before the login: it has too many logins at once, or shuts this cluster'"'"'s address out for a while' 0 '' 1
+    '^banner exchange: Connection ' busy 'it hung up before the login: it has too many logins at once, or shuts this cluster'"'"'s address out for a while' 0 '' 1
     '^@ +WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! +@' host-key 'the jump host shows another key than the one pinned; ask its admin, then run: hpcproxy init --replace-key' 1 '' 0
     '^@ +WARNING: REVOKED HOST KEY DETECTED! +@' host-key 'the jump host shows a key that is marked as revoked; do not connect, ask its admin' 1 '' 0
     '^Host key .* revoked by file (.*)$' host-key 'the jump host'"'"'s key is revoked by %1; ask its admin' 1 '' 0
