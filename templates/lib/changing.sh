@@ -17,7 +17,7 @@ take_lock() {
     done 2>/dev/null <"$lock_file"
     [[ $owner == "$line" && $lock_file -ef /proc/self/fd/9 ]] || fail 'another deployment is at work here'
     exec 9>&-
-    debris=("$store/stage" "$store/previous.new")
+    lock=$lock_file debris=("$store/stage" "$store/previous.new")
 }
 
 # Read manifest $1 into paths, digests, modes, owners.

@@ -32,7 +32,7 @@ finish() {
     printf '%s' "$said" 2>/dev/null || :
     ((${#debris[@]})) || exit 0
     read_on
-    exec rm -rf -- "${debris[@]}" "$lock_file"
+    exec rm -rf -- "${debris[@]}" "$lock"
 }
 
 # Whatever goes wrong, what is still to come is read to its end, or ssh would fail at random. Mostly there is nothing.
@@ -158,7 +158,7 @@ facts() {
 }
 
 main() {
-    local said='' changes=() gone=() mine=() others=() debris=()
+    local said='' lock='' changes=() gone=() mine=() others=() debris=()
     if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 402)); then finish "failed bash $BASH_VERSION is too old, 4.2 is needed"; fi
     local -A by_path=() owned=()
     trap '' HUP PIPE INT TERM
