@@ -47,6 +47,8 @@ class Secrets:
         try:
             with self.pause():
                 return getpass.getpass(f"{what}: ")
+        except UnicodeError:  # of another code than this terminal's: it is not the right one
+            return ""
         except (EOFError, OSError):
             return None
 

@@ -22,7 +22,7 @@ from hpcproxy.errors import UsageError
 from hpcproxy.jobscript import State
 from hpcproxy.netcat import CONNECT_TIMEOUT_S
 from hpcproxy.ops import Account
-from hpcproxy.report import console, number, quiet_pipe, results, say, table, verb
+from hpcproxy.report import console, from_here, number, quiet_pipe, results, say, table, verb
 from hpcproxy.tunnels import Tunnel
 
 
@@ -356,7 +356,7 @@ def env(
 
 def _absolute(path: str | None) -> str | None:
     """Return a path as typed in some directory so that it holds in every other."""
-    return None if path is None else str(Path(path).expanduser().absolute())
+    return None if path is None else str(from_here(path))
 
 
 def user_tasks() -> Collection:

@@ -22,6 +22,9 @@ from hpcproxy.errors import ConfigError, FileError
 from hpcproxy.node.policy import BadRule, parse_rule
 
 SITE_CONFIG = Path("/etc/hpcproxy/config.yaml")
+# What PyYAML raises for a text that is none: Python's own errors too, for a tag that does not fit its value,
+# a date that is none, a number beyond all bounds.
+YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 _ALIAS = "; give it a name in ~/.ssh/config (Host NAME, then HostName, User, Port) and use that"
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.+-]*")
@@ -284,8 +287,7 @@ def parse_mapping(source: str, text: str, keys: tuple[str, ...]) -> dict[str, An
     """Return the mapping in YAML `text`, whose keys are among `keys`, each once; raises ConfigError."""
     try:
         values = yaml.safe_load(text)
-    # A tag that does not fit its value, a date that is none: PyYAML lets Python's own errors through.
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+    except YAML_ERRORS as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark else ""
         raise ConfigError(source, where, f"not valid YAML: {getattr(error, 'problem', None) or error}") from None

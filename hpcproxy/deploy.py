@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from hpcproxy.become import Secrets
 from hpcproxy.config import Jump
 from hpcproxy.dial import TOTAL_TIMES, Bounds, hang_up
 from hpcproxy.errors import FileError, HpcproxyError
+from hpcproxy.pool import Pool
 from hpcproxy.routes import Route, Routes
 from hpcproxy.session import Connection, open_connection, talk, transport
 from hpcproxy.trouble import explain, is_refusal
@@ -94,7 +95,7 @@ class Fleet:
         """Send every host its message, at most `fanout` at once, and return a reply for each, in order."""
         _tidy_up()
         replies: dict[str, Reply] = {}
-        with ThreadPoolExecutor(max_workers=max(1, min(fanout, len(messages)))) as pool:
+        with Pool(max_workers=max(1, min(fanout, len(messages)))) as pool:
             futures = {pool.submit(self._one, host, message, token): host for host, message in messages.items()}
             for future in _completed(futures):
                 reply = future.result()

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from hpcproxy.consent import FINGERPRINT_HELP, YES_HELP, Flags, complaints, counting, told
 from hpcproxy.errors import UsageError
-from hpcproxy.report import console, number, results, say, table, verb
+from hpcproxy.report import console, from_here, number, results, say, table, verb
 
 if TYPE_CHECKING:
     from hpcproxy.outcome import HostOutcome, Outcomes
@@ -340,7 +340,7 @@ def jump_kit(_context: Context, inventory: str | None = None, directory: str = "
 
     if not inventory:
         raise UsageError("say which inventory: --inventory FILE")
-    where = Path(directory).absolute()
+    where = from_here(directory)
     kit = jump.jump_kit(Path(inventory), where)
     results(kit.results)
     say(f"inventory:  mode: service, service_key: {where / KEY_FILE}")
@@ -360,7 +360,7 @@ def render_root(root: str | None, inventory: str | None) -> None:
     if not root or not inventory:
         raise UsageError("an image needs both: render --root DIR --inventory FILE")
     request = _request(inventory, None, None, None)
-    results(image.render_root(request, Path(root).absolute()))
+    results(image.render_root(request, from_here(root)))
     for line in image.others(request):
         say(line)
 

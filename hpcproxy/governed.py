@@ -15,6 +15,7 @@ SHOW_NODES = ("--all", "show", "nodes", "--oneliner")
 SHOW_PARTITIONS = ("--all", "show", "partitions", "--oneliner")
 _FIELD = re.compile(r"(NodeName|NodeHostName|NodeAddr|State)=(\S*)")
 _OF_PARTITION = re.compile(r"\bNodes=(?!\(null\))(\S+)")
+_NODE = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
 _HIDDEN = ("CLOUD", "POWERED_DOWN")
 _AWAY = ("CLOUD", "POWERED_DOWN", "POWERING_DOWN", "POWER_DOWN", "FUTURE")
 
@@ -43,16 +44,22 @@ def parse(shown: str, partitions: str = "") -> list[Node]:
         fields = dict(_FIELD.findall(line))
         if "NodeName" in fields:
             names = frozenset(value for name, value in fields.items() if name != "State")
-            found.append(Node(fields["NodeName"], names, tuple(re.split(r"[+*~#$@^!%-]+", fields.get("State", "")))))
+            state = tuple(re.split(r"[+*~#$@^!%-]+", fields.get("State", "")))
+            found.append(Node(_shown(fields["NodeName"]), names, state))
     known = {node.name for node in found}
     for value in _OF_PARTITION.findall(partitions):
         try:
             more = expand(value)
         except ValueError:  # who cannot be read is not passed over
-            more = (re.sub(r"[^A-Za-z0-9.,-]", "_", value),)
+            more = (_shown(value),)
         found += [Node(name, frozenset({name}), _HIDDEN) for name in more if name not in known]
         known.update(more)
     return found
+
+
+def _shown(name: str) -> str:
+    """Return `name` so that it is one host's in a node set."""
+    return name if _NODE.fullmatch(name) else re.sub(r"[^A-Za-z0-9.-]", "_", name)
 
 
 def left_out(nodes: Iterable[Node], hosts: Sequence[str], *, in_the_image: bool = False) -> list[str]:

@@ -7,6 +7,7 @@ unconfirmed one too. So the same way is built here: every hop's key must stand i
 from __future__ import annotations
 
 import functools
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,11 +46,17 @@ class Hop:
 
 @functools.lru_cache(maxsize=1)
 def alone() -> tuple[str, ...]:
-    """Return the options that every ssh here has, as far as this machine's ssh knows them."""
+    """Return the options that every ssh here has, as far as this machine's ssh knows them; raises WayOutError."""
     known = []
     for option in _NEWER:
         argv = ["ssh", "-F", "/dev/null", "-G", "-T", "-o", option, "--", "localhost"]
-        if sshconfig.run(argv, 20).returncode == 0:
+        try:
+            asked = sshconfig.run(argv, 20)
+        except OSError as error:
+            raise sshconfig.cannot_run(error) from None
+        except subprocess.TimeoutExpired:
+            raise WayOutError("ssh", "ssh does not say within 20 s what options it knows") from None
+        if asked.returncode == 0:
             known += ["-o", option]
     return (*_ALONE, *known)
 

@@ -163,9 +163,17 @@ class _Attempt:
 @contextlib.contextmanager
 def _attempt(way: Way, timeout_s: float) -> Iterator[_Attempt]:
     on_the_way = () if way.proxy is not None else hops.of(way.resolved)
-    place = tempfile.gettempdir()
-    with tempfile.TemporaryDirectory(
-        prefix="hpcproxy-key-",
-        dir=place if _PLAIN_PATH.fullmatch(place) else "/tmp",  # noqa: S108 - mkdtemp
-    ) as name:
+    where = tempfile.gettempdir()
+    with place(where if _PLAIN_PATH.fullmatch(where) else "/tmp", str(way.jump)) as name:  # noqa: S108 - mkdtemp
         yield _Attempt(way, on_the_way, Path(name), timeout_s)
+
+
+@contextlib.contextmanager
+def place(directory: str, jump: str) -> Iterator[str]:
+    """Have a directory below `directory` for what an ssh says of `jump`; raises WayOutError where there is no room."""
+    try:
+        made = tempfile.TemporaryDirectory(prefix="hpcproxy-key-", dir=directory)
+    except OSError as error:
+        raise WayOutError("ssh", f"what it says finds no room in {directory}: {error.strerror}", "", jump) from None
+    with made as name:
+        yield name

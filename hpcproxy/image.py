@@ -57,10 +57,10 @@ def others(request: Request) -> list[str]:
 
 def _make_directories(directory: Path, root: Path) -> None:
     missing = []
-    while directory != root and not directory.is_dir():
-        missing.append(directory)
-        directory = directory.parent
     try:
+        while directory != root and not directory.is_dir():
+            missing.append(directory)
+            directory = directory.parent
         root.mkdir(parents=True, exist_ok=True)
         for path in reversed(missing):
             path.mkdir()

@@ -5,6 +5,7 @@ Reads the file it is given, and asks `scontrol` for node names where the file sa
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import socket
@@ -12,13 +13,11 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal, Optional
 
 import pydantic
 import yaml
-from ClusterShell.Defaults import config_paths
-from ClusterShell.NodeSet import ILLEGAL_GROUP_CHARS, RESOLVER_NOGROUP, NodeSet, NodeSetException
-from ClusterShell.NodeUtils import GroupResolverConfig
 
 from hpcproxy.config import Config, Jump, Layer, Seconds, parse_mapping, resolve, safe_path
 from hpcproxy.errors import ConfigError, FileError
@@ -164,15 +163,20 @@ class Inventory(pydantic.BaseModel):
 KEYS = tuple(Inventory.model_fields)
 
 
+@functools.cache
 def expand(nodes: str) -> tuple[str, ...]:
-    """Return the names that `nodes` stands for; raises ValueError."""
+    """Return the names that `nodes` stands for; raises ValueError, and ConfigError where ClusterShell cannot be loaded.
+
+    What a site's groups stand for is asked once: the next time its program may fail, or say something else.
+    """
     # ClusterShell matches wildcards against groups it knows and drops what matches nothing; only whole groups are safe.
     if any(character in nodes.replace("@*", "") for character in "*?"):
         raise ValueError(f"{nodes!r} holds a wildcard; name hosts or a @group")
+    shell = _cluster_shell()
     try:
         # Without a group no file of groups is read, and none that is damaged can be in the way.
-        names = tuple(NodeSet(nodes, resolver=_groups()) if "@" in nodes else NodeSet(nodes, resolver=RESOLVER_NOGROUP))
-    except NodeSetException as error:
+        names = tuple(shell.NodeSet(nodes, resolver=_groups(shell) if "@" in nodes else shell.RESOLVER_NOGROUP))
+    except shell.NodeSetException as error:
         raise ValueError(f"{nodes!r} is no node set: {error}") from None
     except Exception as error:  # noqa: BLE001 - each is said
         # The site's files of groups and what they call: their parsers raise whatever they meet, YAML's errors too.
@@ -186,8 +190,21 @@ def expand(nodes: str) -> tuple[str, ...]:
     return names
 
 
-def _groups() -> GroupResolverConfig:
-    return GroupResolverConfig(group_files(config_paths("groups.conf"), sys.prefix), ILLEGAL_GROUP_CHARS)
+def _cluster_shell() -> ModuleType:
+    """Return ClusterShell's module of node sets; as it is loaded it reads clush's defaults.conf. Raises ConfigError."""
+    try:
+        from ClusterShell import NodeSet  # noqa: PLC0415 - as said
+    except ImportError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever its parser meets
+        raise ConfigError("ClusterShell", "defaults.conf", f"cannot be read: {error}") from None
+    module: ModuleType = NodeSet
+    return module
+
+
+def _groups(shell: ModuleType) -> object:
+    paths = group_files(shell.config_paths("groups.conf"), sys.prefix)
+    return shell.NodeUtils.GroupResolverConfig(paths, shell.ILLEGAL_GROUP_CHARS)
 
 
 def group_files(paths: Sequence[str], prefix: str) -> list[str]:
@@ -199,9 +216,12 @@ def group_files(paths: Sequence[str], prefix: str) -> list[str]:
     return own if any(Path(path).exists() for path in own) else list(paths)
 
 
-def fold(names: object) -> str:
+def fold(names: Sequence[str]) -> str:
     """Return `names` as one node set, `c[1-3,7]`."""
-    return str(NodeSet.fromlist(list(names), resolver=RESOLVER_NOGROUP))  # type: ignore[call-overload]
+    if len(names) == 1:
+        return names[0]
+    shell = _cluster_shell()
+    return str(shell.NodeSet.fromlist(list(names), resolver=shell.RESOLVER_NOGROUP))
 
 
 def fold_words(names: Iterable[str]) -> str:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcproxy import firewall, install, inventory, jumpkit
+from hpcproxy import firewall, heard, install, inventory, jumpkit
 from hpcproxy.config import Config
 from hpcproxy.errors import FileError
 from hpcproxy.install import Write
 from hpcproxy.node.policy import parse_rule
+from hpcproxy.pool import Pool
 
 _AT_ONCE = 32  # questions to the name service
 
@@ -49,8 +50,13 @@ def jump_kit(path: Path, directory: Path) -> Kit:
 
 def _public_key(key: Path) -> str:
     """Return the public half of the key at `key`, which is made if there is none; raises FileError."""
-    if not key.exists():
-        key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        is_new = not key.exists()
+        if is_new:
+            key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(key.parent, f"cannot be made: {error.strerror}") from None
+    if is_new:
         _keygen(key, "-q", "-t", "ed25519", "-N", "", "-C", "hpcproxy service key")
     # Asked of the private half: the file beside it may be missing, or another key's.
     return _keygen(key, "-y")
@@ -59,12 +65,12 @@ def _public_key(key: Path) -> str:
 def _keygen(key: Path, *arguments: str) -> str:
     argv = ["ssh-keygen", *arguments, "-f", str(key)]
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, check=False)
     except OSError as error:
         raise FileError(key, f"ssh-keygen cannot be run: {error.strerror}", "is OpenSSH's client on PATH?") from None
     if done.returncode:
-        raise FileError(key, f"ssh-keygen cannot make or read it: {done.stderr.strip()}")
-    return done.stdout
+        raise FileError(key, f"ssh-keygen cannot make or read it: {heard.last_line(done.stderr)}")
+    return os.fsdecode(done.stdout)
 
 
 def _names(config: Config) -> list[str]:
@@ -74,7 +80,7 @@ def _names(config: Config) -> list[str]:
 
 def addresses(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Return the addresses of those `names` that this machine can resolve."""
-    with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
+    with Pool(max_workers=_AT_ONCE) as pool:
         found = zip(asked := tuple(dict.fromkeys(names)), pool.map(_addresses, asked))
         return {name: each for name, each in found if each}
 

@@ -86,7 +86,8 @@ class KnownHosts:
         for number, marker in _ask_keygen(self.path, self.content, name):
             text = lines[number - 1]
             fields = os.fsdecode(text).split()[1 if marker else 0 :]
-            if len(fields) >= 3:  # noqa: PLR2004 - names, kind, data
+            # Names, kind, data; what is no key ssh-keygen finds all the same.
+            if len(fields) >= 3 and fields[1].isascii() and fields[2].isascii():  # noqa: PLR2004
                 found.append(Entry(number, marker, text, HostKey(name, fields[1], fields[2], marker == CA)))
         return found
 

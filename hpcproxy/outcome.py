@@ -137,7 +137,7 @@ class Outcomes:
                 if facts.get(program) == "missing":
                     found.setdefault(f"{program} is missing: {consequence}", []).append(host.host)
             clock = facts.get("clock", "")
-            if clock.isdigit() and abs(int(clock) - now_s) > _CLOCK_MAX_S:
+            if clock.isdecimal() and abs(int(clock) - now_s) > _CLOCK_MAX_S:
                 found.setdefault("the clock is wrong by more than a minute: TLS may fail in jobs", []).append(host.host)
         return [f"{fold(names)}: {words}" for words, names in found.items()]
 

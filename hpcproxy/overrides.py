@@ -19,6 +19,7 @@ from pathlib import Path
 import yaml
 
 from hpcproxy import elsewhere
+from hpcproxy.config import YAML_ERRORS
 
 # What a person keeps in such a file is far below this; more is not read, so a wrong file costs no memory.
 _MOST_BYTES = 1 << 20
@@ -192,7 +193,7 @@ def _pip(paths: Sequence[Path]) -> Iterator[Override]:
 def _conda(path: Path) -> Iterator[Override]:
     try:
         found = yaml.safe_load(_read(path))
-    except yaml.YAMLError:
+    except YAML_ERRORS:
         return  # conda cannot read it either, and says so itself
     if isinstance(found, dict) and found.get("proxy_servers"):
         yield _of("conda", str(path), None, "proxy_servers")

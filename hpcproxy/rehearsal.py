@@ -6,13 +6,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from ClusterShell.NodeSet import NodeSet, NodeSetParseError
 from invoke.collection import Collection
 from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from hpcproxy.errors import UsageError
+from hpcproxy.inventory import expand, fold
 from hpcproxy.report import console, number, say, verb
 
 NAME_HELP = "Name of the lab; labs of different names run beside each other."
@@ -35,7 +35,7 @@ def up(_context: Context, nodes: int | None = None, name: str = "lab", admin: bo
     count = 3 if nodes is None else number(nodes) or 0
     spec = LabSpec(name=name, nodes=count, node_sshd=admin, expose=(CHECKOUT,) if admin else ())
     lab = Lab.up(replace(spec, release=parse_release(release)) if release else spec, on_step=say)
-    print(f"up            {NodeSet.fromlist(lab.hosts)}; jump hosts 192.168.31.10, 192.168.31.11; users alice, bob")
+    print(f"up            {fold(lab.hosts)}; jump hosts 192.168.31.10, 192.168.31.11; users alice, bob")
     print("try           invoke lab.run --node login --user alice -- sinfo")
 
 
@@ -56,9 +56,9 @@ def run(_context: Context, node: str, user: str = "root", name: str = "lab") -> 
     if not argv:
         raise UsageError("say what to run: lab.run --node c1 -- COMMAND")
     try:
-        hosts = list(NodeSet(node))
-    except NodeSetParseError as error:
-        raise UsageError(f"--node {node}: {error}") from None
+        hosts = expand(node)
+    except ValueError as error:
+        raise UsageError(f"--node {error}") from None
     lab = Lab.attach(name)
     code = max(lab.call(host, argv, user) for host in hosts)
     if code:

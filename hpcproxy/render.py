@@ -106,6 +106,6 @@ def _render_one(environment: jinja2.Environment, artifact: Artifact, plan: Plan)
         text = environment.get_template(artifact.source).render(plan.values)
     except RenderError as error:
         raise RenderError(artifact.source, error.reason) from None
-    except (jinja2.TemplateError, ValueError) as error:
+    except (jinja2.TemplateError, OSError, ValueError) as error:
         raise RenderError(artifact.source, str(error)) from None
     return text.encode("utf-8", "surrogateescape")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import io
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from invoke.context import Context
@@ -66,18 +68,48 @@ def number(value: Any, low: int = 1, high: int = 65535) -> int | None:  # noqa: 
     return found
 
 
+def from_here(path: str) -> Path:
+    """Return a path as it was typed so that it holds in every other directory; raises UsageError."""
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:  # what a ~ stands for is nobody's home, which is said where the path is checked
+        return Path(path)
+    except OSError:
+        raise UsageError(f"{path}: the directory that this was started in is gone") from None
+
+
 @contextlib.contextmanager
 def quiet_pipe() -> Iterator[None]:
     """End with the code of a SIGPIPE when whoever read our output has gone; there is nobody left to tell."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal may know fewer letters than a host, a path or we do
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may know other letters than a host, a path or we do
             stream.reconfigure(errors="backslashreplace")
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _hush()
         sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        if not _is_of_output(error):
+            raise
+        _hush()
+        say(_LOST.format(error.strerror))
+        sys.exit(1)
+
+
+_LOST = "what it says cannot be written: {}"
+_OF_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+def _is_of_output(error: OSError) -> bool:
+    """Whether our own output could not be written; the error of an opened file has its name, and is translated."""
+    return error.filename is None and error.errno in _OF_OUTPUT
+
+
+def _hush() -> None:
+    """What is left of our output goes nowhere, and Python does not try it again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def verb(body: Callable[..., None]) -> Callable[..., None]:
@@ -96,6 +128,9 @@ def verb(body: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:
             raise
         except Exception as error:
+            if isinstance(error, OSError) and _is_of_output(error):
+                _hush()
+                raise Exit(f"hpcproxy: {_LOST.format(error.strerror)}", code=1) from None
             if os.environ.get("HPCPROXY_DEBUG"):
                 raise
             name = type(error).__name__

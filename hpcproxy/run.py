@@ -79,7 +79,7 @@ def limit(request: Request) -> str | None:
         return request.limit
     try:
         failed = json.loads(request.last_run.read_text())["failed"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, LookupError, TypeError):  # it is not there, or somebody else's
         raise UsageError(f"--limit {FAILED}: no earlier run is on record beside {request.inventory}") from None
     if not failed:
         raise UsageError(f"--limit {FAILED}: no host failed in the last run")

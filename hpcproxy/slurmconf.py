@@ -22,7 +22,7 @@ _TIMEOUTS = ("PrologEpilogTimeout", "PrologTimeout", "EpilogTimeout")  # the fir
 _NO_TIMEOUT_S = 65534
 _UNSET = ("", "(null)", "(none)", "n/a")
 _ARRAY = re.compile(r"(?P<name>\w+)\[\d+\]")  # newer versions print one line for each Prolog
-_DIGITS = re.compile(r"\d+")
+_DIGITS = re.compile(r"\d{1,9}(?!\d)", re.ASCII)
 _WORD = re.compile(r"[A-Za-z0-9_]+", re.ASCII)
 
 # What of PrologFlags runs the Prolog when the job gets its nodes, and not at its first step only; slurm.conf(5).
@@ -73,7 +73,7 @@ def _matches(path: str, pattern: str) -> bool:
 def version(running: Running) -> tuple[int, ...]:
     """Return Slurm's version, 24.05.3 as (24, 5, 3); one that cannot be read is older than every other."""
     (text,) = running.get("SLURM_VERSION", ("",))[:1]
-    match = re.match(r"\d+(\.\d+)*", text)
+    match = re.match(r"\d{1,9}(\.\d{1,9})*(?!\d)", text, re.ASCII)
     return tuple(map(int, match[0].split("."))) if match else ()
 
 

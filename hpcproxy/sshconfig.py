@@ -122,6 +122,12 @@ def run(argv: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[by
     return subprocess.CompletedProcess(argv, process.returncode, *texts)
 
 
+def cannot_run(error: OSError, jump: str = "") -> WayOutError:
+    """Return what is to be said where ssh cannot be started."""
+    reason = f"the program ssh cannot be run: {error.strerror}"
+    return WayOutError("ssh", reason, "is OpenSSH's client installed and on PATH?", jump)
+
+
 def _head(file: IO[bytes]) -> bytes:
     file.seek(0)
     return file.read(_OUTPUT_BYTES)
@@ -131,8 +137,7 @@ def _dump(words: Sequence[str], jump: str, timeout_s: float) -> dict[str, list[s
     try:
         done = run(["ssh", "-G", "-T", *words], timeout_s)
     except OSError as error:
-        reason = f"the program ssh cannot be run: {error.strerror}"
-        raise WayOutError("ssh", reason, "is OpenSSH's client installed and on PATH?", jump) from None
+        raise cannot_run(error, jump) from None
     except subprocess.TimeoutExpired:
         reason = f"ssh needs more than {timeout_s:g} s to read its configuration"
         raise WayOutError("ssh", reason, "does a `Match exec` in ~/.ssh/config wait for something?", jump) from None

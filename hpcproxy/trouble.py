@@ -6,7 +6,7 @@ import socket
 
 import paramiko
 
-from hpcproxy import heard
+from hpcproxy import heard, pool
 from hpcproxy.errors import HpcproxyError
 from hpcproxy.openssh import SshError
 
@@ -50,6 +50,8 @@ def explain(error: Exception, user: str, timeout_s: float) -> str:  # noqa: C901
         return f"cannot be reached: {heard.line(error.strerror or str(error))}"
     if isinstance(error, EOFError):
         return "hung up"
+    if pool.is_lacking(error):
+        return pool.NO_THREAD
     return f"what came cannot be understood, {type(error).__name__}: {heard.line(str(error))}"
 
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Union
 
-from hpcproxy import hops, inventory, recognition, sshconfig
+from hpcproxy import hops, hostkey, inventory, recognition, sshconfig
 from hpcproxy.config import Jump
 from hpcproxy.errors import ConfigError, WayOutError
 from hpcproxy.hostkey import Way
 from hpcproxy.inventory import Inventory
 from hpcproxy.known_hosts import KnownHosts
+from hpcproxy.pool import Pool
 from hpcproxy.recognition import Consent, Shown
 from hpcproxy.run import Request, limit
 from hpcproxy.shell import word
@@ -79,7 +78,7 @@ class Keeper:
             on_key(shown)
             return shown
 
-        with ThreadPoolExecutor(max_workers=max(1, min(self.fanout, len(asked)))) as pool:
+        with Pool(max_workers=max(1, min(self.fanout, len(asked)))) as pool:
             shown = list(pool.map(ask, asked))
         doubtful = [one for one in shown if one.asks]
         reasons = dict(zip((id(one) for one in doubtful), consent(doubtful) if doubtful else ()))
@@ -99,7 +98,7 @@ class Keeper:
     @contextlib.contextmanager
     def _gateway(self, gateway: Jump) -> Iterator[str]:
         """Have one login at the gateway for all hosts behind it: the ProxyCommand that goes through it."""
-        with tempfile.TemporaryDirectory(prefix="hpcproxy-way-", dir="/tmp") as name:  # short
+        with hostkey.place("/tmp", str(gateway)) as name:  # noqa: S108 - mkdtemp; short
             socket, log = Path(name, "ctl"), Path(name, "log")
             argv = [
                 "ssh",
@@ -119,13 +118,16 @@ class Keeper:
                 argv += ["-o", f"ProxyCommand={hops.proxy_command(on_the_way, Path(name), self.timeout_s)}"]
             if self.told.identity is not None:
                 argv += ["-i", str(self.told.identity), "-o", "IdentitiesOnly=yes"]
-            process = subprocess.Popen(
-                [*argv, *sshconfig.target(gateway, self.told.user)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            try:
+                process = subprocess.Popen(
+                    [*argv, *sshconfig.target(gateway, self.told.user)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise sshconfig.cannot_run(error, str(gateway)) from None
             try:
                 self._await(process, socket, log)
                 # If the socket should be gone it must not log in by itself, once for each host.

@@ -59,8 +59,11 @@ def probe(bundle: Bundle, environ: Mapping[str, str], timeout_s: float, *, on_no
             check=False,
             env=dict(environ),
         )
-    except FileNotFoundError:
-        raise WayOutError("slurm", "srun is not on PATH", "use --on-node where jobs are submitted") from None
+    except OSError as error:
+        if not on_node:
+            raise WayOutError("ssh", f"/bin/bash cannot be run: {error.strerror}") from None
+        why = "is not on PATH" if isinstance(error, FileNotFoundError) else f"cannot be run: {error.strerror}"
+        raise WayOutError("slurm", f"srun {why}", "use --on-node where jobs are submitted") from None
     except subprocess.TimeoutExpired:
         raise WayOutError("route", f"no answer within {timeout_s:g} s") from None
     probes = [_parse(heard.line(line, 1000)) for line in done.stdout.splitlines()]

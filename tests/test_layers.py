@@ -48,6 +48,7 @@ LAYERS = {
     "connect": 3,
     "sshconfig": 3,
     "dial": 3,
+    "pool": 3,
     "known_hosts": 3,
     "hops": 3,
     "hostkey": 3,
@@ -95,7 +96,7 @@ ONLY_IN = {
     "invoke": {"__main__", "cli", "fleet", "rehearsal", "report"},
     "shlex": {"shell"},
     "rich": {"consent", "fleet", "report"},
-    "ClusterShell": {"inventory", "rehearsal"},
+    "ClusterShell": {"inventory"},
 }
 
 MODULES = sorted(PACKAGE.glob("*.py"))
