@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpcproxy import install, wire
+from hpcproxy import changes, wire
+from hpcproxy.changes import Result, Step, Write
 from hpcproxy.errors import FileError
-from hpcproxy.install import Result, Step, Write
 from hpcproxy.plan import IN_FORCE, PROGRAMS
 from hpcproxy.render import Bundle
 from hpcproxy.run import Request, read_site
@@ -30,7 +30,7 @@ def render_root(request: Request, root: Path) -> list[Result]:
     except OSError as error:
         raise FileError(root, f"cannot be written: {error.strerror}") from None
     written: list[Step] = list(steps)
-    return install.apply(written)
+    return changes.apply(written)
 
 
 def tree(bundle: Bundle, root: Path) -> list[Write]:

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcproxy import firewall, heard, install, inventory, jumpkit
+from hpcproxy import changes, firewall, heard, inventory, jumpkit
+from hpcproxy.changes import Write
 from hpcproxy.config import Config
 from hpcproxy.errors import FileError
-from hpcproxy.install import Write
 from hpcproxy.node.policy import parse_rule
 from hpcproxy.pool import Pool
 
@@ -23,7 +23,7 @@ _AT_ONCE = 32  # questions to the name service
 class Kit:
     """What `jump-kit` wrote, the rules that only the gate can hold, the nodes whose address is not known here."""
 
-    results: list[install.Result]
+    results: list[changes.Result]
     beyond_sshd: tuple[str, ...]
     unresolved: tuple[str, ...]
 
@@ -45,7 +45,7 @@ def jump_kit(path: Path, directory: Path) -> Kit:
         block = firewall.nft_block(account, config.allow, known, nodes)
         steps.append(Write(directory / name, block.encode(), 0o644))
     unresolved = tuple(name for name in names if name not in known)
-    return Kit(install.apply(steps), jumpkit.beyond_sshd(config), unresolved)
+    return Kit(changes.apply(steps), jumpkit.beyond_sshd(config), unresolved)
 
 
 def _public_key(key: Path) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcproxy import install, sshconfig
+from hpcproxy import changes, sshconfig
 from hpcproxy.config import Jump
 from hpcproxy.errors import FileError, WayOutError
 
@@ -75,7 +75,7 @@ class KnownHosts:
         """Return the list at `path`, an empty one if there is none; raises FileError."""
         if path == Path(os.devnull) or (os.path.lexists(path) and not os.path.isfile(path)):  # noqa: PTH113 - no error
             return cls(path, b"")  # a pipe would be waited for, /dev/zero read for ever: what is no list knows nobody
-        return cls(path, install.read(path) or b"")
+        return cls(path, changes.read(path) or b"")
 
     def of(self, name: str) -> list[Entry]:
         """Return the lines that speak of `name`; raises FileError if ssh-keygen is not there."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcproxy import (
+    changes,
     collect,
     install,
     jobscript,
@@ -22,10 +23,10 @@ from hpcproxy import (
     tunnels,
     verify,
 )
+from hpcproxy.changes import Outcome, Result, Step, Write
 from hpcproxy.config import SITE_CONFIG, Config, Jump, Layer, read_layer, resolve
 from hpcproxy.errors import FileError, UsageError, WayOutError
 from hpcproxy.hostkey import Way
-from hpcproxy.install import Outcome, Result, Step, Write
 from hpcproxy.known_hosts import KnownHosts
 from hpcproxy.plan import PROGRAMS, Artifact, Home, account_plan
 from hpcproxy.recognition import Consent, Shown
@@ -73,7 +74,7 @@ def bundle_of(account: Account, config: Config) -> Bundle:
 
 def _config_step(account: Account, flags: Mapping[str, Any]) -> Write:
     """Return the step that keeps `flags` in config.yaml and everything else in it as it is."""
-    before = install.read(account.home.config)
+    before = changes.read(account.home.config)
     text = _NEW_CONFIG if before is None else before.decode()
     changed = settings.change(text, flags, str(account.home.config))
     return Write(account.home.config, changed.encode(), _PRIVATE_MODE)
@@ -113,7 +114,7 @@ def init(account: Account, flags: Mapping[str, Any], trial: Trial, *, consent: C
     keys = [_recognised(jump, own, config, trial.replace_key, consent, say) for jump in config.jump]
     if any(key.is_refused for key in keys):
         return InitReport([], keys, [])
-    results = install.apply([_config_step(account, flags)])
+    results = changes.apply([_config_step(account, flags)])
     recognition.keep(account.home.known_hosts, own, keys, _PRIVATE_MODE)
     if not trial.login or any(key.error for key in keys):
         return InitReport(results, keys, [])
@@ -164,7 +165,7 @@ def install_bashrc(account: Account, flags: Mapping[str, Any], *, dry_run: bool)
     config = settings_of(account, flags)
     steps = [_config_step(account, flags), *install.bundle_steps(bundle_of(account, config))]
     steps += install.bashrc_steps(account.bashrc)
-    return install.preview(steps) if dry_run else install.apply(steps)
+    return changes.preview(steps) if dry_run else changes.apply(steps)
 
 
 def ask_shells(account: Account) -> tuple[list[Result], list[str]]:
@@ -175,7 +176,7 @@ def ask_shells(account: Account) -> tuple[list[Result], list[str]]:
     results: list[Result] = []
     asked = loginshell.ask(account.user_home, account.environ)
     if asked.interactive and not asked.login:
-        results = install.apply(install.bashrc_steps(loginshell.login_file(account.user_home)))
+        results = changes.apply(install.bashrc_steps(loginshell.login_file(account.user_home)))
         asked = loginshell.ask(account.user_home, account.environ)
     others = [*overrides.in_rc_file(account.bashrc), *overrides.in_tools(account.user_home, account.environ)]
     return results, [*([asked.why] if asked.why else []), *(str(found) for found in others)]
@@ -189,7 +190,7 @@ def _block_removal(account: Account) -> list[Step]:
 
 def uninstall_bashrc(account: Account) -> list[Result]:
     """Take our block out of ~/.bashrc and of the login files."""
-    return install.apply(_block_removal(account))
+    return changes.apply(_block_removal(account))
 
 
 def uninstall(account: Account) -> tuple[list[Result], list[Path]]:
@@ -199,7 +200,7 @@ def uninstall(account: Account) -> tuple[list[Result], list[Path]]:
     # Without reading the settings: what cannot be read must not keep anybody from leaving.
     bundle = bundle_of(account, resolve())
     steps = _block_removal(account) + install.home_removal(bundle, account.home)
-    return install.apply(steps), install.remove_directory(account.home)
+    return changes.apply(steps), install.remove_directory(account.home)
 
 
 # ------------------------------------------------------------------------------------------------ job scripts
@@ -216,7 +217,7 @@ class Wrapped:
 
 def wrap(account: Account, script: Path, target: Path | None, *, remove: bool, plain: bool) -> Wrapped:
     """Put the hook line into `script`, or take it out, and write the result to `target` if there is one."""
-    before = install.read(script)
+    before = changes.read(script)
     if before is None:
         raise FileError(script, "does not exist")
     if remove:
@@ -227,7 +228,7 @@ def wrap(account: Account, script: Path, target: Path | None, *, remove: bool, p
     outcome = Outcome.UNCHANGED if after == before else Outcome.CHANGED
     if target is not None:
         mode = None if target.exists() else script.stat().st_mode & 0o777
-        (result,) = install.apply([Write(target, after, mode)])
+        (result,) = changes.apply([Write(target, after, mode)])
         outcome = result.outcome
     return Wrapped(after, outcome, remarks)
 
@@ -261,7 +262,7 @@ def _remarks(account: Account, script: Path, before: bytes, placed: jobscript.Pl
 def check_scripts(account: Account, path: Path) -> list[tuple[Path, jobscript.State]]:
     """Return how the script at `path`, or each script with a hook line below that directory, stands to this version."""
     if not path.is_dir():
-        text = install.read(path)
+        text = changes.read(path)
         if text is None:
             raise FileError(path, "does not exist")
         return [(path, jobscript.state(text, _hook_home(account)))]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hpcproxy import hostkey, install
+from hpcproxy import changes, hostkey
 from hpcproxy.errors import FileError, HpcproxyError, WayOutError
 from hpcproxy.hostkey import Way
 from hpcproxy.known_hosts import CA, REVOKED, Entry, HostKey, KnownHosts
@@ -172,7 +172,7 @@ def _tilde(path: Path) -> str:
     return f"~{str(path)[len(home) :]}" if str(path).startswith(f"{home}/") else str(path)
 
 
-def keep(path: Path, judged: KnownHosts, shown: Sequence[Shown], new_mode: int) -> list[install.Result]:
+def keep(path: Path, judged: KnownHosts, shown: Sequence[Shown], new_mode: int) -> list[changes.Result]:
     """Write what `shown` is to be kept to the list at `path`: mode, owner and every other line stay as they are."""
     kept = [one for one in shown if one.error is None and one.pins]
     if not kept:
@@ -186,4 +186,4 @@ def keep(path: Path, judged: KnownHosts, shown: Sequence[Shown], new_mode: int) 
         for key in (pin for one in kept for pin in one.pins):
             known = known.pinning(key)
     mode = None if path.exists() else new_mode
-    return install.apply([install.Write(path, known.content, mode)])
+    return changes.apply([changes.Write(path, known.content, mode)])

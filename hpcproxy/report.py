@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from hpcproxy import heard
+from hpcproxy.changes import Outcome, Result
 from hpcproxy.errors import HpcproxyError, UsageError
-from hpcproxy.install import Outcome, Result
 
 _PIPE_COLUMNS = 240  # a table that no person reads needs no folding
 

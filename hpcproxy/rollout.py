@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hpcproxy import governed, install, inventory, plugstack, proof, prospect, slurmconf
+from hpcproxy import changes, governed, inventory, plugstack, proof, prospect, slurmconf
+from hpcproxy.changes import Write
 from hpcproxy.errors import UsageError
-from hpcproxy.install import Write
 from hpcproxy.outcome import HostOutcome, Outcomes
 from hpcproxy.plugin import Plugin
 from hpcproxy.run import OnHost, Request, Run, switch_of
@@ -277,4 +277,4 @@ def keep_record(request: Request, outcomes: Outcomes) -> None:
 def write_report(path: Path, verb: str, outcomes: Outcomes) -> None:
     """Write `outcomes` as JSON to `path`; raises FileError."""
     report: Mapping[str, object] = {"version": 1, "verb": verb, "good": outcomes.good, "hosts": outcomes.as_json()}
-    install.apply([Write(path, (json.dumps(report, indent=2) + "\n").encode(), None)])
+    changes.apply([Write(path, (json.dumps(report, indent=2) + "\n").encode(), None)])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpcproxy import deploy, install, inventory, plugstack, proof, wire
+from hpcproxy import changes, deploy, inventory, plugstack, proof, wire
 from hpcproxy.asuser import Accounts
 from hpcproxy.config import Config
 from hpcproxy.errors import ConfigError, FileError, UsageError
@@ -89,7 +89,7 @@ def limit(request: Request) -> str | None:
 def _service_key(told: Inventory) -> bytes | None:
     if told.mode != "service" or told.service_key is None:
         return None
-    key = install.read(told.service_key)
+    key = changes.read(told.service_key)
     if key is None:
         raise FileError(told.service_key, "does not exist", "make it with: hpcproxy jump-kit")
     return key
@@ -99,7 +99,7 @@ def _plugin(told: Inventory) -> bytes | None:
     if told.via != inventory.SPANK:
         return None
     path = told.spank_plugin or _BUILT / PLUGIN
-    plugin = install.read(path)
+    plugin = changes.read(path)
     if plugin is None:
         raise FileError(path, "does not exist", "build it with make -C spank, or say where it is with `spank_plugin`")
     if plugstack.built_for(plugin) is None:

@@ -14,9 +14,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from hpcproxy import heard
+from hpcproxy.changes import Outcome, preview
 from hpcproxy.connect import connect
 from hpcproxy.errors import WayOutError
-from hpcproxy.install import Outcome, bundle_steps, preview
+from hpcproxy.install import bundle_steps
 from hpcproxy.render import Bundle
 
 _HTTP_OK = 200

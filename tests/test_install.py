@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from hpcproxy import block, ops
+from hpcproxy.changes import Outcome
 from hpcproxy.errors import BlockError, FileError, HpcproxyError
-from hpcproxy.install import Outcome
 from hpcproxy.ops import Account
 from hpcproxy.plan import BASHRC_POINTER
 from tests import modest

@@ -14,8 +14,8 @@ from types import FrameType
 
 import pytest
 
-from hpcproxy import block, install, ops
-from hpcproxy.install import Outcome, Step
+from hpcproxy import block, changes, install, ops
+from hpcproxy.changes import Outcome, Step
 from hpcproxy.ops import Account
 from hpcproxy.plan import BASHRC_POINTER
 from tests.snapshot import tree
@@ -59,7 +59,7 @@ def _killed_before_call(number: int, steps: list[Step]) -> int:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         sys.setprofile(watch)
-        install.apply(steps)
+        changes.apply(steps)
 
     return _in_a_child(body)
 
@@ -69,7 +69,7 @@ def test_kill_at_any_moment_leaves_every_file_old_or_new(home: Path, account: Ac
     account.home.directory.mkdir(mode=0o700)
     steps = _steps(account)
     # Old content everywhere, so that "less than old" would show.
-    wanted = {step.path: step.content for step in steps if isinstance(step, install.Write)}
+    wanted = {step.path: step.content for step in steps if isinstance(step, changes.Write)}
     old = {path: OLD if path == account.bashrc else b"# old " * 200 + path.name.encode() for path in wanted}
     seen, number, signalled = set(), 0, signal.SIGKILL
     while signalled:

@@ -17,6 +17,7 @@ REPOSITORY = PACKAGE.parent
 # A module imports from lower layers, or from a neighbour that stands before it here.
 LAYERS = {
     "errors": 0,
+    "changes": 1,
     "heard": 1,
     "process": 1,
     "config": 1,

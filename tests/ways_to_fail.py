@@ -189,11 +189,8 @@ def _key_from_elsewhere_only(_server: Sshd, path: Path) -> Iterator[Case]:
     with sshd.running(path / "own") as own:
         keys = own.directory / "authorized_keys"
         keys.write_text(f'from="192.0.2.9" {keys.read_text()}')
-        yield (
-            "key",
-            f"refused the key {own.identity}; is the public half in its authorized_keys, without a from=",
-            (own.settings),
-        )
+        said = f"refused the key {own.identity}; is the public half in its authorized_keys, without a from="
+        yield "key", said, own.settings
 
 
 @_case
@@ -227,11 +224,8 @@ def _a_line_that_ssh_cannot_read(server: Sshd, path: Path) -> Iterator[Case]:
 def _hop_not_there(server: Sshd, path: Path) -> Iterator[Case]:
     hop = f"u@127.0.0.2:{servers.free_port()}"
     with _configured(path, f"ProxyJump {hop}"):
-        yield (
-            "hop",
-            f'ends before it: "ssh: connect to host 127.0.0.2 port {hop.rpartition(":")[2]}: Connection refused"',
-            (server.settings),
-        )
+        said = f"ssh: connect to host 127.0.0.2 port {hop.rpartition(':')[2]}: Connection refused"
+        yield "hop", f'ends before it: "{said}"', server.settings
 
 
 @_case
@@ -248,14 +242,8 @@ def _hop_refuses_the_key(server: Sshd, path: Path) -> Iterator[Case]:
         known.write_text(hop.known_hosts)
         options = f"-F /dev/null -i {hop.identity} -o UserKnownHostsFile={known} -o BatchMode=yes -p {hop.port}"
         with _configured(path, f"ProxyCommand {_SSH} {options} -W %h:%p {sshd.USER}@127.0.0.1"):
-            yield (
-                "hop",
-                f'"{sshd.USER}@127.0.0.1: Permission denied (publickey)."',
-                {
-                    **server.settings,
-                    "connect_timeout_s": 20,
-                },
-            )
+            settings = {**server.settings, "connect_timeout_s": 20}
+            yield "hop", f'"{sshd.USER}@127.0.0.1: Permission denied (publickey)."', settings
 
 
 @_case

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from hpcproxy import fleet, image, wire
+from hpcproxy.changes import Outcome
 from hpcproxy.errors import UsageError
-from hpcproxy.install import Outcome
 from hpcproxy.plan import IN_FORCE, PROGRAMS
 from hpcproxy.render import render
 from hpcproxy.run import Request
