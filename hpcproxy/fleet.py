@@ -180,7 +180,7 @@ def deploy(  # noqa: PLR0913, PLR0917 - the flags an admin has
     if enable and outcomes.good:
         outcomes = outcomes.merged(_enable(run))
     elif outcomes.good and not outcomes.as_wanted and not as_user:
-        for line in rollout.slurm_lines(run, outcomes):
+        for line in (*outcomes.cautions(time.time()), *rollout.slurm_lines(run, outcomes)):
             say(line)
     _finish(run, "deploy", outcomes, report, good=outcomes.good)
 
@@ -223,7 +223,10 @@ def verify(  # noqa: PLR0913, PLR0917 - the flags an admin has
     outcomes = _with_progress(run, "verify", lambda hear: rollout.look(run, hear))
     for difference in outcomes.differences(run.site.bundle):
         say(f"{difference.path}: {difference.action} needed on {difference.hosts}")
-    for line in (*outcomes.cautions(time.time()), *rollout.prospects(run, outcomes), *rollout.plugin_words(run)):
+    for words in (rollout.limits(run), outcomes.cautions(time.time()), rollout.prospects(run, outcomes)):
+        for line in words:
+            say(line)
+    for line in rollout.plugin_words(run):
         say(line)
     checks = [outcomes]
     if contract and not as_user:

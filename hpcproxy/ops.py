@@ -110,6 +110,8 @@ class Trial:
 def init(account: Account, flags: Mapping[str, Any], trial: Trial, *, consent: Consent, say: Say) -> InitReport:
     """Keep the keys that `consent` takes and write the settings, unless one is refused; try one login."""
     config = settings_of(account, flags)
+    for line in verify.too_old(account.environ):
+        say(line)
     own = KnownHosts.read(account.home.known_hosts)
     keys = [_recognised(jump, own, config, trial.replace_key, consent, say) for jump in config.jump]
     if any(key.is_refused for key in keys):

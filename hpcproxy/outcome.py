@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from hpcproxy import heard
+from hpcproxy import floors, heard
 from hpcproxy.inventory import fold
 from hpcproxy.render import Bundle, File
 from hpcproxy.wire import Answer, Change
@@ -136,6 +136,10 @@ class Outcomes:
             for program, consequence in _NEEDED.items():
                 if facts.get(program) == "missing":
                     found.setdefault(f"{program} is missing: {consequence}", []).append(host.host)
+            for fact, floor in floors.OF_HOSTS.items():
+                words = floor.too_old(facts.get(fact, ""))
+                if words:
+                    found.setdefault(words, []).append(host.host)
             clock = facts.get("clock", "")
             if clock.isdecimal() and abs(int(clock) - now_s) > _CLOCK_MAX_S:
                 found.setdefault("the clock is wrong by more than a minute: TLS may fail in jobs", []).append(host.host)

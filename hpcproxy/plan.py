@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpcproxy import elsewhere, reasons, ssh
+from hpcproxy import elsewhere, floors, reasons, ssh
 from hpcproxy.config import Config, safe_path
 from hpcproxy.errors import ConfigError
 from hpcproxy.node.closed import LOOPBACK
@@ -143,6 +143,9 @@ def script_values(config: Config, programs: Path, known_hosts: Path, *, syslog: 
         "login_option": ssh.LOGIN_OPTION,
         "probe_target": ssh.PROBE_TARGET,
         "probe_target_https": ssh.probe_https(config),
+        "least_bash": floors.BASH.number,
+        "least_slurm": floors.SLURM.number,
+        "least_ssh": floors.OPENSSH.number,
         "failures": [_row(failure) for failure in reasons.FAILURES],
         **_elsewhere(),
     }

@@ -164,17 +164,18 @@ FAILURES: Sequence[Failure] = (
         "key",
         "it refused too many keys; name the right one with: hpcproxy init --identity",
     ),
-    Failure(r"^[^:]*: Permission denied \(([^)]*,)?publickey", "key", _NOTHING_OFFERED, permanent=True, phase=LOGIN),
+    # Up to OpenSSH 7.5 without the account before it.
+    Failure(r"^([^:]*: )?Permission denied \(([^)]*,)?publickey", "key", _NOTHING_OFFERED, permanent=True, phase=LOGIN),
     _lasting(
-        r"^[^:]*: Permission denied \(([^)]*,)?publickey",
+        r"^([^:]*: )?Permission denied \(([^)]*,)?publickey",
         "key",
         "it refused the key%k; is the public half in its authorized_keys, without a from= that shuts this node out, and"
         " the account there alive?",
     ),
     _lasting(
-        r"^[^:]*: Permission denied \((.*)\)",
+        r"^([^:]*: )?Permission denied \((.*)\)",
         "key",
-        "it takes no keys at all, only %1, which a job cannot give; ask your site for a login by key",
+        "it takes no keys at all, only %2, which a job cannot give; ask your site for a login by key",
     ),
     _lasting(
         "^channel [0-9]+: open failed: administratively prohibited",

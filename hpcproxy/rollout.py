@@ -56,6 +56,14 @@ def prospects(run: Run, seen: Outcomes) -> list[str]:
     return prospect.tell(seen, switch_of(run).running(run.asked), run.site.inventory)
 
 
+def limits(run: Run) -> list[str]:
+    """Return what the version of the Slurm that runs cannot do for us, in words; nothing where nobody can say."""
+    if run.as_user or not run.site.inventory.controllers:
+        return []
+    running = switch_of(run).running(run.asked)
+    return [] if isinstance(running, str) else slurmconf.limits(running, run.site.inventory)
+
+
 def check_contract(run: Run, seen: Outcomes, on_host: OnHost) -> Outcomes:
     """Run the installed scripts as slurmd would on every host that was `seen` to have ours; a breach is a failure."""
     hosts = tuple(host.host for host in seen.hosts if host.word in ("unchanged", "would"))
@@ -213,6 +221,7 @@ def enable(run: Run, on_host: OnHost) -> Outcomes:
 def _reasons(run: Run, slurm: Slurm) -> list[str]:
     told = run.site.inventory
     return [
+        *slurmconf.too_old(slurm.running),
         *slurmconf.in_the_way(slurm.running, told),
         *governed.left_out(slurm.nodes, run.site.hosts, in_the_image=told.keeps_files),
         *slurmconf.elsewhere(slurm.running, told, switch_of(run).controllers, reads_ours=slurm.reads_ours),
@@ -258,7 +267,7 @@ def slurm_lines(run: Run, outcomes: Outcomes) -> list[str]:
         words += _indented(lacking)
         words += slurmconf.remarks(running, told)
         return words
-    return [*words, *slurmconf.unmeetable(running, told)]
+    return [*words, *slurmconf.limits(running, told)]
 
 
 def _indented(lines: Sequence[str]) -> list[str]:

@@ -133,8 +133,11 @@ class Run:
         slurm = wire.SlurmPlace(str(told.slurm_bin or ""), f"{told.slurm_directory}/slurm.conf", in_force)
         message = wire.message(self.site.bundle, action, self.token, want_content=want_content, slurm=slurm)
         messages = dict.fromkeys(hosts, message)
-        if action == "apply" and self.asked in messages:
-            messages[self.asked] = wire.with_command(message, self._show_config)
+        if action == "apply":
+            # Of the first only, for each program that is run costs: mostly all have the same.
+            messages[hosts[0]] = wire.with_facts(message)
+            if self.asked in messages:
+                messages[self.asked] = wire.with_command(messages[self.asked], self._show_config)
         return proof.ask(self.fleet, messages, self.token, self.request.fanout, on_host)
 
     @property

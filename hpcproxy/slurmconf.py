@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from hpcproxy import block
+from hpcproxy import block, floors
 from hpcproxy.inventory import SPANK, Inventory
 from hpcproxy.plan import PROGRAMS, TASK_PROLOG
 from hpcproxy.siteplan import DROP_IN
@@ -28,8 +28,9 @@ _WORD = re.compile(r"[A-Za-z0-9_]+", re.ASCII)
 # What of PrologFlags runs the Prolog when the job gets its nodes, and not at its first step only; slurm.conf(5).
 _EARLY = ("alloc", "contain", "runinjob", "x11")
 _RUN_IN_JOB_SINCE = (24, 5)
-# Since when a Prolog is told what a policy asks for. Printed by the Prologs of 20.11 and 22.05 themselves.
-_TOLD_SINCE = {"comment": (21, 8), "accounts": (22, 6)}
+# Since when a Prolog is told what a policy asks for (Slurm's prep_script_slurmd.c). An account only if the job has one:
+# where slurmctld keeps none, what the job says with --account.
+_TOLD_SINCE = {"comment": (22, 5), "accounts": (22, 5)}
 _VARIABLES = {"comment": "SLURM_JOB_COMMENT", "accounts": "SLURM_JOB_ACCOUNT"}
 
 Running = Mapping[str, tuple[str, ...]]
@@ -75,6 +76,12 @@ def version(running: Running) -> tuple[int, ...]:
     (text,) = running.get("SLURM_VERSION", ("",))[:1]
     match = re.match(r"\d{1,9}(\.\d{1,9})*(?!\d)", text, re.ASCII)
     return tuple(map(int, match[0].split("."))) if match else ()
+
+
+def too_old(running: Running) -> list[str]:
+    """Return a sentence if this Slurm is older than any that ours works with."""
+    words = floors.SLURM.too_old(*running.get("SLURM_VERSION", ("",))[:1])
+    return [words] if words else []
 
 
 # ------------------------------------------------------------------------------------------------ what it shall say
@@ -310,7 +317,7 @@ def _path(inventory: Inventory) -> str:
 
 def remarks(running: Running, inventory: Inventory) -> list[str]:
     """Return what an admin should know of this Slurm: who gets a way out, whose it is, where lines must stand."""
-    words = unmeetable(running, inventory)
+    words = limits(running, inventory)
     flags = _flags(running).lower().split(",")
     if "runinjob" in flags:
         words.append("PrologFlags has RunInJob: a way out leaves its job's cgroup for its own, and the Epilog ends it")
@@ -325,6 +332,11 @@ def remarks(running: Running, inventory: Inventory) -> list[str]:
             f"names are files of the nodes, in {inventory.slurm_directory} and {PROGRAMS}, where deploy puts them"
         )
     return words
+
+
+def limits(running: Running, inventory: Inventory) -> list[str]:
+    """Return what this version of Slurm cannot do for us, in words."""
+    return [*too_old(running), *unmeetable(running, inventory)]
 
 
 def unmeetable(running: Running, inventory: Inventory) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import socket
 import subprocess
 import threading
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from hpcproxy import heard
+from hpcproxy import floors, heard, process
 from hpcproxy.changes import Outcome, preview
 from hpcproxy.connect import connect
 from hpcproxy.errors import WayOutError
@@ -32,6 +33,28 @@ _ON_NODE = (
 def drift(bundle: Bundle) -> list[Path]:
     """Return the files that are not as `bundle` says, missing ones too."""
     return [result.path for result in preview(bundle_steps(bundle)) if result.outcome is not Outcome.UNCHANGED]
+
+
+# What a login node or a job asks of this machine, and how each says its version.
+_ASKED = (
+    (floors.OPENSSH, ("ssh", "-V")),
+    (floors.BASH, ("/bin/bash", "--version")),
+    (floors.COREUTILS, ("env", "--version")),
+    (floors.SLURM, ("srun", "--version")),
+)
+_SAY_S = 10
+
+
+def too_old(environ: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each program of this machine that is too old for us; what is not there says nothing."""
+    words = [floors.LINUX.too_old(os.uname().release)]
+    for floor, argv in _ASKED:
+        try:
+            said = process.run(argv, timeout_s=_SAY_S, environ=environ)
+        except (OSError, process.TooMuchError, subprocess.TimeoutExpired):
+            continue
+        words.append(floor.too_old((said.stdout + said.stderr).decode(errors="replace")))
+    return [heard.line(each) for each in words if each]
 
 
 @dataclass(frozen=True)

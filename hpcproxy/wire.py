@@ -40,6 +40,7 @@ COMMAND = "exec /bin/bash -p -s"
 # `read -N`, which counts characters, so bytes in this locale, is older than all that we run on.
 _OLD_BASH = b"((BASH_VERSINFO[0] > 3)) || { echo bash $BASH_VERSION is too old, 4.2 is needed >&2; exit; }; LC_ALL=C; "
 _NO_COMMAND = b"hpcproxy_command=(); "
+_NO_FACTS = b"hpcproxy_facts=; "
 _PART = b'IFS= read -r -N %d hpcproxy_part; eval "$hpcproxy_part"; '
 
 
@@ -141,6 +142,11 @@ def with_command(message: bytes, command: Sequence[str]) -> bytes:
     return message.replace(_NO_COMMAND, b"hpcproxy_command=(%s); " % words.encode(), 1)
 
 
+def with_facts(message: bytes) -> bytes:
+    """Return `message`, which applies, so that a host says of its programs what `look` says, if anything changed."""
+    return message.replace(_NO_FACTS, b"hpcproxy_facts=1; ", 1)
+
+
 def framed(script: bytes, archive: bytes = b"", first: bytes = b"") -> bytes:
     """Return what `COMMAND` reads on stdin: a line that takes the scripts `first` and `script` whole; the archive.
 
@@ -148,9 +154,10 @@ def framed(script: bytes, archive: bytes = b"", first: bytes = b"") -> bytes:
     told, and no more. Nothing that follows that line is ever read as shell, whatever becomes of the scripts.
     """
     parts = [part for part in (first, script) if part]
-    return b"%s%s%sexit\n%s%s" % (
+    return b"%s%s%s%sexit\n%s%s" % (
         _OLD_BASH,
         _NO_COMMAND,
+        _NO_FACTS,
         b"".join(_PART % len(part) for part in parts),
         b"".join(parts),
         archive,

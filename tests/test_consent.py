@@ -97,12 +97,13 @@ def test_the_trial_from_a_node_is_one_srun_of_the_same_script(
 ) -> None:
     program = tmp_path / "bin" / "srun"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/bash\necho "$@" >>{tmp_path}/asked\nwhile [[ $1 == -* ]]; do shift; done\nexec "$@"\n')
+    asked = f'[[ $* != --version ]] || exit 1\necho "$@" >>{tmp_path}/asked'
+    program.write_text(f'#!/bin/bash\n{asked}\nwhile [[ $1 == -* ]]; do shift; done\nexec "$@"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     flags = {"jump": [jump_host.jump], "identity": str(jump_host.identity)}
     report = ops.init(Account.of(os.environ), flags, Trial(on_node=True), consent=accept, say=lambda _: None)
     assert report.works, report.probes
-    (asked,) = (tmp_path / "asked").read_text().splitlines()
-    assert asked.startswith("--nodes=1 --ntasks=1 ")
-    assert asked.endswith(" /bin/bash -p -s probe")
+    (said,) = (tmp_path / "asked").read_text().splitlines()
+    assert said.startswith("--nodes=1 --ntasks=1 ")
+    assert said.endswith(" /bin/bash -p -s probe")

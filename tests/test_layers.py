@@ -27,6 +27,7 @@ LAYERS = {
     "elsewhere": 1,
     "jobscript": 1,
     "settings": 1,
+    "floors": 1,
     "sshoptions": 1,
     "reasons": 1,
     "ssh": 1,

@@ -167,7 +167,9 @@ explain() {
             for ((tries = 0; tries < 40; tries++)); do [[ -n $cancelled ]] || pause 0.05; done
             if [[ -n $cancelled ]]; then return 0; fi
         fi
-        sentence="$ready of $count nodes ready after $((now - begun)) s${sentence:+ ($sentence)}"
+        if ((ready)) || ! slurm_is_too_old; then
+            sentence="$ready of $count nodes ready after $((now - begun)) s${sentence:+ ($sentence)}"
+        fi
     fi
     complain "$sentence"
 }
@@ -298,15 +300,6 @@ await_others() {
     done
     complain "the one that is there is not up ($state/log says why)"
     return 1
-}
-
-# True if this Slurm gives an --overlap step all CPUs of the job, and lets another wait for ever for some unless it is told to
-# overlap, too: 20.11 to 21.08. (Seen in 20.11.4; not in 22.05.8.)
-asks_overlap() {
-    local line=''
-    read -r -t 5 line < <(exec srun --version 2>/dev/null) || :
-    [[ $line =~ ([0-9]{2})\.([0-9]{2})\. ]] || return 1
-    ((10#${BASH_REMATCH[1]}${BASH_REMATCH[2]} >= 2011 && 10#${BASH_REMATCH[1]}${BASH_REMATCH[2]} < 2205))
 }
 
 start() {

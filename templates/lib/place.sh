@@ -253,6 +253,8 @@ apply() {
     say_changes
     become
     mark || :
+    # shellcheck disable=SC2154 # as above
+    [[ -z $hpcproxy_facts ]] || facts
     tell_output
     finish changed
 }

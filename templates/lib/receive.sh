@@ -149,6 +149,10 @@ facts() {
     if ((EUID == 0)) && ! hash nft 2>/dev/null; then answer 'fact nft missing'; fi
     if ((EUID == 0)) && ! can_have_group; then answer 'fact cgroup missing'; fi
     answer "fact bash $BASH_VERSION"
+    read -r version < <(exec env --version 2>&1) || version=unknown
+    answer "fact coreutils ${version//[[:cntrl:]]/ }"
+    read -r version </proc/sys/kernel/osrelease || version=unknown
+    answer "fact kernel $version"
     printf -v version '%(%s)T' -1
     answer "fact clock $version"
     if [[ -n $slurm_conf ]]; then

@@ -25,7 +25,7 @@ learn() {
     if ((code && code != 124 && code != 137)); then
         if ! ssh_would "${follow[@]}" ssh; then follow=(); fi
         if ! ssh_would ${held_back[@]+"${held_back[@]}"} ssh; then held_back=(); fi
-        ssh_would ssh || :
+        ssh_would ssh || look_at_version
     fi
     # It names what it knows.
     while read -r key found; do
@@ -41,6 +41,16 @@ learn() {
             logverbose) log_verbose=(-o "$login_option") ;;
         esac
     done <<<"$ssh_says"
+}
+
+# Set `old_ssh` to a sentence if ssh here is too old. A process: only where it has not said what it would do.
+look_at_version() {
+    local said=''
+    said=$(exec timeout -s KILL "$asking_s" ssh -V 2>&1 </dev/null) || :
+    [[ $said =~ ^OpenSSH_([0-9]{1,3})\.([0-9]{1,3}) ]] || return 0
+    if ((10#${BASH_REMATCH[1]} * 100 + 10#${BASH_REMATCH[2]} < least_ssh)); then
+        old_ssh="${BASH_REMATCH[0]} is too old on this node, $((least_ssh / 100)).$((least_ssh % 100)) is needed"
+    fi
 }
 
 # True if the command line "$@", which ends with ssh and options, can be used for the first jump host.

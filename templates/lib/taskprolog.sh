@@ -129,6 +129,8 @@ main() {
         if [[ ${!name} =~ ^[0-9]{1,10}$ && -r $__hpcproxy_run/holders/${!name}.$restart.said ]]; then job=${!name}; fi
     done
     if ! [[ $job =~ ^[0-9]{1,10}$ && $restart =~ ^[0-9]{1,10}$ ]]; then job=none; fi
+    # Before 22.05 a Prolog is not told which run of the job it is for.
+    if [[ ! -e $__hpcproxy_run/holders/$job.$restart.said && -e $__hpcproxy_run/holders/$job.0.said ]]; then restart=0; fi
     if await_holder "$job.$restart" && __hpcproxy_find "$job"; then
         __hpcproxy_export
     elif ! has_its_own "${SLURM_JOB_ID-}"; then

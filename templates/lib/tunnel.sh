@@ -27,7 +27,7 @@ umask 077
 # No core: what ssh has in memory is the user's key.
 ulimit -c 0
 
-given='' death=HUP heeded='TERM,URG,INT,USR1' held='' ending='' learned='' ssh_says='' told='' woken='' launching='' company_pid='' watch_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 tries='' up_at=0 changed_at=0 reconnects=-1 since=0 last_error='' current_jump=''
+given='' death=HUP heeded='TERM,URG,INT,USR1' held='' ending='' learned='' ssh_says='' old_ssh='' told='' woken='' launching='' company_pid='' watch_pid='' ssh_pid='' pause_pid='' state='' said='' ready=0 tries='' up_at=0 changed_at=0 reconnects=-1 since=0 last_error='' current_jump=''
 ssh_asking=(-G -o 'IgnoreUnknown=*' -o LogVerbose=none) asking_s=5 user_config=()
 
 end() {
@@ -166,7 +166,6 @@ take_up() {
 
 # Set `gate_words` to the command line of the gate, for user $1.
 prepare_gate() {
-    learn
     gate_words=(
         ${held_back[@]+"${held_back[@]}"} "$python" -I -S "$home/agent.pyz" hold --config "$home/agent.json"
         --address "$address" --port "$port" --state "$state" --node "$node" --uid "$1"
@@ -279,11 +278,12 @@ begin_hold() {
         log info "no python3 of 3.6 or later for the gate on $where; ssh itself listens"
     fi
     say "mode $node $mode${SLURM_STEP_ID:+ $job.$SLURM_STEP_ID}"
+    learn
+    if [[ -n $old_ssh ]]; then give_up "ssh $old_ssh"; fi
     if [[ $mode == gate ]]; then prepare_gate "${5:-$UID}"; fi
     if [[ -z $4 ]]; then yield_to_older; fi
     [[ -z $ending ]] || return 0
     if [[ -n $of_step ]]; then
-        learn
         note_certificates
         if [[ -n $note ]]; then say "note $node certificate $note"; fi
     fi
@@ -292,7 +292,6 @@ begin_hold() {
         return 0
     fi
     if [[ $job == shell ]]; then trap 'woken=1' USR2; else heed_signals; fi
-    learn
     hold
 }
 
@@ -316,6 +315,8 @@ probe() {
     has_ssh || { printf 'failed ssh there is no ssh on this machine\n' && return 0; }
     trap 'clean_up $?' EXIT
     make_directory probe || { printf 'failed state no directory can be made in %s\n' "$state_base" && return 0; }
+    if ((${#jump_names[@]})); then learn; fi
+    if [[ -n $old_ssh ]]; then printf 'failed ssh %s\n' "$old_ssh" && return 0; fi
     for jump in "${!jump_names[@]}"; do
         probe_jump "$jump"
     done

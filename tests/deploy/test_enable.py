@@ -36,6 +36,7 @@ class _Answers:
     [
         (None, "nothing was enabled: how Slurm runs cannot be known: no answer within 10 s"),
         (b"Prolog = /site/prolog\n", "nothing was enabled: Prolog is /site/prolog already"),
+        (b"SLURM_VERSION = 20.02.7\n", "nothing was enabled: Slurm 20.02.7 is too old, 20.11 is needed: "),
         (b"SLURM_CONF = /srv/x.conf\n", "nothing was enabled: slurmctld reads /srv/x.conf, not /etc/slurm/slurm.conf"),
         (b"NodeName=c1 State=IDLE\nNodeName=c9 State=DOWN\n", "nothing was enabled: this slurm.conf is c9's too"),
         (b"SlurmctldHost[0] = ctl\nSlurmctldHost[1] = ctl2\n", "nothing was enabled: slurmctld may run on ctl2 too"),

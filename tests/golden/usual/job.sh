@@ -4,6 +4,8 @@ set -euo pipefail
 
 home=/home/alice/.hpcproxy
 run_base=/run/hpcproxy
+least_bash=402
+least_slurm=2011
 required=''
 ready_timeout_s=30
 logins_per_s=32
@@ -165,6 +167,8 @@ variable_patterns=(
 variable_words='gives % a proxy of its own, which wins over the way out'
 variable_ours='127[.](6[4-9]|[7-9][0-9]|1[0-9][0-9]|2[0-9][0-9])[.]'
 
+#= lib/least.sh
+
 #= lib/process.sh
 
 #= lib/clock.sh
@@ -178,5 +182,7 @@ variable_ours='127[.](6[4-9]|[7-9][0-9]|1[0-9][0-9]|2[0-9][0-9])[.]'
 #= lib/status.sh
 
 #= lib/others.sh
+
+#= lib/slurmversion.sh
 
 #= lib/job.sh

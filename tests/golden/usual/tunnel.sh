@@ -4,6 +4,8 @@ set -euo pipefail
 
 home=/home/alice/.hpcproxy
 run_base=/run/hpcproxy
+least_bash=402
+least_ssh=704
 port=2015
 gate=1
 scheme=socks5h
@@ -147,9 +149,9 @@ failures=(
     '^Load key "(.*)": (error in libcrypto|invalid format)' key 'ssh cannot read the key %1 (%2): cut short, or with the line ends of Windows? ssh-keygen -y -f %1 tries it' 1 '' 1
     '^((send_pubkey_test|sign_and_send_pubkey): )?no mutual signature ' key 'it takes no signature of the kind that this key makes:%k; make another (ssh-keygen -t ed25519) and put its public half there' 1 '' 1
     '^Received disconnect from .*:2: Too many authentication failures' key 'it refused too many keys; name the right one with: hpcproxy init --identity' 1 '' 0
-    '^[^:]*: Permission denied \(([^)]*,)?publickey' key 'ssh had no key to offer it: is IdentityFile a key, its kind among PubkeyAcceptedAlgorithms, publickey among PreferredAuthentications? ssh -v says which%k' 1 login 0
-    '^[^:]*: Permission denied \(([^)]*,)?publickey' key 'it refused the key%k; is the public half in its authorized_keys, without a from= that shuts this node out, and the account there alive?' 1 '' 0
-    '^[^:]*: Permission denied \((.*)\)' key 'it takes no keys at all, only %1, which a job cannot give; ask your site for a login by key' 1 '' 0
+    '^([^:]*: )?Permission denied \(([^)]*,)?publickey' key 'ssh had no key to offer it: is IdentityFile a key, its kind among PubkeyAcceptedAlgorithms, publickey among PreferredAuthentications? ssh -v says which%k' 1 login 0
+    '^([^:]*: )?Permission denied \(([^)]*,)?publickey' key 'it refused the key%k; is the public half in its authorized_keys, without a from= that shuts this node out, and the account there alive?' 1 '' 0
+    '^([^:]*: )?Permission denied \((.*)\)' key 'it takes no keys at all, only %2, which a job cannot give; ask your site for a login by key' 1 '' 0
     '^channel [0-9]+: open failed: administratively prohibited' forwarding 'the jump host does not allow forwarding, by its own rule (AllowTcpForwarding) or your key'"'"'s in authorized_keys (restrict); ask your site. If it lets through to certain hosts (PermitOpen), name one in your settings (allow)' 1 '' 0
     '^Received disconnect from .* port [0-9]+:[0-9]+: (.*)$' ssh 'it ended the connection: %1' 0 '' 0
     '^Connection (closed|reset) by ' ssh 'it hung up' 0 up 0
@@ -158,6 +160,8 @@ failures=(
     '^Connection (closed|reset) by ' route 'what answers there is no ssh server; is the port right?' 0 greeted 1
     '^Connection (closed|reset) by ' busy 'it hung up before the login: it has too many logins at once, or shuts this cluster'"'"'s address out for a while' 0 '' 1
 )
+
+#= lib/least.sh
 
 #= lib/process.sh
 

@@ -1,0 +1,25 @@
+# shellcheck shell=bash
+# What depends on which Slurm this is.
+
+# Set `slurm` to its version, 20.11.4 as 2011, and `slurm_words` to what srun calls it; 0 where srun does not say.
+slurm_version() {
+    slurm=0 slurm_words=''
+    read -r -t 5 slurm_words < <(exec srun --version 2>/dev/null) || :
+    if [[ $slurm_words =~ ([0-9]{2})\.([0-9]{2})(\.|$) ]]; then slurm=$((10#${BASH_REMATCH[1]}${BASH_REMATCH[2]})); fi
+}
+
+# True if it gives an --overlap step all CPUs of the job, and lets another wait for ever for some unless it is told to
+# overlap, too: 20.11 to 21.08. (Seen in 20.11.4, not in 22.05.8; the NEWS of 22.05 say so.)
+asks_overlap() {
+    local slurm slurm_words
+    slurm_version
+    ((slurm >= 2011 && slurm < 2205))
+}
+
+# True if it is too old, and `sentence` says so then. A process: only where a step could not be had.
+slurm_is_too_old() {
+    local slurm slurm_words
+    slurm_version
+    ((slurm && slurm < least_slurm)) || return 1
+    printf -v sentence '%s is too old, %d.%02d is needed' "${slurm_words//[^[:print:]]/?}" "$((least_slurm / 100))" "$((least_slurm % 100))"
+}
