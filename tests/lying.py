@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,9 +87,17 @@ def hang_up(transport: paramiko.Transport) -> None:
 
 @contextlib.contextmanager
 def running(
-    directory: Path, at_login: Callable[[paramiko.Transport], None], *, takes_keys: bool = False, old: bool = False
+    directory: Path,
+    at_login: Callable[[paramiko.Transport], None],
+    *,
+    takes_keys: bool = False,
+    old: bool = False,
+    shut_out: list[float] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Have one; yields what `write_script` needs to go through it. An `old` one knows RSA with SHA-1 only."""
+    """Have one; yields what `write_script` needs to go through it. An `old` one knows RSA with SHA-1 only.
+
+    With `shut_out` it hangs up on all but the first at once; when, is written down there.
+    """
     directory.mkdir()
     key = sshd.make_key(directory / "host_key")
     identity = sshd.make_key(directory / "id", kind="rsa" if old else "ed25519")
@@ -98,7 +107,12 @@ def running(
     def serve() -> None:
         with contextlib.suppress(OSError):
             while True:
-                transport = paramiko.Transport(listener.accept()[0], server_sig_algs=not old)
+                connection = listener.accept()[0]
+                if shut_out is not None and transports:
+                    connection.close()
+                    shut_out.append(time.monotonic())
+                    continue
+                transport = paramiko.Transport(connection, server_sig_algs=not old)
                 transport.add_server_key(paramiko.Ed25519Key.from_private_key_file(str(key)))
                 transports.append(transport)
                 with contextlib.suppress(paramiko.SSHException, EOFError):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcproxy.node.words import Words
 from hpcproxy.render import TEMPLATES
 from tests import sshd
 from tests.holder import Holder, write_script
@@ -32,6 +33,20 @@ def test_a_key_that_needs_a_passphrase_is_known_by_its_first_lines(
     script = 'set -euo pipefail; . "$0"; if needs_passphrase "$1"; then echo encrypted; else echo plain; fi'
     done = subprocess.run(["bash", "-c", script, REASON_SH, key], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("encrypted\n" if passphrase else "plain\n", "")
+
+
+@pytest.mark.parametrize("process", ["pid=7", "bin=ssh, pid=7", "bin=/opt/a b/ssh, pid=7"])
+@pytest.mark.parametrize("level", ["", "debug1: "])
+def test_a_line_is_known_behind_what_log_verbose_puts_before_it(process: str, level: str) -> None:
+    """From OpenSSH 9.8 on the program's name stands there, too (log.c)."""
+    text = "Offering public key: /k ED25519 SHA256:x"
+    line = f"{level}sshconnect2.c:userauth_pubkey():2210 ({process}): {text}"
+    words = Words()
+    words.feed(line)
+    assert words.lines == [text]
+    script = 'set -euo pipefail; . "$0"; line= last=; plain_line "$1"; printf "%s" "$line"'
+    done = subprocess.run(["bash", "-c", script, REASON_SH, line], capture_output=True, text=True, check=True)
+    assert done.stdout == text
 
 
 # ------------------------------------------------------------------------------------------------ certificates

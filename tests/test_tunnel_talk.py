@@ -10,6 +10,7 @@ import pytest
 
 from tests import lying, sshd
 from tests.holder import Holder, write_script
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("rule", ["PermitOpen *:443 *:80", "PermitOpen *:443"])
@@ -52,3 +53,15 @@ def test_a_jump_host_that_never_stops_talking_fills_nothing(hold: Callable[..., 
         sizes = {path.name: path.stat().st_size for path in holder.state.iterdir()}
         assert sizes.pop("ssh.talk", 0) <= 4 << 20
         assert sum(sizes.values()) < 100_000
+
+
+def test_who_is_shut_out_for_what_was_refused_is_told_what_was_refused(
+    hold: Callable[..., Holder], tmp_path: Path
+) -> None:
+    """As PerSourcePenalties (OpenSSH 9.8 on) do to who tries again."""
+    shut_out: list[float] = []
+    with lying.running(tmp_path / "strict", lying.hang_up, shut_out=shut_out) as settings:
+        holder = hold(**settings)
+        assert " ssh " in holder.line("failed", "ready")
+        until(lambda: len(shut_out) > 1, "it has been tried again, and again")
+        assert "hung up during the login" in holder.status()["last_error"]

@@ -15,11 +15,11 @@ from typing import IO, Any
 
 import hpcproxy
 from hpcproxy.errors import LabError
-from hpcproxy.lab import accounts, network, record, release, slurm, sshd, trust
+from hpcproxy.lab import accounts, cgroup, network, record, release, slurm, sshd, trust
 from hpcproxy.lab.command import tail
 from hpcproxy.lab.cradle import KEEP
 from hpcproxy.lab.machine import Machine
-from hpcproxy.lab.spec import CONTROLLER, INTERNET, INTERNET_NAME, LOGIN, LabSpec
+from hpcproxy.lab.spec import CONTROLLER, INTERNET, INTERNET_NAME, LOGIN, Host, LabSpec
 
 READY_TIMEOUT_S = 60.0
 INTERNET_LOG = "/var/log/internet.log"
@@ -55,6 +55,7 @@ def build(spec: LabSpec, on_step: Callable[[str], None]) -> tuple[record.Process
         except BaseException:
             if root is not None:
                 root.end()
+            cgroup.remove(spec.name)
             record.clear(spec.name)
             raise
         finally:
@@ -170,10 +171,15 @@ def _plan(spec: LabSpec) -> dict[str, Any]:
                 "own_home": not host.in_cluster,
                 "gpus": spec.gpus if host.role == "compute" else 0,
                 "root": str(release.directory(spec.release[host.role])) if host.role in spec.release else "",
+                "cgroup": str(cgroup.directory(spec.name, host.name)) if _has_cgroup(spec, host) else "",
             }
             for host in spec.hosts
         ],
     }
+
+
+def _has_cgroup(spec: LabSpec, host: Host) -> bool:
+    return spec.proctrack == "cgroup" and host.role == "compute"
 
 
 def _in_order(paths: tuple[Path, ...]) -> list[str]:

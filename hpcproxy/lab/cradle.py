@@ -17,8 +17,9 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hpcproxy.lab import rootfs
+from hpcproxy.lab import cgroup, rootfs
 from hpcproxy.lab.kernel import (
+    CLONE_NEWCGROUP,
     CLONE_NEWIPC,
     CLONE_NEWNET,
     CLONE_NEWNS,
@@ -83,6 +84,9 @@ def _fork_host(host: dict[str, Any], exposed: list[Path], python: dict[str, str]
     if os.fork():
         return
     try:
+        if host["cgroup"]:
+            cgroup.enter(Path(host["cgroup"]))
+            unshare(CLONE_NEWCGROUP)
         unshare(CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC)
         if os.fork():
             os._exit(0)
@@ -90,6 +94,8 @@ def _fork_host(host: dict[str, Any], exposed: list[Path], python: dict[str, str]
         socket.sethostname(host["name"])
         release = rootfs.Release(Path(host["root"]), **python) if host["root"] else None
         rootfs.build(exposed, host["own_home"], host["gpus"], release)
+        if host["cgroup"]:
+            cgroup.mount_own()
         Path("/proc/sys/net/ipv4/ip_forward").write_text("0")  # new namespaces inherit the machine's choice
         _say({"host": host["name"], "pid": pid})
     except BaseException as error:  # noqa: BLE001  see main

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcproxy.errors import LabError
-from hpcproxy.lab import build, network, packages, record, slurm, sshd
+from hpcproxy.lab import build, cgroup, network, packages, record, slurm, sshd
 from hpcproxy.lab.command import HostProcess
 from hpcproxy.lab.cradle import SWITCH
 from hpcproxy.lab.machine import Machine
@@ -108,6 +108,7 @@ class Lab:
         if kept is not None and was_there:
             on_step(f"removing lab {name}")
             kept.root.end()
+        cgroup.remove(name)
         record.clear(name)
         return was_there
 

@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from hpcproxy.errors import LabError
+from hpcproxy.lab import cgroup, release
 from hpcproxy.lab.accounts import ids
 from hpcproxy.lab.command import tail
 from hpcproxy.lab.machine import Machine
@@ -21,7 +22,7 @@ NODE_LOG = "/var/log/slurm/slurmd.log"
 CONTROLLER_PORT = 6817
 MUNGE_KEY = "/etc/munge/munge.key"
 # Named, so that slurmd does not probe the machine: on one with cgroup v2 alone it does not start then (22.05). The
-# lab's way of tracking processes needs no cgroup, and none is made.
+# lab's usual way of tracking processes needs no cgroup, and none is made.
 _CGROUP_CONFS = (((23, 11), "CgroupPlugin=disabled\n"), ((21, 8), "CgroupPlugin=cgroup/v1\n"), ((0,), "\n"))
 RUNNING_STATES = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "STOPPED", "RESIZING")
 # `planned`: the backfill scheduler means it for a job, for 30 s after that has gone too. sinfo(1), NODE STATE CODES.
@@ -88,7 +89,7 @@ def configure(machines: Iterable[Machine], spec: LabSpec) -> None:
             machine.directory(directory, 0o755 if directory == "/run/munge" else 0o700, munge)
         machine.put(MUNGE_KEY, key, 0o400, munge)
         machine.put("/etc/slurm/slurm.conf", text)
-        machine.put("/etc/slurm/cgroup.conf", _cgroup_conf(machine))
+        machine.put("/etc/slurm/cgroup.conf", _cgroup_conf(machine, spec))
         machine.directory("/var/log/slurm", owner=slurm)
         if machine.host.role == "controller":
             machine.directory("/var/spool/slurmctld", 0o700, slurm)
@@ -97,6 +98,8 @@ def configure(machines: Iterable[Machine], spec: LabSpec) -> None:
         if machine.host.role == "compute" and spec.gpus:
             last = f"[0-{spec.gpus - 1}]" if spec.gpus > 1 else "0"
             machine.put("/etc/slurm/gres.conf", f"Name=gpu File=/dev/gpu{last}\n")
+        if machine.host.role == "compute" and spec.proctrack == "cgroup":
+            _put_starter(machine)
 
 
 def version(machine: Machine) -> tuple[int, ...]:
@@ -108,7 +111,16 @@ def version(machine: Machine) -> tuple[int, ...]:
     return tuple(map(int, match[0].split(".")))
 
 
-def _cgroup_conf(machine: Machine) -> str:
+def _put_starter(node: Machine) -> None:
+    """The slurmd of `node` runs in the node's own cgroups."""
+    if library := cgroup.library(release.CACHE):
+        node.put(cgroup.LIBRARY, library, 0o755)
+    node.put(cgroup.STARTER, cgroup.starter(), 0o755)
+
+
+def _cgroup_conf(machine: Machine, spec: LabSpec) -> str:
+    if spec.proctrack == "cgroup":
+        return cgroup.CONF
     has = version(machine)
     return next(text for since, text in _CGROUP_CONFS if has >= since)
 

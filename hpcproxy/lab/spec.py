@@ -21,7 +21,9 @@ USERS: Mapping[str, int] = {"alice": 2001, "bob": 2002}
 RELEASE_ROLES = ("controller", "compute", "jump")
 SUITES = ("bullseye", "bookworm", "trixie", "forky")  # Debian's releases, oldest first
 RELEASE_VARIABLE = "HPCPROXY_LAB_RELEASE"  # for test runs and the demo: which release a lab has if nobody says
-PROCTRACKS = ("linuxproc", "pgid")  # proctrack/cgroup was tried: the first job lost its output and drained its node
+# With proctrack/cgroup of 22.05 the first job lost its output and drained its node; it is for those of CGROUP_SUITES.
+PROCTRACKS = ("linuxproc", "pgid", "cgroup")
+CGROUP_SUITES = ("trixie", "forky")
 MAX_NODES = 64
 MAX_GPUS = 16
 _CLUSTER_NET = "192.168.31."
@@ -87,6 +89,8 @@ class LabSpec:
         self._check("release", set(self.release.values()) <= set(SUITES), ", ".join(SUITES))
         self._check("nodes", 1 <= self.nodes <= MAX_NODES, f"1 to {MAX_NODES}")
         self._check("proctrack", self.proctrack in PROCTRACKS, ", ".join(PROCTRACKS))
+        has_cgroup = self.proctrack != "cgroup" or self.release.get("compute") in CGROUP_SUITES
+        self._check("proctrack", has_cgroup, f"cgroup only with nodes of {', '.join(CGROUP_SUITES)}")
         self._check("cpus", self.cpus >= 1, "1 or more")
         self._check("memory_mb", self.memory_mb >= 1, "1 or more")
         self._check("gpus", 0 <= self.gpus <= MAX_GPUS, f"0 to {MAX_GPUS}")

@@ -18,6 +18,8 @@ STABLE_S = 10.0  # a way out that lived that long was good: begin at the shortes
 # A jump host that hangs up before the login has too many of them (MaxStartups), or shuts our address out for a while
 # (PerSourcePenalties, where one address may be the whole cluster's): longer pauses, spread widely.
 BUSY = "busy"
+# What an sshd that answered has refused: who is shut out afterwards is shut out for that.
+REFUSALS = ("key", "ssh", "login", "host-key", "forwarding")
 BUSY_S = 4.0
 BUSY_MAX_S = 30.0
 # Nodes of a job that begin at once do no harm (MaxStartups begins to refuse at 10); and nobody waits longer than this.
@@ -62,7 +64,8 @@ class Candidate:
 
     def failed(self, verdict: Verdict) -> None:
         """Not its turn for a while: a permanent failure rarely, another one sooner, with jitter, longer each time."""
-        self.verdict = verdict
+        if verdict.layer != BUSY or self.verdict is None or self.verdict.layer not in REFUSALS:
+            self.verdict = verdict
         if verdict.permanent:
             pause_s = jitter(max(self.rarely_s, min(RAREST_S, self.rarely_s * 2.0**self.refusals)))
             self.refusals = min(16, self.refusals + 1)

@@ -194,7 +194,7 @@ class Tunnel:
 
     def _failed(self, candidate: Candidate, verdict: Verdict) -> None:
         candidate.failed(verdict)
-        name = candidate.jump.name
+        verdict, name = candidate.verdict or verdict, candidate.jump.name
         self.record.failed("{}: {}: {}".format(name, verdict.layer, verdict.reason))
         if (name, verdict) not in self.said:
             self.said.add((name, verdict))

@@ -13,8 +13,8 @@ from .way import tidy
 
 # `-E` opens it anew, for the log alone; a banner goes to stderr. With -N nothing else is written there.
 LOG = "/proc/self/fd/1"
-# What LogVerbose puts before a line, and a level below VERBOSE.
-PREFIX = re.compile(r"^(debug\d: )?(?:[\w.-]+:\w+\(\):\d+ \(pid=\d+\): )?")
+# What LogVerbose puts before a line, and a level below VERBOSE. `bin=ssh, ` from OpenSSH 9.8 on.
+PREFIX = re.compile(r"^(debug\d: )?(?:[\w.-]+:\w+\(\):\d+ \((?:bin=[^)]*, )?pid=\d+\): )?")
 UNINTERESTING = re.compile("^(Authenticated to |Transferred: |Bytes per second: |Killed by signal )")
 PLACE = re.compile("%[0-9kt%]")
 UP = "Authenticated to it"

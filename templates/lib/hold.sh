@@ -66,16 +66,25 @@ went_down() {
 
 # Say why jump host number $1 did not serve, once for each new reason.
 failed() {
+    local told
     if [[ -n $identity && ! -r $identity ]]; then
         layer=key reason="the key $identity does not exist or cannot be read" permanent=1
     else
         read_reason ssh.log "open failed: connect failed" ssh.talk
         if [[ $layer == port ]]; then name_taker; fi
     fi
-    last_error="${jump_names[$1]}: $layer: $reason"
+    # Who is shut out after a refusal is shut out for that: it is what there is to tell (candidate.py).
+    case $layer in
+        busy) ;;
+        key | ssh | login | host-key | forwarding) refusals_of[$1]="$layer ${jump_names[$1]}: $reason" ;;
+        *) unset "refusals_of[$1]" ;;
+    esac
+    told="$layer ${jump_names[$1]}: $reason"
+    if [[ $layer == busy ]]; then told=${refusals_of[$1]-$told}; fi
+    last_error="${jump_names[$1]}: ${told%% *}: ${told#*: }"
     tries=$((tries + 1))
     if [[ $said != *"$last_error"* ]]; then
-        say "failed $node $layer ${jump_names[$1]}: $reason"
+        say "failed $node $told"
         log error "failed: $last_error"
         said+=$last_error
     fi
@@ -103,7 +112,7 @@ pause_ms() {
 # Try the jump hosts in turn for as long as the job lives, with growing pauses between rounds; one that somebody has to
 # mend first only rarely.
 hold() {
-    local wait_s=1 flap_ms=125 jump hopeless up busy now place order not_before=() refusals=0 rarely_s rarest_s
+    local wait_s=1 flap_ms=125 jump hopeless up busy now place order not_before=() refusals=0 refusals_of=() rarely_s rarest_s
     take_turn
     clock
     changed_at=$now
@@ -121,7 +130,7 @@ hold() {
             fi
             if hold_through "$jump"; then
                 clock
-                up=1 wait_s=1 refusals=0
+                up=1 wait_s=1 refusals=0 refusals_of=()
                 # The others first: who was cut off here would wait here for its answer.
                 while [[ ${order[${#order[@]} - 1]} != "$jump" ]]; do order=("${order[@]:1}" "${order[0]}"); done
                 break

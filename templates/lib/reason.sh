@@ -56,10 +56,10 @@ read_reason() {
 
 # Set `line` to $1 without what LogVerbose puts before it, and `last` too if it is about more than the login's progress.
 plain_line() {
-    local quiet=''
+    local quiet='' tag='^[a-z0-9_.-]+:[a-z0-9_]+\(\):[0-9]+ \((bin=[^)]*, )?pid=[0-9]+\): '
     line=${1%$'\r'}
     if [[ $line == debug[123]:\ * ]]; then quiet=1 line=${line#debug?: }; fi
-    if [[ $line =~ ^[a-z0-9_.-]+:[a-z0-9_]+\(\):[0-9]+\ \(pid=[0-9]+\):\  ]]; then line=${line#"${BASH_REMATCH[0]}"}; fi
+    if [[ $line =~ $tag ]]; then line=${line#"${BASH_REMATCH[0]}"}; fi
     case $line in 'Authenticated to '* | 'Transferred: '* | 'Bytes per second: '* | 'Killed by signal '*) quiet=1 ;; esac
     if [[ -z $quiet ]]; then last=$line; fi
 }

@@ -35,7 +35,7 @@ case "$*" in
     '--all show '*) true ;;
     'show config') sed 's/=/ = /' "$here/running" ;;
     reconfigure) echo reconfigure >>"$here/told" && [[ -e $here/deaf ]] || cp "$here/../slurm.conf" "$here/running" ;;
-    'show slurmd') echo "Last slurmctld msg time  = $(cat "$here/heard")" ;;
+    'show slurmd') printf 'Boot time                = %s\nLast slurmctld msg time  = %s\n' $(cat "$here/heard") ;;
     'show hostnames localhost') echo localhost ;;
     *) exit 2 ;;
 esac
@@ -300,9 +300,11 @@ def test_one_that_hangs_has_its_time(daemon: Path) -> None:
 @pytest.mark.parametrize(
     ("heard", "words"),
     [
-        ("NONE", "it has not heard from slurmctld since"),
-        ("1999-01-01T00:00:00", "it has not heard"),
-        ("2037-01-01T00:00:00", ""),
+        ("1999-01-01T00:00:00 NONE", "it has not heard from slurmctld since"),
+        ("1999-01-01T00:00:00 1999-01-01T00:00:00", "it has not heard"),
+        ("1999-01-01T00:00:00 2037-01-01T00:00:00", ""),
+        # As of 23.11: it has started itself anew, and the new one has heard nothing yet.
+        ("2037-01-01T00:00:00 NONE", ""),
     ],
 )
 def test_whether_the_slurmd_has_read_it(daemon: Path, monkeypatch: pytest.MonkeyPatch, heard: str, words: str) -> None:

@@ -20,11 +20,11 @@ FETCH = "curl -sS --max-time 20 https://internet.test/ip"
 DEADLINE_S = 60.0
 
 
-def until(true: Callable[[], Any], what: str) -> Any:
-    """Return the first true value of `true`; fails after DEADLINE_S."""
-    deadline = time.monotonic() + DEADLINE_S
+def until(true: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
+    """Return the first true value of `true`; fails after `deadline_s`."""
+    deadline = time.monotonic() + deadline_s
     while not (value := true()):
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S:.0f} s: {what}"
+        assert time.monotonic() < deadline, f"not within {deadline_s:.0f} s: {what}"
         time.sleep(0.02)
     return value
 

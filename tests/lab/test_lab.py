@@ -275,7 +275,15 @@ def test_wrong_names_are_answered_with_the_right_ones(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"name": "../x"}, {"nodes": 0}, {"proctrack": "none"}, {"slurm_conf": {"A=B": "1"}}, {"gpus": 99}]
+    "wrong",
+    [
+        {"name": "../x"},
+        {"nodes": 0},
+        {"proctrack": "none"},
+        {"proctrack": "cgroup", "release": {}},
+        {"slurm_conf": {"A=B": "1"}},
+        {"gpus": 99},
+    ],
 )
 def test_a_spec_says_what_is_possible(wrong: dict[str, object]) -> None:
     with pytest.raises(LabError, match="valid: "):

@@ -8,7 +8,8 @@ from typing import cast
 
 import pytest
 
-from bench.reach import outcome
+from bench.reach import outcome, with_cells
+from bench.reach import release as of_hosts
 from hpcproxy.errors import LabError
 from hpcproxy.lab import LabSpec, Machine, packages, parse_release, release, slurm
 from hpcproxy.lab.spec import RELEASE_VARIABLE
@@ -70,9 +71,32 @@ def test_the_table_tells_failed_from_not_possible(tmp_path: Path) -> None:
         '<testsuites><testsuite><testcase name="a"/><testcase name="b"><failure/></testcase>'
         '<testcase name="c"><skipped message="not before 23.02"/></testcase></testsuite></testsuites>'
     )
-    assert outcome(report) == "1 passed, 1 not possible: not before 23.02, **1 failed**: `b`"
-    report.write_text("<testsuites/>")
-    assert "failed" in outcome(report)  # what has not run has not passed
+    assert outcome(report) == "1 passed, 1 absent: not before 23.02, **1 failed**: `b`"
+    for nothing in ("<testsuites/>", ""):
+        report.write_text(nothing)
+        assert "failed" in outcome(report)  # what has not run has not passed
+
+
+def test_what_was_not_run_stays_in_the_table_with_its_day() -> None:
+    page = "head\n<!-- releases: begin -->\n\n<!-- releases: end -->\ntail\n"
+    page = with_cells(page, {("versions", "trixie"): "Slurm 24.11", ("jobs", "trixie"): "1 passed"}, "2026-11-01")
+    new = {("versions", "bullseye/trixie"): "Slurm 20.11", ("demo", "bullseye/trixie"): "10 of 10 steps"}
+    page = with_cells(page, {**new, ("ends", "trixie"): "2 passed"}, "2026-11-02")
+    assert page == (
+        "head\n<!-- releases: begin -->\n"
+        "|  | trixie | bullseye/trixie |\n"
+        "| --- | --- | --- |\n"
+        "| versions | Slurm 24.11 | Slurm 20.11 |\n"
+        "| demo |  | 10 of 10 steps (2026-11-02) |\n"
+        "| jobs | 1 passed (2026-11-01) |  |\n"
+        "| ends | 2 passed (2026-11-02) |  |\n"
+        "<!-- releases: end -->\ntail\n"
+    )
+
+
+def test_the_jump_hosts_may_have_another_release() -> None:
+    assert parse_release(of_hosts("trixie/bullseye"))["jump"] == "bullseye"
+    assert set(parse_release(of_hosts("trixie")).values()) == {"trixie"}
 
 
 class Controller:
