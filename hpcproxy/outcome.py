@@ -38,6 +38,11 @@ class HostOutcome:
         """The files that differed."""
         return self.answer.changes if self.answer else ()
 
+    @property
+    def is_shut(self) -> bool:
+        """Whether it failed because a directory cannot be written there, which another host may have as well."""
+        return self.word == "failed" and self.answer is not None and "shut" in self.answer.facts
+
 
 def judge(host: str, answer: Answer | None, trouble: str, seconds: float) -> HostOutcome:
     """Return the outcome of one host from its answer, or from why there is none."""
@@ -90,6 +95,11 @@ class Outcomes:
     def joined(self, later: Outcomes) -> Outcomes:
         """Return both runs as one."""
         return Outcomes(self.hosts + later.hosts)
+
+    def replaced(self, later: Outcomes) -> Outcomes:
+        """Return this run with the outcomes of `later` in place of those of the same hosts."""
+        new = {host.host: host for host in later.hosts}
+        return Outcomes(tuple(new.get(host.host, host) for host in self.hosts))
 
     def merged(self, later: Outcomes) -> Outcomes:
         """Return one outcome for each host of both runs: a bad one wins, then one that changed something."""

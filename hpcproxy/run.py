@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hpcproxy import changes, deploy, inventory, plugstack, proof, wire
@@ -15,7 +15,7 @@ from hpcproxy.config import Config
 from hpcproxy.errors import ConfigError, FileError, UsageError
 from hpcproxy.inventory import Inventory
 from hpcproxy.known_hosts import KnownHosts, lines_for_nodes
-from hpcproxy.outcome import HostOutcome, Outcomes
+from hpcproxy.outcome import GOOD, HostOutcome, Outcomes
 from hpcproxy.plan import PROGRAMS, TASK_PROLOG, Plan
 from hpcproxy.render import Bundle, render
 from hpcproxy.siteplan import PLUGIN, site_plan
@@ -24,6 +24,8 @@ from hpcproxy.switch import Switch, scontrol
 FAILED = "@failed"
 _BUILT = Path(__file__).resolve().parent.parent / "spank"
 LAST_RUN = ".hpcproxy-last-run.json"  # beside the inventory; `--limit @failed` reads it
+
+_SHUT = "; where hosts share it, one that may write it must be among `nodes` too"
 
 OnHost = Callable[[HostOutcome], None]
 
@@ -138,7 +140,26 @@ class Run:
             messages[hosts[0]] = wire.with_facts(message)
             if self.asked in messages:
                 messages[self.asked] = wire.with_command(messages[self.asked], self._show_config)
-        return proof.ask(self.fleet, messages, self.token, self.request.fanout, on_host)
+        return self._ask_again(messages, on_host)
+
+    def _ask_again(self, messages: Mapping[str, bytes], on_host: OnHost) -> Outcomes:
+        """Send `messages`; where a directory cannot be written that another host may have written since, once more."""
+        shut: dict[str, HostOutcome] = {}
+
+        def hear(outcome: HostOutcome) -> None:
+            if outcome.is_shut:
+                shut[outcome.host] = outcome
+            else:
+                on_host(outcome)
+
+        first = proof.ask(self.fleet, messages, self.token, self.request.fanout, hear)
+        if shut and any(host.word in GOOD for host in first.hosts):
+            again = {host: messages[host] for host in messages if host in shut}
+            return first.replaced(proof.ask(self.fleet, again, self.token, self.request.fanout, on_host))
+        told = Outcomes(tuple(replace(host, cause=f"{host.cause}{_SHUT}") for host in shut.values()))
+        for host in told.hosts:
+            on_host(host)
+        return first.replaced(told)
 
     @property
     def _show_config(self) -> tuple[str, ...]:

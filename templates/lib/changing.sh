@@ -20,6 +20,15 @@ take_lock() {
     lock=$lock_file debris=("$store/stage" "$store/previous.new")
 }
 
+# Fail, for the reason $2, at the directory $1. One that cannot be written is said: another host may have the same one and
+# write it, and then this host is asked once more.
+fail_at() {
+    local place=$1
+    while [[ -n $place && ! -e $place ]]; do place=${place%/*}; done
+    [[ -w ${place:-/} ]] || answer "fact shut $1"
+    fail "$2"
+}
+
 # Read manifest $1 into paths, digests, modes, owners.
 read_manifest() {
     local digest mode owner path

@@ -159,7 +159,7 @@ move() {
     find_directories
     if ((${#missing[@]})); then # -p, for another host that shares one of them may be first
         why=$(exec mkdir -p -m "$directory_mode" -- "${missing[@]}" 2>&1) ||
-            fail "a directory cannot be made: ${why%%$'\n'*}"
+            fail_at "${missing[0]}" "a directory cannot be made: ${why%%$'\n'*}"
     fi
     # What is right already needs no directory that can be written.
     for i in ${changes[@]+"${changes[@]}"}; do changed[${paths[i]%/*}]=1; done
@@ -178,7 +178,7 @@ move() {
     ((${#mounts[@]} == 2 * count + 1)) || fail 'a directory that was there is gone'
     for number in "${!directories[@]}"; do
         path=${directories[number]}
-        [[ -w $path ]] || fail "$path cannot be written"
+        [[ -w $path ]] || fail_at "$path" "$path cannot be written"
         from[number]=$store/stage$path
         [[ ${mounts[number + 1]} != "${mounts[0]}" ]] || continue
         base=${base_of[${mounts[number + 1]}]-}
@@ -191,7 +191,8 @@ move() {
             base_of[${mounts[number + 1]}]=$base
             debris+=("$base")
             rm -rf -- "${base%.*}".[0-9]* # of one that was cut off here
-            why=$(exec mkdir -m 0700 -- "$base" 2>&1) || fail "${parents[number]} cannot take the files: $(last_words "$why")"
+            why=$(exec mkdir -m 0700 -- "$base" 2>&1) ||
+                fail_at "${parents[number]}" "${parents[number]} cannot take the files: $(last_words "$why")"
         fi
         why=$(exec cp -a -T -- "${from[number]}" "$base/$number" 2>&1) ||
             fail "${parents[number]} cannot take the files: $(last_words "$why")"

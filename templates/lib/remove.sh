@@ -106,7 +106,7 @@ remove() {
             kept+=" $path"
             continue
         fi
-        rm -f -- "$path" 2>/dev/null || fail "$path cannot be removed"
+        rm -f -- "$path" 2>/dev/null || fail_at "${path%/*}" "$path cannot be removed"
         answer "file remove $path"
     done
     end_holders

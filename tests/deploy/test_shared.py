@@ -8,12 +8,16 @@ import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from hpcproxy import wire
+from hpcproxy.deploy import Fleet, OnReply, Reply
+from hpcproxy.outcome import HostOutcome
 from hpcproxy.plan import PROGRAMS, Artifact
 from hpcproxy.render import Bundle, File, render
+from hpcproxy.run import Request, Run, read_site
 from tests.deploy import cases
 from tests.deploy.host import ME, TOKEN, Host
 from tests.snapshot import tree
@@ -174,6 +178,57 @@ def test_a_directory_that_is_a_file_system_and_then_read_only(host: Host, mount:
         assert (host.root / "n0/lib/program").read_text() == f"{MARK}2\n"
     finally:
         subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_a_directory_that_only_another_host_may_write(host: Host, mount: Path) -> None:
+    """It is named for whoever asks, and once it has been written there is nothing in the way."""
+    hosts = Several(host, 2)
+    try:
+        subprocess.run(["mount", "-o", "remount,ro", str(mount)], check=True)
+        answer = hosts.one("n0", "apply", "1")
+        assert (answer.word, answer.facts.get("shut")) == ("failed", str(mount))
+        subprocess.run(["mount", "-o", "remount,rw", str(mount)], check=True)
+        assert hosts.one("n1", "apply", "1").word == "changed"
+        subprocess.run(["mount", "-o", "remount,ro", str(mount)], check=True)
+        assert hosts.one("n0", "apply", "1").word == "changed"
+        answer = hosts.one("n0", "remove", "1")
+        assert (answer.word, answer.facts.get("shut")) == ("failed", str(mount))
+        subprocess.run(["mount", "-o", "remount,rw", str(mount)], check=True)
+        assert hosts.one("n1", "remove", "1").word == "changed"
+        subprocess.run(["mount", "-o", "remount,ro", str(mount)], check=True)
+        assert hosts.one("n0", "remove", "1").word == "changed"
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+@pytest.mark.parametrize("others", ["changed", "failed"])
+def test_who_waits_for_another_host_is_asked_once_more(tmp_path: Path, others: str) -> None:
+    """One outcome for each host, which is said once; where no host could write it, what to do."""
+    asked: list[list[str]] = []
+
+    class Hosts:
+        def ask(self, messages: dict[str, bytes], _token: str, _fanout: int, on_reply: OnReply) -> list[Reply]:
+            asked.append(list(messages))
+            shut = wire.Answer("failed", "/x cannot be written", facts={"shut": "/x"})
+            first = {"c1": shut, "c2": wire.Answer(others, "ill" if others == "failed" else "")}
+            replies = [Reply(name, first.get(name) if len(asked) == 1 else wire.Answer("changed")) for name in messages]
+            for reply in replies:
+                on_reply(reply)
+            return replies
+
+    (tmp_path / "site.yaml").write_text("nodes: c[1-2]\nsettings: {jump: j}\n")
+    (tmp_path / "known_hosts").write_text("j ssh-ed25519 AAAA\n")
+    run = Run(read_site(Request(tmp_path / "site.yaml")), Request(tmp_path / "site.yaml"), cast("Fleet", Hosts()))
+    said: list[HostOutcome] = []
+    outcomes = run.act("apply", run.site.hosts, said.append)
+    assert sorted(said, key=lambda one: one.host) == list(outcomes.hosts)
+    if others == "changed":
+        assert asked == [["c1", "c2"], ["c1"]]
+        assert {host.word for host in outcomes.hosts} == {"changed"}
+    else:
+        assert asked == [["c1", "c2"]]
+        cause = "/x cannot be written; where hosts share it, one that may write it must be among `nodes` too"
+        assert outcomes.hosts[0].cause == cause
 
 
 def test_every_file_of_a_roll_out_says_whose_it_is(tmp_path: Path) -> None:

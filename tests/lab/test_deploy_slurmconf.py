@@ -92,6 +92,50 @@ def _restart(site: Lab, node: str, between: str, arguments: list[str]) -> None:
     until(lambda: site.drained() == [], "the node is back")
 
 
+@contextmanager
+def shared(site: Lab) -> Iterator[None]:
+    """All hosts have one /etc/slurm, which only the controller may write; cloud images have it so."""
+    hosts = ("ctl", *site.nodes)
+    site.run("ctl", ["cp", "-a", "/etc/slurm", "/home/shared-slurm"], check=True)
+    site.path_on("ctl", "/home/shared-slurm/gres.conf").write_bytes(site.path_on("c1", GRES).read_bytes())
+    mounted = []
+    try:
+        for host in hosts:
+            site.run(host, ["mount", "--bind", "/home/shared-slurm", "/etc/slurm"], check=True)
+            mounted.append(host)
+            if host != "ctl":
+                site.run(host, ["mount", "-o", "remount,ro,bind", "/etc/slurm"], check=True)
+        yield
+    finally:
+        for host in mounted:
+            site.run(host, ["umount", "/etc/slurm"], check=True)
+        site.run("ctl", ["rm", "-r", "/home/shared-slurm"], check=True)
+        site.run("ctl", ["scontrol", "reconfigure"], check=True)
+
+
+def test_a_directory_that_only_the_controller_may_write(admin: Admin, site: Lab) -> None:
+    hosts = ("ctl", *site.nodes)
+    with shared(site):
+        outcomes = admin.outcomes("deploy")
+        assert {word for word, _ in outcomes.values()} == {"failed"}
+        assert all("one that may write it must be among `nodes` too" in cause for _, cause in outcomes.values())
+        admin.describe(nodes=f"ctl,c[1-{len(site.nodes)}]")
+        assert admin.outcomes("deploy", "--enable") == dict.fromkeys(hosts, ("changed", ""))
+        assert "cannot be" not in admin.said
+        assert admin.job().output.split() == [OUTER1] * len(site.nodes)
+        admin.set(port=2016)
+        assert admin.words("deploy") == {"changed"}
+        assert admin.words("rollback") == {"changed"}
+        assert admin.outcomes("undeploy") == dict.fromkeys(hosts, ("changed", ""))
+        assert site.run("ctl", ["sh", "-c", "ls -A /etc/slurm"], check=True).stdout.split() == [
+            "cgroup.conf",
+            "gres.conf",
+            "slurm.conf",
+        ]
+        assert "hpcproxy" not in site.path_on("ctl", CONF).read_text()
+    assert site.drained() == []
+
+
 def test_a_configless_node_has_it_too(admin: Admin, site: Lab) -> None:
     with configless(site, "c4"):
         assert set(admin.outcomes("deploy").values()) == {("changed", "")}
