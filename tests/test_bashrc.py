@@ -225,8 +225,8 @@ def test_what_the_verbs_say_and_return(shell: str, source: str) -> None:
     ]
     with tunnel_state() as state:
         url = url_of(state)
-        verbs = ("proxy_off", "proxy_status", "proxy_on", "proxy_status", f"rm -r {state}\nproxy_status")
-        text = source + "".join(f"{verb}\n{code}" for verb in verbs)
+        words = ("proxy_off", "proxy_status", "proxy_on", "proxy_status", f"rm -r {state}\nproxy_status")
+        text = source + "".join(f"{verb}\n{code}" for verb in words)
         assert interactive(shell, text)[1].splitlines() == [
             "hpcproxy: off; your own proxy settings are back",
             "0",

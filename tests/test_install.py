@@ -262,13 +262,13 @@ def test_damaged_markers_leave_the_whole_account_untouched(
 ) -> None:
     make(home)
     before = tree(home, times=True)
-    verbs: list[Callable[[], object]] = [
+    commands: list[Callable[[], object]] = [
         lambda: ops.install_bashrc(account, FLAGS, dry_run=False),
         lambda: ops.install_bashrc(account, FLAGS, dry_run=True),
         lambda: ops.uninstall_bashrc(account),
         lambda: ops.uninstall(account),
     ]
-    for verb in verbs:
+    for verb in commands:
         with pytest.raises(BlockError, match=r"\.bashrc: holds"):
             verb()
     assert tree(home, times=True) == before
