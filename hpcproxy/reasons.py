@@ -73,14 +73,14 @@ FAILURES: Sequence[Failure] = (
     ),
     # ---------------------------------------------------------------------------------------------- this side
     _lasting(
-        "^(bind .*: )?Address already in use$",
+        "^(bind( .*)?: )?Address already in use$",
         "port",
         "the port is taken by another process of this node and nothing of theirs is used; choose another port",
     ),
     _lasting("^(/.*|command-line):? line [0-9]+: ", "config", "ssh cannot read its configuration: %0"),
     _lasting("^Bad owner or permissions on (.*)$", "config", "ssh does not read %1, which others may write; chmod 600"),
     _lasting(
-        "^bind (.*): Cannot assign requested address$",
+        "^bind:? (.*): Cannot assign requested address$",
         "config",
         "the configuration of ssh has it connect from %1 (BindAddress), which is none of this machine's addresses",
     ),
@@ -107,6 +107,7 @@ FAILURES: Sequence[Failure] = (
     _passing("^(kex|ssh)_exchange_identification: ", "route", _NO_SSH, GREETED, more=True),
     _passing("^(kex|ssh)_exchange_identification: ", "busy", _BUSY, more=True),
     _passing("^banner exchange: Connection ", "busy", _BUSY, more=True),
+    _passing("^write: (Broken pipe|Connection reset by peer)$", "busy", _BUSY),  # up to OpenSSH 7.5
     # ---------------------------------------------------------------------------------------------- its key
     _lasting(
         "^@ +WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! +@",
@@ -186,6 +187,7 @@ FAILURES: Sequence[Failure] = (
     ),
     # ---------------------------------------------------------------------------------------------- the end
     _passing("^Received disconnect from .* port [0-9]+:[0-9]+: (.*)$", "ssh", "it ended the connection: %1"),
+    _passing("^Authentication failed[.]$", "ssh", _HUNG_UP),
     _passing("^Connection (closed|reset) by ", "ssh", "it hung up", UP),
     _passing("^Connection (closed|reset) by ", "ssh", _HUNG_UP, LOGIN),
     _passing("^Connection (closed|reset) by ", "ssh", _HUNG_UP, OFFERED),

@@ -78,7 +78,6 @@ _SAME: Mapping[str, tuple[str, str]] = {
         ),
         "route",
     ),
-    "the way there ended": ("ssh_exchange_identification: Connection closed by remote host", "busy"),
 }
 _FROM_8_0: Mapping[str, tuple[str, str]] = {
     **_SAME,
@@ -104,6 +103,17 @@ RELEASES: Mapping[str, Release] = {
             "hung up before the login": ("ssh_exchange_identification: Connection closed by remote host", "busy"),
             "reset before the login": ("ssh_exchange_identification: read: Connection reset by peer", "busy"),
             "stays silent": ("Connection timed out during banner exchange", "route"),
+            "hung up as it began": ("write: Broken pipe", "busy"),
+            "hung up during the login": ("Authentication failed.", "ssh"),
+            "no such address here": ("bind: 192.0.2.7: Cannot assign requested address", "config"),
+            "a port that is taken": (
+                (
+                    f"{_UP}\nbind: Address already in use\n"
+                    "channel_setup_fwd_listener_tcpip: cannot listen to port: 2015\n"
+                    "slave-requested dynamic forward 127.64.0.1:2015 -> * failed"
+                ),
+                "port",
+            ),
             # Nobody's name before it, which came with 7.6.
             "a refused key": ("Permission denied (publickey,gssapi-keyex,gssapi-with-mic).", "key"),
             "no keys taken": ("Permission denied (password,keyboard-interactive).", "key"),

@@ -20,6 +20,7 @@ _TABLE = tuple(
     Failure(re.compile(row.pattern), row.layer, row.reason, row.permanent, row.phase, row.more)
     for row in reasons.FAILURES
 )
+_WORDS = {"a refused key": "it refused the key", "no keys taken": "no keys at all, only password,keyboard-interactive,"}
 _LEARN = """
 asking_s=5 held='' heeded=TERM death=HUP learned='' old_ssh='' first_cipher=$1 login_option=$2 least_ssh=$3
 ssh_asking=(-G -o 'IgnoreUnknown=*' -o LogVerbose=none) jump_destinations=(h)
@@ -43,6 +44,7 @@ def test_what_it_writes_means_what_it_means_to_a_newer_one(name: str, situation:
     found = verdict(_TABLE, words.lines)
     assert found is not None
     assert found.layer == layer
+    assert _WORDS.get(situation, "") in found.reason
     # The scripts read it from ssh's own file, whose lines end as ssh ends them.
     (tmp_path / "log").write_text(text.replace("\n", "\r\n") + "\r\n")
     (tmp_path / "talk").touch()

@@ -130,10 +130,10 @@ failures=(
     '^Offering public key: (.*) [A-Z0-9-]+ SHA256:' offered offered 0 '' 0
     '^(/.*|command-line):? line [0-9]+: (Unsupported|Deprecated) option ' skip skip 0 '' 0
     '^((banner exchange|ssh_dispatch_run_fatal|packet_write_wait): )?Connection .*UNKNOWN port 65535' hop 'the way to it (ProxyJump or ProxyCommand in ~/.ssh/config) ends before it' 0 '' 0
-    '^(bind .*: )?Address already in use$' port 'the port is taken by another process of this node and nothing of theirs is used; choose another port' 1 '' 0
+    '^(bind( .*)?: )?Address already in use$' port 'the port is taken by another process of this node and nothing of theirs is used; choose another port' 1 '' 0
     '^(/.*|command-line):? line [0-9]+: ' config 'ssh cannot read its configuration: %0' 1 '' 0
     '^Bad owner or permissions on (.*)$' config 'ssh does not read %1, which others may write; chmod 600' 1 '' 0
-    '^bind (.*): Cannot assign requested address$' config 'the configuration of ssh has it connect from %1 (BindAddress), which is none of this machine'"'"'s addresses' 1 '' 0
+    '^bind:? (.*): Cannot assign requested address$' config 'the configuration of ssh has it connect from %1 (BindAddress), which is none of this machine'"'"'s addresses' 1 '' 0
     '^unix_listener: .*: No space left on device$' node 'no space is left for ssh'"'"'s socket: %0' 0 '' 0
     '^ssh: Could not resolve hostname .*: Address family for hostname not supported' name 'it has no address of the kind that the configuration of ssh asks for (AddressFamily)' 0 '' 0
     '^ssh: Could not resolve hostname ' name 'its name does not resolve here; use its address' 0 '' 0
@@ -148,6 +148,7 @@ failures=(
     '^(kex|ssh)_exchange_identification: ' route 'what answers there is no ssh server; is the port right?' 0 greeted 1
     '^(kex|ssh)_exchange_identification: ' busy 'it hung up before the login: it has too many logins at once, or shuts this cluster'"'"'s address out for a while' 0 '' 1
     '^banner exchange: Connection ' busy 'it hung up before the login: it has too many logins at once, or shuts this cluster'"'"'s address out for a while' 0 '' 1
+    '^write: (Broken pipe|Connection reset by peer)$' busy 'it hung up before the login: it has too many logins at once, or shuts this cluster'"'"'s address out for a while' 0 '' 0
     '^@ +WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! +@' host-key 'the jump host shows another key than the one pinned; ask its admin, then run: hpcproxy init --replace-key' 1 '' 0
     '^@ +WARNING: REVOKED HOST KEY DETECTED! +@' host-key 'the jump host shows a key that is marked as revoked; do not connect, ask its admin' 1 '' 0
     '^Host key .* revoked by file (.*)$' host-key 'the jump host'"'"'s key is revoked by %1; ask its admin' 1 '' 0
@@ -165,6 +166,7 @@ failures=(
     '^([^:]*: )?Permission denied \((.*)\)' key 'it takes no keys at all, only %2, which a job cannot give; ask your site for a login by key' 1 '' 0
     '^channel [0-9]+: open failed: administratively prohibited' forwarding 'the jump host does not allow forwarding, by its own rule (AllowTcpForwarding) or your key'"'"'s in authorized_keys (restrict); ask your site. If it lets through to certain hosts (PermitOpen), name one in your settings (allow)' 1 '' 0
     '^Received disconnect from .* port [0-9]+:[0-9]+: (.*)$' ssh 'it ended the connection: %1' 0 '' 0
+    '^Authentication failed[.]$' ssh 'it hung up during the login; is the account there alive?%t' 0 '' 0
     '^Connection (closed|reset) by ' ssh 'it hung up' 0 up 0
     '^Connection (closed|reset) by ' ssh 'it hung up during the login; is the account there alive?%t' 0 login 0
     '^Connection (closed|reset) by ' ssh 'it hung up during the login; is the account there alive?%t' 0 offered 0
