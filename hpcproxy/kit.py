@@ -38,7 +38,7 @@ def jump_kit(path: Path, directory: Path) -> Kit:
     nodes = [address for name in names for address in known.get(name, ())]
     steps = [
         Write(directory / jumpkit.LINE_FILE, jumpkit.authorized_keys_line(public, config).encode(), 0o644),
-        Write(directory / jumpkit.MATCH_FILE, jumpkit.match_block(told, config).encode(), 0o644),
+        Write(directory / jumpkit.MATCH_FILE, jumpkit.match_block(told, config, nodes).encode(), 0o644),
     ]
     for account in accounts:
         name = jumpkit.NFT_FILE if len(accounts) == 1 else f"{account}.{jumpkit.NFT_FILE}"

@@ -89,6 +89,7 @@ keep_step() {
     trap : HUP INT QUIT TERM USR1 USR2
     trap pass_on URG
     if (($4)); then
+        unset HPCPROXY_FOLLOWS
         pause "$4"
         ((told == 0)) || return 0
     fi
@@ -141,7 +142,10 @@ read_said() {
                 if [[ $text =~ ^[0-9]+\.[0-9]+$ ]]; then step=$text; fi
                 ;;
             ready) ready_nodes[$name]=1 && unset "why[$name]" ;;
-            failed) why[$name]="$layer: $text" ;;
+            failed)
+                why[$name]="$layer: $text"
+                if [[ $layer != key ]]; then passing=1; fi
+                ;;
             gave-up) why[$name]="$layer: $text" hopeless=1 ;;
             note)
                 if [[ $noted != *"$text"* ]]; then printf 'hpcproxy: %s\n' "$text" >&2; fi
@@ -221,11 +225,29 @@ tell_others_once() {
     script=''
 }
 
+# In a job of many nodes one logs in first, and the others when it is in or its failure will pass: each key that is refused
+# costs the address 5 s of sshd's patience (PerSourcePenalties), and behind one address there may be the whole cluster. Four
+# cost less than others wait. What srun reads goes to all of them (`go`); when this process ends they go, too.
+hold_others_back() {
+    unset HPCPROXY_FOLLOWS
+    ((count > 4 && ${#sizes[@]} == 1)) || return 0
+    export HPCPROXY_FOLLOWS=1
+    exec {go}<> <(:)
+    input=/proc/self/fd/$go
+}
+
+let_others_go() {
+    printf 'go\n' >&"$go"
+    exec {go}>&-
+    go=''
+}
+
 # Start the step in mode $1 (`ssh`, or nothing to let each node choose) and wait for it. Returns 0 when all nodes are
 # ready, 2 if they chose differently, 1 if there is no way out, which has then been said.
 try_step() {
     local -A why=()
-    local ready=0 hopeless=0 modes='' step='' own_state='' heard='' noted='' cancelled='' over='' work keeper_pid now begun deadline
+    local ready=0 hopeless=0 passing='' modes='' step='' own_state='' heard='' noted='' cancelled='' over='' work keeper_pid now begun deadline
+    local go='' input=/dev/null
     clock
     begun=$now
     patience
@@ -243,7 +265,8 @@ try_step() {
     trap 'cancelled=1' HUP INT
     trap 'cancelled=1 over=1' TERM
     trap - QUIT USR1 USR2
-    keep_step "$1" '' '' 0 </dev/null >&3 2>&4 3>&- 4>&- &
+    hold_others_back
+    keep_step "$1" '' '' 0 <"$input" >&3 2>&4 3>&- 4>&- &
     keeper_pid=$!
     tell_others_once
     while [[ -z $cancelled ]] && clock && ((now < deadline)); do
@@ -252,6 +275,7 @@ try_step() {
             end_step
             return 2
         fi
+        if [[ -n $go ]] && ((ready)) || [[ -n $go && -n $passing ]]; then let_others_go; fi
         # One node for which waiting is no use is enough; the others get a moment to say the same.
         if ((hopeless && deadline > now + 1)); then deadline=$((now + 1)); fi
         if ((ready >= count)); then

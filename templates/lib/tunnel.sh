@@ -240,6 +240,19 @@ hand_over() {
     exec "${gate_words[@]}"
 }
 
+# In a job of many nodes all but the first wait until it is in, or its failure will pass: job.sh then says so on stdin.
+await_first() {
+    local now deadline line code
+    if [[ -z $of_step || -z ${HPCPROXY_FOLLOWS-} || ${SLURM_NODEID:-0} == 0 ]]; then return 0; fi
+    clock
+    deadline=$((now + connect_timeout_s + 15))
+    while clock && ((now < deadline)) && [[ -z $ending ]] && ! end_waits; do
+        code=0
+        read -r -t 0.5 line || code=$?
+        ((code > 128)) || break
+    done
+}
+
 begin_hold() {
     local addresses mode=gate where='this node' of_step='' gate_words=() turn_cs=0 now_cs note
     job=$1 key=$1.$2
@@ -282,6 +295,7 @@ begin_hold() {
     if [[ -n $old_ssh ]]; then give_up "ssh $old_ssh"; fi
     if [[ $mode == gate ]]; then prepare_gate "${5:-$UID}"; fi
     if [[ -z $4 ]]; then yield_to_older; fi
+    await_first
     [[ -z $ending ]] || return 0
     if [[ -n $of_step ]]; then
         note_certificates

@@ -24,6 +24,16 @@ def test_a_forward_only_key() -> None:
     assert "    PermitOpen api.example.org:443 10.1.2.3:* [2001:db8::1]:443 127.0.0.1:1 127.0.0.2:1\n" in block
 
 
+def test_the_nodes_are_what_sshd_is_to_be_patient_with() -> None:
+    """P7: one refused key shuts out whoever shares the address; as few networks as can be."""
+    told = inventory.parse("i", "nodes: c1\n")
+    config = resolve(Layer("t", {"jump": "j"}))
+    block = jumpkit.match_block(told, config, ["10.0.0.2", "10.0.0.3", "10.0.1.9", "2001:db8::1"])
+    assert "\n# PerSourcePenaltyExemptList 10.0.0.2/31,10.0.1.9/32,2001:db8::1/128\n" in block
+    assert "\n# PerSourcePenaltyExemptList NETWORK\n" in jumpkit.match_block(told, config)
+    assert block.index("Exempt") < block.index("\nMatch ")
+
+
 def test_rules_that_sshd_cannot_hold_are_named() -> None:
     config = resolve(Layer("c", {"jump": "j", "allow": [".example.org:443", "api.example.org"]}))
     assert jumpkit.targets(config) == ()
