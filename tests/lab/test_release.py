@@ -128,3 +128,16 @@ def test_what_a_machine_lacks_are_programs_and_files() -> None:
     there = {"sh": "dash", "/etc/passwd": "base-passwd"}
     lacking = {"no-such-program": "a", "/usr/include/no-such.h": "b"}
     assert packages.missing({**there, **lacking}) == list(lacking)
+
+
+@pytest.mark.parametrize(
+    ("version", "says"),
+    [((20, 11), "\n"), ((21, 8), "CgroupPlugin=cgroup/v1\n"), ((22, 5), "CgroupPlugin=cgroup/v1\n")]
+    + [((version, 11), "CgroupPlugin=disabled\n") for version in (23, 24, 25)],
+)
+def test_cgroup_conf_has_what_its_slurm_knows(
+    version: tuple[int, int], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20.11 does not begin with a key that it does not know. (L1)"""
+    monkeypatch.setattr(slurm, "version", lambda _machine: version)
+    assert slurm._cgroup_conf(cast("Machine", None), LabSpec(name="x")) == says

@@ -1,6 +1,7 @@
 """A real sshd, a real agent and small far ends on loopback, each ready when it answers; nothing of the caller's."""
 
 import contextlib
+import functools
 import getpass
 import json
 import os
@@ -166,6 +167,14 @@ class Sshd:
         return {"name": name, "argv": self.argv(*extra)}
 
 
+@functools.lru_cache(1)
+def log_verbose():
+    """What tunnel.sh says of an ssh that knows LogVerbose, which came with OpenSSH 8.5."""
+    argv = ["ssh", "-F", "/dev/null", "-G", "-o", "IgnoreUnknown=*", "-o", "LogVerbose=none", "--", "h"]
+    asked = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20, check=False)
+    return ("--log-verbose", "yes") if b"\nlogverbose " in asked.stdout else ()
+
+
 class Agent:
     """One agent, with a state directory and an address of its own."""
 
@@ -188,7 +197,7 @@ class Agent:
 
     def start(self):
         argv = [*self.python, str(self.pyz), "hold", "--config", str(self.config), "--address", self.address]
-        argv += ["--port", str(PORT), "--state", str(self.state), "--node", "c1", "--log-verbose", "yes"]
+        argv += ["--port", str(PORT), "--state", str(self.state), "--node", "c1", *log_verbose()]
         if self.uid is not None:
             argv += ["--uid", str(self.uid)]
         argv += self.words
