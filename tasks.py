@@ -52,24 +52,32 @@ def test(context: Context, select: str = "") -> None:
         context.run(f"{BIN}/python -m pytest {SIDE_BY_SIDE}" + (f" -k {shell.word(select)}" if select else ""))
 
 
-@task(help={"all": "Those too that are too large for every test run; installs gigabytes."})
-def clients_table(context: Context, all: bool = False) -> None:  # noqa: A002 - the flag's name
+@task(
+    help={
+        "all": "Those too that are too large for every test run; installs gigabytes.",
+        "only": "Of those only the ones whose names match this regular expression, and nothing else.",
+    }
+)
+def clients_table(context: Context, all: bool = False, only: str = "") -> None:  # noqa: A002 - the flag's name
     """Run the real clients in the lab (as root) and write the tables of docs/clients.md."""
-    write_tables(context, "CLIENTS_TABLE", "tests/lab/test_clients.py")
-    if all:
-        write_tables(context, "CLIENTS_TABLE", "tests/lab/every_client.py -s")
+    if not only:
+        write_tables(context, {"CLIENTS_TABLE": "1"}, "tests/lab/test_clients.py")
+    if all or only:
+        write_tables(context, {"CLIENTS_ONLY": only}, "tests/lab/every_client.py -s")
 
 
 @task
 def outages_table(context: Context) -> None:
     """Break the way out in all ways in the lab (as root) and write the tables of docs/outages.md."""
-    write_tables(context, "OUTAGES_TABLE", "tests/lab/test_outages.py tests/lab/test_outages_clients.py")
+    write_tables(context, {"OUTAGES_TABLE": "1"}, "tests/lab/test_outages.py tests/lab/test_outages_clients.py")
 
 
 @task
 def endings_table(context: Context) -> None:
     """Let jobs end in the lab in all ways (as root) and write the tables of docs/endings.md."""
-    write_tables(context, "ENDINGS_TABLE", "tests/lab/test_ends.py tests/lab/test_ends_site.py -k 'ends or page'")
+    write_tables(
+        context, {"ENDINGS_TABLE": "1"}, "tests/lab/test_ends.py tests/lab/test_ends_site.py -k 'ends or page'"
+    )
 
 
 @task(
@@ -87,13 +95,13 @@ def reach(context: Context, suites: str = "", features: str = "", write: bool = 
         context.run(f"{BIN}/python bench/reach.py {' '.join(flags)}")
 
 
-def write_tables(context: Context, wish: str, tests: str) -> None:
+def write_tables(context: Context, wish: dict[str, str], tests: str) -> None:
     """The page that `tests` write when `wish` is in their environment is there."""
     from hpcproxy.lab import packages  # noqa: PLC0415 - only these tasks need it
 
     packages.ensure(packages.TEST_TOOLS)
     with context.cd(ROOT):
-        context.run(f"{BIN}/python -m pytest {tests}", env={wish: "1"})
+        context.run(f"{BIN}/python -m pytest {tests}", env=wish)
 
 
 namespace = user_tasks()

@@ -332,21 +332,23 @@ def nc(_context: Context, host: str, port: str, timeout: str | None = None) -> N
         "docker": "The proxies of a config.json, for docker's run and build.",
         "apptainer": "Variables that get into a container with --cleanenv too; for eval.",
         "git": "Variables that win over any http.proxy of git's own files; for eval.",
+        "fsspec": "Variables by which fsspec, Dask and gcsfs use the way out too; for eval.",
         "json": "Print JSON.",
     },
 )
 @verb
-def env(
+def env(  # noqa: PLR0913, PLR0917 - a flag for each program
     _context: Context,
     java: bool = False,
     maven: bool = False,
     docker: bool = False,
     apptainer: bool = False,
     git: bool = False,
+    fsspec: bool = False,
     json_: bool = False,
 ) -> None:
     """Print what a program needs to use the way out of this job; without a flag the shell's variables."""
-    tools = {"java": java, "maven": maven, "docker": docker, "apptainer": apptainer, "git": git}
+    tools = {"java": java, "maven": maven, "docker": docker, "apptainer": apptainer, "git": git, "fsspec": fsspec}
     needed = ops.env(_account(), toolenv.one_of(tools))
     print(needed.as_json() if json_ else needed.shown(), end="")
     if not json_:

@@ -171,12 +171,30 @@ def _git(present: Present) -> Lines:
     )
 
 
+def _fsspec(present: Present) -> Lines:
+    """Fsspec's own defaults, FSSPEC_PROTOCOL (its docs, Configuration); what else the user has there stays."""
+    _needs_http(present, "aiohttp, which fsspec uses, knows HTTP proxies only")
+    wanted = (("FSSPEC_HTTP", "client_kwargs"), ("FSSPEC_GS", "session_kwargs"))
+    return Lines({name: _trusting(present.environ.get(name, ""), key) for name, key in wanted})
+
+
+def _trusting(given: str, key: str) -> str:
+    try:
+        have = json.loads(given)
+    except ValueError:
+        have = {}
+    have = have if isinstance(have, dict) else {}  # fsspec takes nothing else
+    inner = have.get(key)
+    return json.dumps({**have, key: {**(inner if isinstance(inner, dict) else {}), "trust_env": True}})
+
+
 TOOLS: Mapping[str, Callable[[Present], Lines]] = {
     "java": _java,
     "maven": _maven,
     "docker": _docker,
     "apptainer": _apptainer,
     "git": _git,
+    "fsspec": _fsspec,
 }
 
 

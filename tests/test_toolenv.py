@@ -120,11 +120,28 @@ def test_git_itself_reads_it_so(tmp_path: Path) -> None:
     assert asked.stdout.strip() == URL
 
 
+@pytest.mark.parametrize(
+    ("before", "kept"),
+    [
+        ("", {}),
+        ("no JSON", {}),
+        ("[1]", {}),
+        ('{"block_size": 5, "client_kwargs": {"auth": "x", "trust_env": false}}', {"block_size": 5, "auth": "x"}),
+        ('{"client_kwargs": 1}', {}),
+    ],
+)
+def test_fsspec_trusts_the_variables_and_keeps_what_it_was_told(before: str, kept: dict[str, object]) -> None:
+    found = lines("fsspec", present(FSSPEC_HTTP=before)).variables
+    http = json.loads(found["FSSPEC_HTTP"])
+    assert http.pop("client_kwargs") | http == {**kept, "trust_env": True}
+    assert json.loads(found["FSSPEC_GS"]) == {"session_kwargs": {"trust_env": True}}
+
+
 @pytest.mark.parametrize("shell", ["bash", "dash"])
-@pytest.mark.parametrize("tool", ["", "java", "apptainer", "git"])
+@pytest.mark.parametrize("tool", ["", "java", "apptainer", "git", "fsspec"])
 @pytest.mark.parametrize("hostile", [*HOSTILE, "*", "a*b"])
 def test_a_shell_takes_every_value_as_it_is(shell: str, tool: str, hostile: str, tmp_path: Path) -> None:
-    found = lines(tool, present(f"c1,{hostile}", JAVA_TOOL_OPTIONS=hostile))
+    found = lines(tool, present(f"c1,{hostile}", JAVA_TOOL_OPTIONS=hostile, FSSPEC_HTTP=json.dumps({"a": hostile})))
     script = found.shown() + "".join(f'printf "%s\\0" "${name}"\n' for name in found.variables)
     done = subprocess.run([shell, "-euc", script], capture_output=True, cwd=tmp_path, check=True)
     assert done.stdout.decode("utf-8", "surrogateescape").split("\0")[:-1] == list(found.variables.values())
@@ -146,7 +163,7 @@ def test_what_is_no_address_of_a_way_out_is_refused(url: str) -> None:
         present(url=url)
 
 
-@pytest.mark.parametrize("tool", ["java", "maven"])
+@pytest.mark.parametrize("tool", ["java", "maven", "fsspec"])
 def test_java_has_no_use_for_socks(tool: str) -> None:
     with pytest.raises(WayOutError, match="it needs the gate"):
         lines(tool, present(url="socks5h://127.64.1.2:2015"))

@@ -6,7 +6,7 @@ import json
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,10 @@ from .standins import DOMAIN, PORT
 from .standins.world import BOOK
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-NAMES = ("anthropic", "git", "hub", "npm", "openai", "pypi", "s3", "swanlab", "wandb", "www")
+NAMES = (
+    *("anthropic", "cas", "codex", "conda", "crates", "gemini", "git", "go", "hub", "maven", "mlflow", "npm", "oci"),
+    *("openai", "pypi", "s3", "slack", "swanlab", "wandb", "www"),
+)
 _DIRECTORY = "/srv/standins"
 _AUTHORIZED = "/etc/ssh/authorized_keys"
 
@@ -59,7 +62,7 @@ def running(lab: Lab) -> Iterator[Services]:
     internet.put(f"{_DIRECTORY}/token", services.token)
     _make_repository(internet, services.token)
     _start_sshd(lab, internet)
-    _name(lab, internet)
+    name(lab, internet, NAMES)
     argv = [sys.executable, "-m", "tests.lab.standins", _DIRECTORY, CERTIFICATE, PRIVATE_KEY, str(PORT)]
     with internet.popen(argv, env={"PYTHONPATH": str(REPOSITORY)}, stdout=subprocess.PIPE, cwd="/") as process:
         try:
@@ -71,8 +74,9 @@ def running(lab: Lab) -> Iterator[Services]:
             sshd.stop(internet, sessions=True)
 
 
-def _name(lab: Lab, internet: Machine) -> None:
-    line = f"{internet.host.links[0].address} {' '.join(f'{name}.{DOMAIN}' for name in NAMES)}\n"
+def name(lab: Lab, internet: Machine, names: Iterable[str]) -> None:
+    """The jump hosts know the internet by `names` too, and nobody else does."""
+    line = f"{internet.host.links[0].address} {' '.join(f'{name}.{DOMAIN}' for name in names)}\n"
     for jump in ("jump1", "jump2"):
         hosts = lab.path_on(jump, "/etc/hosts").read_text()
         lab.machine(jump).put("/etc/hosts", hosts.replace(line, "") + line)

@@ -22,12 +22,12 @@ from hpcproxy.lab import JobResult, Lab, packages
 from . import services
 from .clients import CLIENTS, TOOLS, Client, settings
 from .conftest import ClientsPlace
+from .manual import PAGE, snippet
 from .researcher import OUTER1, Researcher
-from .services import REPOSITORY, Services
+from .services import Services
 from .standins import DOMAIN
 
 pytestmark = pytest.mark.lab
-PAGE = REPOSITORY / "docs" / "clients.md"
 REQUIREMENTS = Path(__file__).parent / "clients.txt"
 SOCKS_REQUIREMENTS = Path(__file__).parent / "clients_socks.txt"
 WRITE = bool(os.environ.get("CLIENTS_TABLE"))  # set by `invoke clients-table`; read before a test is alone with its own
@@ -82,6 +82,7 @@ class Runs:
     first_loss: int
     seen: int = 0
     logins: int = 0
+    longest_s: float = 120
     jobs: dict[str, int] = field(default_factory=dict)
     ended: dict[str, JobResult] = field(default_factory=dict)
 
@@ -100,7 +101,7 @@ class Runs:
     def of(self, client: Client) -> JobResult:
         """How the client's job ended."""
         if client.name not in self.ended:
-            self.ended[client.name] = self.lab.wait_job(self.jobs[client.name])
+            self.ended[client.name] = self.lab.wait_job(self.jobs[client.name], self.longest_s)
         return self.ended[client.name]
 
     def end(self) -> None:
@@ -129,6 +130,8 @@ class Runs:
     def _seen(self, client: Client) -> bool:
         if client.seen == "ssh":
             return self._logins() > self.logins
+        if client.seen.startswith("says "):  # the far end tells its client what it sees
+            return client.seen.partition(" ")[2] in self.of(client).output
         book = self.internet.book[self.seen :]
         requests = [entry for entry in book if entry["kind"] == "request" and entry["status"] < 300]
         return any(
@@ -156,13 +159,6 @@ export TMPDIR=$work/tmp
 printf 'version %s\\n' "$({client.version} | head -n 1)"
 set -eu
 {client.script}"""
-
-
-def snippet(language: str, beginning: str) -> str:
-    """The manual's block of `language` that begins so."""
-    found = re.search(rf"```{language}\n({re.escape(beginning)}.*?)```", PAGE.read_text(), re.DOTALL)
-    assert found is not None, beginning
-    return found[1]
 
 
 @pytest.fixture(scope="module")

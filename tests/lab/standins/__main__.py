@@ -5,18 +5,49 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.lab.standins import PORT, git, hub, llm, npm, pypi, s3, swanlab, wandb, web
+from tests.lab.standins import (
+    PORT,
+    conda,
+    crates,
+    gemini,
+    git,
+    go,
+    hub,
+    llm,
+    maven,
+    mlflow,
+    npm,
+    oci,
+    pypi,
+    responses,
+    s3,
+    slack,
+    swanlab,
+    wandb,
+    web,
+    xet,
+)
 from tests.lab.standins.front import Front, listen
 from tests.lab.standins.world import World
 
 SERVICES = {
-    "git": git.service,
-    "hub": hub.service,
     "anthropic": llm.anthropic,
-    "openai": llm.openai,
+    "cas": xet.service,
+    "codex": responses.service,
+    "conda": conda.service,
+    "crates": crates.service,
+    "gemini": gemini.service,
+    "git": git.service,
+    "go": go.service,
+    "hub": hub.service,
+    "maven": maven.service,
+    "mlflow": mlflow.service,
     "npm": npm.service,
+    "oci": oci.service,
+    "openai": llm.openai,
     "pypi": pypi.service,
     "s3": s3.service,
+    "slack": slack.service,
     "swanlab": swanlab.service,
     "wandb": wandb.service,
     "www": web.service,

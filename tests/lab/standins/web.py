@@ -1,4 +1,4 @@
-"""A web server: the token."""
+"""A web server: the token, as text, as a table and as a film."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from tests.lab.standins.world import World
 
 
 def service(world: World) -> object:
-    """GET /token"""
+    """GET and HEAD of /token, /token.csv and /token.mp4, in parts too."""
+    files = {
+        "/token": (f"{world.token}\n", "text/plain"),
+        "/token.csv": (f"token\n{world.token}\n", "text/csv"),
+        "/token.mp4": (f"{world.token}\n", "video/mp4"),
+    }
 
     @Request.application
     def answer(request: Request) -> Response:
-        if (request.method, request.path) == ("GET", "/token"):
-            return Response(f"{world.token}\n")
-        return Response("not found\n", 404)
+        if request.method not in ("GET", "HEAD") or request.path not in files:
+            return Response("not found\n", 404)
+        text, kind = files[request.path]
+        response = Response(text, mimetype=kind)
+        return response.make_conditional(request, accept_ranges=True, complete_length=len(text))
 
     return answer
