@@ -43,8 +43,6 @@ rows = datasets.load_dataset("csv", data_files="{WWW}.csv", split="train", cache
 print(rows[0]["token"])
 """
 _XET = """import huggingface_hub
-from huggingface_hub.utils import is_xet_available
-assert is_xet_available()
 print(open(huggingface_hub.hf_hub_download("lab/model", "large.bin", cache_dir="cache")).read())
 """
 _DVC_SET_UP = f"""mkdir home && export HOME=$work/home DVC_NO_ANALYTICS=1 {_S3.partition("export ")[2].splitlines()[0]}
@@ -62,6 +60,9 @@ _NLTK = f"""import nltk.data
 print(nltk.data.load("{WWW}", format="raw").decode())
 """
 _KAGGLE_LIKE = f"yt-dlp -q --no-update -o got {WWW}.mp4\ncat got\n"
+_WGET2 = f"""wget2 -d -O got {WWW} >talk 2>&1 || {{ grep -o 'Failed to connect.*' talk; false; }}
+cat got
+"""
 _SLACK = f"""import slack_sdk
 client = slack_sdk.WebClient("lab", base_url="{url_of("slack")}/api/")
 print(client.chat_postMessage(channel="C1", text="done").data["message"]["text"])
@@ -97,14 +98,14 @@ DATA = (
     Further(
         Client("gdown", "gdown --version", f"gdown -q {WWW} -O got\ncat got\n", _WWW), ("gdown",), says="(?i)error"
     ),
-    python("nltk", _NLTK, _WWW, "nltk", says="Error"),
+    python("nltk", _NLTK, _WWW, "nltk", setting="export NLTK_ALLOW_PROXIED_URLOPEN=1\n", says="Error"),
     python("slack_sdk", _SLACK, "slack POST /api/chat.postMessage", "slack_sdk", says="Error"),
     Further(
         Client("aria2", "aria2c --version", f"aria2c -q -o got {WWW}\ncat got\n", _WWW),
         apt={"aria2c": "aria2"},
     ),
     Further(
-        Client("wget2", "wget2 --version", f"wget2 -O got {WWW}\ncat got\n", _WWW),
+        Client("wget2", "wget2 --version", _WGET2, _WWW),
         apt={"wget2": "wget2"},
         says="(?i)fail|error",
     ),

@@ -78,7 +78,7 @@ writer.close()
 END
 tensorboard --logdir logs --host 0.0.0.0 --port 6006 --load_fast=false >tensorboard 2>&1 &
 for _ in $(seq 100); do
-    curl -sS "http://$(hostname):6006/data/plugin/text/text?run=.&tag=said" >got 2>complaint
+    curl -sS "http://$(hostname):6006/data/plugin/text/text?run=.&tag=said" >got 2>complaint || :
     grep -q text got && break
     sleep 0.3
 done

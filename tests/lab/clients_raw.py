@@ -9,7 +9,7 @@ from .manual import snippet
 from .researcher import OUTER1
 
 _SOCAT = {"socat": "socat"}
-_LISTENS = 'for _ in $(seq 100); do ss -Hln | grep -q "$1" && return; sleep 0.1; done'
+_LISTENS = 'for _ in $(seq 100); do test -S "$1" || ss -Hltn | grep -q "$1" && return; sleep 0.1; done'
 _WAIT = f"listens() {{ {_LISTENS}; }}\n"
 
 

@@ -99,8 +99,9 @@ def _make_mariadb(internet: Machine, sql: str) -> None:
         "--auth-root-authentication-method=normal",
     ]
     internet.run(make, check=True, cwd=_AT)
-    users = "create database lab; use lab; create user me; grant all on *.* to me;"
-    internet.path(f"{_AT}/init.sql").write_text(f"{users} {sql}\n")
+    words = f"create database lab; use lab; create user me; grant all on *.* to me; {sql}"
+    lines = "".join(f"{word.strip()};\n" for word in words.split(";") if word.strip())  # one to a line
+    internet.path(f"{_AT}/init.sql").write_text(lines)
 
 
 def _mariadbd(*more: str) -> list[str]:

@@ -41,7 +41,8 @@ ONLY = os.environ.get("CLIENTS_ONLY", "")  # read before a test is alone with it
 _LOCAL = re.compile(r"(?m)^through \S+ ((?:127\.|10\.|192\.168\.|0\.0\.0\.0|localhost|c\d+\b|\[?::1).*)$")
 _THROUGH = """
 set +e
-srun --overlap -N"$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 sed 's/^/through /' "$HPCPROXY_STATE/access.log"
+logs='sed "s/^/through /" "${HPCPROXY_STATE%/*}/$SLURM_JOB_ID".*/access.log'
+srun --overlap -N"$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 sh -c "$logs"
 """
 
 

@@ -96,7 +96,7 @@ class Runs:
 
     def loss_of(self, client: Client) -> int:
         """A number that this client alone logs, in these runs alone."""
-        return self.first_loss + IDS.index(client.name)
+        return self.first_loss + (IDS.index(client.name) if client.name in IDS else 0)
 
     def of(self, client: Client) -> JobResult:
         """How the client's job ended."""
