@@ -41,7 +41,15 @@ class HostOutcome:
     @property
     def is_shut(self) -> bool:
         """Whether it failed because a directory cannot be written there, which another host may have as well."""
-        return self.word == "failed" and self.answer is not None and "shut" in self.answer.facts
+        return self._failed_for("shut")
+
+    @property
+    def is_plugged(self) -> bool:
+        """Whether it failed because the SPANK plugin would go, which plugstack.conf may name."""
+        return self._failed_for("plugged")
+
+    def _failed_for(self, fact: str) -> bool:
+        return self.word == "failed" and self.answer is not None and fact in self.answer.facts
 
 
 def judge(host: str, answer: Answer | None, trouble: str, seconds: float) -> HostOutcome:
@@ -150,6 +158,9 @@ class Outcomes:
                 words = floor.too_old(facts.get(fact, ""))
                 if words:
                     found.setdefault(words, []).append(host.host)
+            if "taken" in facts:
+                words = f"{facts['taken']}: jobs may get no way out; end that, or say another `port`"
+                found.setdefault(words, []).append(host.host)
             clock = facts.get("clock", "")
             if clock.isdecimal() and abs(int(clock) - now_s) > _CLOCK_MAX_S:
                 found.setdefault("the clock is wrong by more than a minute: TLS may fail in jobs", []).append(host.host)

@@ -23,6 +23,7 @@ PROGRAMS = Path("/usr/libexec/hpcproxy")
 IN_FORCE = "in-force"  # there: Slurm runs our Epilog on this node, without which our Prolog does nothing
 
 PROLOG, EPILOG, TASK_PROLOG = "prolog", "epilog", "taskprolog"
+PLUGIN = "spank_hpcproxy.so"
 AGENT_SETTINGS = "agent.json"
 AGENT_PROGRAM = "agent.pyz"
 

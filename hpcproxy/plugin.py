@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hpcproxy import plugstack, slurmconf, wire
 from hpcproxy.deploy import Fleet, Reply
-from hpcproxy.errors import BlockError
+from hpcproxy.errors import BlockError, HpcproxyError
 from hpcproxy.inventory import Inventory, fold
 from hpcproxy.outcome import HostOutcome, Outcomes, judge
 from hpcproxy.plan import Artifact, Plan
@@ -21,6 +21,10 @@ _RESTART = (
     "{hosts}: slurmd has begun before plugstack.conf said so, and reads it when it starts only: "
     "systemctl restart slurmd there (running jobs go on)"
 )
+
+
+class NamedError(HpcproxyError):
+    """A line of somebody's names the plugin."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,15 @@ class Plugin:
         return self._turn(hosts, lambda text: plugstack.put(text, self.inventory))
 
     def off(self, hosts: Sequence[str]) -> Outcomes:
-        """No host has our line."""
-        return self._turn(hosts, lambda text: None if text is None else plugstack.take_out(text, self.inventory))
+        """No host has our line; one that somebody wrote is his to take out, and that host is not good."""
+        return self._turn(hosts, self._without)
+
+    def _without(self, text: bytes | None) -> bytes | None:
+        """Return `text` without our line; raises BlockError, and NamedError for a line that is not in our block."""
+        after = None if text is None else plugstack.take_out(text, self.inventory)
+        if plugstack.names_plugin(after):
+            raise NamedError(f"{self._files[1]} names the plugin by a line that is not ours; take it out")
+        return after
 
     def _turn(self, hosts: Sequence[str], change: Callable[[bytes | None], bytes | None]) -> Outcomes:
         conf, path = self._files
@@ -51,7 +62,7 @@ class Plugin:
             before = reply.answer.contents.get(path)
             try:
                 after = change(before)
-            except BlockError as error:
+            except (BlockError, NamedError) as error:
                 outcomes[reply.host] = HostOutcome(reply.host, "failed", str(error))
                 continue
             if after != before:

@@ -10,8 +10,7 @@ import re
 
 from hpcproxy import block
 from hpcproxy.inventory import Inventory
-from hpcproxy.plan import PROGRAMS
-from hpcproxy.siteplan import PLUGIN
+from hpcproxy.plan import PLUGIN, PROGRAMS
 from hpcproxy.slurmconf import Running, version
 
 # The plugin says it of itself (spank/spank_hpcproxy.c): SLURM_VERSION_NUMBER, a byte for each of its three parts.
@@ -44,6 +43,12 @@ def has_line(text: bytes | None, inventory: Inventory) -> bool:
     """Whether `text` has our line, by whomever it was written."""
     wanted = line(inventory).split()
     return any(found.split() == wanted for found in (text or b"").decode(errors="replace").splitlines())
+
+
+def names_plugin(text: bytes | None) -> bool:
+    """Whether a line of `text` names the plugin, with whatever arguments."""
+    fields = (line.partition("#")[0].split() for line in (text or b"").decode(errors="replace").splitlines())
+    return any(str(PROGRAMS / PLUGIN) in words[1:2] for words in fields)
 
 
 def built_for(plugin: bytes) -> tuple[int, int, int] | None:

@@ -11,9 +11,8 @@ from hpcproxy import changes, governed, inventory, plugstack, proof, prospect, s
 from hpcproxy.changes import Write
 from hpcproxy.errors import UsageError
 from hpcproxy.outcome import HostOutcome, Outcomes
-from hpcproxy.plugin import Plugin
+from hpcproxy.plan import PLUGIN
 from hpcproxy.run import OnHost, Request, Run, switch_of
-from hpcproxy.siteplan import PLUGIN
 from hpcproxy.switch import Slurm, read
 
 # ------------------------------------------------------------------------------------------------ the fleet
@@ -104,7 +103,7 @@ def undeploy(run: Run, on_host: OnHost) -> Outcomes:
     hosts = run.site.hosts
     if run.site.inventory.via == inventory.SPANK and not run.as_user:
         # Not slurm.conf: the plugin needs no line there, and each host looks itself whether one names ours.
-        unplugged = plugin_of(run).off(_plugged(run))
+        unplugged = run.plugin.off(run.plugged)
         if not unplugged.good:
             bad = inventory.fold(unplugged.failed)
             cause = f"left alone: plugstack.conf on {bad} still names the plugin; that does no harm"
@@ -142,32 +141,17 @@ def _check_surprise(run: Run, *, enabling: bool) -> bool | None:
         )
     if lines:
         slurm = switch_of(run).slurm(switch_of(run).controllers[0])
-        reasons = [slurm] if isinstance(slurm, str) else _reasons(run, slurm)
+        reasons = [slurm] if isinstance(slurm, str) else _reasons(run, slurm, lines)
         if reasons:
             raise UsageError(f"{', '.join(lines)} would run ours as soon as it is there, and {'; '.join(reasons)}")
     return None if running is None else slurmconf.is_in_force(running, run.site.inventory)
-
-
-def plugin_of(run: Run) -> Plugin:
-    """Return what puts the plugin's line into plugstack.conf and takes it out."""
-    return Plugin(run.fleet, run.site.inventory, run.token, run.request.fanout)
 
 
 def plugin_words(run: Run) -> list[str]:
     """Return what is left to do before the SPANK plugin runs, in words; nothing where slurm.conf's lines run ours."""
     if run.site.inventory.via != inventory.SPANK or run.as_user:
         return []
-    return plugin_of(run).words(_plugged(run))
-
-
-def _plugged(run: Run) -> tuple[str, ...]:
-    """Return the hosts whose plugstack.conf is to change: all, and the controllers, from which nodes may get theirs.
-
-    With `--limit` only those: what a controller has is for the others too.
-    """
-    if run.request.limit is not None:
-        return run.site.hosts
-    return tuple(dict.fromkeys((*run.site.hosts, *switch_of(run).controllers)))
+    return run.plugin.words(run.plugged)
 
 
 def _check_plugin(run: Run) -> None:
@@ -177,7 +161,7 @@ def _check_plugin(run: Run) -> None:
     hooks stay, which it may run by a line that nobody can see.
     """
     running, told = switch_of(run).running(run.asked), run.site.inventory
-    hooked = plugin_of(run).hooked(run.site.hosts)
+    hooked = run.plugin.hooked(run.site.hosts)
     if isinstance(running, str):
         if hooked:
             where = inventory.fold(hooked)
@@ -199,7 +183,7 @@ def enable(run: Run, on_host: OnHost) -> Outcomes:
     told, switch = run.site.inventory, switch_of(run)
     if told.via == inventory.SPANK:
         checked = _contract(run, run.site.hosts, proof.Set((), ()), on_host)
-        return checked.merged(plugin_of(run).on(_plugged(run))) if checked.good else checked
+        return checked.merged(run.plugin.on(run.plugged)) if checked.good else checked
     slurm = switch.slurm(switch.controllers[0])
     if isinstance(slurm, str):
         return _not_enabled(run, f"how Slurm runs cannot be known: {slurm}")
@@ -218,11 +202,11 @@ def enable(run: Run, on_host: OnHost) -> Outcomes:
     return switched.merged(marked) if marked else switched
 
 
-def _reasons(run: Run, slurm: Slurm) -> list[str]:
+def _reasons(run: Run, slurm: Slurm, runs_all: Sequence[str] = ()) -> list[str]:
     told = run.site.inventory
     return [
         *slurmconf.too_old(slurm.running),
-        *slurmconf.in_the_way(slurm.running, told),
+        *slurmconf.in_the_way(slurm.running, told, runs_all),
         *governed.left_out(slurm.nodes, run.site.hosts, in_the_image=told.keeps_files),
         *slurmconf.elsewhere(slurm.running, told, switch_of(run).controllers, reads_ours=slurm.reads_ours),
     ]

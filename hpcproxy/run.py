@@ -16,9 +16,10 @@ from hpcproxy.errors import ConfigError, FileError, UsageError
 from hpcproxy.inventory import Inventory
 from hpcproxy.known_hosts import KnownHosts, lines_for_nodes
 from hpcproxy.outcome import GOOD, HostOutcome, Outcomes
-from hpcproxy.plan import PROGRAMS, TASK_PROLOG, Plan
+from hpcproxy.plan import PLUGIN, PROGRAMS, TASK_PROLOG, Plan
+from hpcproxy.plugin import Plugin
 from hpcproxy.render import Bundle, render
-from hpcproxy.siteplan import PLUGIN, site_plan
+from hpcproxy.siteplan import site_plan
 from hpcproxy.switch import Switch, scontrol
 
 FAILED = "@failed"
@@ -132,34 +133,64 @@ class Run:
         if self.as_user:
             return self._accounts().act(action, tuple(hosts), on_host, want_content=want_content)
         told = self.site.inventory
-        slurm = wire.SlurmPlace(str(told.slurm_bin or ""), f"{told.slurm_directory}/slurm.conf", in_force)
-        message = wire.message(self.site.bundle, action, self.token, want_content=want_content, slurm=slurm)
+        slurm = wire.SlurmPlace(
+            str(told.slurm_bin or ""), f"{told.slurm_directory}/slurm.conf", in_force, port=self.site.config.port
+        )
+
+        def message_of(slurm: wire.SlurmPlace) -> bytes:
+            return wire.message(self.site.bundle, action, self.token, want_content=want_content, slurm=slurm)
+
+        message = message_of(slurm)
         messages = dict.fromkeys(hosts, message)
         if action == "apply":
             # Of the first only, for each program that is run costs: mostly all have the same.
             messages[hosts[0]] = wire.with_facts(message)
             if self.asked in messages:
                 messages[self.asked] = wire.with_command(messages[self.asked], self._show_config)
-        return self._ask_again(messages, on_host)
+        return self._ask_again(messages, lambda: message_of(replace(slurm, unplugged=True)), on_host)
 
-    def _ask_again(self, messages: Mapping[str, bytes], on_host: OnHost) -> Outcomes:
-        """Send `messages`; where a directory cannot be written that another host may have written since, once more."""
-        shut: dict[str, HostOutcome] = {}
+    def _ask_again(self, messages: Mapping[str, bytes], unplugged: Callable[[], bytes], on_host: OnHost) -> Outcomes:
+        """Send `messages`, and once more where what was in the way is so no longer.
+
+        That is a directory that cannot be written, which another host may have written since; and the line for a plugin
+        that goes, which is taken out here: then `unplugged` is what is sent.
+        """
+        held: dict[str, HostOutcome] = {}
 
         def hear(outcome: HostOutcome) -> None:
-            if outcome.is_shut:
-                shut[outcome.host] = outcome
+            if outcome.is_shut or outcome.is_plugged:
+                held[outcome.host] = outcome
             else:
                 on_host(outcome)
 
         first = proof.ask(self.fleet, messages, self.token, self.request.fanout, hear)
-        if shut and any(host.word in GOOD for host in first.hosts):
-            again = {host: messages[host] for host in messages if host in shut}
-            return first.replaced(proof.ask(self.fleet, again, self.token, self.request.fanout, on_host))
-        told = Outcomes(tuple(replace(host, cause=f"{host.cause}{_SHUT}") for host in shut.values()))
-        for host in told.hosts:
-            on_host(host)
-        return first.replaced(told)
+        again: dict[str, bytes] = {}
+        if any(host.word in GOOD for host in first.hosts):
+            again = {host: messages[host] for host, outcome in held.items() if outcome.is_shut}
+        plugged = [host for host, outcome in held.items() if outcome.is_plugged]
+        taken_out = self.plugin.off(self.plugged) if plugged else Outcomes(())
+        if taken_out.good:
+            again.update(dict.fromkeys(plugged, unplugged() if plugged else b""))
+        held = {host: _told(outcome, taken_out) for host, outcome in held.items() if host not in again}
+        for outcome in held.values():
+            on_host(outcome)
+        second = proof.ask(self.fleet, again, self.token, self.request.fanout, on_host) if again else Outcomes(())
+        return first.replaced(second.joined(Outcomes(tuple(held.values()))))
+
+    @property
+    def plugin(self) -> Plugin:
+        """What puts the plugin's line into plugstack.conf and takes it out."""
+        return Plugin(self.fleet, self.site.inventory, self.token, self.request.fanout)
+
+    @property
+    def plugged(self) -> tuple[str, ...]:
+        """The hosts whose plugstack.conf is to change: all, and the controllers, from which nodes may get theirs.
+
+        With `--limit` only those: what a controller has is for the others too.
+        """
+        if self.request.limit is not None:
+            return self.site.hosts
+        return tuple(dict.fromkeys((*self.site.hosts, *switch_of(self).controllers)))
 
     @property
     def _show_config(self) -> tuple[str, ...]:
@@ -176,6 +207,14 @@ class Run:
         site = self.site
         pinned = "".join(lines_for_nodes(KnownHosts.read(site.known_hosts), site.config.jump).values())
         return Accounts(self.fleet, site.inventory, site.config, pinned, self.token, self.request.fanout)
+
+
+def _told(outcome: HostOutcome, taken_out: Outcomes) -> HostOutcome:
+    """Return `outcome`, of a host that is not asked once more, with what is to be done."""
+    if outcome.is_shut:
+        return replace(outcome, cause=f"{outcome.cause}{_SHUT}")
+    reasons = dict.fromkeys(f"{host.host}: {host.cause}" for host in taken_out.hosts if host.word not in GOOD)
+    return replace(outcome, cause=f"the SPANK plugin stays, for plugstack.conf may name it: {'; '.join(reasons)}")
 
 
 def start(request: Request, *, as_user: bool = False) -> Run:

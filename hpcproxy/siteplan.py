@@ -12,6 +12,7 @@ from hpcproxy.plan import (
     AGENT_PROGRAM,
     AGENT_SETTINGS,
     EPILOG,
+    PLUGIN,
     PROGRAMS,
     PROLOG,
     TASK_PROLOG,
@@ -24,7 +25,6 @@ from hpcproxy.plan import (
 SETTINGS = Path("/etc/hpcproxy")
 PROFILE = Path("/etc/profile.d/hpcproxy.sh")
 DROP_IN = "50-hpcproxy"
-PLUGIN = "spank_hpcproxy.so"
 COMMENT = "hpcproxy"  # what `--comment` must hold where the policy asks for it
 
 _PROGRAM_MODE = 0o755

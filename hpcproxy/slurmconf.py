@@ -174,13 +174,24 @@ def runners(running: Running, contents: Mapping[str, bytes], inventory: Inventor
     ]
 
 
-def in_the_way(running: Running, inventory: Inventory) -> list[str]:
-    """Return what the running configuration has that our lines would replace: `--enable` is refused for these."""
+def in_the_way(running: Running, inventory: Inventory, runs_all: Sequence[str] = ()) -> list[str]:
+    """Return what the running configuration has that our lines would replace: `--enable` is refused for these.
+
+    `runs_all` are the site's lines whose script may run all that lies beside ours, as `runners` has them. Such a script
+    must not be moved to where it would run itself.
+    """
     wanted = ours(inventory)
     words = []
     for name in HOOKS:
         foreign = [value for value in running.get(name, ()) if not _matches(wanted[name], value)]
         if foreign and not runs_ours(running.get(name, ()), wanted[name]) and not inventory.site_runs_hooks:
+            if any(f"{name}={value}" in runs_all for value in foreign):
+                where = wanted[name].rpartition("/")[0]
+                words.append(
+                    f"{name} is {', '.join(foreign)} already, which speaks of {where}: if it runs what lies there, say "
+                    "`site_runs_hooks: true`"
+                )
+                continue
             words.append(
                 f"{name} is {', '.join(foreign)} already, and a line of ours would replace it; let yours run "
                 f"{wanted[name]} and say `site_runs_hooks: true`, or name a pattern that has both files"

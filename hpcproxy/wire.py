@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from hpcproxy import heard
 from hpcproxy.errors import HpcproxyError
-from hpcproxy.plan import EPILOG, IN_FORCE, PROGRAMS, PROLOG, RUN, TASK_PROLOG, Artifact, Plan
+from hpcproxy.plan import EPILOG, IN_FORCE, PLUGIN, PROGRAMS, PROLOG, RUN, TASK_PROLOG, Artifact, Plan
 from hpcproxy.render import Bundle, File, render
 from hpcproxy.shell import word
 
@@ -77,11 +77,15 @@ class SlurmPlace:
     """Where a host has Slurm's programs, if not beside its daemon, and slurm.conf, if not beside the hooks.
 
     `in_force`: whether our Epilog runs, which `apply` leaves on record for our Prolog; None if nobody knows.
+    `port`: that of ways out, at which a host looks who else listens. `unplugged`: plugstack.conf names no plugin of
+    ours any more, wherever this host has it from.
     """
 
     programs: str = ""
     conf: str = ""
     in_force: bool | None = None
+    unplugged: bool = False
+    port: int = 0
 
     @property
     def word(self) -> str:
@@ -114,23 +118,33 @@ def message(
         "directory_mode": place.directory_mode,
         "run": RUN,
         "want_content": want_content,
+        "port": slurm.port,
         "own_directory": PROGRAMS,
         "in_force": slurm.word,
-        "secrets": [str(file.artifact.path) for file in files if file.artifact.secret],
         "task_prolog": next((str(f.artifact.path) for f in files if f.artifact.name == TASK_PROLOG), ""),
         "drop_ins": [str(path) for path in drop_ins],
         "slurm_conf": slurm.conf or (str(drop_ins[0].parent.parent / "slurm.conf") if drop_ins else ""),
         "slurm_bin": slurm.programs,
-        "paths": [str(file.artifact.path) for file in files],
-        "digests": [file.digest for file in files],
-        "modes": [_mode(file) for file in files],
-        "owners": [_owner(file) for file in files],
+        "plugin": PROGRAMS / PLUGIN,
+        "unplugged": slurm.unplugged,
+        **_listed(files),
     }
     artifact = Artifact("receive.sh", "deploy/receive.sh.j2", Path("receive.sh"), 0o700, "")
     script = render(Plan((artifact,), values, {})).files[0].content
     if action != "apply":
         return framed(script)
     return framed(script, archive(files, place), glance(bundle, token, place, slurm))
+
+
+def _listed(files: Sequence[File]) -> dict[str, list[str]]:
+    """Return what a host is told of each of `files`."""
+    return {
+        "paths": [str(file.artifact.path) for file in files],
+        "digests": [file.digest for file in files],
+        "modes": [_mode(file) for file in files],
+        "owners": [_owner(file) for file in files],
+        "secrets": [str(file.artifact.path) for file in files if file.artifact.secret],
+    }
 
 
 def with_command(message: bytes, command: Sequence[str]) -> bytes:

@@ -231,10 +231,28 @@ mark() {
     esac
 } 2>/dev/null
 
+# Fail if what is to go Slurm would miss: hooks of another slurm_directory, or of another `via`. A plugin that is not there does
+# no harm, but each srun says so as long as plugstack.conf names it: it goes when who decides has taken that line out.
+refuse_to_lose() {
+    local path hooks=()
+    for path in ${gone[@]+"${gone[@]}"}; do
+        case $path in
+            "$plugin")
+                [[ -z $unplugged ]] || continue
+                answer "fact plugged $path"
+                fail "plugstack.conf may still name $path; take that out first: undeploy --via spank"
+                ;;
+            "$task_prolog" | */prolog.d/* | */epilog.d/*) hooks+=("$path") ;;
+        esac
+    done
+    ((${#hooks[@]} == 0)) || refuse_while_needed "${hooks[@]}"
+}
+
 apply() {
     local text record place
     take_lock
     compare
+    refuse_to_lose
     make_record
     read_all "$store/manifest"
     if ((${#changes[@]} + ${#gone[@]} == 0)); then
@@ -279,6 +297,7 @@ rollback() {
     read_all "$store/previous/manifest"
     record=$text
     compare
+    refuse_to_lose
     say_changes
     [[ ! -e $store/stage ]] || rm -rf -- "$store/stage"
     why=$(exec cp -a -T -- "$store/previous/tree" "$store/stage" 2>&1) || fail "$store cannot take the files: $(last_words "$why")"

@@ -138,6 +138,21 @@ look() {
     finish unchanged
 }
 
+# Say who listens at all addresses of this host at the port of ways out: every job's address is among them.
+name_stranger() {
+    local hex where state uid table _
+    ((port)) || return 0
+    printf -v hex '%04X' "$port"
+    for table in tcp tcp6; do
+        while read -r _ where _ state _ _ _ uid _; do
+            [[ $state == 0A && $where =~ ^0+:$hex$ ]] || continue
+            answer "fact taken port $port is uid $uid's at all addresses"
+            return 0
+        done 2>/dev/null <"/proc/net/$table"
+    done
+    return 0
+}
+
 # What a deployer wants to know of a host, a line each.
 facts() {
     local name version
@@ -148,6 +163,7 @@ facts() {
     # Root's only: the wall is his Prolog's.
     if ((EUID == 0)) && ! hash nft 2>/dev/null; then answer 'fact nft missing'; fi
     if ((EUID == 0)) && ! can_have_group; then answer 'fact cgroup missing'; fi
+    name_stranger
     answer "fact bash $BASH_VERSION"
     read -r version < <(exec env --version 2>&1) || version=unknown
     answer "fact coreutils ${version//[[:cntrl:]]/ }"

@@ -25,52 +25,6 @@ remove_states() {
     timeout -s KILL 60 rm -rf --one-file-system -- "$run_base"
 }
 
-# Fail if Slurm would miss what goes: a pattern that matches nothing drains nodes, a missing TaskProlog ends every job. Where
-# Slurm runs and does not say, the files stay: they do no harm. Where none is there is none to ask.
-refuse_while_needed() {
-    local name value drop_in shown code=0 flags=''
-    [[ -n $slurm_conf ]] || return 0
-    shown=$(
-        find_slurm || [[ -e $slurm_conf ]] || exit 3
-        ask_slurm 10 show config 2>&1
-    ) || code=$?
-    [[ $code != 3 ]] || return 0
-    ((code == 0)) || fail "whether Slurm still needs the files cannot be known, so they stay: ${shown##*$'\n'}"
-    while IFS='= ' read -r name value; do
-        case $name in
-            TaskProlog) [[ $value != "$task_prolog" ]] || fail "slurm.conf still says TaskProlog=$value; take that out first" ;;
-            PrologFlags) flags=,${value,,}, ;;
-            Prolog | Prolog\[* | Epilog | Epilog\[*)
-                for drop_in in ${drop_ins[@]+"${drop_ins[@]}"}; do refuse_if_alone "$drop_in" "$value" "${name%%\[*}"; done
-                ;;
-        esac
-    done <<<"$shown"
-    [[ $flags != *,runinjob,* ]] || refuse_while_jobs_run
-}
-
-# Fail if the pattern $2 of $3 runs our file $1, and would run no other.
-refuse_if_alone() {
-    local IFS='' file others=0 matched=0
-    shopt -s nullglob
-    # shellcheck disable=SC2066,SC2086 # to be expanded, as Slurm does
-    for file in $2; do
-        if [[ $file -ef $1 ]]; then matched=1; elif [[ -f $file && -x $file ]]; then others=1; fi
-    done
-    shopt -u nullglob
-    if ((matched && !others)); then fail "slurm.conf still says $3=$2, where nothing would be left to run; take that out first"; fi
-}
-
-# Fail if a job runs here: with RunInJob its slurmstepd goes on with the configuration of its start, and would miss the Epilog.
-refuse_while_jobs_run() {
-    local process name
-    for process in /proc/[0-9]*; do
-        read -r name 2>/dev/null <"$process/comm" || continue
-        [[ $name == slurmstepd* && $process/ns/net -ef /proc/self/ns/net ]] || continue
-        is_trusted "$process" "$name" || continue
-        fail 'a job runs here, which with PrologFlags=RunInJob keeps the Epilog of its start; try again when it has ended'
-    done
-}
-
 # Remove every file that is still as we left it, hooks first, then the directories that we made.
 remove() {
     local i kept='' known=() path version lost='' there=''
@@ -87,7 +41,6 @@ remove() {
     done
     [[ -d $store || -n $there ]] || finish unchanged
     take_lock
-    refuse_while_needed
     for version in manifest next; do
         [[ -r $store/$version ]] || continue
         read_manifest "$store/$version"
@@ -97,6 +50,8 @@ remove() {
             listed[${paths[i]}]=1
         done
     done
+    # By other names too: an earlier roll-out's, of another slurm_directory.
+    refuse_while_needed "$task_prolog" ${drop_ins[@]+"${drop_ins[@]}"} ${known[@]+"${known[@]}"}
     ((${#known[@]})) && look_at "${known[@]}"
     for ((i = ${#known[@]} - 1; i >= 0; i--)); do
         path=${known[i]}

@@ -201,8 +201,11 @@ def test_what_hosts_lack_is_said_once_with_its_hosts() -> None:
     def host(name: str, **facts: str) -> HostOutcome:
         return HostOutcome(name, "unchanged", "", Answer("unchanged", facts=facts))
 
-    outcomes = Outcomes((host("a1", ssh="missing", clock="1000"), host("a2", ssh="missing"), host("a3", clock="2000")))
+    stranger = host("a4", taken="port 2015 is uid 2002's at all addresses")
+    lacking = (host("a1", ssh="missing", clock="1000"), host("a2", ssh="missing"), host("a3", clock="2000"))
+    outcomes = Outcomes((*lacking, stranger))
     assert outcomes.cautions(1000.5) == [
         "a[1-2]: ssh is missing: jobs get no way out there",
         "a3: the clock is wrong by more than a minute: TLS may fail in jobs",
+        "a4: port 2015 is uid 2002's at all addresses: jobs may get no way out; end that, or say another `port`",
     ]

@@ -11,8 +11,8 @@ from hpcproxy import plugstack, slurmconf
 from hpcproxy.config import Layer, resolve
 from hpcproxy.errors import ConfigError
 from hpcproxy.inventory import Inventory, parse
-from hpcproxy.plan import PROGRAMS
-from hpcproxy.siteplan import PLUGIN, site_plan
+from hpcproxy.plan import PLUGIN, PROGRAMS
+from hpcproxy.siteplan import site_plan
 
 LINE = f"optional {PROGRAMS / PLUGIN}"
 BUILT = b"\x7fELF\0hpcproxy-spank-built-for:0x160508;\0"

@@ -73,6 +73,8 @@ def test_a_script_of_the_sites_that_runs_what_lies_beside_ours_is_known_by_its_t
     runner = {"/etc/slurm/prolog.sh": b'for each in "$here"/prolog.d/*; do $each; done'}
     assert slurmconf.runners(running, runner, told()) == ["Prolog=/etc/slurm/prolog.sh"]
     assert slurmconf.runners(running, {"/etc/slurm/prolog.sh": b"exit 0"}, told()) == []
+    (words,) = slurmconf.in_the_way(running, told(), ["Prolog=/etc/slurm/prolog.sh"])[:1]
+    assert words.endswith("/etc/slurm/prolog.d: if it runs what lies there, say `site_runs_hooks: true`"), "no pattern"
     assert slurmconf.runners(running, runner, told(site_runs_hooks="true")) == []
     assert slurmconf.is_in_force(running, told(site_runs_hooks="true"))
     assert not slurmconf.is_in_force(running, told())
@@ -160,7 +162,8 @@ def test_what_an_earlier_version_let_slurm_conf_include_becomes_lines() -> None:
     [
         ("20.11.4", "{comment: true}", ["SLURM_JOB_COMMENT"]),
         ("22.05.8", "{comment: true}", []),
-        ("22.05.8", "{accounts: [phys]}", ["SLURM_JOB_ACCOUNT"]),
+        ("21.08.8", "{accounts: [phys]}", ["SLURM_JOB_ACCOUNT"]),
+        ("22.05.8", "{accounts: [phys]}", []),
         ("24.11.5", "{comment: true, accounts: [phys]}", []),
         ("20.11.4", "{partitions: [gpu]}", []),
         ("unknown", "{comment: true}", []),

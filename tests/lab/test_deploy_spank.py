@@ -110,3 +110,21 @@ def test_a_plugin_for_another_slurm_and_lines_of_slurm_conf_are_refused(admin: A
     done = admin.run("deploy", "--via", "spank", check=False)
     assert "slurm.conf still says Prolog=/etc/slurm/prolog.d/50-hpcproxy" in done.stderr
     assert admin.words("verify") == {"unchanged"}
+
+
+def test_back_to_hooks_is_one_command(admin: Admin, plugin: Path, site: Lab) -> None:
+    """plugstack.conf names no plugin that is gone, and the version before comes back only when Slurm misses nothing."""
+    admin.describe(via="spank")
+    assert admin.words("deploy", "--enable") == {"changed"}
+    assert PLACED in site.path_on("c1", PLUGSTACK).read_text()
+    admin.describe()
+    assert admin.words("deploy", "--enable") == {"changed"}
+    for node in ("ctl", *site.nodes):
+        assert not site.path_on(node, PLUGSTACK).exists()
+    assert not site.path_on("c1", PLACED).exists()
+    result = admin.job()
+    assert (result.output.split(), result.state) == ([OUTER1] * NODES, "COMPLETED")
+    outcomes = admin.outcomes("rollback")
+    assert {word for word, _ in outcomes.values()} == {"failed"}
+    assert all("slurm.conf still says" in cause for _, cause in outcomes.values())
+    assert site.drained() == []

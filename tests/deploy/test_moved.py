@@ -1,0 +1,136 @@
+"""A roll-out by another way than the one before: what Slurm runs stays, and a plugin that goes is named nowhere."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from hpcproxy import plugstack, wire
+from hpcproxy.deploy import Fleet, OnReply, Reply
+from hpcproxy.outcome import HostOutcome
+from hpcproxy.plan import EPILOG, PLUGIN, PROGRAMS, PROLOG, TASK_PROLOG, Artifact
+from hpcproxy.render import Bundle, File
+from hpcproxy.run import Request, Run, read_site
+from tests.deploy.host import ME, TOKEN, Host
+from tests.deploy.test_remove import UNABLE, says, slurm
+
+LINE = f"optional {PROGRAMS / PLUGIN}\n".encode()
+
+
+def hooks(host: Host, etc: str, text: str = "1") -> Bundle:
+    """Our three scripts, for a Slurm whose files are in `etc`."""
+    paths = {
+        TASK_PROLOG: host.root / "lib/taskprolog",
+        EPILOG: host.root / etc / "epilog.d/50-hpcproxy",
+        PROLOG: host.root / etc / "prolog.d/50-hpcproxy",
+    }
+    content = f"#!/bin/sh\n# {text}\n".encode()
+    return Bundle(tuple(File(Artifact(name, "t", path, 0o755, "", ME), content) for name, path in paths.items()))
+
+
+def do(host: Host, action: str, bundle: Bundle, *, unplugged: bool = False) -> wire.Answer:
+    place = wire.SlurmPlace(str(host.root / "bin"), str(host.root / "etc/slurm.conf"), unplugged=unplugged)
+    return host.talk(wire.message(bundle, action, TOKEN, slurm=place))
+
+
+@pytest.mark.parametrize("action", ["apply", "rollback", "remove"])
+def test_hooks_that_slurm_runs_do_not_go_with_a_change_of_the_inventory(host: Host, action: str) -> None:
+    """`slurm_directory` is another now, or `via`: the lines that name the old ones are to go first."""
+    says(host)
+    assert do(host, "apply", hooks(host, "etc")).word == "changed"
+    wanted = hooks(host, "opt", "2")
+    if action == "rollback":
+        assert do(host, "apply", wanted).word == "changed"
+    old = host.root / ("opt" if action == "rollback" else "etc") / "prolog.d/50-hpcproxy"
+    says(host, f"Prolog = {old}")
+    answer = do(host, action, wanted)
+    assert answer.word == "failed"
+    assert answer.text.startswith(f"slurm.conf still says Prolog={old}")
+    assert old.exists()
+    slurm(host, UNABLE)
+    assert "cannot be known, so they stay" in do(host, action, wanted).text
+    says(host, "Prolog = (null)")
+    assert do(host, action, wanted).word == "changed"
+    assert not old.exists()
+
+
+@pytest.mark.parametrize("action", ["apply", "rollback"])
+def test_a_plugin_goes_when_its_line_has_gone(host: Host, monkeypatch: pytest.MonkeyPatch, action: str) -> None:
+    says(host)
+    monkeypatch.setattr(wire, "PROGRAMS", host.root / "lib")
+    plugin = File(Artifact(PLUGIN, PLUGIN, host.root / "lib" / PLUGIN, 0o644, "", ME), b"ELF")
+    with_plugin = Bundle((*hooks(host, "etc").files, plugin))
+    versions = [with_plugin, hooks(host, "etc")]
+    if action == "rollback":
+        versions.reverse()
+        assert do(host, "apply", versions.pop(0)).word == "changed"
+    assert do(host, "apply", with_plugin).word == "changed"
+    answer = do(host, action, versions[-1])
+    assert (answer.word, answer.facts["plugged"]) == ("failed", str(plugin.artifact.path))
+    assert plugin.artifact.path.exists()
+    assert do(host, action, versions[-1], unplugged=True).word == "changed"
+    assert not plugin.artifact.path.exists()
+
+
+@pytest.mark.parametrize("written_by", ["us", "somebody"])
+def test_its_line_is_taken_out_first_and_one_that_is_somebodys_is_named(tmp_path: Path, written_by: str) -> None:
+    """One run: the hosts that are in the way are asked for their plugstack.conf, and then once more."""
+    (tmp_path / "site.yaml").write_text("nodes: c[1-2]\ncontrollers: ctl\nsettings: {jump: j}\n")
+    (tmp_path / "known_hosts").write_text("j ssh-ed25519 AAAA\n")
+    request = Request(tmp_path / "site.yaml")
+    site = read_site(request)
+    path = plugstack.file(site.inventory)
+    text = plugstack.put(b"required /x.so\n", site.inventory) if written_by == "us" else b"# x\n" + LINE
+    steps: list[str] = []
+
+    class Hosts:
+        def ask(self, messages: dict[str, bytes], _token: str, _fanout: int, on_reply: OnReply) -> list[Reply]:
+            names, (message, *_) = "+".join(messages), messages.values()
+            if b"unplugged=1" in message or b"unplugged=''" in message:
+                steps.append(f"apply {names}")
+                done = b"unplugged=1" in message
+            elif b"    look\n" in message:
+                steps.append(f"read {names}")
+                answer = wire.Answer("unchanged", contents={path: text, str(Path(path).parent / "slurm.conf"): b"x\n"})
+                return [Reply(name, answer) for name in messages]
+            else:
+                steps.append(f"edit {names}")
+                return [Reply(name, wire.Answer("changed")) for name in messages]
+            plugged = wire.Answer("failed", "it stays", facts={"plugged": "/p"})
+            ill = {"c1": plugged} if not done else {}
+            replies = [Reply(name, ill.get(name, wire.Answer("changed"))) for name in messages]
+            for reply in replies:
+                on_reply(reply)
+            return replies
+
+    said: list[HostOutcome] = []
+    outcomes = Run(site, request, cast("Fleet", Hosts())).act("apply", site.hosts, said.append)
+    assert sorted(said, key=lambda one: one.host) == list(outcomes.hosts)
+    if written_by == "us":
+        assert steps == ["apply c1+c2", "read c1+c2+ctl", "edit c1+c2+ctl", "apply c1"]
+        assert {host.word for host in outcomes.hosts} == {"changed"}
+    else:
+        assert steps == ["apply c1+c2", "read c1+c2+ctl"]
+        assert outcomes.hosts[0].word == "failed"
+        assert f"c1: {path} names the plugin by a line that is not ours; take it out" in outcomes.hosts[0].cause
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "127.0.0.1"])
+def test_a_stranger_at_the_port_of_ways_out_is_named(host: Host, address: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server((address, 0), family=family) as stranger:
+        port = stranger.getsockname()[1]
+        answer = host.talk(wire.message(hooks(host, "etc"), "look", TOKEN, slurm=wire.SlurmPlace(port=port)))
+    said = f"port {port} is uid {os.getuid()}'s at all addresses"
+    assert answer.facts.get("taken") == (None if address == "127.0.0.1" else said)
+
+
+@pytest.mark.parametrize("text", [LINE, b"required\t/usr/libexec/hpcproxy/spank_hpcproxy.so option home=/x # ours\n"])
+def test_any_line_that_names_the_plugin_is_known(text: bytes) -> None:
+    assert plugstack.names_plugin(b"include /etc/x\n" + text)
+    assert not plugstack.names_plugin(b"# " + text)
+    assert not plugstack.names_plugin(None)
