@@ -173,6 +173,9 @@ def _check_plugin(run: Run) -> None:
         lines = list(dict.fromkeys([*lines, *slurmconf.live(running, told)]))
     if lines:
         raise UsageError(f"slurm.conf still says {', '.join(lines)}; take that out first: undeploy --via hooks")
+    read = running.get("PlugStackConfig", (plugstack.file(told),))[0]
+    if read != plugstack.file(told):
+        raise UsageError(f"slurm.conf says PlugStackConfig={read}, and --enable would change {plugstack.file(told)}")
     unfit = plugstack.unfit(run.site.plan.texts[PLUGIN], running)
     if unfit:
         raise UsageError(f"the SPANK plugin: {unfit}")

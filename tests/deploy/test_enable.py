@@ -102,6 +102,8 @@ BUILT = b"hpcproxy-spank-built-for:0x160508;"
         ("Epilog = /site/epilog", True, ""),
         (None, True, r"the hooks on c\[1-4\] cannot be known, so they stay"),
         (None, False, ""),
+        # NixOS/nixpkgs#447698: somewhere else than beside slurm.conf.
+        ("PlugStackConfig = /nix/store/x/plugstack.conf", False, "PlugStackConfig=/nix/store/x/plugstack.conf, and"),
         ("SLURM_VERSION = 23.02.1", False, "the SPANK plugin: it is built for Slurm 22.05.8, and 23.02.1 runs"),
     ],
 )
