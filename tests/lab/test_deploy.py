@@ -115,6 +115,11 @@ def test_who_gets_it(admin: Admin, site: Lab) -> None:
     admin.describe(policy={"partitions": ["gpu"]})
     assert admin.words("deploy") == {"changed"}
     assert admin.job(body).output == "none\n"
+    # The lab's slurmctld keeps no accounts, so a job has the one that it says.
+    admin.describe(policy={"accounts": ["phys"]})
+    assert admin.words("deploy") == {"changed"}
+    assert admin.job(body).output == "none\n"
+    assert admin.job(body, "#SBATCH --account=phys").output.startswith("http://127.64.")
 
 
 def test_salloc_srun_and_shells_have_it_too(admin: Admin, site: Lab) -> None:
