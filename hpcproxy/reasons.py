@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 # Layers that are no reasons. PHASE: the login has come as far as `reason` says, UP makes what was before void.
-# GREETED: it said something that no sshd says.
+# GREETED: it said something that no sshd says. SEEN: this ssh tells how far it is, and no login has begun.
 # OFFERED: group 1 is a key that was offered, and the login has come as far as that.
 # HOP: what is on the way to the jump host ended, whatever was said before.
 PHASE, OFFERED, HOP, SKIP = "phase", "offered", "hop", "skip"
 _PROGRESS = (PHASE, OFFERED, HOP, SKIP)
-UP, LOGIN, GREETED = "up", "login", "greeted"
+UP, LOGIN, GREETED, SEEN = "up", "login", "greeted", "seen"
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ _BUSY = "it hung up before the login: it has too many logins at once, or shuts t
 # For each line the first row that matches.
 FAILURES: Sequence[Failure] = (
     _passing("^Authenticated to ", PHASE, UP),
+    _passing("^Local version string ", PHASE, SEEN),
     _passing("^SSH2_MSG_SERVICE_ACCEPT received", PHASE, LOGIN),
     _passing("^Offering public key: (.*) [A-Z0-9-]+ SHA256:", OFFERED, OFFERED),
     _passing("^(/.*|command-line):? line [0-9]+: (Unsupported|Deprecated) option ", SKIP, SKIP),
@@ -192,7 +193,9 @@ FAILURES: Sequence[Failure] = (
     _passing("^Connection (closed|reset) by ", "ssh", _HUNG_UP, LOGIN),
     _passing("^Connection (closed|reset) by ", "ssh", _HUNG_UP, OFFERED),
     _passing("^Connection (closed|reset) by ", "route", _NO_SSH, GREETED, more=True),
-    _passing("^Connection (closed|reset) by ", "busy", _BUSY, more=True),
+    _passing("^Connection (closed|reset) by ", "busy", _BUSY, SEEN, more=True),
+    # Up to OpenSSH 8.4 nothing says how far a login is, but an end before it has a word in front (above).
+    _passing("^Connection (closed|reset) by ", "ssh", _HUNG_UP),
 )
 
 # What ssh says of a channel that the jump host could not open, behind "open failed: "; first match wins.
@@ -216,7 +219,8 @@ def meaning(lines: Sequence[str]) -> tuple[str, str] | None:
     """Return the layer and the reason of the first of `lines` that decides, where nothing tells how far a login is."""
     for line in (line.strip() for line in lines):
         for failure in FAILURES:
-            found = re.search(failure.pattern, line) if failure.layer not in _PROGRESS and not failure.phase else None
+            counts = failure.layer not in _PROGRESS and failure.phase in ("", SEEN)
+            found = re.search(failure.pattern, line) if counts else None
             if found:
                 return failure.layer, _filled(failure.reason, line, found)
     return None

@@ -62,7 +62,7 @@ DEFAULTS: Dict[str, Any] = {
     "log_level": "info",
     "syslog": False,
 }
-PHASES = ("", "greeted", "login", "offered", "up")  # how far a login has come, for the rows that depend on it
+PHASES = ("", "greeted", "login", "offered", "seen", "up")  # how far a login has come, for the rows that depend on it
 KEYS = ["version", "jumps"] + sorted(DEFAULTS)
 
 

@@ -37,6 +37,7 @@ class Release:
 
 
 _UP = "Authenticated to h ([192.0.2.1]:22)."
+_SEEN = "debug1: kex.c:kex_exchange_identification():1 (pid=7): Local version string SSH-2.0-OpenSSH_8.7"
 _SAME: Mapping[str, tuple[str, str]] = {
     "no such name": ("ssh: Could not resolve hostname h: Name or service not known", "name"),
     "nothing listens": ("ssh: connect to host h port 22: Connection refused", "route"),
@@ -83,6 +84,7 @@ _FROM_8_0: Mapping[str, tuple[str, str]] = {
     **_SAME,
     "hung up before the login": ("kex_exchange_identification: Connection closed by remote host", "busy"),
     "reset before the login": ("kex_exchange_identification: read: Connection reset by peer", "busy"),
+    "hung up during the login": ("Connection closed by 192.0.2.1 port 22", "ssh"),
     "stays silent": ("Connection timed out during banner exchange", "route"),
     "a refused key": ("u@h: Permission denied (publickey,gssapi-with-mic).", "key"),
     "no keys taken": ("u@h: Permission denied (password,keyboard-interactive).", "key"),
@@ -137,6 +139,7 @@ RELEASES: Mapping[str, Release] = {
                 "kex_exchange_identification: read: Connection reset by peer\nConnection reset by 192.0.2.1 port 22",
                 "busy",
             ),
+            "hung up before the login, as it tells more": (f"{_SEEN}\nConnection closed by 192.0.2.1 port 22", "busy"),
             "stays silent": (
                 "Connection timed out during banner exchange\nConnection to 192.0.2.1 port 22 timed out",
                 "route",

@@ -115,6 +115,7 @@ ssh_options=(
 )
 failures=(
     '^Authenticated to ' phase up 0 '' 0
+    '^Local version string ' phase seen 0 '' 0
     '^SSH2_MSG_SERVICE_ACCEPT received' phase login 0 '' 0
     '^Offering public key: (.*) [A-Z0-9-]+ SHA256:' offered offered 0 '' 0
     '^(/.*|command-line):? line [0-9]+: (Unsupported|Deprecated) option ' skip skip 0 '' 0
@@ -160,7 +161,8 @@ failures=(
     '^Connection (closed|reset) by ' ssh 'it hung up during the login; is the account there alive?%t' 0 login 0
     '^Connection (closed|reset) by ' ssh 'it hung up during the login; is the account there alive?%t' 0 offered 0
     '^Connection (closed|reset) by ' route 'what answers there is no ssh server; is the port right?' 0 greeted 1
-    '^Connection (closed|reset) by ' busy 'it hung up before the login: it has too many logins at once, or shuts this cluster'"'"'s address out for a while' 0 '' 1
+    '^Connection (closed|reset) by ' busy 'it hung up before the login: it has too many logins at once, or shuts this cluster'"'"'s address out for a while' 0 seen 1
+    '^Connection (closed|reset) by ' ssh 'it hung up during the login; is the account there alive?%t' 0 '' 0
 )
 
 #= lib/least.sh
