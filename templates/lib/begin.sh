@@ -36,6 +36,7 @@ enter_group() {
         [[ ! -e $group/memory.max ]] || printf '%s\n' "$group_bytes" >"$group/memory.max" || :
         if [[ -e $group/cgroup.freeze || -e $group/freezer.state ]] && mkdir -- "$group/way" &&
             printf '%d\n' "$$" >"$group/cgroup.procs"; then
+            sweep_groups "$where/hpcproxy" 64
             return 0
         fi
         rmdir -- "$group/way" "$group" || :

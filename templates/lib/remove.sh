@@ -14,7 +14,10 @@ end_holders() {
     done
     if hash nft 2>/dev/null; then nft_bounded 2 'delete table inet hpcproxy' || :; fi
     find_hierarchies
-    for where in ${hierarchies[@]+"${hierarchies[@]}"}; do rmdir -- "$where/hpcproxy" 2>/dev/null || :; done
+    for where in ${hierarchies[@]+"${hierarchies[@]}"}; do
+        sweep_groups "$where/hpcproxy" 0
+        rmdir -- "$where/hpcproxy" 2>/dev/null || :
+    done
 }
 
 # The directory of running jobs' states is gone, whatever users have left in it.
