@@ -108,7 +108,7 @@ FAILURES: Sequence[Failure] = (
     _passing("^(kex|ssh)_exchange_identification: ", "route", _NO_SSH, GREETED, more=True),
     _passing("^(kex|ssh)_exchange_identification: ", "busy", _BUSY, more=True),
     _passing("^banner exchange: Connection ", "busy", _BUSY, more=True),
-    _passing("^write: (Broken pipe|Connection reset by peer)$", "busy", _BUSY),  # up to OpenSSH 7.5
+    _passing("^write: (Broken pipe|Connection reset by peer)$", "busy", _BUSY, more=True),  # the last word up to 7.5
     # ---------------------------------------------------------------------------------------------- its key
     _lasting(
         "^@ +WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! +@",

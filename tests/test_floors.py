@@ -75,8 +75,9 @@ def test_what_is_too_old_is_said_in_a_sentence_and_a_doubt_is_not(floor: floors.
 
 def test_a_host_says_its_versions_and_one_that_is_too_old_is_named() -> None:
     script = (ROOT / "templates/lib/receive.sh").read_text()
-    facts = script[script.index("facts() {") : script.index("main() {")]
-    asked = f'answer() {{ printf "%s\\n" "$*"; }}; can_have_group() {{ :; }}; store=/none slurm_conf=; {facts}\nfacts'
+    facts = script[script.index("name_stranger() {") : script.index("main() {")]
+    given = 'answer() { printf "%s\\n" "$*"; }; can_have_group() { :; }; store=/none slurm_conf= port=0'
+    asked = f"{given}; {facts}\nfacts"
     done = subprocess.run(["/bin/bash", "-p", "-c", asked], capture_output=True, text=True, check=True)
     assert done.stderr == ""
     named = {line.split()[1] for line in done.stdout.splitlines()}

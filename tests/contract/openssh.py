@@ -140,6 +140,13 @@ RELEASES: Mapping[str, Release] = {
                 "busy",
             ),
             "hung up before the login, as it tells more": (f"{_SEEN}\nConnection closed by 192.0.2.1 port 22", "busy"),
+            "a hop that ends as it begins": (
+                (
+                    "debug1: kex.c:kex_exchange_identification():1 (pid=7): write: Broken pipe\n"
+                    "banner exchange: Connection to UNKNOWN port 65535: Broken pipe"
+                ),
+                "hop",
+            ),
             "stays silent": (
                 "Connection timed out during banner exchange\nConnection to 192.0.2.1 port 22 timed out",
                 "route",

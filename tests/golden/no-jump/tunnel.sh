@@ -132,7 +132,7 @@ failures=(
     '^(kex|ssh)_exchange_identification: ' route 'what answers there is no ssh server; is the port right?' 0 greeted 1
     '^(kex|ssh)_exchange_identification: ' busy 'it hung up before the login: it has too many logins at once, or shuts this cluster'"'"'s address out for a while' 0 '' 1
     '^banner exchange: Connection ' busy 'it hung up before the login: it has too many logins at once, or shuts this cluster'"'"'s address out for a while' 0 '' 1
-    '^write: (Broken pipe|Connection reset by peer)$' busy 'it hung up before the login: it has too many logins at once, or shuts this cluster'"'"'s address out for a while' 0 '' 0
+    '^write: (Broken pipe|Connection reset by peer)$' busy 'it hung up before the login: it has too many logins at once, or shuts this cluster'"'"'s address out for a while' 0 '' 1
     '^@ +WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! +@' host-key 'the jump host shows another key than the one pinned; ask its admin, then run: hpcproxy init --replace-key' 1 '' 0
     '^@ +WARNING: REVOKED HOST KEY DETECTED! +@' host-key 'the jump host shows a key that is marked as revoked; do not connect, ask its admin' 1 '' 0
     '^Host key .* revoked by file (.*)$' host-key 'the jump host'"'"'s key is revoked by %1; ask its admin' 1 '' 0
