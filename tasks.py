@@ -5,8 +5,8 @@ from pathlib import Path
 
 from invoke import Context, task
 
-from hpcproxy import shell
-from hpcproxy.cli import user_tasks
+from hpcproxy import quoting
+from hpcproxy.cli.program import tasks
 
 ROOT = Path(__file__).parent
 BIN = Path(sys.executable).parent  # the tools of this environment, whatever PATH says
@@ -49,7 +49,7 @@ def test(context: Context, select: str = "") -> None:
 
     packages.ensure(packages.TEST_TOOLS)
     with context.cd(ROOT):
-        context.run(f"{BIN}/python -m pytest {SIDE_BY_SIDE}" + (f" -k {shell.word(select)}" if select else ""))
+        context.run(f"{BIN}/python -m pytest {SIDE_BY_SIDE}" + (f" -k {quoting.word(select)}" if select else ""))
 
 
 @task(
@@ -90,7 +90,7 @@ def endings_table(context: Context) -> None:
 def reach(context: Context, suites: str = "", features: str = "", write: bool = False) -> None:
     """Try each feature on other releases of Slurm, OpenSSH and Python (as root); the first time takes minutes more."""
     chosen = [("--suites", suites), ("--features", features)]
-    flags = [f"{flag} {shell.word(value)}" for flag, value in chosen if value] + ["--write"] * write
+    flags = [f"{flag} {quoting.word(value)}" for flag, value in chosen if value] + ["--write"] * write
     with context.cd(ROOT):
         context.run(f"{BIN}/python bench/reach.py {' '.join(flags)}")
 
@@ -104,6 +104,6 @@ def write_tables(context: Context, wish: dict[str, str], tests: str) -> None:
         context.run(f"{BIN}/python -m pytest {tests}", env=wish)
 
 
-namespace = user_tasks()
+namespace = tasks()
 for developer_task in (lint, docs, golden, clients_table, outages_table, endings_table, reach, test):
     namespace.add_task(developer_task)

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from hpcproxy import ops
+from hpcproxy.account import verbs
 
 RUNS = 300
 PROMISE_MS = 2.0
@@ -30,7 +30,7 @@ def main() -> None:
         for home in (plain, ours):
             home.mkdir()
             (home / ".bashrc").write_text("export A=1\n")
-        ops.install_bashrc(ops.Account.of({"HOME": str(ours)}), {"jump": ["u@h"]}, dry_run=False)
+        verbs.install_bashrc(verbs.Account.of({"HOME": str(ours)}), {"jump": ["u@h"]}, dry_run=False)
         times = [(_start_ms(plain), _start_ms(ours)) for _ in range(runs)]
     without, with_ours = (statistics.median(column) for column in zip(*times))
     more = with_ours - without

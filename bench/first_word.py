@@ -27,7 +27,7 @@ from pathlib import Path
 import sitting
 from sitting import harness
 
-answer = importlib.import_module("hpcproxy.node.answer")
+answer = importlib.import_module("hpcproxy.node.proxy.replies")
 
 PORTS = (22, 80, 443, 8080, 8443)
 GREETING = b"SSH-2.0-Greeting_1.0 " + b"x" * 40 + b"\r\n"

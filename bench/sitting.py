@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 harness = importlib.import_module("node.harness")
-mux = importlib.import_module("hpcproxy.node.mux")
+mux = importlib.import_module("hpcproxy.node.upstream.mux")
 
 CIPHER = "aes128-gcm@openssh.com"
 HOST = harness.random_loopback(1, 63)

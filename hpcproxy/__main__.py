@@ -13,7 +13,7 @@ def main() -> None:
     """Load the tasks and run the one that was asked for."""
     _fill_gaps()
     if sys.argv[1:2] == ["nc"]:
-        from hpcproxy import netcat  # noqa: PLC0415 - this and little more
+        from hpcproxy.account import netcat  # noqa: PLC0415 - this and little more
 
         code_of_nc = netcat.by_itself(sys.argv[2:], os.environ)
         if code_of_nc is not None:
@@ -23,11 +23,11 @@ def main() -> None:
     # Pydantic would read what every package around it says of itself, for plugins that have no business here.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     _load_invoke()
-    from hpcproxy import cli  # noqa: PLC0415 - after the above
+    from hpcproxy.cli import program  # noqa: PLC0415 - after the above
 
     code: object = 0
     try:
-        cli.main()
+        program.main()
     except SystemExit as error:
         code = error.code
     _end(code)

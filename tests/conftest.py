@@ -14,8 +14,8 @@ from typing import Any
 import hypothesis
 import pytest
 
-from hpcproxy.config import SITE_CONFIG
-from hpcproxy.ops import Account
+from hpcproxy.account.verbs import Account
+from hpcproxy.config.model import SITE_CONFIG
 from tests import sshd
 from tests.holder import Holder, write_script
 from tests.sshd import Sshd

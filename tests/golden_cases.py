@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hpcproxy.config import Layer, resolve
-from hpcproxy.plan import AGENT_PROGRAM, Home, Plan, account_plan
-from hpcproxy.render import Bundle, render
+from hpcproxy.config.model import Layer, resolve
+from hpcproxy.files.plan import AGENT_PROGRAM, Home, Plan, account_plan
+from hpcproxy.files.render import Bundle, render
 
 GOLDEN = Path(__file__).parent / "golden"
 LIBRARY = Path(__file__).parent.parent / "templates" / "lib"

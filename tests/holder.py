@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hpcproxy.config import Layer, resolve
-from hpcproxy.plan import Home, account_plan
-from hpcproxy.render import render
+from hpcproxy.config.model import Layer, resolve
+from hpcproxy.files.plan import Home, account_plan
+from hpcproxy.files.render import render
 from tests.servers import REACHED, free_port
 from tests.waiting import DEADLINE_S, until
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hpcproxy.recognition import Shown
+from hpcproxy.openssh.recognition import Shown
 
 
 def accept(keys: Sequence[Shown]) -> list[str]:

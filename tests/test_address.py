@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from hpcproxy.render import TEMPLATES
+from hpcproxy.files.render import TEMPLATES
 
 ADDRESS_SH = TEMPLATES / "lib" / "address.sh"
 JOBS = ipaddress.IPv4Network("127.64.0.0/10")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy.render import render
+from hpcproxy.files.render import render
 from tests.deploy.cases import plan
 from tests.holder import write_script
 from tests.shells import SHELLS, script, tunnel_state

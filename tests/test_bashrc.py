@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import ops
-from hpcproxy.ops import Account
+from hpcproxy.account import verbs
+from hpcproxy.account.verbs import Account
 from tests.shells import PROXY_VARIABLES, SHELLS, interactive, script, tunnel_state, url_of
 
 every_shell = pytest.mark.parametrize("shell", SHELLS)
@@ -22,7 +22,7 @@ TOUCHED = 'printf "%s|" "$-" "$IFS" "$PWD"; umask; trap'
 @pytest.fixture
 def source(account: Account) -> str:
     """The line that sources the installed file, as the block in .bashrc does."""
-    ops.install_bashrc(account, {"jump": ["u@h"]}, dry_run=False)
+    verbs.install_bashrc(account, {"jump": ["u@h"]}, dry_run=False)
     return f". {shlex.quote(str(account.home.directory / 'bashrc.sh'))}\n"
 
 
@@ -328,7 +328,7 @@ def _fake_job_script(account: Account, body: str) -> None:
 @every_shell
 @pytest.mark.parametrize("autostart", [False, True])
 def test_autostart_starts_the_jobs_way_out_in_a_job_only(shell: str, autostart: bool, account: Account) -> None:
-    ops.install_bashrc(account, {"jump": ["u@h"], "autostart": autostart}, dry_run=False)
+    verbs.install_bashrc(account, {"jump": ["u@h"], "autostart": autostart}, dry_run=False)
     source = f". {account.home.directory}/bashrc.sh\n"
     show = f'{source}printf "%s" "${{http_proxy-none}}"'
     with tunnel_state("80") as state:

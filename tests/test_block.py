@@ -4,8 +4,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from hpcproxy import block
 from hpcproxy.errors import BlockError
+from hpcproxy.files import block
 
 BODY = b"if true; then :; fi\n"
 BLOCK = block.put(b"", BODY)

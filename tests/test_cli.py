@@ -14,10 +14,10 @@ import pytest
 from invoke.collection import Collection
 from invoke.tasks import Task
 
-from hpcproxy import jobscript
-from hpcproxy.cli import user_tasks
-from hpcproxy.config import KEYS
-from hpcproxy.ops import Account, bundle_of, settings_of
+from hpcproxy.account import job_script
+from hpcproxy.account.verbs import Account, bundle_of, settings_of
+from hpcproxy.cli.program import tasks
+from hpcproxy.config.model import KEYS
 from tests import servers, sshd
 from tests.hostile import HOSTILE
 from tests.shells import shells_url
@@ -47,7 +47,7 @@ def _tasks(collection: Collection, prefix: str = "") -> Iterator[tuple[str, Task
         yield from _tasks(inner, f"{prefix}{name}.")
 
 
-TASKS = dict(_tasks(user_tasks()))
+TASKS = dict(_tasks(tasks()))
 # Asked once, before any test: Invoke takes an argument's help out of the task when it is asked.
 ARGUMENTS = {name: task.get_arguments() for name, task in TASKS.items()}
 
@@ -263,13 +263,13 @@ def job(tmp_path: Path) -> Path:
 
 def test_wrap_prints_the_result_and_changes_nothing(job: Path) -> None:
     done = run("wrap", str(job))
-    assert done.stdout.encode() == jobscript.put(JOB)
+    assert done.stdout.encode() == job_script.put(JOB)
     assert job.read_bytes() == JOB
 
 
 def test_wrap_in_place_twice_is_once_and_remove_undoes_it(job: Path) -> None:
     assert run("wrap", str(job), "--in-place").stdout.split()[0] == "changed"
-    assert job.read_bytes() == jobscript.put(JOB)
+    assert job.read_bytes() == job_script.put(JOB)
     assert run("wrap", str(job), "--in-place").stdout.split()[0] == "unchanged"
     assert run("wrap", str(job), "--remove", "--in-place").stdout.split()[0] == "changed"
     assert job.read_bytes() == JOB
@@ -279,7 +279,7 @@ def test_wrap_in_place_twice_is_once_and_remove_undoes_it(job: Path) -> None:
 def test_wrap_to_another_file_keeps_the_mode(job: Path, tmp_path: Path) -> None:
     target = tmp_path / "wrapped.sh"
     assert run("wrap", str(job), "--output", str(target)).stdout.split() == ["changed", str(target)]
-    assert (target.read_bytes(), target.stat().st_mode & 0o777) == (jobscript.put(JOB), 0o750)
+    assert (target.read_bytes(), target.stat().st_mode & 0o777) == (job_script.put(JOB), 0o750)
     assert run("wrap", str(job), "--output", str(target)).stdout.split()[0] == "unchanged"
     assert job.read_bytes() == JOB
 
@@ -287,7 +287,7 @@ def test_wrap_to_another_file_keeps_the_mode(job: Path, tmp_path: Path) -> None:
 def test_wrap_passes_bytes_that_are_no_text(job: Path) -> None:
     job.write_bytes(JOB + b"# \xff\xfe\n")
     argv = [sys.executable, "-m", "hpcproxy", "wrap", str(job)]
-    assert subprocess.run(argv, capture_output=True, check=True).stdout == jobscript.put(JOB + b"# \xff\xfe\n")
+    assert subprocess.run(argv, capture_output=True, check=True).stdout == job_script.put(JOB + b"# \xff\xfe\n")
 
 
 def test_wrap_warns_of_options_that_sbatch_never_reads(job: Path) -> None:
@@ -306,13 +306,13 @@ def test_wrap_says_where_the_hook_stands_and_what_wins_over_it(job: Path) -> Non
 
 
 def test_wrap_plain_has_no_braces(job: Path) -> None:
-    assert run("wrap", str(job), "--plain").stdout.encode() == jobscript.place(JOB, plain=True).content
+    assert run("wrap", str(job), "--plain").stdout.encode() == job_script.place(JOB, plain=True).content
 
 
 def test_wrap_check_tells_which_scripts_are_stale(job: Path) -> None:
     directory = job.parent
-    (directory / "new.sh").write_bytes(jobscript.put(JOB))
-    (directory / "old.sh").write_bytes(b"#!/bin/bash\n. ~/old  " + jobscript.MARK + b"\n")
+    (directory / "new.sh").write_bytes(job_script.put(JOB))
+    (directory / "old.sh").write_bytes(b"#!/bin/bash\n. ~/old  " + job_script.MARK + b"\n")
     done = run("wrap", "--check", str(directory))
     assert (done.returncode, done.stdout.splitlines()) == (
         1,

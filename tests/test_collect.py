@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import collect
+from hpcproxy.account import job_status
+from hpcproxy.account.tunnels import Tunnel
 from hpcproxy.errors import WayOutError
-from hpcproxy.tunnels import Tunnel
 from tests.holder import Holder
 from tests.sshd import Sshd
 
@@ -60,7 +60,7 @@ def test_it_tells_of_every_node(
     holder = hold(**jump_host.settings)
     holder.line("ready")
     scripts = [tmp_path / "missing", next(tmp_path.glob("home*/job.sh"))]
-    without, found = collect.collect(holder.job, scripts, os.environ)  # by name; z1 comes last
+    without, found = job_status.collect(holder.job, scripts, os.environ)  # by name; z1 comes last
     assert isinstance(found, Tunnel)
     assert found.node == "z1"
     assert (found.job, found.ready, found.jump, found.url) == (holder.job, True, jump_host.jump, holder.url)
@@ -97,18 +97,18 @@ def test_the_command_says_it_as_json_and_its_exit_code_that_a_node_has_none(
 def test_why_there_is_nothing_to_tell(job: str, state: str, words: str, slurm: Callable[[str], None]) -> None:
     slurm(state)
     with pytest.raises(WayOutError, match=words):
-        collect.collect(job, [Path("/nonexistent")], os.environ)
+        job_status.collect(job, [Path("/nonexistent")], os.environ)
 
 
 def test_a_job_whose_nodes_have_nothing_of_ours(slurm: Callable[[str], None]) -> None:
     slurm("RUNNING")
     with pytest.raises(WayOutError, match="no node of job 7 answered"):
-        collect.collect("7", [Path("/nonexistent")], os.environ)
+        job_status.collect("7", [Path("/nonexistent")], os.environ)
 
 
 @pytest.mark.parametrize("line", ["status\tc1\ta\tb\tc\td\t{}", "status\tc1\t1.0\t5\t/x\tu\t[]", "status\tc1\t1.0\t5"])
 def test_what_cannot_be_understood_is_no_way_out(line: str) -> None:
-    assert collect._parse(line) == "c1"
+    assert job_status._parse(line) == "c1"
 
 
 def test_a_node_that_says_too_much_ends_the_question(
@@ -117,17 +117,17 @@ def test_a_node_that_says_too_much_ends_the_question(
     slurm("RUNNING")
     (tmp_path / "slurm" / "srun").write_text("#!/bin/sh\nexec yes\n")
     with pytest.raises(WayOutError, match="srun says more than any answer holds"):
-        collect.collect("7", [], os.environ)
-    monkeypatch.setattr(collect, "_ASK_TIMEOUT_S", 1)
+        job_status.collect("7", [], os.environ)
+    monkeypatch.setattr(job_status, "_ASK_TIMEOUT_S", 1)
     (tmp_path / "slurm" / "srun").write_text("#!/bin/sh\nwhile :; do printf .; sleep 0.1; done\n")
     with pytest.raises(WayOutError, match="srun has not answered for 1 s"):
-        collect.collect("7", [], os.environ)
+        job_status.collect("7", [], os.environ)
 
 
 def test_a_nodes_name_is_shown_as_printable_text(slurm: Callable[[str], None], tmp_path: Path) -> None:
     slurm("RUNNING")
     (tmp_path / "slurm" / "srun").write_text("#!/bin/sh\nprintf 'status\\tc\\033[2J\\377\\t\\n'\n")
-    assert collect.collect("7", [], os.environ) == ["c?[2J?"]
+    assert job_status.collect("7", [], os.environ) == ["c?[2J?"]
 
 
 def test_what_a_node_says_in_json_is_no_more_than_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +137,6 @@ def test_what_a_node_says_in_json_is_no_more_than_text(tmp_path: Path, monkeypat
         (tmp_path / name).write_text(f"#!/bin/sh\ncat <<'END'\n{answer}\nEND\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    (found,) = collect.collect("7", [], os.environ)
+    (found,) = job_status.collect("7", [], os.environ)
     assert isinstance(found, Tunnel)
     assert (found.node, found.jump, found.last_error) == ("c1?[2J", "?]0;T?", "??31m")

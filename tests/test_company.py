@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy.node.company import step_places
+from hpcproxy.node.life.job_processes import step_places
 from tests.holder import Holder, session
 from tests.sshd import Sshd
 from tests.waiting import until

@@ -9,9 +9,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcproxy.config import KEYS, Config, Jump, Layer, parse_layer, read_layer, resolve
+from hpcproxy.config.edit import change
+from hpcproxy.config.model import KEYS, Config, Jump, Layer, parse_layer, read_layer, resolve
 from hpcproxy.errors import ConfigError, FileError
-from hpcproxy.settings import change
 from tests.hostile import HOSTILE
 
 # One good value for each key that is not its default; a new key without one here fails the first test.

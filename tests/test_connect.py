@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from hpcproxy import verify
-from hpcproxy.connect import connect
+from hpcproxy.account import checks
+from hpcproxy.account.connect import connect
 from hpcproxy.errors import WayOutError
 
 HEAD = b"HTTP/1.1 200 Connection established\r\n\r\n"
@@ -110,5 +110,5 @@ def test_a_far_end_that_says_a_byte_now_and_then_is_waited_for_no_longer_than_an
         thread.start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(WayOutError, match="did not answer within 1 s"):
-            verify.fetch_address(url, "http://far.test/ip", 1)
+            checks.fetch_address(url, "http://far.test/ip", 1)
         thread.join()

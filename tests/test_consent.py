@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import ops
-from hpcproxy.consent import Flags
+from hpcproxy.account import verbs
+from hpcproxy.account.verbs import Account, Trial
+from hpcproxy.cli.consent import Flags
 from hpcproxy.errors import UsageError
-from hpcproxy.known_hosts import HostKey, KnownHosts
-from hpcproxy.ops import Account, Trial
-from hpcproxy.recognition import Shown
+from hpcproxy.openssh.known_hosts import HostKey, KnownHosts
+from hpcproxy.openssh.recognition import Shown
 from tests.keys import accept
 from tests.sshd import Sshd
 
@@ -102,7 +102,7 @@ def test_the_trial_from_a_node_is_one_srun_of_the_same_script(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     flags = {"jump": [jump_host.jump], "identity": str(jump_host.identity)}
-    report = ops.init(Account.of(os.environ), flags, Trial(on_node=True), consent=accept, say=lambda _: None)
+    report = verbs.init(Account.of(os.environ), flags, Trial(on_node=True), consent=accept, say=lambda _: None)
     assert report.works, report.probes
     (said,) = (tmp_path / "asked").read_text().splitlines()
     assert said.startswith("--nodes=1 --ntasks=1 ")

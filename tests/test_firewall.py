@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import firewall, jumpkit
-from hpcproxy.config import Config, Layer, resolve
-from hpcproxy.inventory import parse
+from hpcproxy.cluster import firewall, jumpkit
+from hpcproxy.cluster.inventory import parse
+from hpcproxy.config.model import Config, Layer, resolve
 from tests.sshd import PROGRAM, make_key
 
 ACCOUNT = "nobody"

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import floors, inventory, ops, slurmconf, wire
+from hpcproxy import floors
+from hpcproxy.account import verbs
+from hpcproxy.account.verbs import Account, Trial
+from hpcproxy.cluster import inventory, protocol, slurm_conf
+from hpcproxy.cluster.outcome import HostOutcome, Outcomes
+from hpcproxy.cluster.protocol import Answer
 from hpcproxy.floors import FLOORS
-from hpcproxy.ops import Account, Trial
-from hpcproxy.outcome import HostOutcome, Outcomes
-from hpcproxy.wire import Answer
 from tests.holder import write_script
 from tests.keys import accept
 from tests.sshd import Sshd
@@ -89,9 +91,9 @@ def test_a_host_says_its_versions_and_one_that_is_too_old_is_named() -> None:
 
 
 def test_a_first_deploy_says_it_too_on_one_host_only() -> None:
-    message = wire.framed(b"apply", b"archive")
+    message = protocol.framed(b"apply", b"archive")
     assert b"hpcproxy_facts=; " in message.partition(b"\n")[0]
-    assert b"hpcproxy_facts=1; " in wire.with_facts(message).partition(b"\n")[0]
+    assert b"hpcproxy_facts=1; " in protocol.with_facts(message).partition(b"\n")[0]
 
 
 def test_init_says_what_is_too_old_here(
@@ -102,7 +104,7 @@ def test_init_says_what_is_too_old_here(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     said: list[str] = []
     flags = {"jump": [jump_host.jump], "identity": str(jump_host.identity)}
-    report = ops.init(Account.of(os.environ), flags, Trial(), consent=accept, say=said.append)
+    report = verbs.init(Account.of(os.environ), flags, Trial(), consent=accept, say=said.append)
     assert report.works
     assert said[0] == floors.SLURM.too_old("20.02.7")
     del account
@@ -110,8 +112,8 @@ def test_init_says_what_is_too_old_here(
 
 def test_slurm_conf_is_not_for_one_that_is_too_old() -> None:
     told = inventory.parse("case", "nodes: c1\nsettings: {jump: j}\n")
-    assert slurmconf.limits(slurmconf.parse("SLURM_VERSION = 20.02.7\n"), told) == [floors.SLURM.too_old("20.02.7")]
-    assert slurmconf.limits(slurmconf.parse("SLURM_VERSION = 27.05.0\n"), told) == []
+    assert slurm_conf.limits(slurm_conf.parse("SLURM_VERSION = 20.02.7\n"), told) == [floors.SLURM.too_old("20.02.7")]
+    assert slurm_conf.limits(slurm_conf.parse("SLURM_VERSION = 27.05.0\n"), told) == []
 
 
 def test_an_older_bash_says_one_sentence_and_reads_no_further(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import asyncssh
 import pytest
 
-from hpcproxy import hops, hostkey, sshconfig
-from hpcproxy.config import Jump
+from hpcproxy.config.model import Jump
 from hpcproxy.errors import WayOutError
-from hpcproxy.hostkey import Way
-from hpcproxy.known_hosts import HostKey
+from hpcproxy.openssh import configuration, hops, host_key
+from hpcproxy.openssh.host_key import Way
+from hpcproxy.openssh.known_hosts import HostKey
 from tests import servers, sshd
 from tests.sshd import USER, Sshd
 
@@ -23,7 +23,7 @@ Write = Callable[[Any], Path]
 
 
 def _fetch(jump: str, timeout_s: float = 10) -> HostKey:
-    return hostkey.fetch(Way(sshconfig.ask(Jump.parse(jump))), timeout_s)
+    return host_key.fetch(Way(configuration.ask(Jump.parse(jump))), timeout_s)
 
 
 def test_the_key_is_the_servers_under_the_name_that_ssh_looks_up(jump_host: Sshd) -> None:
@@ -90,10 +90,10 @@ def test_each_way_to_fail_has_its_layer() -> None:
 def test_a_kind_that_is_known_is_asked_for(tmp_path: Path) -> None:
     other = sshd.make_key(tmp_path / "ecdsa", kind="ecdsa")
     with sshd.running(tmp_path / "jump", f"HostKey {other}") as server:
-        way = Way(sshconfig.ask(Jump.parse(server.jump)))
-        assert hostkey.fetch(way, 10).kind == "ssh-ed25519"
-        assert hostkey.fetch(way, 10, ["ecdsa-sha2-nistp256"]).kind == "ecdsa-sha2-nistp256"
-        assert hostkey.fetch(way, 10, ["ssh-rsa"]).kind == "ssh-ed25519", "one that it has not is only asked for first"
+        way = Way(configuration.ask(Jump.parse(server.jump)))
+        assert host_key.fetch(way, 10).kind == "ssh-ed25519"
+        assert host_key.fetch(way, 10, ["ecdsa-sha2-nistp256"]).kind == "ecdsa-sha2-nistp256"
+        assert host_key.fetch(way, 10, ["ssh-rsa"]).kind == "ssh-ed25519", "one that it has not is only asked for first"
 
 
 # ------------------------------------------------------------------------------------------------ hosts on the way
@@ -189,10 +189,10 @@ def test_hops_of_hops_and_circles(ssh_config: Write) -> None:
         "Host jump\n ProxyJump b,u@c:33\nHost b\n ProxyJump a\nHost c\n ProxyJump never\n"
         "Host r1\n ProxyJump r2\nHost r2\n ProxyJump r1\n"
     )
-    way = hops.of(sshconfig.ask(Jump("jump")))
+    way = hops.of(configuration.ask(Jump("jump")))
     assert [hop.typed for hop in way] == ["ssh a", "ssh -J a b", "ssh -J a,b -p 33 u@c"]
     with pytest.raises(WayOutError, match="circle"):
-        hops.of(sshconfig.ask(Jump("r1")))
+        hops.of(configuration.ask(Jump("r1")))
 
 
 def test_a_proxy_command_that_fails_has_its_words_passed_on(ssh_config: Write) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from hpcproxy import ops
-from hpcproxy.ops import Account, InitReport, Trial
-from hpcproxy.recognition import Shown
+from hpcproxy.account import verbs
+from hpcproxy.account.verbs import Account, InitReport, Trial
+from hpcproxy.openssh.recognition import Shown
 from tests import servers, sshd
 from tests.keys import accept, nobody, refuse
 from tests.sshd import Sshd
@@ -26,7 +26,7 @@ Write = Callable[[Any], Path]
 def init(account: Account, jump_host: Sshd) -> Init:
     def run(consent: Any = accept, server: Sshd = jump_host, **trial: Any) -> InitReport:
         flags = {"jump": [server.jump], "identity": str(server.identity)}
-        return ops.init(account, flags, Trial(**{"login": False, **trial}), consent=consent, say=lambda _: None)
+        return verbs.init(account, flags, Trial(**{"login": False, **trial}), consent=consent, say=lambda _: None)
 
     return run
 
@@ -256,7 +256,7 @@ def test_a_login_that_only_an_agent_of_this_machine_makes_is_none_that_a_job_has
         monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
         subprocess.run(["ssh-add", "-q", str(jump_host.identity)], check=True)
         flags = {"jump": [jump_host.jump], "identity": str(locked)}
-        report = ops.init(Account.of(os.environ), flags, Trial(), consent=accept, say=lambda _: None)
+        report = verbs.init(Account.of(os.environ), flags, Trial(), consent=accept, say=lambda _: None)
     finally:
         agent.terminate()
         agent.wait()
@@ -267,8 +267,8 @@ def test_a_login_that_only_an_agent_of_this_machine_makes_is_none_that_a_job_has
 
 def test_a_jump_host_that_is_away_leaves_a_valid_configuration(account: Account) -> None:
     jump = f"u@127.0.0.1:{servers.free_port()}"
-    report = ops.init(account, {"jump": [jump]}, Trial(), consent=nobody, say=lambda _: None)
+    report = verbs.init(account, {"jump": [jump]}, Trial(), consent=nobody, say=lambda _: None)
     assert report.probes == []
     assert not report.works
-    assert str(ops.settings_of(account).jump[0]) == jump
+    assert str(verbs.settings_of(account).jump[0]) == jump
     assert list(Path(os.environ["TMPDIR"]).iterdir()) == []

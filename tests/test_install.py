@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import block, ops
+from hpcproxy.account import verbs
+from hpcproxy.account.verbs import Account
 from hpcproxy.changes import Outcome
 from hpcproxy.errors import BlockError, FileError, HpcproxyError
-from hpcproxy.ops import Account
-from hpcproxy.plan import BASHRC_POINTER
+from hpcproxy.files import block
+from hpcproxy.files.plan import BASHRC_POINTER
 from tests import modest
 from tests.snapshot import tree
 
@@ -25,7 +26,7 @@ BLOCK = block.put(b"", BASHRC_POINTER)
 
 
 def _install(account: Account, **flags: object) -> list[Outcome]:
-    return [result.outcome for result in ops.install_bashrc(account, {**FLAGS, **flags}, dry_run=False)]
+    return [result.outcome for result in verbs.install_bashrc(account, {**FLAGS, **flags}, dry_run=False)]
 
 
 def _plain(content: bytes) -> Callable[[Path], None]:
@@ -97,7 +98,7 @@ def test_uninstall_undoes_install_for_the_whole_account(name: str, home: Path, a
     _install(account)
     assert tree(home) != before
     assert block.BEGIN in (home / ".bashrc").read_bytes()
-    results, left = ops.uninstall(account)
+    results, left = verbs.uninstall(account)
     assert tree(home) == before
     assert left == []
     assert all(result.outcome is Outcome.CHANGED for result in results)
@@ -116,12 +117,12 @@ def test_a_second_run_changes_nothing(name: str, home: Path, account: Account) -
 def test_a_dry_run_touches_nothing_and_tells_the_truth(name: str, home: Path, account: Account) -> None:
     HOMES[name](home)
     before = tree(home, times=True)
-    preview = ops.install_bashrc(account, FLAGS, dry_run=True)
+    preview = verbs.install_bashrc(account, FLAGS, dry_run=True)
     assert tree(home, times=True) == before
     assert {result.outcome for result in preview} == {Outcome.WOULD_CHANGE}
-    done = ops.install_bashrc(account, FLAGS, dry_run=False)
+    done = verbs.install_bashrc(account, FLAGS, dry_run=False)
     assert [result.path for result in done] == [result.path for result in preview]
-    assert {result.outcome for result in ops.install_bashrc(account, FLAGS, dry_run=True)} == {Outcome.UNCHANGED}
+    assert {result.outcome for result in verbs.install_bashrc(account, FLAGS, dry_run=True)} == {Outcome.UNCHANGED}
 
 
 @every_home
@@ -143,16 +144,16 @@ def test_uninstall_bashrc_leaves_our_files(home: Path, account: Account) -> None
     (home / ".bashrc").write_bytes(b"a=1\n")
     _install(account)
     ours = tree(account.home.directory)
-    (result,) = ops.uninstall_bashrc(account)
+    (result,) = verbs.uninstall_bashrc(account)
     assert result.outcome is Outcome.CHANGED
     assert (home / ".bashrc").read_bytes() == b"a=1\n"
     assert tree(account.home.directory) == ours
-    assert ops.uninstall_bashrc(account) == []
+    assert verbs.uninstall_bashrc(account) == []
 
 
 def test_uninstalling_where_nothing_is_does_nothing(home: Path, account: Account) -> None:
     before = tree(home, times=True)
-    assert ops.uninstall(account) == ([], [])
+    assert verbs.uninstall(account) == ([], [])
     assert tree(home, times=True) == before
 
 
@@ -160,7 +161,7 @@ def test_uninstall_takes_what_the_agent_has_kept_compiled(home: Path, account: A
     _install(account)
     for name in ("agent.cpython-36.code", "agent.cpython-311.code.new"):
         (home / ".hpcproxy" / name).touch()
-    ops.uninstall(account)
+    verbs.uninstall(account)
     assert not (home / ".hpcproxy").exists()
 
 
@@ -168,7 +169,7 @@ def test_uninstall_leaves_what_is_not_ours_and_names_it(home: Path, account: Acc
     _install(account)
     theirs = account.home.directory / "notes.txt"
     theirs.write_text("mine")
-    assert ops.uninstall(account)[1] == [theirs]
+    assert verbs.uninstall(account)[1] == [theirs]
     assert theirs.read_text() == "mine"
     assert [path.name for path in account.home.directory.iterdir()] == ["notes.txt"]
     del home
@@ -178,7 +179,7 @@ def test_uninstall_works_though_the_settings_are_broken(home: Path, account: Acc
     before = tree(home)
     _install(account)
     account.home.config.write_bytes(b"port: [\xff")
-    ops.uninstall(account)
+    verbs.uninstall(account)
     assert tree(home) == before
 
 
@@ -187,7 +188,7 @@ def test_what_the_user_adds_below_the_block_survives_both_ways(home: Path, accou
     with (home / ".bashrc").open("ab") as file:
         file.write(b"export MINE=1\n")
     assert set(_install(account)) == {Outcome.UNCHANGED}
-    ops.uninstall(account)
+    verbs.uninstall(account)
     assert (home / ".bashrc").read_bytes() == b"export MINE=1\n"
 
 
@@ -232,7 +233,7 @@ def test_hpcproxy_home_moves_everything_but_the_block(home: Path) -> None:
     _install(account)
     assert (elsewhere / "tunnel.sh").exists()
     assert not (home / ".hpcproxy").exists()
-    ops.uninstall(account)
+    verbs.uninstall(account)
     assert not elsewhere.exists()
     assert {name for name in tree(home) if not name.startswith("else where")} == before
 
@@ -263,10 +264,10 @@ def test_damaged_markers_leave_the_whole_account_untouched(
     make(home)
     before = tree(home, times=True)
     commands: list[Callable[[], object]] = [
-        lambda: ops.install_bashrc(account, FLAGS, dry_run=False),
-        lambda: ops.install_bashrc(account, FLAGS, dry_run=True),
-        lambda: ops.uninstall_bashrc(account),
-        lambda: ops.uninstall(account),
+        lambda: verbs.install_bashrc(account, FLAGS, dry_run=False),
+        lambda: verbs.install_bashrc(account, FLAGS, dry_run=True),
+        lambda: verbs.uninstall_bashrc(account),
+        lambda: verbs.uninstall(account),
     ]
     for verb in commands:
         with pytest.raises(BlockError, match=r"\.bashrc: holds"):
@@ -320,7 +321,7 @@ def test_a_read_only_bashrc_keeps_its_block_at_uninstall_and_says_so(home: Path,
     (home / ".bashrc").chmod(0o444)
     before = tree(home, times=True)
     with pytest.raises(FileError, match="is read-only"):
-        ops.uninstall(account)
+        verbs.uninstall(account)
     assert tree(home, times=True) == before
 
 

@@ -14,10 +14,12 @@ from types import FrameType
 
 import pytest
 
-from hpcproxy import block, changes, install, ops
+from hpcproxy import changes
+from hpcproxy.account import verbs
+from hpcproxy.account.verbs import Account
 from hpcproxy.changes import Outcome, Step
-from hpcproxy.ops import Account
-from hpcproxy.plan import BASHRC_POINTER
+from hpcproxy.files import block, install
+from hpcproxy.files.plan import BASHRC_POINTER
 from tests.snapshot import tree
 
 FLAGS = {"jump": ["hello@192.168.31.10"], "port": 2015}
@@ -27,8 +29,8 @@ NEW = block.put(OLD, BASHRC_POINTER)
 
 
 def _steps(account: Account) -> list[Step]:
-    config = ops.settings_of(account, FLAGS)
-    steps = [ops._config_step(account, FLAGS), *install.bundle_steps(ops.bundle_of(account, config))]
+    config = verbs.settings_of(account, FLAGS)
+    steps = [verbs._config_step(account, FLAGS), *install.bundle_steps(verbs.bundle_of(account, config))]
     return [*steps, *install.bashrc_steps(account.bashrc)]
 
 
@@ -100,15 +102,15 @@ def test_a_run_after_a_kill_completes_and_uninstall_leaves_nothing(
 
     def body() -> None:
         monkeypatch.setattr(os, "replace", kill_before)
-        ops.install_bashrc(account, FLAGS, dry_run=False)
+        verbs.install_bashrc(account, FLAGS, dry_run=False)
 
     assert _in_a_child(body) == signal.SIGKILL
     assert (home / ".bashrc").read_bytes() == OLD
-    ops.install_bashrc(account, FLAGS, dry_run=False)
+    verbs.install_bashrc(account, FLAGS, dry_run=False)
     assert (home / ".bashrc").read_bytes() == NEW
-    again = ops.install_bashrc(account, FLAGS, dry_run=False)
+    again = verbs.install_bashrc(account, FLAGS, dry_run=False)
     assert {result.outcome for result in again} == {Outcome.UNCHANGED}
-    ops.uninstall(account)
+    verbs.uninstall(account)
     assert tree(home) == before
 
 
@@ -123,7 +125,7 @@ def test_installs_at_once_end_as_one(home: Path) -> None:
         assert (process.returncode, err) == (0, ""), out
     assert (home / ".bashrc").read_bytes() == NEW
     account = Account.of(os.environ)
-    assert {result.outcome for result in ops.install_bashrc(account, FLAGS, dry_run=True)} == {Outcome.UNCHANGED}
+    assert {result.outcome for result in verbs.install_bashrc(account, FLAGS, dry_run=True)} == {Outcome.UNCHANGED}
     assert sorted(path.name for path in home.iterdir()) == [".bash_profile", ".bashrc", ".hpcproxy"]
 
 

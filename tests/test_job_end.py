@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import verify
+from hpcproxy.account import checks
 from tests import servers
 from tests.holder import Holder, write_script
 from tests.sshd import Sshd
@@ -38,7 +38,7 @@ def rank(job: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
 
 def _fetch(url: str) -> str:
     with servers.internet() as internet:
-        return verify.fetch_address(url, internet, 20).address
+        return checks.fetch_address(url, internet, 20).address
 
 
 def _terminate(holder: Holder) -> None:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcproxy import jobscript
+from hpcproxy.account import job_script
+from hpcproxy.account.job_script import HOOK, MARK, State
 from hpcproxy.errors import ScriptError
-from hpcproxy.jobscript import HOOK, MARK, State
 
 _HEADS = [b"#!/bin/bash", b"#!/bin/sh", b"#!/usr/bin/env bash", b"#! /bin/dash -e"]
 _script_lines = st.one_of(
@@ -44,20 +44,20 @@ _scripts = st.builds(
 @settings(max_examples=1000)
 @given(_scripts)
 def test_remove_undoes_put_byte_for_byte(script: bytes) -> None:
-    assert jobscript.remove(jobscript.put(script)) == script
+    assert job_script.remove(job_script.put(script)) == script
 
 
 @given(_scripts)
 def test_putting_twice_is_putting_once(script: bytes) -> None:
-    once = jobscript.put(script)
+    once = job_script.put(script)
     assert once.count(HOOK) == 1
-    assert jobscript.put(once) == once
+    assert job_script.put(once) == once
 
 
 @settings(max_examples=1000)
 @given(_scripts)
 def test_no_option_that_sbatch_reads_stands_behind_the_hook(script: bytes) -> None:
-    wrapped = jobscript.put(script)
+    wrapped = job_script.put(script)
     assert _options_read_by_sbatch(wrapped) == _options_read_by_sbatch(script)
 
 
@@ -74,7 +74,7 @@ def _options_read_by_sbatch(script: bytes) -> list[bytes]:
 
 @given(_scripts)
 def test_remove_leaves_a_script_without_hook_alone(script: bytes) -> None:
-    assert jobscript.remove(script) == script
+    assert job_script.remove(script) == script
 
 
 def test_the_hook_stands_right_behind_the_last_option() -> None:
@@ -82,29 +82,29 @@ def test_the_hook_stands_right_behind_the_last_option() -> None:
     expected = (
         b"#!/bin/bash\n#SBATCH -N3\n# why\n\n#SBATCH --time=1\n" + HOOK + b"\n# next\nsrun hostname\n#SBATCH late\n"
     )
-    assert jobscript.put(script) == expected
+    assert job_script.put(script) == expected
 
 
 def test_a_script_without_options_gets_it_behind_the_first_line() -> None:
-    assert jobscript.put(b"#!/bin/sh\ntrue\n") == b"#!/bin/sh\n" + HOOK + b"\ntrue\n"
+    assert job_script.put(b"#!/bin/sh\ntrue\n") == b"#!/bin/sh\n" + HOOK + b"\ntrue\n"
 
 
 def test_a_script_of_options_only_without_final_newline() -> None:
     script = b"#!/bin/bash\n#SBATCH -N1"
-    assert jobscript.put(script) == script + b"\n" + HOOK
-    assert jobscript.remove(script + b"\n" + HOOK) == script
+    assert job_script.put(script) == script + b"\n" + HOOK
+    assert job_script.remove(script + b"\n" + HOOK) == script
 
 
 def test_the_hook_of_an_earlier_version_is_replaced() -> None:
     old = b"#!/bin/bash\n#SBATCH -N1\n. ~/.hpcproxy/old.sh  " + MARK + b"\ntrue\n"
-    assert jobscript.put(old) == b"#!/bin/bash\n#SBATCH -N1\n" + HOOK + b"\ntrue\n"
+    assert job_script.put(old) == b"#!/bin/bash\n#SBATCH -N1\n" + HOOK + b"\ntrue\n"
 
 
 def test_options_that_sbatch_never_reads_are_numbered() -> None:
     script = b"#!/bin/bash\n#SBATCH -N1\nmodule load x\n#SBATCH -n2\n\n#SBATCH -c3\n"
-    assert jobscript.ignored_options(script) == [4, 6]
-    assert jobscript.ignored_options(jobscript.put(script)) == [5, 7]
-    assert jobscript.ignored_options(b"#!/bin/bash\n#SBATCH -N1\n  # so\n#SBATCH -n2\ntrue\n") == []
+    assert job_script.ignored_options(script) == [4, 6]
+    assert job_script.ignored_options(job_script.put(script)) == [5, 7]
+    assert job_script.ignored_options(b"#!/bin/bash\n#SBATCH -N1\n  # so\n#SBATCH -n2\ntrue\n") == []
 
 
 # ------------------------------------------------------------------------------------------------ who else reads it
@@ -125,11 +125,11 @@ def test_options_that_sbatch_never_reads_are_numbered() -> None:
 )
 def test_the_hook_stands_behind_every_line_that_a_program_reads(line: bytes) -> None:
     script = b"#!/bin/bash\n#SBATCH -N1\n\n" + line + b"\n# prose\nsrun ls\n"
-    assert jobscript.put(script) == b"#!/bin/bash\n#SBATCH -N1\n\n" + line + b"\n" + HOOK + b"\n# prose\nsrun ls\n"
+    assert job_script.put(script) == b"#!/bin/bash\n#SBATCH -N1\n\n" + line + b"\n" + HOOK + b"\n# prose\nsrun ls\n"
 
 
 _SUBMITTER = b"#!/bin/sh\nfor a in 1 2; do\nsbatch %s\n#!/bin/bash\n#SBATCH -N1\n#SBATCH -J job_$a\ncurl x\n%s\ndone\n"
-PLAIN = jobscript.plain_hook()
+PLAIN = job_script.plain_hook()
 
 
 @pytest.mark.parametrize(
@@ -139,12 +139,12 @@ PLAIN = jobscript.plain_hook()
 )
 def test_a_job_in_a_here_document_gets_the_hook_in_there(begin: bytes, end: bytes) -> None:
     script = _SUBMITTER % (begin, end)
-    wrapped = jobscript.place(script)
+    wrapped = job_script.place(script)
     assert wrapped.content == script.replace(b"curl x", PLAIN + b"\ncurl x")
     assert (wrapped.lines, wrapped.plain) == ((7,), True)
-    assert jobscript.remove(wrapped.content) == script
-    assert jobscript.put(wrapped.content) == wrapped.content
-    assert jobscript.ignored_options(script) == []
+    assert job_script.remove(wrapped.content) == script
+    assert job_script.put(wrapped.content) == wrapped.content
+    assert job_script.ignored_options(script) == []
 
 
 def test_each_of_two_here_documents_gets_it() -> None:
@@ -155,10 +155,10 @@ def test_each_of_two_here_documents_gets_it() -> None:
         + b"cat > notes <<B\nno job\nB\n"
         + one.replace(b"<<A", b"<<C").replace(b"\nA\n", b"\nC\n")
     )
-    wrapped = jobscript.place(script)
+    wrapped = job_script.place(script)
     assert wrapped.lines == (5, 14)
     assert wrapped.content.count(PLAIN) == 2
-    assert jobscript.remove(wrapped.content) == script
+    assert job_script.remove(wrapped.content) == script
 
 
 @pytest.mark.parametrize(
@@ -172,14 +172,14 @@ def test_each_of_two_here_documents_gets_it() -> None:
     ids=["resubmits", "arithmetic", "here-string", "prose"],
 )
 def test_what_is_no_submitter_gets_the_hook_in_its_own_head(script: bytes) -> None:
-    assert HOOK not in jobscript.put(script).split(b"<<", 1)[-1]
-    assert jobscript.put(script).index(HOOK) < script.index(b"<<") + len(HOOK)
+    assert HOOK not in job_script.put(script).split(b"<<", 1)[-1]
+    assert job_script.put(script).index(HOOK) < script.index(b"<<") + len(HOOK)
 
 
 def test_a_job_of_another_language_in_a_here_document_is_refused_at_its_line() -> None:
     script = b"#!/bin/sh\nsbatch <<E\n#!/usr/bin/env python3\n#SBATCH -N1\nE\n"
     with pytest.raises(ScriptError) as caught:
-        jobscript.put(script, "submit.sh")
+        job_script.put(script, "submit.sh")
     assert str(caught.value).startswith("submit.sh:3: is a python3 script")
 
 
@@ -192,14 +192,14 @@ def test_a_job_of_another_language_in_a_here_document_is_refused_at_its_line() -
     ids=["str.format", "jinja", "jinja block"],
 )
 def test_a_template_gets_a_hook_without_braces(body: bytes) -> None:
-    wrapped = jobscript.place(b"#!/bin/bash\n#SBATCH -N1\n" + body)
+    wrapped = job_script.place(b"#!/bin/bash\n#SBATCH -N1\n" + body)
     assert (wrapped.plain, wrapped.why) == (True, "this looks like a template")
     assert wrapped.content == b"#!/bin/bash\n#SBATCH -N1\n" + PLAIN + b"\n" + body
 
 
 @pytest.mark.parametrize("body", [b"echo ${x} {a,b} ${y:-{}}\n", b"awk '{print}' f\n", b"f() { x; }\n"], ids=repr)
 def test_what_every_shell_writes_is_no_template(body: bytes) -> None:
-    assert not jobscript.place(b"#!/bin/bash\n" + body).plain
+    assert not job_script.place(b"#!/bin/bash\n" + body).plain
 
 
 def test_every_template_language_leaves_the_plain_hook_alone() -> None:
@@ -211,14 +211,14 @@ def test_every_template_language_leaves_the_plain_hook_alone() -> None:
 
 
 def test_the_plain_form_stays_when_it_is_wrapped_again() -> None:
-    once = jobscript.place(b"#!/bin/bash\ntrue\n", plain=True).content
-    assert jobscript.put(once) == once
+    once = job_script.place(b"#!/bin/bash\ntrue\n", plain=True).content
+    assert job_script.put(once) == once
 
 
 def test_the_plain_form_names_a_moved_directory_and_refuses_one_that_needs_quotes() -> None:
-    assert b"test -r /srv/me/.hp/prologue.sh;" in jobscript.plain_hook("/srv/me/.hp")
+    assert b"test -r /srv/me/.hp/prologue.sh;" in job_script.plain_hook("/srv/me/.hp")
     with pytest.raises(ScriptError, match="without quotes"):
-        jobscript.plain_hook("/srv/my dir")
+        job_script.plain_hook("/srv/my dir")
 
 
 # ------------------------------------------------------------------------------------------------ is it up to date
@@ -228,8 +228,8 @@ def test_the_plain_form_names_a_moved_directory_and_refuses_one_that_needs_quote
     ("script", "state"),
     [
         (b"#!/bin/bash\ntrue\n", State.NONE),
-        (jobscript.put(b"#!/bin/bash\n#SBATCH -N1\ntrue\n"), State.CURRENT),
-        (jobscript.place(b"#!/bin/bash\ntrue\n", plain=True).content, State.CURRENT),
+        (job_script.put(b"#!/bin/bash\n#SBATCH -N1\ntrue\n"), State.CURRENT),
+        (job_script.place(b"#!/bin/bash\ntrue\n", plain=True).content, State.CURRENT),
         (b"#!/bin/bash\n. ~/.hpcproxy/old.sh  " + MARK + b"\ntrue\n", State.STALE),
         (b"#!/bin/bash\n" + HOOK + b"\n#DW jobdw\ntrue\n", State.MISPLACED),
         (b"#!/bin/bash\ntrue\n" + HOOK + b"\n", State.MISPLACED),
@@ -237,7 +237,7 @@ def test_the_plain_form_names_a_moved_directory_and_refuses_one_that_needs_quote
     ],
 )
 def test_how_a_script_stands_to_this_version(script: bytes, state: State) -> None:
-    assert jobscript.state(script) is state
+    assert job_script.state(script) is state
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_how_a_script_stands_to_this_version(script: bytes, state: State) -> Non
     ],
 )
 def test_shells_that_can_source_it(head: bytes) -> None:
-    assert jobscript.put(head + b"\ntrue\n") == head + b"\n" + HOOK + b"\ntrue\n"
+    assert job_script.put(head + b"\ntrue\n") == head + b"\n" + HOOK + b"\ntrue\n"
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_shells_that_can_source_it(head: bytes) -> None:
 )
 def test_a_script_that_cannot_take_it_is_refused_by_name(script: bytes, reason: str) -> None:
     with pytest.raises(ScriptError) as caught:
-        jobscript.put(script, "job.sh")
+        job_script.put(script, "job.sh")
     assert str(caught.value).startswith("job.sh: ")
     assert reason in str(caught.value)
 

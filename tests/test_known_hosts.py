@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpcproxy.errors import FileError
-from hpcproxy.known_hosts import CA, REVOKED, HostKey, KnownHosts
+from hpcproxy.openssh.known_hosts import CA, REVOKED, HostKey, KnownHosts
 from tests import sshd
 
 

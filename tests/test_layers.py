@@ -1,108 +1,53 @@
-"""The layer table of docs/design.md, held against the import statements."""
+"""The tables of docs/design.md and docs/agent.md, held against the files and the import statements."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import hpcproxy
-from hpcproxy.config import KEYS
+from hpcproxy.config.model import KEYS
 
 PACKAGE = Path(hpcproxy.__file__).parent
 REPOSITORY = PACKAGE.parent
 
-# A module imports from lower layers, or from a neighbour that stands before it here.
-LAYERS = {
-    "errors": 0,
-    "changes": 1,
-    "heard": 1,
-    "process": 1,
-    "config": 1,
-    "shell": 1,
-    "block": 1,
-    "templated": 1,
-    "elsewhere": 1,
-    "jobscript": 1,
-    "settings": 1,
-    "floors": 1,
-    "sshoptions": 1,
-    "reasons": 1,
-    "ssh": 1,
-    "toolenv": 1,
-    "inventory": 1,
-    "plan": 2,
-    "render": 2,
-    "siteplan": 2,
-    "firewall": 2,
-    "jumpkit": 2,
-    "slurmconf": 2,
-    "plugstack": 2,
-    "governed": 2,
-    "wire": 2,
-    "outcome": 2,
-    "prospect": 2,
-    "install": 3,
-    "loginshell": 3,
-    "overrides": 3,
-    "connect": 3,
-    "sshconfig": 3,
-    "dial": 3,
-    "pool": 3,
-    "known_hosts": 3,
-    "hops": 3,
-    "hostkey": 3,
-    "recognition": 3,
-    "tunnels": 3,
-    "collect": 3,
-    "become": 3,
-    "identity": 3,
-    "routes": 3,
-    "openssh": 3,
-    "session": 3,
-    "trouble": 3,
-    "deploy": 3,
-    "switch": 3,
-    "plugin": 3,
-    "proof": 3,
-    "verify": 3,
-    "netcat": 3,
-    "ops": 4,
-    "asuser": 4,
-    "run": 4,
-    "trust": 4,
-    "kit": 4,
-    "image": 4,
-    "rollout": 4,
-    "report": 5,
-    "consent": 5,
-    "rehearsal": 5,
-    "fleet": 5,
-    "cli": 5,
-    "__main__": 6,
+LIBRARIES = {
+    *("ClusterShell", "fabric", "invoke", "jinja2", "paramiko", "pydantic", "python_socks", "rich", "shlex", "yaml"),
 }
-# `lab` and `demo` use the product as its users do; `node` runs on compute nodes and knows nothing of the rest.
-APART = {
-    "lab": {"cli", "rehearsal"},
-    "demo": {"cli", "rehearsal"},
-    "node": {"config", "render", "plan", "siteplan", "firewall", "kit", "proof"},
-}
-ONLY_IN = {
-    "yaml": {"config", "settings", "inventory", "overrides"},
-    "pydantic": {"config", "inventory"},
-    "jinja2": {"render"},
-    "fabric": {"deploy", "session"},
-    "paramiko": {"deploy", "session", "trouble", "identity"},
-    "invoke": {"__main__", "cli", "fleet", "rehearsal", "report"},
-    "shlex": {"shell"},
-    "rich": {"consent", "fleet", "report"},
-    "ClusterShell": {"inventory"},
-}
+ACROSS = {"account": "cluster", "cluster": "account"}  # the two know nothing of each other
+APART = ("node", "lab", "demo")
+STARTS = ("", "__main__")  # the package itself, and its program, which stands above all doors
 
-MODULES = sorted(PACKAGE.glob("*.py"))
-EVERYTHING = sorted(path for path in PACKAGE.rglob("*.py") if "templates" not in path.parts)
+
+def _rows(page: str, columns: int) -> list[list[str]]:
+    """The cells of the tables of docs/`page` that have that many columns, without backquotes in the first two."""
+    lines = [line for line in (REPOSITORY / "docs" / page).read_text().splitlines() if line.startswith("| `")]
+    rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
+    return [[row[0].strip("`"), row[1].strip("`"), *row[2:]] for row in rows if len(row) == columns]
+
+
+# Where a module stands, in the order of the table: "door.module", or the module alone on the ground.
+PLACES = {
+    (module if door == "ground" else f"{door}.{module}"): (door, libraries)
+    for door, module, _line, libraries in _rows("design.md", 4)
+}
+NODE = {(module if door == "ground" else f"{door}.{module}"): door for door, module, _line in _rows("agent.md", 3)}
+DOORS = ("io", "state", "upstream", "proxy", "life")  # of the agent, each above the one before
+
+
+def _modules(folder: Path) -> dict[str, Path]:
+    """Every module below `folder` by its dotted name; a package by its own."""
+    paths = [path.relative_to(folder).with_suffix("") for path in folder.rglob("*.py") if "templates" not in path.parts]
+    return {".".join(path.parts).removesuffix(".__init__"): folder / path.with_suffix(".py") for path in sorted(paths)}
+
+
+ALL = {name: path for name, path in _modules(PACKAGE).items() if name != "__init__"}
+OURS = {name: path for name, path in ALL.items() if name.split(".")[0] not in APART and path.stem != "__init__"}
+AGENT = {name: path for name, path in _modules(PACKAGE / "node").items() if path.stem != "__init__"}
 
 
 def _imports(path: Path) -> Iterator[str]:
@@ -110,39 +55,77 @@ def _imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path.name} imports by a relative name"
-            if node.module == "hpcproxy":
-                yield from (f"hpcproxy.{alias.name}" for alias in node.names)
-            else:
-                yield node.module or ""
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            module = node.module or ""
+            inside = [f"{module}.{alias.name}" for alias in node.names if f"{module}.{alias.name}"[9:] in ALL]
+            yield from inside or [module]
 
 
-def _ours(path: Path) -> set[str]:
-    names = {name.split(".")[1] for name in _imports(path) if name.startswith("hpcproxy.")}
-    return {name for name in names if not name.startswith("__version")}
+def _ours(path: Path) -> list[str]:
+    names = [name[len("hpcproxy.") :] for name in _imports(path) if name.startswith("hpcproxy.")]
+    return [name for name in names if not name.startswith("__version")]
 
 
-def test_every_module_has_a_layer() -> None:
-    assert {path.stem for path in MODULES} - {"__init__"} <= set(LAYERS)
-    assert len(MODULES) > 10
+def test_the_table_has_every_module_and_no_other() -> None:
+    assert sorted(PLACES) == sorted(set(OURS) - set(STARTS))
+    assert len(PLACES) > 50
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_a_module_imports_from_lower_layers_only(path: Path) -> None:
-    order = list(LAYERS)
-    for name in _ours(path):
-        if name in APART:
-            assert path.stem in APART[name], f"{path.stem} imports {name}"
+@pytest.mark.parametrize("name", OURS)
+def test_a_module_names_what_it_imports_from_the_root(name: str) -> None:
+    relative = [
+        node for node in ast.walk(ast.parse(OURS[name].read_text())) if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    assert relative == []
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_module_imports_from_above_it_in_the_table_only(name: str) -> None:
+    order = list(PLACES)
+    for other in _ours(OURS[name]):
+        if other.split(".")[0] in APART:
             continue
-        assert LAYERS[name] <= LAYERS[path.stem], f"{path.stem} imports {name} from above"
-        assert order.index(name) < order.index(path.stem), f"{path.stem} imports its neighbour {name}"
+        assert other in PLACES, f"{name} imports {other}, which is no module"
+        if name in STARTS:
+            continue
+        assert order.index(other) < order.index(name), f"{name} imports {other}, which stands below it"
+        assert PLACES[other][0] != ACROSS.get(PLACES[name][0]), f"{name} imports {other} across"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_a_library_is_used_where_the_table_says(path: Path) -> None:
-    for name in {name.split(".")[0] for name in _imports(path)}:
-        assert path.stem in ONLY_IN.get(name, {path.stem}), f"{path.stem} imports {name}"
+@pytest.mark.parametrize("apart", APART)
+def test_what_stands_apart_is_used_where_the_table_says(apart: str) -> None:
+    users = {name for name, path in ALL.items() if any(_of(other, apart) for other in _ours(path))}
+    doors = {name.split(".")[0] if name.startswith(APART) else name for name in users} - {apart}
+    (row,) = [row for row in _rows("design.md", 3) if row[0] == apart]
+    assert sorted(doors) == sorted(re.findall("`([^`]+)`", row[2]))
+
+
+def _of(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_library_is_used_where_the_table_says(name: str) -> None:
+    used = {library.split(".")[0] for library in _imports(OURS[name])} & LIBRARIES
+    assert used == set(PLACES[name][1].split(", ")) & LIBRARIES
+
+
+def test_the_map_of_the_agent_has_every_module_and_no_other() -> None:
+    assert sorted(NODE) == sorted(AGENT)
+    assert len(NODE) > 30
+
+
+@pytest.mark.parametrize("name", AGENT)
+def test_a_module_of_the_agent_imports_from_above_it_in_its_map_only(name: str) -> None:
+    order, here = list(NODE), name.split(".")[:-1]
+    for node in ast.walk(ast.parse(AGENT[name].read_text())):
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            continue
+        base = here[: len(here) - (node.level - 1)] + (node.module.split(".") if node.module else [])
+        others = [".".join(base)] if node.module else [".".join([*base, alias.name]) for alias in node.names]
+        for other in others:
+            assert NODE[name] != "ground", f"{name} imports {other}"
+            assert order.index(other) < order.index(name), f"{name} imports {other}, which stands below it"
 
 
 def test_no_file_over_400_lines() -> None:
@@ -156,7 +139,7 @@ def test_no_file_over_400_lines() -> None:
     assert [path.name for path in files if len(path.read_text().splitlines()) > 400] == []
 
 
-@pytest.mark.parametrize("path", EVERYTHING, ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", ALL.values(), ids=ALL)
 def test_no_function_over_40_lines(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -164,7 +147,7 @@ def test_no_function_over_40_lines(path: Path) -> None:
             assert lines <= 40, f"{node.name} has {lines} lines"
 
 
-@pytest.mark.parametrize("path", EVERYTHING, ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", ALL.values(), ids=ALL)
 def test_nothing_happens_at_import_but_definitions(path: Path) -> None:
     if path.stem == "__main__":
         return

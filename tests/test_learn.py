@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from hpcproxy.render import TEMPLATES
+from hpcproxy.files.render import TEMPLATES
 
 _LEARN = """
 asking_s=1 held='' heeded=TERM death=HUP learned='' first_cipher=aes login_option=log

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import loginshell, ops
-from hpcproxy.ops import Account
+from hpcproxy.account import login_shell, verbs
+from hpcproxy.account.verbs import Account
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def _login_shell(monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
 
 @pytest.fixture
 def installed(account: Account) -> Account:
-    ops.install_bashrc(account, {"jump": ["u@h"]}, dry_run=False)
+    verbs.install_bashrc(account, {"jump": ["u@h"]}, dry_run=False)
     return account
 
 
@@ -35,25 +35,25 @@ def _above(account: Account, lines: str) -> None:
 
 def test_a_home_whose_shells_all_read_it_is_left_alone(installed: Account) -> None:
     (installed.user_home / ".profile").write_text("[ -r ~/.bashrc ] && . ~/.bashrc\n")
-    assert ops.ask_shells(installed) == ([], [])
+    assert verbs.ask_shells(installed) == ([], [])
 
 
-@pytest.mark.parametrize("name", loginshell.LOGIN_FILES)
+@pytest.mark.parametrize("name", login_shell.LOGIN_FILES)
 def test_a_login_file_that_reads_no_bashrc_gets_the_block_and_gives_it_back(installed: Account, name: str) -> None:
     file = installed.user_home / name
     file.write_text("# mine\nexport PATH=$PATH:$HOME/bin\n")
     before = file.read_bytes()
-    (written,), remarks = ops.ask_shells(installed)
+    (written,), remarks = verbs.ask_shells(installed)
     assert (written.path, remarks) == (file, [])
-    assert ops.ask_shells(installed) == ([], [])
-    ops.uninstall_bashrc(installed)
+    assert verbs.ask_shells(installed) == ([], [])
+    verbs.uninstall_bashrc(installed)
     assert file.read_bytes() == before
 
 
 def test_a_home_with_no_login_file_gets_one_and_loses_it(installed: Account) -> None:
-    (written,), _ = ops.ask_shells(installed)
+    (written,), _ = verbs.ask_shells(installed)
     assert written.path == installed.user_home / ".bash_profile"
-    ops.uninstall_bashrc(installed)
+    verbs.uninstall_bashrc(installed)
     assert not written.path.exists()
 
 
@@ -62,7 +62,7 @@ def test_a_home_with_no_login_file_gets_one_and_loses_it(installed: Account) -> 
 )
 def test_the_usual_return_of_shells_that_are_not_interactive_is_fine(installed: Account, line: str) -> None:
     _above(installed, line + "\n")
-    assert ops.ask_shells(installed)[1] == []
+    assert verbs.ask_shells(installed)[1] == []
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_the_usual_return_of_shells_that_are_not_interactive_is_fine(installed: 
 def test_what_leaves_before_the_block_is_named_with_its_line(installed: Account, line: str, why: str) -> None:
     (installed.user_home / ".profile").write_text("[ -r ~/.bashrc ] && . ~/.bashrc\n")
     _above(installed, f"# return\n{line}\n")
-    written, remarks = ops.ask_shells(installed)
+    written, remarks = verbs.ask_shells(installed)
     assert written == []
     assert remarks == [f"{why} in {installed.bashrc} (line 2 leaves before it); move the block above that"]
 
@@ -87,7 +87,7 @@ def test_the_line_that_left_is_the_one_that_bash_ran(installed: Account) -> None
     """Behind it stands another that could have: Debian's own, for shells that are not interactive."""
     (installed.user_home / ".profile").write_text(". ~/.bashrc\n")
     _above(installed, '[ -n "${SLURM_JOB_ID-}" ] && return\ncase $- in\n    *i*) ;;\n    *) return ;;\nesac\n')
-    (why,) = ops.ask_shells(installed)[1]
+    (why,) = verbs.ask_shells(installed)[1]
     assert "(line 1 leaves before it)" in why
 
 
@@ -95,14 +95,14 @@ def test_a_file_that_bashrc_reads_and_that_leaves_is_named(installed: Account) -
     (installed.user_home / ".profile").write_text(". ~/.bashrc\n")
     (installed.user_home / ".shell").write_text("# mine\nexec true\n")
     _above(installed, ". ~/.shell\n")
-    (why,) = ops.ask_shells(installed)[1]
+    (why,) = verbs.ask_shells(installed)[1]
     assert f"(line 2 of {installed.user_home}/.shell leaves)" in why
 
 
 def test_a_line_that_bash_does_not_understand_is_named(installed: Account) -> None:
     (installed.user_home / ".profile").write_text(". ~/.bashrc\n")
     _above(installed, "alias a=b\nif [ -n x ]; fi\ncase $- in *i*) ;; *) return ;; esac\n")
-    (why,) = ops.ask_shells(installed)[1]
+    (why,) = verbs.ask_shells(installed)[1]
     assert "(line 2 is none that bash understands)" in why
 
 
@@ -111,7 +111,7 @@ def test_another_login_shell_is_told_what_it_has(
     installed: Account, shell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _login_shell(monkeypatch, shell)
-    written, (why,) = ops.ask_shells(installed)
+    written, (why,) = verbs.ask_shells(installed)
     assert written == []
     assert why.startswith(f"your login shell is {Path(shell).name}, which reads no .bashrc")
 
@@ -119,9 +119,9 @@ def test_another_login_shell_is_told_what_it_has(
 def test_a_shell_that_hangs_costs_its_bound_and_leaves_nothing(
     installed: Account, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(loginshell, "_TIMEOUT_S", 1)
+    monkeypatch.setattr(login_shell, "_TIMEOUT_S", 1)
     _above(installed, f"sleep 1000 & echo $! >> {tmp_path}/pids; wait\n")
-    assert "no bash of yours" in ops.ask_shells(installed)[1][0]
+    assert "no bash of yours" in verbs.ask_shells(installed)[1][0]
     pids = (tmp_path / "pids").read_text().split()
     assert pids
     assert not [pid for pid in pids if Path(f"/proc/{pid}/stat").exists() and _state(pid) != "Z"]
@@ -134,5 +134,5 @@ def _state(pid: str) -> str:
 def test_the_old_recipe_in_bashrc_is_named(installed: Account) -> None:
     (installed.user_home / ".profile").write_text(". ~/.bashrc\n")
     _above(installed, "export http_proxy=socks5://127.0.0.1:2015\n")
-    (found,) = ops.ask_shells(installed)[1]
+    (found,) = verbs.ask_shells(installed)[1]
     assert found.startswith(f"{installed.bashrc}:1: sets http_proxy")

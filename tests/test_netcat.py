@@ -36,8 +36,17 @@ def test_ssh_waits_for_no_module_that_carries_nothing() -> None:
     argv = [sys.executable, "-X", "importtime", "-m", "hpcproxy", "nc", "h", "1"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, env={**os.environ, "HPCPROXY_URL": NOBODY})
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
-    assert "hpcproxy.netcat" in loaded
-    assert not loaded & {"invoke", "pydantic", "yaml", "jinja2", "rich", "paramiko", "python_socks", "hpcproxy.cli"}
+    assert "hpcproxy.account.netcat" in loaded
+    assert not loaded & {
+        "invoke",
+        "pydantic",
+        "yaml",
+        "jinja2",
+        "rich",
+        "paramiko",
+        "python_socks",
+        "hpcproxy.cli.user",
+    }
 
 
 class _Proxy(socketserver.BaseRequestHandler):

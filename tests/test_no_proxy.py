@@ -21,7 +21,7 @@ import httpx
 import pytest
 import requests.utils
 
-from hpcproxy.render import TEMPLATES
+from hpcproxy.files.render import TEMPLATES
 
 _MORE = ["tracker.internal", ".site.example"]
 _GETENT = """#!/bin/sh

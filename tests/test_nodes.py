@@ -13,7 +13,7 @@ from ClusterShell.NodeSet import NodeSet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcproxy.render import TEMPLATES
+from hpcproxy.files.render import TEMPLATES
 
 NODES_SH = TEMPLATES / "lib" / "nodes.sh"
 

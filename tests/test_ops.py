@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import ops, tunnels
+from hpcproxy.account import tunnels, verbs
+from hpcproxy.account.verbs import Account
 from hpcproxy.errors import WayOutError
-from hpcproxy.ops import Account
 from tests import servers, sshd
 from tests.keys import accept
 from tests.shells import shells_url
@@ -29,10 +29,10 @@ def set_up(account: Account, jump_host: Sshd) -> Iterator[Account]:
     flags = {"jump": [jump_host.jump], "identity": str(jump_host.identity), "port": servers.free_port()}
     account.home.directory.mkdir()
     account.home.config.write_text("connect_timeout_s: 3\nretry_max_s: 1\nallow: ['*', 127.0.0.1]\n")
-    assert ops.init(account, flags, ops.Trial(login=False), consent=accept, say=_silence).works
-    ops.install_bashrc(account, {}, dry_run=False)
+    assert verbs.init(account, flags, verbs.Trial(login=False), consent=accept, say=_silence).works
+    verbs.install_bashrc(account, {}, dry_run=False)
     yield account
-    ops.down(account)
+    verbs.down(account)
 
 
 def _silence(_text: str) -> None:
@@ -45,35 +45,35 @@ def _with_check_url(account: Account, url: str) -> None:
 
 
 def test_up_status_check_down(set_up: Account, jump_host: Sshd) -> None:
-    port = ops.settings_of(set_up).port
-    tunnel = ops.up(set_up, _silence)
+    port = verbs.settings_of(set_up).port
+    tunnel = verbs.up(set_up, _silence)
     assert (tunnel.job, tunnel.ready, tunnel.jump) == ("shell", True, jump_host.jump)
     assert tunnel.url == shells_url(port)
-    found, drift = ops.status(set_up)
+    found, drift = verbs.status(set_up)
     assert ([(one.pid, one.ready) for one in found], drift) == ([(tunnel.pid, True)], [])
     assert tunnel.as_json()["directory"].startswith(os.environ["TMPDIR"])
     with servers.internet() as url:
         _with_check_url(set_up, url)
-        checked = ops.check(set_up, 20)
+        checked = verbs.check(set_up, 20)
         changed = {**set_up.environ, "HPCPROXY_URL": tunnel.url, "http_proxy": "http://p:1", "https_proxy": tunnel.url}
-        (line,) = ops.check(replace(set_up, environ=changed), 20).others
+        (line,) = verbs.check(replace(set_up, environ=changed), 20).others
     assert line.startswith("http_proxy leads elsewhere than to the way out")
     assert checked.others == []
     assert (checked.answer.address, checked.jump, checked.url) == ("203.0.113.7", jump_host.jump, tunnel.url)
     assert checked.answer.latency_ms > 0
-    assert [ended.pid for ended in ops.down(set_up)] == [tunnel.pid]
-    assert ops.down(set_up) == []
-    assert ops.status(set_up) == ([], [])
+    assert [ended.pid for ended in verbs.down(set_up)] == [tunnel.pid]
+    assert verbs.down(set_up) == []
+    assert verbs.status(set_up) == ([], [])
     assert list(Path(os.environ["TMPDIR"]).iterdir()) == []
 
 
 def test_up_twice_is_one_tunnel(set_up: Account) -> None:
-    assert ops.up(set_up, _silence).pid == ops.up(set_up, _silence).pid
+    assert verbs.up(set_up, _silence).pid == verbs.up(set_up, _silence).pid
 
 
 def test_uninstall_ends_the_tunnel_first(set_up: Account, home: Path) -> None:
-    ops.up(set_up, _silence)
-    ops.uninstall(set_up)
+    verbs.up(set_up, _silence)
+    verbs.uninstall(set_up)
     assert tunnels.find(set_up.environ) == []
     assert list(home.iterdir()) == []
 
@@ -88,11 +88,11 @@ _BEYOND = [
 
 @pytest.mark.parametrize(("url", "layer"), _BEYOND)
 def test_check_names_the_layer_behind_the_tunnel(url: str, layer: str, set_up: Account, jump_host: Sshd) -> None:
-    ops.up(set_up, _silence)
+    verbs.up(set_up, _silence)
     with servers.internet() as plain:
         _with_check_url(set_up, url.replace("PLAIN", plain.split("/")[2]))
         with pytest.raises(WayOutError) as caught:
-            ops.check(set_up, 20)
+            verbs.check(set_up, 20)
     assert caught.value.layer == layer
     assert caught.value.jump == jump_host.jump
 
@@ -102,17 +102,17 @@ def test_check_says_that_a_lost_jump_host_is_down(account: Account, tmp_path: Pa
         account.home.directory.mkdir()
         account.home.config.write_text("connect_timeout_s: 2\nretry_max_s: 1\n")
         flags = {"jump": [server.jump], "identity": str(server.identity), "port": servers.free_port()}
-        ops.init(account, flags, ops.Trial(login=False), consent=accept, say=_silence)
-        ops.install_bashrc(account, {}, dry_run=False)
-        tunnel = ops.up(account, _silence)
+        verbs.init(account, flags, verbs.Trial(login=False), consent=accept, say=_silence)
+        verbs.install_bashrc(account, {}, dry_run=False)
+        tunnel = verbs.up(account, _silence)
         try:
             server.stop()
             until(lambda: not tunnels.find(account.environ, "shell")[0].ready, "the status says down")
             with pytest.raises(WayOutError) as caught:
-                ops.check(account, 5)
+                verbs.check(account, 5)
         finally:
             os.kill(tunnel.pid, signal.SIGTERM)
-            ops.down(account)
+            verbs.down(account)
     assert caught.value.layer == "tunnel"
     assert "is down" in str(caught.value)
 
@@ -121,15 +121,15 @@ def test_check_without_a_tunnel_finds_out_why(set_up: Account) -> None:
     with pytest.raises(
         WayOutError, match=r"none is up here, though .* would let us through; start it with: hpcproxy up"
     ):
-        ops.check(set_up, 20)
+        verbs.check(set_up, 20)
     set_up.home.known_hosts.write_text("")
     with pytest.raises(WayOutError, match="is not pinned") as caught:
-        ops.check(set_up, 20)
+        verbs.check(set_up, 20)
     assert caught.value.layer == "host-key"
 
 
 def test_check_and_up_without_a_jump_host_say_what_to_run(account: Account) -> None:
-    for verb in (lambda: ops.check(account, 5), lambda: ops.up(account, _silence)):
+    for verb in (lambda: verbs.check(account, 5), lambda: verbs.up(account, _silence)):
         with pytest.raises(WayOutError, match="run: hpcproxy init --jump"):
             verb()
 
@@ -137,15 +137,15 @@ def test_check_and_up_without_a_jump_host_say_what_to_run(account: Account) -> N
 def test_up_refuses_files_that_are_not_as_the_settings_say(set_up: Account) -> None:
     with set_up.home.config.open("a") as file:
         file.write("gate: false\nscheme: socks5\n")
-    assert [path.name for path in ops.status(set_up)[1]] == ["tunnel.sh"]
+    assert [path.name for path in verbs.status(set_up)[1]] == ["tunnel.sh"]
     with pytest.raises(WayOutError, match="run: hpcproxy install-bashrc"):
-        ops.up(set_up, _silence)
-    ops.install_bashrc(set_up, {}, dry_run=False)
-    assert ops.up(set_up, _silence).url.startswith("socks5://")
+        verbs.up(set_up, _silence)
+    verbs.install_bashrc(set_up, {}, dry_run=False)
+    assert verbs.up(set_up, _silence).url.startswith("socks5://")
 
 
 def test_up_that_fails_leaves_nothing(set_up: Account) -> None:
     set_up.home.known_hosts.write_text("")
     with pytest.raises(WayOutError, match="is not pinned"):
-        ops.up(set_up, _silence)
+        verbs.up(set_up, _silence)
     assert list(Path(os.environ["TMPDIR"]).iterdir()) == []

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import overrides
-from hpcproxy.config import resolve
-from hpcproxy.plan import Home, account_plan
-from hpcproxy.render import render
+from hpcproxy.account import overrides
+from hpcproxy.config.model import resolve
+from hpcproxy.files.plan import Home, account_plan
+from hpcproxy.files.render import render
 
 SECRET = "s3cret"  # noqa: S105 - what must never show
 

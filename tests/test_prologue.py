@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import jobscript, ops, tunnels
-from hpcproxy.ops import Account
+from hpcproxy.account import job_script, tunnels, verbs
+from hpcproxy.account.verbs import Account
 from tests import servers, sshd
 from tests.holder import command_line
 from tests.shells import PROXY_VARIABLES, SHELLS, script, tunnel_state, url_of
@@ -22,12 +22,12 @@ from tests.sshd import Sshd
 from tests.waiting import until
 
 every_shell = pytest.mark.parametrize("shell", SHELLS)
-HOOK = jobscript.HOOK.decode() + "\n"
+HOOK = job_script.HOOK.decode() + "\n"
 TOUCHED = 'printf "%s|" "$-" "$IFS" "$PWD" "$*"; umask; trap'
 
 
 def _install(account: Account, **settings: object) -> None:
-    ops.install_bashrc(account, {"jump": ["u@h"], **settings}, dry_run=False)
+    verbs.install_bashrc(account, {"jump": ["u@h"], **settings}, dry_run=False)
 
 
 def _fake_job_script(account: Account, body: str) -> None:

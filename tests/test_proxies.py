@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcproxy.render import TEMPLATES
+from hpcproxy.files.render import TEMPLATES
 from tests.shells import SHELLS, script
 
 PROXIES_SH = TEMPLATES / "lib" / "proxies.sh"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy.node.words import Words
-from hpcproxy.render import TEMPLATES
+from hpcproxy.files.render import TEMPLATES
+from hpcproxy.node.upstream.words import Words
 from tests import sshd
 from tests.holder import Holder, write_script
 from tests.sshd import Sshd

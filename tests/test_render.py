@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcproxy import shell
+from hpcproxy import quoting
 from hpcproxy.errors import RenderError
-from hpcproxy.plan import Artifact, Plan
-from hpcproxy.render import TEMPLATES, File, render
+from hpcproxy.files.plan import Artifact, Plan
+from hpcproxy.files.render import TEMPLATES, File, render
 from tests.golden_cases import GOLDEN, expand, plan, rendered_files
 from tests.hostile import HOSTILE
 
@@ -196,20 +196,20 @@ def _through(program: str, text: str, cwd: Path) -> bytes:
 
 @pytest.mark.parametrize("program", SHELLS)
 def test_hostile_values_reach_a_shell_unchanged_and_run_nothing(program: str, tmp_path: Path) -> None:
-    script = "".join(f"v={shell.word(value)}\nprintf '%s\\0' \"$v\"\n" for value in HOSTILE)
+    script = "".join(f"v={quoting.word(value)}\nprintf '%s\\0' \"$v\"\n" for value in HOSTILE)
     assert _through(program, script, tmp_path) == b"".join(value.encode() + b"\0" for value in HOSTILE)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_hostile_values_reach_a_bash_array_unchanged_and_run_nothing(tmp_path: Path) -> None:
-    script = f'set -u\na={shell.array(HOSTILE)}\nprintf \'%s\\0\' "${{#a[@]}}" "${{a[@]}}"\n'
+    script = f'set -u\na={quoting.array(HOSTILE)}\nprintf \'%s\\0\' "${{#a[@]}}" "${{a[@]}}"\n'
     expected = [str(len(HOSTILE)), *HOSTILE]
     assert _through("bash", script, tmp_path) == b"".join(value.encode() + b"\0" for value in expected)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_hostile_values_reach_a_bash_table_unchanged_and_run_nothing(tmp_path: Path) -> None:
-    script = f"set -u\na={shell.table((value, 7) for value in HOSTILE)}\nprintf '%s\\0' \"${{a[@]}}\"\n"
+    script = f"set -u\na={quoting.table((value, 7) for value in HOSTILE)}\nprintf '%s\\0' \"${{a[@]}}\"\n"
     assert _through("bash", script, tmp_path) == b"".join(value.encode() + b"\x007\0" for value in HOSTILE)
     assert list(tmp_path.iterdir()) == []
 
@@ -217,7 +217,7 @@ def test_hostile_values_reach_a_bash_table_unchanged_and_run_nothing(tmp_path: P
 @settings(max_examples=10)
 @given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20), min_size=60))
 def test_any_text_reaches_both_shells_unchanged(values: list[str]) -> None:
-    script = "".join(f"v={shell.word(value)}\nprintf '%s\\0' \"$v\"\n" for value in values)
+    script = "".join(f"v={quoting.word(value)}\nprintf '%s\\0' \"$v\"\n" for value in values)
     for program in SHELLS:
         assert _through(program, script, Path("/")) == b"".join(value.encode() + b"\0" for value in values)
 
@@ -236,11 +236,11 @@ def test_a_hostile_home_reaches_the_scripts_unchanged_and_runs_nothing(name: str
 
 
 def test_quoting_of_single_values() -> None:
-    assert str(shell.word("plain")) == "plain"
-    assert (str(shell.word(True)), str(shell.word(False))) == ("1", "''")
-    assert str(shell.array([])) == "()"
-    assert str(shell.array(["a", 1, "b c"])) == "(\n    a\n    1\n    'b c'\n)"
-    assert str(shell.table([])) == "()"
-    assert str(shell.table([("a", 1), ("b c", "")])) == "(\n    a 1\n    'b c' ''\n)"
+    assert str(quoting.word("plain")) == "plain"
+    assert (str(quoting.word(True)), str(quoting.word(False))) == ("1", "''")
+    assert str(quoting.array([])) == "()"
+    assert str(quoting.array(["a", 1, "b c"])) == "(\n    a\n    1\n    'b c'\n)"
+    assert str(quoting.table([])) == "()"
+    assert str(quoting.table([("a", 1), ("b c", "")])) == "(\n    a 1\n    'b c' ''\n)"
     with pytest.raises(ValueError, match="NUL"):
-        shell.word("a\0b")
+        quoting.word("a\0b")

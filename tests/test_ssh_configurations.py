@@ -14,8 +14,9 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from hpcproxy import ops, sshconfig
-from hpcproxy.ops import Account, InitReport, Trial
+from hpcproxy.account import verbs
+from hpcproxy.account.verbs import Account, InitReport, Trial
+from hpcproxy.openssh import configuration
 from tests.keys import accept
 from tests.sshd import USER, Sshd
 
@@ -117,7 +118,7 @@ def _filled(text: str | bytes, server: Sshd, directory: Path) -> bytes:
 
 
 def _init(account: Account) -> InitReport:
-    return ops.init(account, {"jump": ["gate"]}, Trial(login=False), consent=accept, say=lambda _: None)
+    return verbs.init(account, {"jump": ["gate"]}, Trial(login=False), consent=accept, say=lambda _: None)
 
 
 def _write(ssh_config: Write, text: str | bytes, server: Sshd, home: Path, directory: Path) -> None:
@@ -142,7 +143,7 @@ def _ssh_takes_it(account: Account) -> str:
     lists += ["-o", "GlobalKnownHostsFile=/dev/null", "-o", "LogLevel=DEBUG1", "-o", "BatchMode=yes"]
     lists += ["-o", "NoHostAuthenticationForLocalhost=no", "-o", "KnownHostsCommand=none", "-o", "ControlPath=none"]
     argv = ["ssh", *lists, "-o", "PubkeyAuthentication=no", "-W", "127.0.0.1:1", "gate"]
-    return sshconfig.run(argv, 60).stderr.decode(errors="replace")
+    return configuration.run(argv, 60).stderr.decode(errors="replace")
 
 
 @pytest.mark.parametrize("text", _GOOD.values(), ids=_GOOD)
@@ -212,6 +213,6 @@ def test_whatever_stands_there_init_does_as_ssh_does_or_says_why(
     else:
         assert str(shown.error).isprintable()
         argv = ["ssh", *ours, "-o", "BatchMode=yes", "-o", "PubkeyAuthentication=no", "-W", "127.0.0.1:1", "gate"]
-        sshconfig.run(argv, 60)
+        configuration.run(argv, 60)
         known = tmp_path / "fresh"
         assert not known.exists() or jump_host.host_key not in known.read_text(), "plain ssh gets there"

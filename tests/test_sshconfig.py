@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from hpcproxy import sshconfig
-from hpcproxy.config import Jump
+from hpcproxy.config.model import Jump
 from hpcproxy.errors import WayOutError
+from hpcproxy.openssh import configuration
 
 Write = Callable[[Any], Path]
 
@@ -50,21 +50,21 @@ _NAMES = [
 @pytest.mark.parametrize(("text", "jump", "name"), [row[1:] for row in _NAMES], ids=[row[0] for row in _NAMES])
 def test_the_name_is_what_ssh_looks_up(ssh_config: Write, text: str | bytes, jump: Jump, name: str) -> None:
     ssh_config(text)
-    assert sshconfig.ask(jump).name == name
+    assert configuration.ask(jump).name == name
 
 
 def test_an_included_file_counts(ssh_config: Write, tmp_path: Path) -> None:
     (tmp_path / "more.conf").write_text("Host gw\n HostName 10.0.0.9\n")
     ssh_config(f"Include {tmp_path}/*.conf\n")
-    assert sshconfig.ask(Jump("gw")).hostname == "10.0.0.9"
+    assert configuration.ask(Jump("gw")).hostname == "10.0.0.9"
 
 
 def test_users(ssh_config: Write) -> None:
     ssh_config('Host js\n User alice@node@10.0.0.1\nHost sp\n User "al ice"\n')
-    assert sshconfig.ask(Jump("js")).user == "alice@node@10.0.0.1"
-    assert sshconfig.ask(Jump("sp")).user == "al ice"
-    assert sshconfig.ask(Jump("js", "bob")).user == "bob"
-    assert sshconfig.ask(Jump("other"), user="root").user == "root"
+    assert configuration.ask(Jump("js")).user == "alice@node@10.0.0.1"
+    assert configuration.ask(Jump("sp")).user == "al ice"
+    assert configuration.ask(Jump("js", "bob")).user == "bob"
+    assert configuration.ask(Jump("other"), user="root").user == "root"
 
 
 def test_paths_are_expanded_as_ssh_expands_them(ssh_config: Write) -> None:
@@ -73,7 +73,7 @@ def test_paths_are_expanded_as_ssh_expands_them(ssh_config: Write) -> None:
         ' IdentityFile "~/a b"\n CertificateFile ${HOME}/c-cert.pub\n IdentitiesOnly yes\n'
         ' UserKnownHostsFile "~/known hosts" /etc/second\n GlobalKnownHostsFile /dev/null\n'
     )
-    found = sshconfig.ask(Jump("gw"))
+    found = configuration.ask(Jump("gw"))
     assert found.identity_files == (_OF_HOME / ".ssh/key_bob_10.0.0.9_2222_gw%", _OF_HOME / "a b")
     assert found.certificate_files == (Path(os.environ["HOME"]) / "c-cert.pub",)
     assert found.identities_only
@@ -85,10 +85,10 @@ def test_hops_and_proxy_commands(ssh_config: Write) -> None:
         "Host a\n ProxyJump u@h1:33,[fe80::1]:44\nHost b\n ProxyCommand nc %h %p\nHost c\n ProxyJump none\n"
         "Host d\n ProxyJump x@y@z\n"
     )
-    assert sshconfig.ask(Jump("a")).hops == (Jump("h1", "u", 33), Jump("fe80::1", None, 44))
-    assert (sshconfig.ask(Jump("b")).hops, sshconfig.ask(Jump("b")).proxy_command) == ((), "nc %h %p")
-    assert (sshconfig.ask(Jump("c")).hops, sshconfig.ask(Jump("c")).proxy_command) == ((), None)
-    assert sshconfig.ask(Jump("d")).hops == (Jump("z", "x@y", None),)
+    assert configuration.ask(Jump("a")).hops == (Jump("h1", "u", 33), Jump("fe80::1", None, 44))
+    assert (configuration.ask(Jump("b")).hops, configuration.ask(Jump("b")).proxy_command) == ((), "nc %h %p")
+    assert (configuration.ask(Jump("c")).hops, configuration.ask(Jump("c")).proxy_command) == ((), None)
+    assert configuration.ask(Jump("d")).hops == (Jump("z", "x@y", None),)
 
 
 _BAD = {
@@ -104,7 +104,7 @@ _BAD = {
 def test_a_line_that_ssh_cannot_take_is_named_in_its_own_words(ssh_config: Write, text: str, words: str) -> None:
     path = ssh_config(text)
     with pytest.raises(WayOutError) as caught:
-        sshconfig.ask(Jump("gw"))
+        configuration.ask(Jump("gw"))
     assert caught.value.layer == "ssh"
     assert f"{path}" in caught.value.reason
     assert words in caught.value.reason
@@ -115,18 +115,18 @@ def test_a_match_exec_without_an_end_is_bounded(ssh_config: Write, tmp_path: Pat
     mark = tmp_path / "mark"
     ssh_config(f'Match exec "sleep 2; touch {mark}"\n User x\n')
     with pytest.raises(WayOutError, match="Match exec"):
-        sshconfig.ask(Jump("gw"), timeout_s=0.5)
+        configuration.ask(Jump("gw"), timeout_s=0.5)
     assert subprocess.run(["pgrep", "-f", str(mark)], stdout=subprocess.DEVNULL, check=False).returncode == 1
 
 
 def test_without_ssh_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(WayOutError, match="the program ssh cannot be run"):
-        sshconfig.ask(Jump("gw"))
+        configuration.ask(Jump("gw"))
 
 
 def test_what_is_not_printable_is_not_passed_on() -> None:
     assert (
-        sshconfig.said(b"/x: line 1: Bad \x1b[31m\r\n/x: terminating, 1 bad configuration options\r\n")
+        configuration.said(b"/x: line 1: Bad \x1b[31m\r\n/x: terminating, 1 bad configuration options\r\n")
         == "/x: line 1: Bad ?[31m"
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import sshoptions
+from hpcproxy.openssh import option_list
 from tests import servers, sshd
 from tests.holder import Holder, children, command_line, session, write_script
 from tests.sshd import Sshd
@@ -64,22 +64,22 @@ def _asked(*argv: str) -> dict[str, str]:
 
 
 def test_every_option_has_one_verdict_with_a_reason() -> None:
-    judged = [option.name.lower() for option in (*sshoptions.SET, *sshoptions.LEFT)]
+    judged = [option.name.lower() for option in (*option_list.SET, *option_list.LEFT)]
     assert len(judged) == len(set(judged))
-    assert all(option.reason for option in (*sshoptions.SET, *sshoptions.LEFT))
+    assert all(option.reason for option in (*option_list.SET, *option_list.LEFT))
     assert sorted(set(KEYWORDS.split()) - set(judged)) == []
 
 
 def test_the_ssh_at_hand_has_no_option_that_nobody_has_judged() -> None:
-    judged = {option.name.lower() for option in (*sshoptions.SET, *sshoptions.LEFT)}
+    judged = {option.name.lower() for option in (*option_list.SET, *option_list.LEFT)}
     assert sorted(set(_asked("-F", "/dev/null")) - judged) == []
 
 
 def test_all_that_is_set_wins_over_any_configuration(tmp_path: Path) -> None:
-    assert sorted(HOSTILE) == sorted(option.name for option in sshoptions.SET)
+    assert sorted(HOSTILE) == sorted(option.name for option in option_list.SET)
     config = tmp_path / "config"
     config.write_text("IgnoreUnknown *\n" + "".join(f"{name} {value}\n" for name, value in HOSTILE.items()))
-    ours = sshoptions.words(VALUES)
+    ours = option_list.words(VALUES)
     alone, against, without = (
         _asked("-F", "/dev/null", *ours),
         _asked("-F", str(config), *ours),
@@ -96,7 +96,7 @@ def test_all_that_is_set_wins_over_any_configuration(tmp_path: Path) -> None:
 def test_an_option_that_ssh_does_not_know_does_not_stop_it(tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.write_text("Host *\n    OptionOfANewerSsh yes\n    Port 2022\n")
-    assert _asked("-F", str(config), *sshoptions.words(VALUES), "-o", "AnotherNewOne=1")["port"] == "2022"
+    assert _asked("-F", str(config), *option_list.words(VALUES), "-o", "AnotherNewOne=1")["port"] == "2022"
 
 
 # ------------------------------------------------------------------------------------------------ for real

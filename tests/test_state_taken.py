@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import tunnels
+from hpcproxy.account import tunnels
 from tests import modest, servers, shells
 from tests.holder import Holder, write_script
 from tests.sshd import Sshd

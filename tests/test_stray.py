@@ -11,20 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import jobscript, ops, tunnels
-from hpcproxy.ops import Account
+from hpcproxy.account import job_script, tunnels, verbs
+from hpcproxy.account.verbs import Account
 from tests import servers
 from tests.shells import SHELLS, interactive, script, tunnel_state, url_of
 
 every_shell = pytest.mark.parametrize("shell", SHELLS)
-HOOK = jobscript.HOOK.decode() + "\n"
+HOOK = job_script.HOOK.decode() + "\n"
 SITE_PROXY = "http://proxy.site:3128"
 SHOW = 'printf "%s\\n" "${http_proxy-none} ${HPCPROXY_URL-none}"\n'
 
 
 def _install(account: Account, **settings: object) -> str:
     """The line that sources the installed file, as the block in .bashrc does."""
-    ops.install_bashrc(account, {"jump": ["u@h"], **settings}, dry_run=False)
+    verbs.install_bashrc(account, {"jump": ["u@h"], **settings}, dry_run=False)
     return f". {shlex.quote(str(account.home.directory / 'bashrc.sh'))}\n"
 
 
@@ -239,7 +239,7 @@ def test_the_users_shell_settings_do_not_reach_what_starts_a_way_out(others_way_
         "CDPATH": "/", "GLOBIGNORE": "*", "TMOUT": "1", "PS4": f"$(touch {tmp_path}/ps4)", "BASHOPTS": "failglob",
     }  # fmt: skip
     environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "9", "VERSION": "", **theirs}
-    argv = ["/bin/bash", "-p", str(ops.Account.of(os.environ).home.directory / "job.sh"), "start"]
+    argv = ["/bin/bash", "-p", str(verbs.Account.of(os.environ).home.directory / "job.sh"), "start"]
     done = subprocess.run(argv, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{others_way_out}\n", "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rc", "srun"]

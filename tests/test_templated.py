@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import pytest
 
-from hpcproxy import jobscript
+from hpcproxy.account import job_script
+from hpcproxy.account.job_script import HOOK
 from hpcproxy.errors import ScriptError
-from hpcproxy.jobscript import HOOK
 
-PLAIN = jobscript.plain_hook()
+PLAIN = job_script.plain_hook()
 
 # What a template writes itself is no command of the script: mlr-org/batchtools (inst/templates/slurm-simple.tmpl, issue 291),
 # ropensci/drake#1083, futureverse/future.batchtools#78, glotzerlab/signac-flow#456, Bioconductor/BiocParallel#222.
@@ -42,18 +42,18 @@ _TEMPLATES = {
 def test_the_templates_own_lines_are_no_commands(text: bytes) -> None:
     before, after = text.rsplit(b"\n@", 1)
     script = before + b"\n" + after
-    assert jobscript.put(script) == before + b"\n" + PLAIN + b"\n" + after
-    assert jobscript.remove(jobscript.put(script)) == script
-    assert jobscript.ignored_options(jobscript.put(script)) == []
-    assert jobscript.state(jobscript.put(script)) is jobscript.State.CURRENT
+    assert job_script.put(script) == before + b"\n" + PLAIN + b"\n" + after
+    assert job_script.remove(job_script.put(script)) == script
+    assert job_script.ignored_options(job_script.put(script)) == []
+    assert job_script.state(job_script.put(script)) is job_script.State.CURRENT
 
 
 def test_a_here_document_whose_tabs_go_gets_the_hook_with_them() -> None:
     script = b'#!/bin/bash\nf() {\n\tsbatch <<-"X"\n\t\t#!/bin/bash\n\t\t#SBATCH -N1\n\t\trun\n\tX\n}\n'
-    assert jobscript.put(script) == script.replace(b"-N1\n", b"-N1\n\t\t" + PLAIN + b"\n")
-    assert jobscript.put(jobscript.put(script)) == jobscript.put(script)
-    assert jobscript.remove(jobscript.put(script)) == script
-    assert jobscript.state(jobscript.put(script)) is jobscript.State.CURRENT
+    assert job_script.put(script) == script.replace(b"-N1\n", b"-N1\n\t\t" + PLAIN + b"\n")
+    assert job_script.put(job_script.put(script)) == job_script.put(script)
+    assert job_script.remove(job_script.put(script)) == script
+    assert job_script.state(job_script.put(script)) is job_script.State.CURRENT
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_here_document_whose_tabs_go_gets_the_hook_with_them() -> None:
 )
 def test_what_only_submits_others_is_refused_at_its_line(line: bytes) -> None:
     with pytest.raises(ScriptError, match=r"hands a job to sbatch.*Wrap the script that is submitted"):
-        jobscript.put(b"#!/bin/bash\nset -e\n" + line + b"\n")
+        job_script.put(b"#!/bin/bash\nset -e\n" + line + b"\n")
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,8 @@ def test_what_only_submits_others_is_refused_at_its_line(line: bytes) -> None:
 )
 def test_what_submits_nothing_else_is_a_job(line: bytes) -> None:
     script = b"#!/bin/bash\n" + line + b"\nrun\n"
-    assert jobscript.put(script) == b"#!/bin/bash\n" + HOOK + b"\n" + line + b"\nrun\n"
+    assert job_script.put(script) == b"#!/bin/bash\n" + HOOK + b"\n" + line + b"\nrun\n"
 
 
 def test_a_job_that_submits_others_is_told_where() -> None:
-    assert jobscript.submissions(b"#!/bin/bash\n#SBATCH -N1\nrun\nsbatch next.sh\ncat <<X\nsbatch no\nX\n") == [4]
+    assert job_script.submissions(b"#!/bin/bash\n#SBATCH -N1\nrun\nsbatch next.sh\ncat <<X\nsbatch no\nX\n") == [4]

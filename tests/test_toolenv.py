@@ -10,8 +10,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from hpcproxy.account.tool_settings import TOOLS, Present, lines, one_of, patterns
 from hpcproxy.errors import UsageError, WayOutError
-from hpcproxy.toolenv import TOOLS, Present, lines, one_of, patterns
 from tests.hostile import HOSTILE
 from tests.test_cli import run
 

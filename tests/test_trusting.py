@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
-from hpcproxy import trust as trusting
-from hpcproxy.config import Jump
-from hpcproxy.consent import complaints, told
+from hpcproxy.cli.consent import complaints, told
+from hpcproxy.cluster import trust as trusting
+from hpcproxy.cluster.run import Request
+from hpcproxy.config.model import Jump
 from hpcproxy.errors import WayOutError
-from hpcproxy.known_hosts import KnownHosts, lines_for_nodes
-from hpcproxy.recognition import Shown
-from hpcproxy.run import Request
+from hpcproxy.openssh.known_hosts import KnownHosts, lines_for_nodes
+from hpcproxy.openssh.recognition import Shown
 from tests import servers, sshd
 from tests.keys import accept, nobody, refuse
 from tests.sshd import Sshd

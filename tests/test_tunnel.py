@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import tunnels, verify
+from hpcproxy.account import checks, tunnels
 from hpcproxy.errors import WayOutError
 from tests import servers, sshd
 from tests.holder import Holder, listens, session, write_script
@@ -32,7 +32,7 @@ def own_jump_host(tmp_path: Path) -> Iterator[Sshd]:
 
 def _fetch(url: str) -> str:
     with servers.internet() as internet:
-        return verify.fetch_address(url, internet, 20).address
+        return checks.fetch_address(url, internet, 20).address
 
 
 # ------------------------------------------------------------------------------------------------ it holds

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy.reasons import FAILURES
+from hpcproxy.openssh.reasons import FAILURES
 from tests.holder import Holder, write_script
 from tests.sshd import Sshd
 from tests.waiting import until

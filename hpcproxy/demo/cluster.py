@@ -20,10 +20,11 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from hpcproxy import render, shell
+from hpcproxy import quoting
 from hpcproxy.demo.story import TIMED_OUT, Act, Output, show_scene, tell
 from hpcproxy.demo.traces import Traces, highest
 from hpcproxy.errors import LabError
+from hpcproxy.files import render
 from hpcproxy.lab import Lab, LabSpec, packages, record
 from hpcproxy.lab.spec import CONTROLLER, INTERNET, USERS
 
@@ -127,9 +128,9 @@ class _Login:
 
     def bash(self, *commands: str) -> Output:
         """Run `commands`, exactly as they are shown, with this very hpcproxy as `hpcproxy`."""
-        path = shell.word(f"{_PACKAGE_PARENT}:{_DEPENDENCIES}")
+        path = quoting.word(f"{_PACKAGE_PARENT}:{_DEPENDENCIES}")
         prelude = (
-            f'exec 2>&1; set -e; hpcproxy() {{ PYTHONPATH={path} {shell.word(sys.executable)} -m hpcproxy "$@"; }}\n'
+            f'exec 2>&1; set -e; hpcproxy() {{ PYTHONPATH={path} {quoting.word(sys.executable)} -m hpcproxy "$@"; }}\n'
         )
         try:
             done = self.lab.run(

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hpcproxy import shell, tunnels
+from hpcproxy import quoting
+from hpcproxy.account import tunnels
 from hpcproxy.demo import traces
 from hpcproxy.demo.story import TIMED_OUT, Act, Output, show_scene, tell
 from hpcproxy.errors import HpcproxyError
@@ -78,7 +79,7 @@ class _Account:
 
     def bash(self, *commands: str) -> Output:
         """Run `commands`, exactly as they are shown, with this very hpcproxy as `hpcproxy`."""
-        python = f"PYTHONPATH={shell.word(_PACKAGE_PARENT)} {shell.word(sys.executable)} -m hpcproxy"
+        python = f"PYTHONPATH={quoting.word(_PACKAGE_PARENT)} {quoting.word(sys.executable)} -m hpcproxy"
         prelude = f'set -e; hpcproxy() {{ {python} "$@"; }}\n'
         text, code = _run(["/bin/bash", "-c", prelude + "\n".join(commands)], self.home, self.environ)
         return Output(text.replace(str(self.home), "~"), code)

@@ -6,18 +6,18 @@ import zipfile
 from typing import List
 
 PACKAGE = "hpcproxy_node"
-# Signals first: one that comes before the handlers are there is kept until then (hold.py). Else the agent would end of
-# it and leave its state behind.
+# Signals first: one that comes before the handlers are there is kept until then (life/hold.py). Else the agent
+# would end of it and leave its state behind.
 MAIN = """\
 import gc
 import signal
 import sys
 
-gc.disable()  # until the worker runs (guardian.py): what is imported stays
+gc.disable()  # until the worker runs (life/guardian.py): what is imported stays
 signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGURG, signal.SIGINT, signal.SIGUSR1))
 
 if sys.argv[1:2] == ["port"]:  # root's: nothing is kept compiled by it, and little is loaded
-    from {package}.port import main
+    from {package}.proxy.port import main
 
     main(sys.argv[2:])
 
@@ -25,7 +25,7 @@ from {package}.compiled import use
 
 use(sys.argv[0], "{package}", {names})
 
-from {package}.hold import main
+from {package}.life.hold import main
 
 sys.exit(main(sys.argv[1:]))
 """
@@ -43,7 +43,7 @@ def build() -> bytes:
     buffer.write(SHEBANG)
     with zipfile.ZipFile(buffer, "w") as archive:
         names = sources(folder)
-        modules = [name[:-3] for name in names if name != "__init__.py"]
+        modules = [dotted(name) for name in names if name != "__init__.py"]
         add(archive, "__main__.py", MAIN.format(package=PACKAGE, names=modules).encode("ascii"))
         for name in names:
             with open(os.path.join(folder, name), "rb") as file:
@@ -52,8 +52,19 @@ def build() -> bytes:
 
 
 def sources(folder: str) -> List[str]:
-    """The modules of the agent, sorted."""
-    return [name for name in sorted(os.listdir(folder)) if name.endswith(".py") and name not in NOT_INSIDE]
+    """The files of the agent, sorted, by their paths below `folder`."""
+    names = []
+    for entry in os.scandir(folder):
+        if entry.is_dir():
+            names += ["{}/{}".format(entry.name, name) for name in os.listdir(entry.path)]
+        elif entry.name not in NOT_INSIDE:
+            names.append(entry.name)
+    return sorted(name for name in names if name.endswith(".py"))
+
+
+def dotted(name: str) -> str:
+    """What such a file is called where it is imported."""
+    return name[: -len(".py")].replace("/", ".").replace(".__init__", "")
 
 
 def add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:

@@ -19,8 +19,9 @@ FORGOTTEN_S = 60  # a draft that is older was left by somebody who was killed ov
 class Compiled:
     """An importer (PEP 451) of the modules in `codes`."""
 
-    def __init__(self, package: str, codes: Dict[str, Any]) -> None:
-        self.package, self.codes = package, codes
+    def __init__(self, codes: Dict[str, Any]) -> None:
+        self.codes = codes
+        self.packages = {name.rpartition(".")[0] for name in codes}
 
     def find_spec(self, name: str, *_: Any) -> Any:
         """The module's specification; None if it is none of ours."""
@@ -28,7 +29,7 @@ class Compiled:
             return None
         # Not importlib.machinery: that would cost more than the modules that it imports.
         bootstrap = sys.modules["_frozen_importlib"]
-        return bootstrap.ModuleSpec(name, self, is_package=name == self.package)
+        return bootstrap.ModuleSpec(name, self, is_package=name in self.packages)
 
     def create_module(self, spec: Any) -> None:
         """As Python makes it."""
@@ -50,17 +51,17 @@ def use(archive: str, package: str, names: List[str]) -> None:
             write(kept, key, codes)
     except Exception:
         return  # a file system that gives errors, a Python that does it differently: the zip file serves
-    sys.meta_path.insert(0, Compiled(package, codes))
+    sys.meta_path.insert(0, Compiled(codes))
 
 
 def compile_all(archive: str, package: str, names: List[str]) -> Dict[str, Any]:
     """The code of each module by its name."""
     import zipimport
 
-    importer = zipimport.zipimporter(archive)
-    inside = zipimport.zipimporter(os.path.join(archive, package))
-    sources = {package: importer.get_source(package)}
-    sources.update(("{}.{}".format(package, name), inside.get_source(name)) for name in names)
+    sources = {}
+    for name in [package] + ["{}.{}".format(package, name) for name in names]:
+        *folders, last = name.split(".")
+        sources[name] = zipimport.zipimporter("/".join([archive] + folders)).get_source(last)
     # Without docstrings, which nobody reads there.
     return {
         name: compile(text or "", os.path.join(archive, name), "exec", dont_inherit=True, optimize=2)

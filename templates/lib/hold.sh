@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Where ssh itself listens: the loop that keeps one up, as the agent does where there is the gate (tunnel.py, candidate.py).
+# Where ssh itself listens: the loop that keeps one up, as the agent does where there is the gate (node/upstream/tunnel.py, node/upstream/candidate.py).
 
 # Write status.json: what `hpcproxy status` reads. By rename, so that no reader sees half of it.
 write_status() {
@@ -73,7 +73,7 @@ failed() {
         read_reason ssh.log "open failed: connect failed" ssh.talk
         if [[ $layer == port ]]; then name_taker; fi
     fi
-    # Who is shut out after a refusal is shut out for that: it is what there is to tell (candidate.py).
+    # Who is shut out after a refusal is shut out for that: it is what there is to tell (node/upstream/candidate.py).
     case $layer in
         busy) ;;
         key | ssh | login | host-key | forwarding) refusals_of[$1]="$layer ${jump_names[$1]}: $reason" ;;
@@ -139,7 +139,7 @@ hold() {
             failed "$jump"
             hopeless=$((hopeless + permanent))
             if ((permanent)) && [[ $layer != port ]]; then
-                # Each costs the address some of sshd's patience (candidate.py reckons the same).
+                # Each costs the address some of sshd's patience (node/upstream/candidate.py reckons the same).
                 rarely_s=$((15 * node_count > 120 ? 15 * node_count : 120))
                 rarely_s=$((rarely_s > retry_max_s ? rarely_s : retry_max_s))
                 rarest_s=$((rarely_s > 3600 ? rarely_s : 3600)) rarely_s=$((rarely_s << refusals))

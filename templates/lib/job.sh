@@ -9,7 +9,7 @@
 #
 # A process of its own (`bash -p`), so that the job script's options, traps and functions are neither seen nor touched.
 # HPCPROXY_HOLDER in its environment marks it and what it leaves behind as ours; all other processes of the job are those
-# that the way out is for (company.py).
+# that the way out is for (node/life/job_processes.py).
 
 PATH=$PATH:/usr/local/bin:/usr/bin:/bin
 umask 077

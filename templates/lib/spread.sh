@@ -2,7 +2,7 @@
 # Whose turn it is.
 
 # Set `spread_ms` to the time over which $1 nodes spread their first logins to $2 jump hosts, logins_per_s to each; none
-# for few nodes. The agent reckons the same (candidate.py).
+# for few nodes. The agent reckons the same (node/upstream/candidate.py).
 spread() {
     spread_ms=0
     # In an arithmetic expression a value is a program: `a[$(cmd)]` runs cmd.

@@ -182,11 +182,11 @@ prepare_gate() {
         find_jump_addresses
         if [[ -n $addresses ]]; then gate_words+=(--jump-addresses "$addresses"); fi
     fi
-    # The Prolog's keeper has taken the port and hands it on (port.py).
+    # The Prolog's keeper has taken the port and hands it on (node/proxy/port.py).
     if [[ -n ${HPCPROXY_LISTENER-} ]]; then gate_words+=(--listener "$HPCPROXY_LISTENER"); fi
 }
 
-# Set `addresses` to what the jump hosts' names mean here, a comma between two: in service mode they are closed (closed.py).
+# Set `addresses` to what the jump hosts' names mean here, a comma between two: in service mode they are closed (node/state/closed.py).
 find_jump_addresses() {
     local address
     addresses=''

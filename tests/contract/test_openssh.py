@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import floors, reasons, ssh, sshoptions
-from hpcproxy.node.settings import Failure
-from hpcproxy.node.words import Words, verdict
-from hpcproxy.render import TEMPLATES
+from hpcproxy import floors
+from hpcproxy.files.render import TEMPLATES
+from hpcproxy.node.state.settings import Failure
+from hpcproxy.node.upstream.words import Words, verdict
+from hpcproxy.openssh import command, option_list, reasons
 from tests.contract.openssh import RELEASES, Release, program
 from tests.holder import write_script
 
@@ -58,7 +59,7 @@ def test_what_it_writes_means_what_it_means_to_a_newer_one(name: str, situation:
 
 
 def _fake(directory: Path, release: Release) -> None:
-    (directory / "ssh").write_text(program(release, [option.name for option in sshoptions.SET]))
+    (directory / "ssh").write_text(program(release, [option.name for option in option_list.SET]))
     (directory / "ssh").chmod(0o755)
 
 
@@ -66,7 +67,7 @@ def _fake(directory: Path, release: Release) -> None:
 def test_it_takes_our_options_and_is_told_what_it_knows(name: str, tmp_path: Path) -> None:
     release = RELEASES[name]
     _fake(tmp_path, release)
-    options = sshoptions.words(
+    options = option_list.words(
         {"known_hosts": "/k", "connect_timeout_s": 1, "alive_interval_s": 1, "alive_questions": 1}
     )
     environ = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
@@ -76,10 +77,10 @@ def test_it_takes_our_options_and_is_told_what_it_knows(name: str, tmp_path: Pat
     without.remove("-o")
     refused = subprocess.run(without, env=environ, capture_output=True, check=False, text=True)
     assert "Bad configuration option" in refused.stderr
-    argv = ["bash", "-euc", _LEARN, TEMPLATES, ssh.FIRST_CIPHER, ssh.LOGIN_OPTION, str(floors.OPENSSH.number)]
+    argv = ["bash", "-euc", _LEARN, TEMPLATES, command.FIRST_CIPHER, command.LOGIN_OPTION, str(floors.OPENSSH.number)]
     learned = subprocess.run(argv, env=environ, capture_output=True, text=True, check=True).stdout.splitlines()
     gcm_first = "-o Ciphers=aes128-gcm@openssh.com,chacha20-poly1305@openssh.com,aes128-ctr"
-    verbose = f"-o {ssh.LOGIN_OPTION}" if release.number >= (8, 5) else ""
+    verbose = f"-o {command.LOGIN_OPTION}" if release.number >= (8, 5) else ""
     assert learned == [gcm_first, verbose, ""]
 
 

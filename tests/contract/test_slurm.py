@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import floors, governed, inventory, jobscript, ops, slurmconf
-from hpcproxy.node.company import step_places
-from hpcproxy.ops import Account
-from hpcproxy.plan import PROLOG, TASK_PROLOG, Plan
-from hpcproxy.render import TEMPLATES, render
+from hpcproxy import floors
+from hpcproxy.account import job_script, verbs
+from hpcproxy.account.verbs import Account
+from hpcproxy.cluster import governed, inventory, slurm_conf
+from hpcproxy.files.plan import PROLOG, TASK_PROLOG, Plan
+from hpcproxy.files.render import TEMPLATES, render
+from hpcproxy.node.life.job_processes import step_places
 from tests import servers
 from tests.contract.slurm import RELEASES, TOO_OLD, Release, install
 from tests.deploy.cases import plan
@@ -22,7 +24,7 @@ from tests.shells import script
 from tests.sshd import Sshd
 
 every_release = pytest.mark.parametrize("name", RELEASES)
-HOOK = jobscript.HOOK.decode() + "\n"
+HOOK = job_script.HOOK.decode() + "\n"
 TOLD = inventory.parse("case", "nodes: c1\nsettings: {jump: j}\ncontrollers: ctl\n")
 
 
@@ -30,7 +32,7 @@ TOLD = inventory.parse("case", "nodes: c1\nsettings: {jump: j}\ncontrollers: ctl
 def job(tmp_path: Path, account: Account, jump_host: Sshd) -> Callable[[Release], dict[str, str]]:
     """The environment of job 9 on this machine alone, of a Slurm of that release."""
     settings = {"jump": [jump_host.jump], "identity": str(jump_host.identity), "port": servers.free_port()}
-    ops.install_bashrc(account, settings, dry_run=False)
+    verbs.install_bashrc(account, settings, dry_run=False)
     account.home.known_hosts.write_text(jump_host.known_hosts)
 
     def of(release: Release) -> dict[str, str]:
@@ -61,19 +63,19 @@ def test_a_slurm_that_is_too_old_is_said_to_be(job: Callable[[Release], dict[str
 @every_release
 def test_how_it_runs_is_read(name: str) -> None:
     release = RELEASES[name]
-    running = slurmconf.parse(release.config)
-    assert floors.version(".".join(map(str, slurmconf.version(running)))) == release.number
+    running = slurm_conf.parse(release.config)
+    assert floors.version(".".join(map(str, slurm_conf.version(running)))) == release.number
     assert running["Prolog"] == ("/etc/slurm/prolog.sh",)
-    assert slurmconf.live(running, TOLD) == ["Epilog=/etc/slurm/epilog.d/*"]
-    assert slurmconf.scripts(running) == ["/etc/slurm/prolog.sh"]
-    assert slurmconf.missing(running, TOLD) == [
+    assert slurm_conf.live(running, TOLD) == ["Epilog=/etc/slurm/epilog.d/*"]
+    assert slurm_conf.scripts(running) == ["/etc/slurm/prolog.sh"]
+    assert slurm_conf.missing(running, TOLD) == [
         "Prolog=/etc/slurm/prolog.d/50-hpcproxy",
         "TaskProlog=/usr/libexec/hpcproxy/taskprolog",
     ]
-    assert slurmconf.elsewhere(running, TOLD, ("ctl",)) == []
-    assert slurmconf.too_old(running) == []
+    assert slurm_conf.elsewhere(running, TOLD, ("ctl",)) == []
+    assert slurm_conf.too_old(running) == []
     given = {"25.05": 120, "25.11": 30}
-    assert slurmconf.hook_timeout_s(running) == given.get(name, 0)
+    assert slurm_conf.hook_timeout_s(running) == given.get(name, 0)
 
 
 @every_release
@@ -86,14 +88,14 @@ def test_its_nodes_are_known(name: str) -> None:
 @every_release
 def test_a_policys_conditions_are_met_where_its_prolog_is_told_and_named_where_not(name: str, tmp_path: Path) -> None:
     release = RELEASES[name]
-    running = slurmconf.parse(release.config)
+    running = slurm_conf.parse(release.config)
     said = {"SLURM_JOB_COMMENT": "hpcproxy", "SLURM_JOB_ACCOUNT": "phys", "SLURM_JOB_PARTITION": "gpu"}
     policies = {"comment": {"comment": True}, "accounts": {"accounts": ["phys"]}, "partitions": {"partitions": ["gpu"]}}
     for condition, policy in policies.items():
         run = tmp_path / condition
         _run_prolog(release, run, policy, {**said, "SLURM_JOB_ID": "77", "SLURM_JOB_UID": "4242"})
         told = inventory.parse("case", f"nodes: c1\nsettings: {{jump: j}}\npolicy: {policy}\n")
-        named = [line for line in slurmconf.unmeetable(running, told) if line.startswith(f"policy: {condition} ")]
+        named = [line for line in slurm_conf.unmeetable(running, told) if line.startswith(f"policy: {condition} ")]
         assert (run / "run/holders/77.0.said").exists() == (named == []), condition
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from hpcproxy import inventory
-from hpcproxy.config import Layer, resolve
-from hpcproxy.plan import Plan
-from hpcproxy.siteplan import site_plan
+from hpcproxy.cluster import inventory
+from hpcproxy.cluster.site_plan import site_plan
+from hpcproxy.config.model import Layer, resolve
+from hpcproxy.files.plan import Plan
 
 
 def plan(**told: Any) -> Plan:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import wire
-from hpcproxy.plan import Artifact
-from hpcproxy.render import Bundle, File
+from hpcproxy.cluster import protocol
+from hpcproxy.files.plan import Artifact
+from hpcproxy.files.render import Bundle, File
 from tests import modest
 from tests.deploy.cases import script_of
 
@@ -25,9 +25,9 @@ class Host:
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = root
-        monkeypatch.setattr(wire, "STORE", root / "store")
-        monkeypatch.setattr(wire, "LOCK_FILE", root / "lock")
-        monkeypatch.setattr(wire, "RUN", root / "run")
+        monkeypatch.setattr(protocol, "STORE", root / "store")
+        monkeypatch.setattr(protocol, "LOCK_FILE", root / "lock")
+        monkeypatch.setattr(protocol, "RUN", root / "run")
         (root / "etc").mkdir()
 
     def bundle(self, **contents: str) -> Bundle:
@@ -38,19 +38,19 @@ class Host:
             files.append(File(Artifact(name, "t", folder / name, 0o644, "", ME), text.encode()))
         return Bundle(tuple(files))
 
-    def talk(self, message: bytes) -> wire.Answer:
+    def talk(self, message: bytes) -> protocol.Answer:
         done = subprocess.run(
             modest.argv("/bin/bash", "-p", "-s"), input=message, capture_output=True, check=True, timeout=20
         )
         assert done.stderr == b""
-        return wire.parse(done.stdout, TOKEN)
+        return protocol.parse(done.stdout, TOKEN)
 
     def altered(self, bundle: Bundle, where: bytes, words: bytes) -> bytes:
         """Return the message that applies `bundle`, with `words` before `where` in its script."""
-        script = script_of(wire.message(bundle, "apply", TOKEN))
+        script = script_of(protocol.message(bundle, "apply", TOKEN))
         assert script.count(where) == 1
-        place = wire.Place(wire.STORE, wire.LOCK_FILE)
-        return wire.framed(script.replace(where, words + where), wire.archive(bundle.files, place))
+        place = protocol.Place(protocol.STORE, protocol.LOCK_FILE)
+        return protocol.framed(script.replace(where, words + where), protocol.archive(bundle.files, place))
 
     def cut_off(self, bundle: Bundle, moment: bytes) -> None:
         """Begin to apply `bundle`; the host's end of it is killed at `moment`."""
@@ -59,5 +59,5 @@ class Host:
         done = subprocess.run(modest.argv("/bin/bash", "-p", "-s"), input=message, check=False, timeout=20)
         assert done.returncode == -signal.SIGKILL
 
-    def do(self, action: str, bundle: Bundle, *, want_content: bool = False) -> wire.Answer:
-        return self.talk(wire.message(bundle, action, TOKEN, want_content=want_content))
+    def do(self, action: str, bundle: Bundle, *, want_content: bool = False) -> protocol.Answer:
+        return self.talk(protocol.message(bundle, action, TOKEN, want_content=want_content))

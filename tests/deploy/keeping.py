@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from hpcproxy.plan import EPILOG, PROLOG
-from hpcproxy.render import render
+from hpcproxy.files.plan import EPILOG, PROLOG
+from hpcproxy.files.render import render
 from tests.deploy.cases import plan
 from tests.waiting import until
 

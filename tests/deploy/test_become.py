@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import deploy, routes
-from hpcproxy.become import Door, NotRootError, Secrets
+from hpcproxy.cluster import fan_out, routes
+from hpcproxy.cluster.become import Door, NotRootError, Secrets
 from tests import sshd
 from tests.deploy.host import TOKEN
 from tests.sshd import USER, Sshd
@@ -31,7 +31,7 @@ done
 shift 4
 "$@"
 """
-Ask = Callable[..., deploy.Reply]
+Ask = Callable[..., fan_out.Reply]
 
 
 @pytest.fixture(params=["paramiko", "ssh"])
@@ -51,7 +51,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 def ask(server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """ask(mode, typed): what sudo does there, and what a person types; two hosts are asked."""
 
-    def answer(mode: str, typed: str | None = None) -> deploy.Reply:
+    def answer(mode: str, typed: str | None = None) -> fan_out.Reply:
         (tmp_path / "mode").write_text(mode)
         (tmp_path / "known_hosts").write_text(server.known_hosts + server.known_hosts.replace("127.0.0.1", "localhost"))
         questions: list[str] = []
@@ -61,9 +61,9 @@ def ask(server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
             return typed
 
         monkeypatch.setattr(Secrets, "_type", type_it)
-        login = deploy.Login(USER, server.port, server.identity, None, tmp_path / "known_hosts", 20, "sudo")
+        login = fan_out.Login(USER, server.port, server.identity, None, tmp_path / "known_hosts", 20, "sudo")
         message = f"echo '{TOKEN} done unchanged'; exit\n".encode()
-        replies = deploy.Fleet(login).ask(dict.fromkeys(("127.0.0.1", "localhost"), message), TOKEN, 2, lambda _: None)
+        replies = fan_out.Fleet(login).ask(dict.fromkeys(("127.0.0.1", "localhost"), message), TOKEN, 2, lambda _: None)
         assert len(questions) <= 1, "asked once for all hosts"
         assert (replies[0].answer, replies[0].trouble) == (replies[1].answer, replies[1].trouble)
         return replies[0]
@@ -102,9 +102,9 @@ def test_who_may_not_become_root(ask: Ask) -> None:
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("sudo"), reason="needs root, and sudo")
 def test_the_real_sudo(jump_host: Sshd, tmp_path: Path) -> None:
     (tmp_path / "known_hosts").write_text(jump_host.known_hosts)
-    login = deploy.Login(USER, jump_host.port, jump_host.identity, None, tmp_path / "known_hosts", 20, "sudo")
+    login = fan_out.Login(USER, jump_host.port, jump_host.identity, None, tmp_path / "known_hosts", 20, "sudo")
     message = f'((EUID == 0)) && [[ -n $SUDO_USER ]] && echo "{TOKEN} done unchanged"; exit\n'.encode()
-    (reply,) = deploy.Fleet(login).ask({"127.0.0.1": message}, TOKEN, 1, lambda _reply: None)
+    (reply,) = fan_out.Fleet(login).ask({"127.0.0.1": message}, TOKEN, 1, lambda _reply: None)
     assert reply.answer is not None, reply.trouble
 
 

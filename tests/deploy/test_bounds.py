@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import deploy
+from hpcproxy.cluster import fan_out
 from tests.deploy.host import TOKEN
 from tests.sshd import USER, Sshd, make_key
 
@@ -67,12 +67,12 @@ def test_a_login_has_an_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, talk: Callable[[socket.socket], None], trouble: str
 ) -> None:
     """Paramiko itself would read one line for ever, and look for its end in all of it again and again."""
-    monkeypatch.setattr(deploy, "TOTAL_TIMES", _times(trouble))
+    monkeypatch.setattr(fan_out, "TOTAL_TIMES", _times(trouble))
     (tmp_path / "known_hosts").touch()
     with serving(talk) as port:
-        login = deploy.Login("root", port, make_key(tmp_path / "id"), None, tmp_path / "known_hosts", _LIMIT_S)
+        login = fan_out.Login("root", port, make_key(tmp_path / "id"), None, tmp_path / "known_hosts", _LIMIT_S)
         began = time.monotonic()
-        (reply,) = deploy.Fleet(login).ask({"127.0.0.1": b"exit\n"}, TOKEN, 1, lambda _reply: None)
+        (reply,) = fan_out.Fleet(login).ask({"127.0.0.1": b"exit\n"}, TOKEN, 1, lambda _reply: None)
         assert time.monotonic() - began < _LIMIT_S * _times(trouble) + 13
     assert (reply.answer, reply.trouble) == (None, trouble)
 
@@ -89,10 +89,10 @@ def test_a_login_has_an_end(
 def test_an_answer_has_an_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump_host: Sshd, command: str, trouble: str
 ) -> None:
-    monkeypatch.setattr(deploy, "TOTAL_TIMES", _times(trouble))
+    monkeypatch.setattr(fan_out, "TOTAL_TIMES", _times(trouble))
     (tmp_path / "known_hosts").write_text(jump_host.known_hosts)
-    login = deploy.Login(USER, jump_host.port, jump_host.identity, None, tmp_path / "known_hosts", _LIMIT_S)
+    login = fan_out.Login(USER, jump_host.port, jump_host.identity, None, tmp_path / "known_hosts", _LIMIT_S)
     began = time.monotonic()
-    (reply,) = deploy.Fleet(login).ask({"127.0.0.1": f"{command}\n".encode()}, TOKEN, 1, lambda _reply: None)
+    (reply,) = fan_out.Fleet(login).ask({"127.0.0.1": f"{command}\n".encode()}, TOKEN, 1, lambda _reply: None)
     assert time.monotonic() - began < _LIMIT_S * _times(trouble) + 13
     assert (reply.answer, reply.trouble) == (None, trouble)

@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from hpcproxy.render import TEMPLATES
+from hpcproxy.files.render import TEMPLATES
 
 LONG_AGO = (0, 0)
 

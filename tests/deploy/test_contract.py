@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from hpcproxy import inventory, proof, slurmconf, wire
-from hpcproxy.inventory import Inventory, Policy
-from hpcproxy.plan import EPILOG, PROLOG, TASK_PROLOG
-from hpcproxy.render import Bundle, render
+from hpcproxy.cluster import contract, inventory, protocol, slurm_conf
+from hpcproxy.cluster.inventory import Inventory, Policy
+from hpcproxy.files.plan import EPILOG, PROLOG, TASK_PROLOG
+from hpcproxy.files.render import Bundle, render
 from tests.deploy.cases import plan, script_of
 
 TOKEN = "hpcproxy-token"  # noqa: S105 - no secret: it marks lines
@@ -42,17 +42,17 @@ class Node:
     def path(self, name: str) -> Path:
         return next(Path(file.artifact.path) for file in self.bundle.files if file.artifact.name == name)
 
-    def breaches(self, scripts: proof.Set | None = None, **settings: int) -> list[str]:
+    def breaches(self, scripts: contract.Set | None = None, **settings: int) -> list[str]:
         """What the check names; `settings` take the place of its own bounds."""
-        script = script_of(proof.contract_message(self.bundle, self.told, TOKEN, scripts)).decode()
+        script = script_of(contract.contract_message(self.bundle, self.told, TOKEN, scripts)).decode()
         # This machine may be busy; how long they take is a check of one test only.
         for name, value in {"slow_ms": 60_000, "pipe_ms": 3000, **settings}.items():  # as whole words
             own = next(word for word in script.split() if word.startswith(f"{name}="))
             script = script.replace(own, f"{name}={value}", 1)
-        message = wire.framed(script.encode())
+        message = protocol.framed(script.encode())
         done = subprocess.run(["/bin/bash", "-p", "-s"], input=message, capture_output=True, check=True, timeout=60)
         assert done.stderr == b""
-        answer = wire.parse(done.stdout, TOKEN)
+        answer = protocol.parse(done.stdout, TOKEN)
         self.slow = [change.path for change in answer.changes if change.action == "slow"]
         named = [change.path for change in answer.changes if change.action == "breach"]
         if os.geteuid() != 0:
@@ -68,7 +68,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
 
 
 def make(root: Path, monkeypatch: pytest.MonkeyPatch, **told: Any) -> Node:
-    monkeypatch.setattr(proof, "RUN", root / "run")
+    monkeypatch.setattr(contract, "RUN", root / "run")
     whole = plan(**told)
     values = {**whole.values, "run": root / "run", "home": root}
     places = {PROLOG: root / "prolog.d/50-hpcproxy", EPILOG: root / "epilog.d/50-hpcproxy"}
@@ -159,11 +159,11 @@ def test_slow_is_no_breach_where_slurmd_waits_and_one_where_it_kills(node: Node)
     assert [text for text in named if "state behind" not in text] == []
     words = f"{node.path(EPILOG)} took longer than 400 ms, 3 times: the node is slow or busy, and so its jobs begin"
     assert node.slow == [words] * 2
-    kills = proof.Set((), (), timeout_s=1)
+    kills = contract.Set((), (), timeout_s=1)
     (named, *_) = node.breaches(kills, slow_ms=400, given_ms=900)
     assert named.startswith("epilog.d/50-hpcproxy takes more than half of the 900 ms after which slurmd kills it")
-    assert proof.effective(slurmconf.parse("PrologEpilogTimeout = 5 sec\n"), node.told).timeout_s == 5
-    assert proof.effective(slurmconf.parse("PrologEpilogTimeout = 65534\n"), node.told).timeout_s == 0
+    assert contract.effective(slurm_conf.parse("PrologEpilogTimeout = 5 sec\n"), node.told).timeout_s == 5
+    assert contract.effective(slurm_conf.parse("PrologEpilogTimeout = 65534\n"), node.told).timeout_s == 0
 
 
 # What lies beside ours, and in which words the check names it.
@@ -193,8 +193,8 @@ def test_what_slurm_would_run_for_the_first_time_is_in_doubt(node: Node, thing: 
     (named,) = node.breaches()
     assert named.startswith("prolog.d/60-site ")
     assert words in named
-    assert node.breaches(proof.Set((f"{directory}/*",), (f"{directory}/*",))) == []
-    assert node.breaches(proof.Set((), (str(node.path(PROLOG)),))) == [], "a line that names ours runs no other"
+    assert node.breaches(contract.Set((f"{directory}/*",), (f"{directory}/*",))) == []
+    assert node.breaches(contract.Set((), (str(node.path(PROLOG)),))) == [], "a line that names ours runs no other"
 
 
 @pytest.mark.parametrize("name", ["60-gpu.sh.rpmsave", "README", "60-site~", "60-site.bak"])
@@ -208,7 +208,7 @@ def test_a_script_of_the_controllers_is_no_prolog(node: Node) -> None:
     directory = node.path(PROLOG).parent
     _file(directory / "60-ctld", "#!/bin/sh\n")
     own = f"{directory}/60-ctld"
-    assert node.breaches(proof.Set((), (f"{directory}/*",), (own,))) == [
+    assert node.breaches(contract.Set((), (f"{directory}/*",), (own,))) == [
         "prolog.d/60-ctld is a script of the controller's, and is run before ours"
     ]
 

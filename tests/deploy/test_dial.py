@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import paramiko
 import pytest
 
-from hpcproxy import deploy, dial
-from hpcproxy.dial import Prompt
+from hpcproxy.cluster import dial, fan_out
+from hpcproxy.cluster.dial import Prompt
 from hpcproxy.errors import FileError
 from tests.deploy.host import TOKEN
 from tests.sshd import make_key
@@ -58,8 +58,8 @@ def test_a_number_is_free_again_only_when_paramikos_thread_has_ended(
     identity = make_key(tmp_path / "id")
     (tmp_path / "known_hosts").touch()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        login = deploy.Login("root", listener.getsockname()[1], identity, None, tmp_path / "known_hosts", 1)
-        (reply,) = deploy.Fleet(login).ask({"127.0.0.1": b"exit\n"}, TOKEN, 1, lambda _reply: None)
+        login = fan_out.Login("root", listener.getsockname()[1], identity, None, tmp_path / "known_hosts", 1)
+        (reply,) = fan_out.Fleet(login).ask({"127.0.0.1": b"exit\n"}, TOKEN, 1, lambda _reply: None)
     assert reply.trouble == "accepts connections and stays silent for 1 s"
     assert readers == [[]]
 
@@ -85,4 +85,4 @@ def test_a_damaged_line_of_known_hosts_is_named(tmp_path: Path, line: bytes) -> 
     known_hosts = tmp_path / "known_hosts"
     known_hosts.write_bytes(line)
     with pytest.raises(FileError, match="known_hosts"):
-        deploy.Fleet(deploy.Login("root", 22, None, None, known_hosts, 1))
+        fan_out.Fleet(fan_out.Login("root", 22, None, None, known_hosts, 1))

@@ -8,12 +8,12 @@ from typing import cast
 
 import pytest
 
-from hpcproxy import rollout
-from hpcproxy.deploy import Fleet, OnReply, Reply
+from hpcproxy.cli.output import console, table
+from hpcproxy.cluster import verbs
+from hpcproxy.cluster.fan_out import Fleet, OnReply, Reply
+from hpcproxy.cluster.protocol import Answer
+from hpcproxy.cluster.run import Request, Run, start
 from hpcproxy.errors import ConfigError, UsageError
-from hpcproxy.report import console, table
-from hpcproxy.run import Request, Run, start
-from hpcproxy.wire import Answer
 from tests.sshd import make_key
 
 TOLD = "nodes: c[1-4]\nsettings: {jump: j}\n"
@@ -45,7 +45,7 @@ class _Answers:
 def test_what_is_in_the_way_of_enable_is_one_hosts_failure(tmp_path: Path, output: bytes | None, cause: str) -> None:
     """So that the table still tells what became of all the others."""
     run = replace(_run(tmp_path, "controllers: ctl\n"), fleet=cast("Fleet", _Answers(output)))
-    outcomes = rollout.enable(run, lambda _outcome: None)
+    outcomes = verbs.enable(run, lambda _outcome: None)
     (row,) = outcomes.rows()
     assert (row.word, row.hosts) == ("failed", "ctl")
     assert row.cause.startswith(cause)
@@ -53,7 +53,7 @@ def test_what_is_in_the_way_of_enable_is_one_hosts_failure(tmp_path: Path, outpu
 
 def test_what_enable_cannot_do_is_said_before_any_connection(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="controllers:"):
-        rollout.check_enable(_run(tmp_path))
+        verbs.check_enable(_run(tmp_path))
 
 
 def test_a_task_prolog_that_is_ours_cannot_be_the_sites(tmp_path: Path) -> None:
@@ -63,14 +63,14 @@ def test_a_task_prolog_that_is_ours_cannot_be_the_sites(tmp_path: Path) -> None:
 
 def test_enable_is_for_every_node_that_slurm_conf_governs(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="leave --limit out"):
-        rollout.check_enable(_run(tmp_path, "controllers: ctl\n", limit="c1"))
+        verbs.check_enable(_run(tmp_path, "controllers: ctl\n", limit="c1"))
 
 
 def test_what_the_sites_own_lines_would_run_at_once_is_not_put_there(tmp_path: Path) -> None:
     """A plain deploy would be an --enable that nobody asked for."""
     run = replace(_run(tmp_path), fleet=cast("Fleet", _Answers(b"Prolog = /etc/slurm/prolog.d/[0-9]*\n")))
     with pytest.raises(UsageError, match=r"Prolog=/etc/slurm/prolog.d/\[0-9\]\* would run ours as soon as it is there"):
-        rollout.roll_out(run, lambda _outcome: None)
+        verbs.roll_out(run, lambda _outcome: None)
 
 
 def test_neither_is_what_a_script_of_the_sites_would_run(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_neither_is_what_a_script_of_the_sites_would_run(tmp_path: Path) -> None
 
     run = replace(_run(tmp_path), fleet=cast("Fleet", Answers(b"Prolog = /etc/slurm/prolog.sh\n")))
     with pytest.raises(UsageError, match=r"Prolog=/etc/slurm/prolog.sh would run ours as soon as it is there"):
-        rollout.roll_out(run, lambda _outcome: None)
+        verbs.roll_out(run, lambda _outcome: None)
 
 
 HOOK = "/etc/slurm/epilog.d/50-hpcproxy"
@@ -127,9 +127,9 @@ def test_the_plugin_takes_no_hook_away_that_slurm_would_miss(
     run = replace(run, fleet=cast("Fleet", Answers(output)))
     if said:
         with pytest.raises(UsageError, match=said):
-            rollout.roll_out(run, lambda _outcome: None)
+            verbs.roll_out(run, lambda _outcome: None)
     else:
-        assert [host.host for host in rollout.roll_out(run, lambda _outcome: None).hosts] == ["c1", "c2", "c3", "c4"]
+        assert [host.host for host in verbs.roll_out(run, lambda _outcome: None).hosts] == ["c1", "c2", "c3", "c4"]
 
 
 @pytest.mark.parametrize(("limit", "asked"), [(None, {"c1", "c2", "c3", "c4", "ctl"}), ("c2", {"c2"})])
@@ -147,7 +147,7 @@ def test_a_limited_undeploy_leaves_the_controllers_line(limit: str | None, asked
 
     (tmp_path / "plugin.so").write_bytes(BUILT)
     run = _run(tmp_path, f"controllers: ctl\nvia: spank\nspank_plugin: {tmp_path}/plugin.so\n", limit)
-    rollout.undeploy(replace(run, fleet=cast("Fleet", Answers(b""))), lambda _outcome: None)
+    verbs.undeploy(replace(run, fleet=cast("Fleet", Answers(b""))), lambda _outcome: None)
     assert heard == asked
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import deploy, prospect, slurmconf, wire
-from hpcproxy.inventory import Inventory, parse
-from hpcproxy.outcome import HostOutcome, Outcomes
-from hpcproxy.wire import Answer, Change
+from hpcproxy.cluster import fan_out, prospect, protocol, slurm_conf
+from hpcproxy.cluster.inventory import Inventory, parse
+from hpcproxy.cluster.outcome import HostOutcome, Outcomes
+from hpcproxy.cluster.protocol import Answer, Change
 from tests import sshd
 from tests.deploy.host import TOKEN
 from tests.deploy.test_groups import _ask as ask_for_group
@@ -45,9 +45,9 @@ def test_an_rsa_key_and_what_signatures_an_sshd_takes(tmp_path: Path, accepted: 
     with sshd.running(tmp_path / "server", f"PubkeyAcceptedAlgorithms {accepted}") as server:
         (server.directory / "authorized_keys").write_text(key.with_suffix(".pub").read_text())
         (tmp_path / "known").write_text(server.known_hosts)
-        login = deploy.Login(USER, server.port, key, None, tmp_path / "known", 20)
+        login = fan_out.Login(USER, server.port, key, None, tmp_path / "known", 20)
         message = f"echo '{TOKEN} done unchanged'; exit\n".encode()
-        (reply,) = deploy.Fleet(login).ask({"127.0.0.1": message}, TOKEN, 1, lambda _reply: None)
+        (reply,) = fan_out.Fleet(login).ask({"127.0.0.1": message}, TOKEN, 1, lambda _reply: None)
         argv = ["ssh", "-T", "-o", "BatchMode=yes", "-o", f"UserKnownHostsFile={tmp_path}/known", "-i", str(key)]
         argv += ["-o", "IdentitiesOnly=yes", "-p", str(server.port), f"{USER}@127.0.0.1", "true"]
         by_hand = subprocess.run(argv, capture_output=True, check=False).returncode == 0
@@ -56,8 +56,8 @@ def test_an_rsa_key_and_what_signatures_an_sshd_takes(tmp_path: Path, accepted: 
 
 def test_a_pattern_for_a_directory_that_is_not_there() -> None:
     """mknoxnv/ubuntu-slurm#4: every job drains; ours would be its first file, and plain `deploy` puts none there."""
-    running = slurmconf.parse("Prolog = /etc/slurm/prolog.d/*\n")
-    assert slurmconf.live(running, told()) == ["Prolog=/etc/slurm/prolog.d/*"]
+    running = slurm_conf.parse("Prolog = /etc/slurm/prolog.d/*\n")
+    assert slurm_conf.live(running, told()) == ["Prolog=/etc/slurm/prolog.d/*"]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_pattern_for_a_directory_that_is_not_there() -> None:
     ],
 )
 def test_a_prolog_of_another_project_is_not_replaced(line: str) -> None:
-    (words,) = slurmconf.in_the_way(slurmconf.parse(f"{line}\n"), told())
+    (words,) = slurm_conf.in_the_way(slurm_conf.parse(f"{line}\n"), told())
     assert "already, and a line of ours would replace it" in words
 
 
@@ -77,7 +77,7 @@ def test_nodes_that_lack_what_slurm_runs() -> None:
     """GoogleCloudPlatform/cluster-toolkit#4070: the controller names scripts that no compute node has."""
     paths = ["/etc/slurm/prolog.d/50-hpcproxy", "/etc/slurm/epilog.d/50-hpcproxy"]
     answer = Answer("would", changes=tuple(Change("create", path) for path in paths))
-    running = slurmconf.parse("\n".join(slurmconf.lines(told())))
+    running = slurm_conf.parse("\n".join(slurm_conf.lines(told())))
     (words,) = prospect.tell(Outcomes((HostOutcome("c1", "would", "", answer),)), running, told())
     assert "its next job drains it and is requeued: Prolog=/etc/slurm/prolog.d/50-hpcproxy" in words
 
@@ -88,8 +88,8 @@ def test_a_slurm_conf_that_is_a_link_to_shared_storage(tmp_path: Path) -> None:
     real.parent.mkdir()
     real.write_bytes(b"A=1\n")
     link.symlink_to(real)
-    message = wire.editing((wire.Edit(str(link), b"A=1\n", b"A=1\nB=2\n"),), TOKEN)
+    message = protocol.editing((protocol.Edit(str(link), b"A=1\n", b"A=1\nB=2\n"),), TOKEN)
     done = subprocess.run(["/bin/bash", "-p", "-s"], input=message, capture_output=True, check=True)
-    assert wire.parse(done.stdout, TOKEN).word == "changed"
+    assert protocol.parse(done.stdout, TOKEN).word == "changed"
     assert link.is_symlink()
     assert real.read_bytes() == b"A=1\nB=2\n"

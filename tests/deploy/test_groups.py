@@ -19,7 +19,7 @@ autodir: {directory}/groups.d
 map: exit 7
 """
 GROUPS = 'roles:\n  compute: c[1-2]\n  gpu: "@compute,c3"\n  empty: ""\n  num: 3\n'
-ASK = "import sys; from hpcproxy import inventory; print(inventory.fold(inventory.expand(sys.argv[1])))"
+ASK = "import sys; from hpcproxy.cluster import inventory; print(inventory.fold(inventory.expand(sys.argv[1])))"
 
 
 def _ask(tmp_path: Path, nodes: str, groups: str = GROUPS) -> subprocess.CompletedProcess[str]:

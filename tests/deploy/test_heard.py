@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcproxy import heard, wire
-from hpcproxy.outcome import HostOutcome, Outcomes
-from hpcproxy.plan import Artifact
-from hpcproxy.render import Bundle, File
+from hpcproxy import heard
+from hpcproxy.cluster import protocol
+from hpcproxy.cluster.outcome import HostOutcome, Outcomes
+from hpcproxy.files.plan import Artifact
+from hpcproxy.files.render import Bundle, File
 from tests.deploy.host import TOKEN, Host
 
 ESCAPE = "\x1b]0;TITLE\x07\x1b[2J\x1b[31mALL-NODES-OK\x1b[0m\u202e\u2028"
@@ -33,7 +34,7 @@ KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmU\n---
 )
 def test_what_a_host_says_is_shown_as_printable_text(said: str) -> None:
     output = f"{TOKEN} {said}\n{TOKEN} done would\n".encode(errors="surrogateescape")
-    answer = wire.parse(output, TOKEN)
+    answer = protocol.parse(output, TOKEN)
     shown = [answer.text, *answer.facts.values(), *answer.contents, *(change.path for change in answer.changes)]
     assert any(shown)
     assert all(text.isprintable() for text in shown)
@@ -41,24 +42,24 @@ def test_what_a_host_says_is_shown_as_printable_text(said: str) -> None:
 
 @pytest.mark.parametrize("said", [f"done {ESCAPE} x", "done", "file burn /x", f"fact {ESCAPE} x", "fact ../x y"])
 def test_a_word_that_is_none_of_ours_is_no_answer(said: str) -> None:
-    with pytest.raises(wire.NoAnswerError) as caught:
-        wire.parse(f"{TOKEN} {said}\n{TOKEN} done unchanged\n".encode(), TOKEN)
+    with pytest.raises(protocol.NoAnswerError) as caught:
+        protocol.parse(f"{TOKEN} {said}\n{TOKEN} done unchanged\n".encode(), TOKEN)
     assert str(caught.value).isprintable()
 
 
 def test_an_answer_of_many_lines_is_none() -> None:
     many = b"".join(b"%s file create /x/%d\n" % (TOKEN.encode(), number) for number in range(10_000))
-    with pytest.raises(wire.NoAnswerError, match="says more than any answer holds"):
-        wire.parse(many + TOKEN.encode() + b" done would\n", TOKEN)
+    with pytest.raises(protocol.NoAnswerError, match="says more than any answer holds"):
+        protocol.parse(many + TOKEN.encode() + b" done would\n", TOKEN)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["file", "fact", "content", "done"]), st.binary(max_size=30)), max_size=5))
 def test_whatever_it_says_is_an_answer_of_ours_or_none(lines: list[tuple[str, bytes]]) -> None:
     output = b"".join(b"%s %s %s\n" % (TOKEN.encode(), verb.encode(), said) for verb, said in lines)
-    with contextlib.suppress(wire.NoAnswerError):
-        answer = wire.parse(output, TOKEN)
-        assert answer.word in wire.WORDS
-        assert {change.action for change in answer.changes} <= set(wire.CHANGES)
+    with contextlib.suppress(protocol.NoAnswerError):
+        answer = protocol.parse(output, TOKEN)
+        assert answer.word in protocol.WORDS
+        assert {change.action for change in answer.changes} <= set(protocol.CHANGES)
         assert answer.text.isprintable()
 
 
@@ -139,6 +140,8 @@ def test_a_diff_shows_no_escape_sequence() -> None:
         f"{TOKEN} file change /f\n{TOKEN} content /f {base64.b64encode(ESCAPE.encode()).decode()}\n{TOKEN} done would\n"
     )
     bundle = Bundle((File(Artifact("f", "f", Path("/f"), 0o644, ""), b"x\n"),))
-    (difference,) = Outcomes((HostOutcome("c1", "would", "", wire.parse(said.encode(), TOKEN)),)).differences(bundle)
+    (difference,) = Outcomes((HostOutcome("c1", "would", "", protocol.parse(said.encode(), TOKEN)),)).differences(
+        bundle
+    )
     assert all(line.isprintable() for line in difference.lines)
     assert any("ALL-NODES-OK" in line for line in difference.lines)

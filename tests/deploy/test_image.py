@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import fleet, image, wire
 from hpcproxy.changes import Outcome
+from hpcproxy.cli import admin
+from hpcproxy.cluster import image, protocol
+from hpcproxy.cluster.run import Request
 from hpcproxy.errors import UsageError
-from hpcproxy.plan import IN_FORCE, PROGRAMS
-from hpcproxy.render import render
-from hpcproxy.run import Request
+from hpcproxy.files.plan import IN_FORCE, PROGRAMS
+from hpcproxy.files.render import render
 from tests.deploy.cases import plan
 from tests.sshd import make_key
 
@@ -27,10 +28,10 @@ def test_the_tree_has_every_file_and_the_record_of_them(tmp_path: Path) -> None:
     for file in bundle.files:
         write = writes.pop(f"{tmp_path}{file.artifact.path}")
         assert (write.content, write.mode) == (file.content, file.artifact.mode)
-    store = f"{tmp_path}{wire.STORE}"
+    store = f"{tmp_path}{protocol.STORE}"
     mark = f"{tmp_path}{PROGRAMS / IN_FORCE}"
     assert sorted(writes) == [mark, f"{store}/image", f"{store}/manifest", f"{store}/owned"]
-    assert writes[f"{store}/manifest"].content == wire.manifest(bundle)
+    assert writes[f"{store}/manifest"].content == protocol.manifest(bundle)
     assert writes[f"{store}/owned"].content.decode().splitlines() == [str(f.artifact.path) for f in bundle.files]
 
 
@@ -54,7 +55,7 @@ def test_it_is_written_with_directories_that_everybody_can_enter_and_twice_is_on
 
 def test_both_are_needed(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="an image needs both"):
-        fleet.render_root(str(tmp_path), None)
+        admin.render_root(str(tmp_path), None)
 
 
 def test_the_command_line_of_the_guide_writes_it(tmp_path: Path) -> None:

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpcproxy import inventory, slurmconf
+from hpcproxy.cluster import inventory, slurm_conf
+from hpcproxy.cluster.inventory import Inventory
+from hpcproxy.cluster.outcome import HostOutcome, Outcomes
+from hpcproxy.cluster.protocol import Answer, Change
 from hpcproxy.errors import ConfigError
-from hpcproxy.inventory import Inventory
-from hpcproxy.outcome import HostOutcome, Outcomes
-from hpcproxy.plan import Artifact
-from hpcproxy.render import Bundle, File
-from hpcproxy.wire import Answer, Change
+from hpcproxy.files.plan import Artifact
+from hpcproxy.files.render import Bundle, File
 from tests.hostile import HOSTILE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -125,15 +125,17 @@ PrologFlags             = (null)
 )
 def test_whose_process_a_way_out_is(version: str, tracking: str, flags: str, words: list[str]) -> None:
     """No Slurm of 24.05 is at hand here: the text is as its `scontrol show config` prints it."""
-    running = slurmconf.parse(f"SLURM_VERSION = {version}\nProctrackType = {tracking}\nPrologFlags = {flags}\n")
-    said = slurmconf.remarks(running, told())
+    running = slurm_conf.parse(f"SLURM_VERSION = {version}\nProctrackType = {tracking}\nPrologFlags = {flags}\n")
+    said = slurm_conf.remarks(running, told())
     assert len(said) == len(words)
     assert all(word in line for word, line in zip(words, said))
 
 
 def test_a_configless_slurm_is_told_where_files_must_be() -> None:
-    running = slurmconf.parse("SLURM_VERSION = 22.05.8\nSlurmctldParameters = idle_on_node_suspend,enable_configless\n")
-    (line,) = slurmconf.remarks(running, told())
+    running = slurm_conf.parse(
+        "SLURM_VERSION = 22.05.8\nSlurmctldParameters = idle_on_node_suspend,enable_configless\n"
+    )
+    (line,) = slurm_conf.remarks(running, told())
     assert "only the controllers have a slurm.conf" in line
     assert "files of the nodes, in /etc/slurm and /usr/libexec/hpcproxy" in line
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import wire
-from hpcproxy.outcome import _NEEDED, HostOutcome, Outcomes
-from hpcproxy.render import Bundle
+from hpcproxy.cluster import protocol
+from hpcproxy.cluster.outcome import _NEEDED, HostOutcome, Outcomes
+from hpcproxy.files.render import Bundle
 from tests.deploy.cases import script_of
 from tests.deploy.keeping import ADDRESS, ALICE, BOB, JOB, NAMESAKE, OTHER_JOB, SOON_S, Node, made
 from tests.waiting import until
@@ -179,13 +179,13 @@ def _keeper(node: Node, restart: int) -> str:
 
 def test_where_no_cgroup_can_be_had_that_is_known(node: Node) -> None:
     """`verify` says so: there a daemon of a user's code may outlive the job."""
-    look = wire.message(Bundle(()), "look", "t", place=wire.Place(Path("/mnt/store"), Path("/mnt/lock")))
+    look = protocol.message(Bundle(()), "look", "t", place=protocol.Place(Path("/mnt/store"), Path("/mnt/lock")))
     node.put("/mnt/etc/look", script_of(look).decode())
     ask = ["/bin/bash", "-p", "-c", "/mnt/etc/look </dev/null"]
     assert "fact cgroup" not in node.call(*ask)
     node.call("umount", "-l", "-R", "/sys/fs/cgroup")
     assert "t fact cgroup missing\n" in node.call(*ask)
-    answer = wire.Answer("unchanged", "", (), {}, {"cgroup": "missing"})
+    answer = protocol.Answer("unchanged", "", (), {}, {"cgroup": "missing"})
     (said,) = Outcomes((HostOutcome("c1", "unchanged", "", answer),)).cautions(0)
     assert said == f"c1: cgroup is missing: {_NEEDED['cgroup']}"
     node.way(READY)

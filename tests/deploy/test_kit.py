@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import firewall, inventory, jumpkit, kit
-from hpcproxy.config import Layer, resolve
+from hpcproxy.cluster import firewall, inventory, jumpkit, kit
+from hpcproxy.config.model import Layer, resolve
 from hpcproxy.errors import FileError
 
 

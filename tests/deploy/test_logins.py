@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import deploy, identity, routes
-from hpcproxy.become import Secrets
+from hpcproxy.cluster import fan_out, identity, routes
+from hpcproxy.cluster.become import Secrets
 from hpcproxy.errors import FileError
 from tests import sshd
 from tests.deploy.host import TOKEN
@@ -21,15 +21,15 @@ from tests.waiting import until
 
 def _ask(
     server: Sshd, known: Path, *, key: Path | None = None, host: str = "127.0.0.1", by_config: bool = False
-) -> deploy.Reply:
+) -> fan_out.Reply:
     user, port = (None, None) if by_config else (USER, server.port)
-    login = deploy.Login(user, port, key, None, known, 20)
+    login = fan_out.Login(user, port, key, None, known, 20)
     message = f"echo '{TOKEN} done unchanged'; exit\n".encode()
-    (reply,) = deploy.Fleet(login).ask({host: message}, TOKEN, 1, lambda _reply: None)
+    (reply,) = fan_out.Fleet(login).ask({host: message}, TOKEN, 1, lambda _reply: None)
     return reply
 
 
-def _word(reply: deploy.Reply) -> str:
+def _word(reply: fan_out.Reply) -> str:
     return reply.answer.word if reply.answer else reply.trouble
 
 

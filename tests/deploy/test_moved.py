@@ -9,12 +9,12 @@ from typing import cast
 
 import pytest
 
-from hpcproxy import plugstack, wire
-from hpcproxy.deploy import Fleet, OnReply, Reply
-from hpcproxy.outcome import HostOutcome
-from hpcproxy.plan import EPILOG, PLUGIN, PROGRAMS, PROLOG, TASK_PROLOG, Artifact
-from hpcproxy.render import Bundle, File
-from hpcproxy.run import Request, Run, read_site
+from hpcproxy.cluster import plugstack, protocol
+from hpcproxy.cluster.fan_out import Fleet, OnReply, Reply
+from hpcproxy.cluster.outcome import HostOutcome
+from hpcproxy.cluster.run import Request, Run, read_site
+from hpcproxy.files.plan import EPILOG, PLUGIN, PROGRAMS, PROLOG, TASK_PROLOG, Artifact
+from hpcproxy.files.render import Bundle, File
 from tests.deploy.host import ME, TOKEN, Host
 from tests.deploy.test_remove import UNABLE, says, slurm
 
@@ -32,9 +32,9 @@ def hooks(host: Host, etc: str, text: str = "1") -> Bundle:
     return Bundle(tuple(File(Artifact(name, "t", path, 0o755, "", ME), content) for name, path in paths.items()))
 
 
-def do(host: Host, action: str, bundle: Bundle, *, unplugged: bool = False) -> wire.Answer:
-    place = wire.SlurmPlace(str(host.root / "bin"), str(host.root / "etc/slurm.conf"), unplugged=unplugged)
-    return host.talk(wire.message(bundle, action, TOKEN, slurm=place))
+def do(host: Host, action: str, bundle: Bundle, *, unplugged: bool = False) -> protocol.Answer:
+    place = protocol.SlurmPlace(str(host.root / "bin"), str(host.root / "etc/slurm.conf"), unplugged=unplugged)
+    return host.talk(protocol.message(bundle, action, TOKEN, slurm=place))
 
 
 @pytest.mark.parametrize("action", ["apply", "rollback", "remove"])
@@ -61,7 +61,7 @@ def test_hooks_that_slurm_runs_do_not_go_with_a_change_of_the_inventory(host: Ho
 @pytest.mark.parametrize("action", ["apply", "rollback"])
 def test_a_plugin_goes_when_its_line_has_gone(host: Host, monkeypatch: pytest.MonkeyPatch, action: str) -> None:
     says(host)
-    monkeypatch.setattr(wire, "PROGRAMS", host.root / "lib")
+    monkeypatch.setattr(protocol, "PROGRAMS", host.root / "lib")
     plugin = File(Artifact(PLUGIN, PLUGIN, host.root / "lib" / PLUGIN, 0o644, "", ME), b"ELF")
     with_plugin = Bundle((*hooks(host, "etc").files, plugin))
     versions = [with_plugin, hooks(host, "etc")]
@@ -95,14 +95,16 @@ def test_its_line_is_taken_out_first_and_one_that_is_somebodys_is_named(tmp_path
                 done = b"unplugged=1" in message
             elif b"    look\n" in message:
                 steps.append(f"read {names}")
-                answer = wire.Answer("unchanged", contents={path: text, str(Path(path).parent / "slurm.conf"): b"x\n"})
+                answer = protocol.Answer(
+                    "unchanged", contents={path: text, str(Path(path).parent / "slurm.conf"): b"x\n"}
+                )
                 return [Reply(name, answer) for name in messages]
             else:
                 steps.append(f"edit {names}")
-                return [Reply(name, wire.Answer("changed")) for name in messages]
-            plugged = wire.Answer("failed", "it stays", facts={"plugged": "/p"})
+                return [Reply(name, protocol.Answer("changed")) for name in messages]
+            plugged = protocol.Answer("failed", "it stays", facts={"plugged": "/p"})
             ill = {"c1": plugged} if not done else {}
-            replies = [Reply(name, ill.get(name, wire.Answer("changed"))) for name in messages]
+            replies = [Reply(name, ill.get(name, protocol.Answer("changed"))) for name in messages]
             for reply in replies:
                 on_reply(reply)
             return replies
@@ -124,7 +126,7 @@ def test_a_stranger_at_the_port_of_ways_out_is_named(host: Host, address: str) -
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.create_server((address, 0), family=family) as stranger:
         port = stranger.getsockname()[1]
-        answer = host.talk(wire.message(hooks(host, "etc"), "look", TOKEN, slurm=wire.SlurmPlace(port=port)))
+        answer = host.talk(protocol.message(hooks(host, "etc"), "look", TOKEN, slurm=protocol.SlurmPlace(port=port)))
     said = f"port {port} is uid {os.getuid()}'s at all addresses"
     assert answer.facts.get("taken") == (None if address == "127.0.0.1" else said)
 

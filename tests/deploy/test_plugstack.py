@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpcproxy import plugstack, slurmconf
-from hpcproxy.config import Layer, resolve
+from hpcproxy.cluster import plugstack, slurm_conf
+from hpcproxy.cluster.inventory import Inventory, parse
+from hpcproxy.cluster.site_plan import site_plan
+from hpcproxy.config.model import Layer, resolve
 from hpcproxy.errors import ConfigError
-from hpcproxy.inventory import Inventory, parse
-from hpcproxy.plan import PLUGIN, PROGRAMS
-from hpcproxy.siteplan import site_plan
+from hpcproxy.files.plan import PLUGIN, PROGRAMS
 
 LINE = f"optional {PROGRAMS / PLUGIN}"
 BUILT = b"\x7fELF\0hpcproxy-spank-built-for:0x160508;\0"
@@ -40,7 +40,7 @@ def test_a_site_that_wrote_the_line_itself_is_content() -> None:
 
 def test_slurm_compares_two_parts_of_its_version() -> None:
     def unfit(version: str) -> str:
-        return plugstack.unfit(BUILT, slurmconf.parse(f"SLURM_VERSION = {version}\n"))
+        return plugstack.unfit(BUILT, slurm_conf.parse(f"SLURM_VERSION = {version}\n"))
 
     assert unfit("22.05.2") == ""
     assert unfit("23.02.7").startswith("it is built for Slurm 22.05.8, and 23.02.7 runs")
@@ -55,8 +55,8 @@ def test_nothing_of_a_plan_lies_where_a_sites_pattern_finds_it() -> None:
     assert {artifact.path.parent for artifact in plan.artifacts if artifact.name in ("prolog", "epilog", PLUGIN)} == {
         PROGRAMS
     }
-    assert slurmconf.lines(inventory) == ()
-    assert slurmconf.missing({}, inventory) == []
+    assert slurm_conf.lines(inventory) == ()
+    assert slurm_conf.missing({}, inventory) == []
 
 
 @pytest.mark.parametrize(

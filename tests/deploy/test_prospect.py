@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from hpcproxy import prospect, slurmconf
-from hpcproxy.inventory import parse
-from hpcproxy.outcome import HostOutcome, Outcomes
-from hpcproxy.render import render
-from hpcproxy.wire import Answer, Change
+from hpcproxy.cluster import prospect, slurm_conf
+from hpcproxy.cluster.inventory import parse
+from hpcproxy.cluster.outcome import HostOutcome, Outcomes
+from hpcproxy.cluster.protocol import Answer, Change
+from hpcproxy.files.render import render
 from tests.deploy.cases import plan
 
 TOLD = parse("case", "nodes: c[1-4]\nsettings: {jump: j}\n")
 PATHS = [str(file.artifact.path) for file in render(plan()).files]
-IN_FORCE = slurmconf.parse("\n".join(slurmconf.lines(TOLD)))
+IN_FORCE = slurm_conf.parse("\n".join(slurm_conf.lines(TOLD)))
 
 
 def empty(host: str, conf: str, paths: list[str] | None = None) -> HostOutcome:
@@ -51,7 +51,7 @@ def test_a_stateless_node_a_reinstalled_one_and_one_that_is_down() -> None:
     ],
 )
 def test_what_becomes_of_the_next_job_depends_on_what_slurm_runs(running: str, fate: str) -> None:
-    (line,) = prospect.tell(Outcomes((empty("c1", "own"),)), slurmconf.parse(running), TOLD)
+    (line,) = prospect.tell(Outcomes((empty("c1", "own"),)), slurm_conf.parse(running), TOLD)
     assert fate in line
 
 

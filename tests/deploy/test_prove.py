@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import inventory, proof
-from hpcproxy.config import Layer, resolve
+from hpcproxy.cluster import contract, inventory
+from hpcproxy.config.model import Layer, resolve
 from tests.deploy.cases import script_of
 from tests.deploy.keeping import Node, made
 
@@ -36,7 +36,7 @@ def _prove(node: Node, ssh: str) -> str:
         "jump_ports": [""],
         "ssh_options": [],
     }
-    message = proof.key_message(told, resolve(Layer("c", SETTINGS)), values, TOKEN)
+    message = contract.key_message(told, resolve(Layer("c", SETTINGS)), values, TOKEN)
     find = "while [ $# -gt 0 ]; do case $1 in -E) log=$2 ;; -W) target=$2 ;; esac; shift; done\n"
     node.instead("/usr/bin/ssh", find + ssh)
     group = (node.root / "mnt/etc/group").read_text()

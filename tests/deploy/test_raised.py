@@ -15,17 +15,18 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import governed, identity, inventory, kit, render, slurmconf
-from hpcproxy.become import Secrets
-from hpcproxy.deploy import Fleet, Login
+from hpcproxy.account.overrides import in_tools
+from hpcproxy.cli.output import quiet_pipe
+from hpcproxy.cluster import governed, identity, inventory, kit, slurm_conf
+from hpcproxy.cluster.become import Secrets
+from hpcproxy.cluster.fan_out import Fleet, Login
+from hpcproxy.cluster.outcome import HostOutcome, Outcomes
+from hpcproxy.cluster.protocol import Answer
+from hpcproxy.cluster.run import Request, limit, read_site
+from hpcproxy.cluster.trust import trust
 from hpcproxy.errors import ConfigError, FileError, HpcproxyError, RenderError, WayOutError
-from hpcproxy.outcome import HostOutcome, Outcomes
-from hpcproxy.overrides import in_tools
-from hpcproxy.plan import Artifact, Plan
-from hpcproxy.report import quiet_pipe
-from hpcproxy.run import Request, limit, read_site
-from hpcproxy.trust import trust
-from hpcproxy.wire import Answer
+from hpcproxy.files import render
+from hpcproxy.files.plan import Artifact, Plan
 from tests import modest
 from tests.sshd import make_key
 
@@ -88,7 +89,8 @@ def test_a_group_that_is_told_once_is_not_asked_for_again(tmp_path: Path) -> Non
     (tmp_path / "groups.conf").write_text(
         f"[Main]\ndefault: once\n[once]\nmap: [ ! -e {tmp_path}/asked ] && touch {tmp_path}/asked && echo c[1-2]\n"
     )
-    script = "from hpcproxy.inventory import *; found = parse('i', 'nodes: \"@x\"'); print(hosts(found), hosts(found))"
+    script = "from hpcproxy.cluster.inventory import *; found = parse('i', 'nodes: \"@x\"'); "
+    script += "print(hosts(found), hosts(found))"
     environ = {**os.environ, "CLUSTERSHELL_CFGDIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, check=True)
     assert done.stdout == "('c1', 'c2') ('c1', 'c2')\n"
@@ -110,9 +112,9 @@ def test_a_clock_that_is_no_number(clock: str) -> None:
 
 
 def test_numbers_of_slurms_without_an_end() -> None:
-    running = slurmconf.parse(f"PrologEpilogTimeout = {_LONG}\nSLURM_VERSION = {_LONG}.1\n")
-    assert slurmconf.hook_timeout_s(running) == 0
-    assert slurmconf.version(running) == ()
+    running = slurm_conf.parse(f"PrologEpilogTimeout = {_LONG}\nSLURM_VERSION = {_LONG}.1\n")
+    assert slurm_conf.hook_timeout_s(running) == 0
+    assert slurm_conf.version(running) == ()
 
 
 # ---- files

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import fleet
+from hpcproxy.cli import admin
 from tests.test_cli import ARGUMENTS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "admin-reference.md").read_text()
 SECTION = PAGE.partition("\n## The commands\n")[2].partition("\n## ")[0]
 ROWS = re.findall(r"^\| (`--[^|]+) \| ([^|]+) \| [^|]+ \|$", SECTION, re.MULTILINE)
-TASKS = {name: ARGUMENTS[name] for name in (*(task.name.replace("_", "-") for task in fleet.TASKS), "render")}
+TASKS = {name: ARGUMENTS[name] for name in (*(task.name.replace("_", "-") for task in admin.TASKS), "render")}
 
 
 @pytest.mark.parametrize("verb", TASKS)

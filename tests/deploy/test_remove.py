@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import wire
-from hpcproxy.plan import EPILOG, PROLOG, TASK_PROLOG, Artifact
-from hpcproxy.render import Bundle, File
+from hpcproxy.cluster import protocol
+from hpcproxy.files.plan import EPILOG, PROLOG, TASK_PROLOG, Artifact
+from hpcproxy.files.render import Bundle, File
 from tests.deploy.host import ME, TOKEN, Host
 
 UNABLE = "echo 'slurm_load_ctl_conf error: Unable to contact slurm controller (connect failure)' >&2; exit 1"
@@ -33,8 +33,10 @@ def bundle(host: Host) -> Bundle:
     return ours
 
 
-def removed(host: Host, bundle: Bundle, slurm_bin: str | None = None) -> wire.Answer:
-    return host.talk(wire.message(bundle, "remove", TOKEN, slurm=wire.SlurmPlace(slurm_bin or str(host.root / "bin"))))
+def removed(host: Host, bundle: Bundle, slurm_bin: str | None = None) -> protocol.Answer:
+    return host.talk(
+        protocol.message(bundle, "remove", TOKEN, slurm=protocol.SlurmPlace(slurm_bin or str(host.root / "bin")))
+    )
 
 
 def slurm(host: Host, script: str) -> None:
@@ -71,7 +73,7 @@ def test_where_slurm_does_not_say_the_files_stay(host: Host, bundle: Bundle) -> 
 def test_a_slurm_without_its_programs_is_named(host: Host, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.deploy.host.script_of", lambda message: message)
     (host.root / "etc/slurm.conf").touch()
-    message = wire.message(bundle, "remove", TOKEN).replace(b"command -v scontrol", b"command -v no-contr1")
+    message = protocol.message(bundle, "remove", TOKEN).replace(b"command -v scontrol", b"command -v no-contr1")
     answer = host.talk(message)
     assert "say where with slurm_bin" in answer.text
     assert there(host)

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import inventory, proof, switch, tunnels, wire
-from hpcproxy.render import Bundle, File, render
+from hpcproxy.account import tunnels
+from hpcproxy.cluster import contract, enable, inventory, protocol
+from hpcproxy.files.render import Bundle, File, render
 from tests.deploy.cases import combinations, plan, script_of
 from tests.hostile import HOSTILE
 from tests.waiting import until
@@ -38,21 +39,21 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         paths[-1].write_bytes(file.content)
     told = inventory.parse("case", "nodes: c1\nsettings: {jump: j}\n")
     messages = {
-        **{f"{action}.sh": wire.message(bundle, action, "t") for action in wire.ACTIONS},
-        "edit.sh": wire.reading(("/a b",), "t", ("true",)),
-        "contract.sh": proof.contract_message(bundle, told, "t"),
+        **{f"{action}.sh": protocol.message(bundle, action, "t") for action in protocol.ACTIONS},
+        "edit.sh": protocol.reading(("/a b",), "t", ("true",)),
+        "contract.sh": contract.contract_message(bundle, told, "t"),
     }
     for name, content in messages.items():
         paths.append(directory / name)
         paths[-1].write_bytes(script_of(content))
     for name, command in {
-        "scontrol": switch.scontrol(told, "ping"),
-        "heard": switch.wait_for_slurmd(told, "1"),
+        "scontrol": enable.scontrol(told, "ping"),
+        "heard": enable.wait_for_slurmd(told, "1"),
     }.items():
         paths.append(directory / f"{name}.sh")
         paths[-1].write_text(f"#!/bin/bash\n{command[3]}")
     paths.append(directory / "glance.sh")
-    paths[-1].write_bytes(wire.glance(bundle, "t", wire.Place(wire.STORE, wire.LOCK_FILE)))
+    paths[-1].write_bytes(protocol.glance(bundle, "t", protocol.Place(protocol.STORE, protocol.LOCK_FILE)))
     return paths
 
 
@@ -116,11 +117,14 @@ ${ date; }
 
 def test_an_older_bash_is_named_and_nothing_is_done() -> None:
     """`BASH_VERSINFO` cannot be set; the script is told another."""
-    script = script_of(wire.message(render(plan()), "look", "t")).replace(b"BASH_VERSINFO", b"OLD_VERSION")
+    script = script_of(protocol.message(render(plan()), "look", "t")).replace(b"BASH_VERSINFO", b"OLD_VERSION")
     done = subprocess.run(
-        ["/bin/bash", "-p", "-s"], input=wire.framed(b"OLD_VERSION=(4 1)\n" + script), capture_output=True, check=True
+        ["/bin/bash", "-p", "-s"],
+        input=protocol.framed(b"OLD_VERSION=(4 1)\n" + script),
+        capture_output=True,
+        check=True,
     )
-    answer = wire.parse(done.stdout, "t")
+    answer = protocol.parse(done.stdout, "t")
     assert answer.word == "failed"
     assert re.fullmatch(r"bash \S+ is too old, 4\.2 is needed", answer.text)
 

@@ -12,12 +12,12 @@ from typing import cast
 
 import pytest
 
-from hpcproxy import wire
-from hpcproxy.deploy import Fleet, OnReply, Reply
-from hpcproxy.outcome import HostOutcome
-from hpcproxy.plan import PROGRAMS, Artifact
-from hpcproxy.render import Bundle, File, render
-from hpcproxy.run import Request, Run, read_site
+from hpcproxy.cluster import protocol
+from hpcproxy.cluster.fan_out import Fleet, OnReply, Reply
+from hpcproxy.cluster.outcome import HostOutcome
+from hpcproxy.cluster.run import Request, Run, read_site
+from hpcproxy.files.plan import PROGRAMS, Artifact
+from hpcproxy.files.render import Bundle, File, render
 from tests.deploy import cases
 from tests.deploy.host import ME, TOKEN, Host
 from tests.snapshot import tree
@@ -42,11 +42,11 @@ class Several:
             )
         )
 
-    def place(self, name: str) -> wire.Place:
-        return wire.Place(self.host.root / name / "store", self.host.root / f"{name}.lock")
+    def place(self, name: str) -> protocol.Place:
+        return protocol.Place(self.host.root / name / "store", self.host.root / f"{name}.lock")
 
-    def one(self, name: str, action: str, text: str) -> wire.Answer:
-        return self.host.talk(wire.message(self.bundle(name, text), action, TOKEN, place=self.place(name)))
+    def one(self, name: str, action: str, text: str) -> protocol.Answer:
+        return self.host.talk(protocol.message(self.bundle(name, text), action, TOKEN, place=self.place(name)))
 
     def all(self, action: str, text: str) -> set[tuple[str, str]]:
         """What they answer, all at once."""
@@ -209,9 +209,11 @@ def test_who_waits_for_another_host_is_asked_once_more(tmp_path: Path, others: s
     class Hosts:
         def ask(self, messages: dict[str, bytes], _token: str, _fanout: int, on_reply: OnReply) -> list[Reply]:
             asked.append(list(messages))
-            shut = wire.Answer("failed", "/x cannot be written", facts={"shut": "/x"})
-            first = {"c1": shut, "c2": wire.Answer(others, "ill" if others == "failed" else "")}
-            replies = [Reply(name, first.get(name) if len(asked) == 1 else wire.Answer("changed")) for name in messages]
+            shut = protocol.Answer("failed", "/x cannot be written", facts={"shut": "/x"})
+            first = {"c1": shut, "c2": protocol.Answer(others, "ill" if others == "failed" else "")}
+            replies = [
+                Reply(name, first.get(name) if len(asked) == 1 else protocol.Answer("changed")) for name in messages
+            ]
             for reply in replies:
                 on_reply(reply)
             return replies

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy import governed, slurmconf
-from hpcproxy.inventory import Inventory, group_files, parse
+from hpcproxy.cluster import governed, slurm_conf
+from hpcproxy.cluster.inventory import Inventory, group_files, parse
 
 PROLOG = "/etc/slurm/prolog.d/50-hpcproxy"
 EPILOG = "/etc/slurm/epilog.d/50-hpcproxy"
@@ -27,11 +27,11 @@ def block(text: bytes) -> list[str]:
 
 
 def test_where_the_site_has_nothing_our_own_files_are_named_and_no_pattern() -> None:
-    running = slurmconf.parse(NOTHING)
-    assert slurmconf.missing(running, told()) == OURS
-    assert slurmconf.in_the_way(running, told()) == []
-    assert block(slurmconf.enable(b"A=1\n", told(), running)) == OURS
-    assert slurmconf.missing(slurmconf.parse("\n".join(OURS)), told()) == []
+    running = slurm_conf.parse(NOTHING)
+    assert slurm_conf.missing(running, told()) == OURS
+    assert slurm_conf.in_the_way(running, told()) == []
+    assert block(slurm_conf.enable(b"A=1\n", told(), running)) == OURS
+    assert slurm_conf.missing(slurm_conf.parse("\n".join(OURS)), told()) == []
 
 
 @pytest.mark.parametrize(
@@ -48,41 +48,41 @@ def test_where_the_site_has_nothing_our_own_files_are_named_and_no_pattern() -> 
     ],
 )
 def test_what_runs_ours_already_stays_as_the_site_wrote_it(prolog: str, runs: bool) -> None:
-    running = slurmconf.parse(f"Prolog = {prolog}\n")
-    assert (OURS[0] not in slurmconf.missing(running, told())) == runs
-    assert (slurmconf.in_the_way(running, told()) == []) == runs
+    running = slurm_conf.parse(f"Prolog = {prolog}\n")
+    assert (OURS[0] not in slurm_conf.missing(running, told())) == runs
+    assert (slurm_conf.in_the_way(running, told()) == []) == runs
     if runs:
-        assert block(slurmconf.enable(b"", told(), running)) == OURS[1:]
+        assert block(slurm_conf.enable(b"", told(), running)) == OURS[1:]
 
 
 def test_several_lines_add_up_and_nothing_runs_twice() -> None:
     """As newer versions of Slurm print them."""
-    running = slurmconf.parse("Prolog[0] = /a\nProlog[1] = /etc/slurm/prolog.d/*\nEpilog[0] = /b\n")
+    running = slurm_conf.parse("Prolog[0] = /a\nProlog[1] = /etc/slurm/prolog.d/*\nEpilog[0] = /b\n")
     assert running["Prolog"] == ("/a", "/etc/slurm/prolog.d/*")
-    assert OURS[0] not in slurmconf.missing(running, told())
-    (words,) = slurmconf.in_the_way(running, told())
+    assert OURS[0] not in slurm_conf.missing(running, told())
+    (words,) = slurm_conf.in_the_way(running, told())
     assert words.startswith("Epilog is /b already")
-    assert slurmconf.in_the_way(running, told(site_runs_hooks="true")) == []
-    assert slurmconf.missing(running, told(site_runs_hooks="true")) == OURS[2:]
+    assert slurm_conf.in_the_way(running, told(site_runs_hooks="true")) == []
+    assert slurm_conf.missing(running, told(site_runs_hooks="true")) == OURS[2:]
 
 
 def test_a_script_of_the_sites_that_runs_what_lies_beside_ours_is_known_by_its_text() -> None:
     """NVIDIA's DeepOps: Prolog=/etc/slurm/prolog.sh, which runs everything in prolog.d."""
-    running = slurmconf.parse("Prolog = /etc/slurm/prolog.sh\nEpilog = /etc/slurm/e[0-9]*\n")
-    assert slurmconf.scripts(running) == ["/etc/slurm/prolog.sh"]
+    running = slurm_conf.parse("Prolog = /etc/slurm/prolog.sh\nEpilog = /etc/slurm/e[0-9]*\n")
+    assert slurm_conf.scripts(running) == ["/etc/slurm/prolog.sh"]
     runner = {"/etc/slurm/prolog.sh": b'for each in "$here"/prolog.d/*; do $each; done'}
-    assert slurmconf.runners(running, runner, told()) == ["Prolog=/etc/slurm/prolog.sh"]
-    assert slurmconf.runners(running, {"/etc/slurm/prolog.sh": b"exit 0"}, told()) == []
-    (words,) = slurmconf.in_the_way(running, told(), ["Prolog=/etc/slurm/prolog.sh"])[:1]
+    assert slurm_conf.runners(running, runner, told()) == ["Prolog=/etc/slurm/prolog.sh"]
+    assert slurm_conf.runners(running, {"/etc/slurm/prolog.sh": b"exit 0"}, told()) == []
+    (words,) = slurm_conf.in_the_way(running, told(), ["Prolog=/etc/slurm/prolog.sh"])[:1]
     assert words.endswith("/etc/slurm/prolog.d: if it runs what lies there, say `site_runs_hooks: true`"), "no pattern"
-    assert slurmconf.runners(running, runner, told(site_runs_hooks="true")) == []
-    assert slurmconf.is_in_force(running, told(site_runs_hooks="true"))
-    assert not slurmconf.is_in_force(running, told())
+    assert slurm_conf.runners(running, runner, told(site_runs_hooks="true")) == []
+    assert slurm_conf.is_in_force(running, told(site_runs_hooks="true"))
+    assert not slurm_conf.is_in_force(running, told())
 
 
 def test_what_is_in_the_way() -> None:
-    running = slurmconf.parse("Prolog = /site/prolog\nTaskProlog = /site/task\nPrologFlags = Contain\n")
-    first, second = slurmconf.in_the_way(running, told())
+    running = slurm_conf.parse("Prolog = /site/prolog\nTaskProlog = /site/task\nPrologFlags = Contain\n")
+    first, second = slurm_conf.in_the_way(running, told())
     assert "Prolog is /site/prolog already" in first
     assert "site_task_prolog: /site/task" in second
 
@@ -90,26 +90,26 @@ def test_what_is_in_the_way() -> None:
 def test_a_task_prolog_of_the_sites_that_ours_runs_is_not_in_the_way() -> None:
     """The last value counts, which is ours; what the site wrote stays, and is in force again without our block."""
     named = told(site_task_prolog="/site/task")
-    running = slurmconf.parse("TaskProlog = /site/task\nPrologFlags = Alloc\n")
-    assert slurmconf.in_the_way(running, named) == []
+    running = slurm_conf.parse("TaskProlog = /site/task\nPrologFlags = Alloc\n")
+    assert slurm_conf.in_the_way(running, named) == []
     conf = b"TaskProlog=/site/task\nPrologFlags=Alloc\n"
-    enabled = slurmconf.enable(conf, named, running)
+    enabled = slurm_conf.enable(conf, named, running)
     assert block(enabled) == OURS[:3]
-    after = slurmconf.parse("\n".join([*OURS[:3], "PrologFlags=Alloc"]))
-    assert slurmconf.in_the_way(after, named) == []
-    assert slurmconf.enable(enabled, named, after) == enabled
-    assert slurmconf.disable(enabled, named) == conf
-    (words,) = slurmconf.in_the_way(slurmconf.parse("TaskProlog = /other\n"), named)
+    after = slurm_conf.parse("\n".join([*OURS[:3], "PrologFlags=Alloc"]))
+    assert slurm_conf.in_the_way(after, named) == []
+    assert slurm_conf.enable(enabled, named, after) == enabled
+    assert slurm_conf.disable(enabled, named) == conf
+    (words,) = slurm_conf.in_the_way(slurm_conf.parse("TaskProlog = /other\n"), named)
     assert words == "TaskProlog is /other, not /site/task; say `site_task_prolog: /other`, and ours runs it first"
 
 
 @pytest.mark.parametrize("text", [b"", b"a=1\n", b"a=1", b"a=1\r\n# \xff\r\n", b"a=1 \\\n", b"a=1 \\"])
 def test_enable_and_disable_are_inverse(text: bytes) -> None:
-    running = slurmconf.parse(NOTHING)
-    enabled = slurmconf.enable(text, told(), running)
-    assert slurmconf.enable(enabled, told(), slurmconf.parse("\n".join(OURS))) == enabled, "once in force"
-    assert slurmconf.enable(enabled, told(), running) == enabled, "before it is in force"
-    assert slurmconf.disable(enabled, told()) == text
+    running = slurm_conf.parse(NOTHING)
+    enabled = slurm_conf.enable(text, told(), running)
+    assert slurm_conf.enable(enabled, told(), slurm_conf.parse("\n".join(OURS))) == enabled, "once in force"
+    assert slurm_conf.enable(enabled, told(), running) == enabled, "before it is in force"
+    assert slurm_conf.disable(enabled, told()) == text
 
 
 FLAGS = {
@@ -124,25 +124,25 @@ FLAGS = {
 def test_the_sites_own_prolog_flags_are_kept_however_they_are_written(conf: str) -> None:
     """Slurm takes the last value that it reads, which is ours; a second time it runs with that."""
     text = FLAGS[conf]
-    running = slurmconf.parse("PrologFlags = DeferBatch,Serial\n")
-    first = slurmconf.enable(text, told(), running)
+    running = slurm_conf.parse("PrologFlags = DeferBatch,Serial\n")
+    first = slurm_conf.enable(text, told(), running)
     assert block(first)[3:] == ["PrologFlags=DeferBatch,Serial,Alloc"]
-    after = slurmconf.parse("PrologFlags = Alloc,DeferBatch,Serial\n")
-    assert slurmconf.enable(first, told(), after) == first
-    assert slurmconf.disable(first, told()) == text
+    after = slurm_conf.parse("PrologFlags = Alloc,DeferBatch,Serial\n")
+    assert slurm_conf.enable(first, told(), after) == first
+    assert slurm_conf.disable(first, told()) == text
 
 
 @pytest.mark.parametrize("own", ["Alloc", "alloc,x", "Contain,X11", "RunInJob"])
 def test_flags_that_will_do_are_left_alone(own: str) -> None:
-    running = slurmconf.parse(f"PrologFlags = {own}\n")
-    assert block(slurmconf.enable(f"PrologFlags={own}\n".encode(), told(), running)) == OURS[:3]
+    running = slurm_conf.parse(f"PrologFlags = {own}\n")
+    assert block(slurm_conf.enable(f"PrologFlags={own}\n".encode(), told(), running)) == OURS[:3]
 
 
 def test_a_flag_that_the_site_changes_later_is_seen() -> None:
-    first = slurmconf.enable(b"PrologFlags=Serial\n", told(), slurmconf.parse("PrologFlags = Serial\n"))
+    first = slurm_conf.enable(b"PrologFlags=Serial\n", told(), slurm_conf.parse("PrologFlags = Serial\n"))
     later = first.replace(b"PrologFlags=Serial\n#", b"PrologFlags=DeferBatch\n#", 1)
-    after = slurmconf.parse("\n".join([*OURS[:3], "PrologFlags = Alloc,Serial"]))
-    assert block(slurmconf.enable(later, told(), after))[3:] == ["PrologFlags=DeferBatch,Alloc"]
+    after = slurm_conf.parse("\n".join([*OURS[:3], "PrologFlags = Alloc,Serial"]))
+    assert block(slurm_conf.enable(later, told(), after))[3:] == ["PrologFlags=DeferBatch,Alloc"]
 
 
 def test_what_an_earlier_version_let_slurm_conf_include_becomes_lines() -> None:
@@ -150,11 +150,11 @@ def test_what_an_earlier_version_let_slurm_conf_include_becomes_lines() -> None:
     old = b"A=1\n# >>> hpcproxy >>>\nInclude hpcproxy.conf\n# <<< hpcproxy <<<\n"
     included = b"Prolog=/etc/slurm/prolog.d/*\nEpilog=/etc/slurm/epilog.d/*\nTaskProlog=%s\nPrologFlags=Serial,Alloc\n"
     included %= TASK.encode()
-    running = slurmconf.parse(included.decode())
-    new = slurmconf.enable(old, told(), running, included)
+    running = slurm_conf.parse(included.decode())
+    new = slurm_conf.enable(old, told(), running, included)
     assert b"Include" not in new
     assert block(new) == [*OURS[:3], "PrologFlags=Serial,Alloc"]
-    assert slurmconf.disable(old, told()) == b"A=1\n"
+    assert slurm_conf.disable(old, told()) == b"A=1\n"
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_what_an_earlier_version_let_slurm_conf_include_becomes_lines() -> None:
     ],
 )
 def test_a_condition_that_this_slurm_can_never_meet_is_named(version: str, policy: str, named: list[str]) -> None:
-    said = slurmconf.unmeetable(slurmconf.parse(f"SLURM_VERSION = {version}\n"), told(policy=policy))
+    said = slurm_conf.unmeetable(slurm_conf.parse(f"SLURM_VERSION = {version}\n"), told(policy=policy))
     assert [word for word, line in zip(named, said) if word in line] == named
     assert len(said) == len(named)
 
@@ -205,15 +205,15 @@ def test_nodes_that_slurm_does_not_list_are_known_from_their_partition() -> None
 
 
 def test_where_else_slurm_conf_is() -> None:
-    running = slurmconf.parse(
+    running = slurm_conf.parse(
         "SLURM_CONF = /srv/site.conf\nSlurmctldHost[0] = ctl(10.0.0.1)\nSlurmctldHost[1] = ctl2\n"
     )
-    path, controller = slurmconf.elsewhere(running, told(), ["ctl"])
+    path, controller = slurm_conf.elsewhere(running, told(), ["ctl"])
     assert "slurmctld reads /srv/site.conf" in path
     assert controller.startswith("slurmctld may run on ctl2 too")
     assert (
-        slurmconf.elsewhere(
-            slurmconf.parse("SLURM_CONF = /etc/slurm/slurm.conf\nSlurmctldHost[0] = ctl\n"), told(), ["m"]
+        slurm_conf.elsewhere(
+            slurm_conf.parse("SLURM_CONF = /etc/slurm/slurm.conf\nSlurmctldHost[0] = ctl\n"), told(), ["m"]
         )
         == []
     )

@@ -16,10 +16,10 @@ from typing import cast
 
 import pytest
 
-from hpcproxy import inventory, slurmconf, wire
-from hpcproxy.deploy import Fleet, OnReply, Reply
-from hpcproxy.slurmconf import parse
-from hpcproxy.switch import Switch, scontrol, wait_for_slurmd
+from hpcproxy.cluster import inventory, protocol, slurm_conf
+from hpcproxy.cluster.enable import Switch, scontrol, wait_for_slurmd
+from hpcproxy.cluster.fan_out import Fleet, OnReply, Reply
+from hpcproxy.cluster.slurm_conf import parse
 
 TOKEN = "hpcproxy-token"  # noqa: S105 - no secret: it marks lines
 HOSTS = ("h0", "h1", "h2")  # the first is slurmctld's
@@ -58,7 +58,7 @@ class Cluster:
         # As long as the name it stands for: the message says how long its scripts are.
         there = message.replace(b"/HH/", b"/%s/" % host.encode()).replace(b"/HH'", b"/%s'" % host.encode())
         done = subprocess.run(["/bin/bash", "-p", "-s"], input=there, capture_output=True, check=True, timeout=60)
-        return Reply(host, wire.parse(done.stdout.replace(b"/%s/" % host.encode(), b"/HH/"), TOKEN))
+        return Reply(host, protocol.parse(done.stdout.replace(b"/%s/" % host.encode(), b"/HH/"), TOKEN))
 
     def conf(self, host: str) -> Path:
         return self.root / host / "slurm.conf"
@@ -84,7 +84,7 @@ def cluster(tmp_path: Path) -> Cluster:
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpcproxy.switch._CONFIRM_S", 1.0)
+    monkeypatch.setattr("hpcproxy.cluster.enable._CONFIRM_S", 1.0)
 
 
 def on(cluster: Cluster) -> dict[str, tuple[str, str]]:
@@ -111,7 +111,7 @@ def test_where_slurm_cannot_be_told_its_file_is_left_as_it_is(
 ) -> None:
     on(cluster)
     before = {host: cluster.conf(host).read_bytes() for host in HOSTS}
-    monkeypatch.setattr("hpcproxy.switch._ASK_S", 1)
+    monkeypatch.setattr("hpcproxy.cluster.enable._ASK_S", 1)
     (cluster.root / "h0/bin/hung").touch()
     done = cluster.switch().off(HOSTS[1:])
     assert not done.good
@@ -119,16 +119,16 @@ def test_where_slurm_cannot_be_told_its_file_is_left_as_it_is(
     assert {host: cluster.conf(host).read_bytes() for host in HOSTS} == before
 
 
-def _answer(message: bytes) -> wire.Answer | None:
+def _answer(message: bytes) -> protocol.Answer | None:
     done = subprocess.run(["/bin/bash", "-p", "-s"], input=message, capture_output=True, check=True, timeout=60)
-    return wire.parse(done.stdout, TOKEN)
+    return protocol.parse(done.stdout, TOKEN)
 
 
 def test_a_file_that_hosts_share_is_changed_by_all_of_them_side_by_side(tmp_path: Path) -> None:
     conf = tmp_path / "slurm.conf"
     for before, after in ((CONF, CONF + b"# ours\n"), (CONF + b"# ours\n", CONF)) * 4:
         conf.write_bytes(before)
-        message = wire.editing((wire.Edit(str(conf), before, after),), TOKEN)
+        message = protocol.editing((protocol.Edit(str(conf), before, after),), TOKEN)
         with ThreadPoolExecutor(4) as hosts:
             answers = [answer for answer in hosts.map(_answer, [message] * 4) if answer]
         assert len(answers) == 4
@@ -147,7 +147,7 @@ def test_a_file_that_only_another_host_may_write_is_waited_for(tmp_path: Path, c
     (shared / "slurm.conf").write_bytes(CONF)
     subprocess.run(["mount", "--bind", "-o", "ro", str(shared), str(here)], check=True)
     try:
-        message = wire.editing((wire.Edit(f"{here}/slurm.conf", CONF, CONF + b"# ours\n"),), TOKEN)
+        message = protocol.editing((protocol.Edit(f"{here}/slurm.conf", CONF, CONF + b"# ours\n"),), TOKEN)
         other = threading.Timer(1.0, (shared / "slurm.conf").write_bytes, [CONF + b"# ours\n"] if comes else [CONF])
         other.start()
         answer = _answer(message)
@@ -208,7 +208,7 @@ def test_whether_slurmctld_reads_the_file_that_would_be_changed(cluster: Cluster
     (tmp_path / "copy/slurm.conf").write_bytes(CONF)
     assert [reads(tmp_path / name / "slurm.conf") for name in ("link", "copy")] == [True, False]
     elsewhere = parse(f"SLURM_CONF = {tmp_path}/copy/slurm.conf\n")
-    (words,) = slurmconf.elsewhere(elsewhere, TOLD, ["h0"], reads_ours=False)
+    (words,) = slurm_conf.elsewhere(elsewhere, TOLD, ["h0"], reads_ours=False)
     assert words.endswith("not /etc/slurm/slurm.conf; say where it is with `slurm_directory`")
 
 
@@ -308,7 +308,7 @@ def test_one_that_hangs_has_its_time(daemon: Path) -> None:
     ],
 )
 def test_whether_the_slurmd_has_read_it(daemon: Path, monkeypatch: pytest.MonkeyPatch, heard: str, words: str) -> None:
-    monkeypatch.setattr("hpcproxy.switch._ASK_S", 1)
+    monkeypatch.setattr("hpcproxy.cluster.enable._ASK_S", 1)
     (daemon / "bin/heard").write_text(heard)
     done = _run(wait_for_slurmd(TOLD, "1800000000"))
     assert (done.returncode == 0) == (words == "")

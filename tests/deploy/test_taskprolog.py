@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy.render import render
+from hpcproxy.files.render import render
 from tests.deploy.cases import plan
 from tests.hostile import HOSTILE
 from tests.shells import tunnel_state, url_of

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy.node.folder import start_time
-from hpcproxy.plan import Artifact
-from hpcproxy.render import Bundle, File
+from hpcproxy.files.plan import Artifact
+from hpcproxy.files.render import Bundle, File
+from hpcproxy.node.state.directory import start_time
 from tests.deploy.host import BETWEEN_TWO, ME, Host
 from tests.snapshot import tree
 

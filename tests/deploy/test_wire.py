@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcproxy import deploy, wire
-from hpcproxy.render import Bundle
+from hpcproxy.cluster import fan_out, protocol
+from hpcproxy.files.render import Bundle
 from tests.deploy.cases import script_of
 from tests.deploy.host import TOKEN, Host
 from tests.snapshot import tree
@@ -31,13 +31,13 @@ def test_whether_slurm_runs_our_epilog_is_left_on_record(
     host: Host, monkeypatch: pytest.MonkeyPatch, glanced: bool
 ) -> None:
     """By plain `deploy` too, on hosts that have all files: our Prolog goes by it."""
-    monkeypatch.setattr(wire, "PROGRAMS", host.root / "etc")
+    monkeypatch.setattr(protocol, "PROGRAMS", host.root / "etc")
     bundle, mark = host.bundle(a_hook="1"), host.root / "etc/in-force"
 
     def applied(in_force: bool | None) -> str:
         if not glanced and (host.root / "store/owned").exists():
             (host.root / "store/owned").write_text(f"{host.root}/etc/a.d/a_hook\n{host.root}/none\n")
-        return host.talk(wire.message(bundle, "apply", TOKEN, slurm=wire.SlurmPlace(in_force=in_force))).word
+        return host.talk(protocol.message(bundle, "apply", TOKEN, slurm=protocol.SlurmPlace(in_force=in_force))).word
 
     assert (applied(False), mark.exists()) == ("changed", False)
     assert (applied(True), mark.exists()) == ("changed", True)
@@ -70,7 +70,7 @@ def test_apply_is_idempotent_and_remove_leaves_nothing(host: Host) -> None:
 def test_an_archive_that_is_cut_short_changes_nothing(host: Host) -> None:
     host.do("apply", host.bundle(a_hook="1", program="x" * 100_000))
     noise = random.Random(1).randbytes(50_000).hex()  # noqa: S311 - no secret: it does not compress
-    message = wire.message(host.bundle(a_hook="2", program=noise), "apply", TOKEN)
+    message = protocol.message(host.bundle(a_hook="2", program=noise), "apply", TOKEN)
     before = tree(host.root)
     for cut in (200, 20_000):
         assert host.talk(message[:-cut]).word == "failed"
@@ -79,7 +79,7 @@ def test_an_archive_that_is_cut_short_changes_nothing(host: Host) -> None:
 
 def test_files_that_are_whole_count_not_what_is_around_them(host: Host) -> None:
     """The last byte is gzip's own."""
-    message = wire.message(host.bundle(a_hook="1"), "apply", TOKEN)
+    message = protocol.message(host.bundle(a_hook="1"), "apply", TOKEN)
     assert host.talk(message[:-1]).word == "changed"
     assert (host.root / "etc/a.d/a_hook").read_text() == "1"
 
@@ -87,8 +87,10 @@ def test_files_that_are_whole_count_not_what_is_around_them(host: Host) -> None:
 def test_a_wrong_byte_in_the_archive_changes_nothing(host: Host) -> None:
     bundle = host.bundle(a_hook="1")
     other = Bundle(tuple(replace(file, content=b"evil") for file in bundle.files))
-    script = script_of(wire.message(bundle, "apply", TOKEN))
-    answer = host.talk(wire.framed(script, wire.archive(other.files, wire.Place(wire.STORE, wire.LOCK_FILE))))
+    script = script_of(protocol.message(bundle, "apply", TOKEN))
+    answer = host.talk(
+        protocol.framed(script, protocol.archive(other.files, protocol.Place(protocol.STORE, protocol.LOCK_FILE)))
+    )
     assert (answer.word, answer.text) == ("failed", "the archive did not arrive whole")
     assert not (host.root / "etc/a.d/a_hook").exists()
 
@@ -100,10 +102,10 @@ def glance(host: Host) -> Callable[[], str]:
     assert host.do("apply", bundle).word == "changed"
 
     def answer() -> str:
-        first = wire.glance(bundle, TOKEN, wire.Place(wire.STORE, wire.LOCK_FILE))
+        first = protocol.glance(bundle, TOKEN, protocol.Place(protocol.STORE, protocol.LOCK_FILE))
         try:
-            return host.talk(wire.framed(b":\n", bytes(300_000), first)).word
-        except wire.NoAnswerError:
+            return host.talk(protocol.framed(b":\n", bytes(300_000), first)).word
+        except protocol.NoAnswerError:
             return ""
 
     return answer
@@ -153,8 +155,8 @@ def test_a_glance_is_enough_after_every_change_too(host: Host, glance: Callable[
 
 def test_what_follows_the_script_is_never_read_as_shell(host: Host) -> None:
     """Whatever the script does: here it ends at once, without a word, and without reading on."""
-    message = wire.framed(b":\n", b"printf 'hpcproxy-token done changed\\n'\n")
-    with pytest.raises(wire.NoAnswerError):
+    message = protocol.framed(b":\n", b"printf 'hpcproxy-token done changed\\n'\n")
+    with pytest.raises(protocol.NoAnswerError):
         host.talk(message)
 
 
@@ -200,10 +202,10 @@ def test_content_comes_back_for_a_diff(host: Host) -> None:
 
 @pytest.mark.parametrize("command", [("printf", "%s\\n", "a b", "$x"), ("false",), ("no-such-program",)])
 def test_a_command_is_run_where_something_has_changed(host: Host, command: tuple[str, ...]) -> None:
-    message = wire.with_command(wire.message(host.bundle(a_hook="1"), "apply", TOKEN), command)
+    message = protocol.with_command(protocol.message(host.bundle(a_hook="1"), "apply", TOKEN), command)
     answer = host.talk(message)
     assert answer.word == "changed"
-    assert answer.contents == ({wire.OUTPUT: b"a b\n$x"} if len(command) > 1 else {})
+    assert answer.contents == ({protocol.OUTPUT: b"a b\n$x"} if len(command) > 1 else {})
     answer = host.talk(message)
     assert (answer.word, answer.contents) == ("unchanged", {})
 
@@ -215,18 +217,18 @@ def test_an_edit_needs_the_file_as_it_was(host: Host) -> None:
     path = host.root / "etc" / "slurm.conf"
     path.write_bytes(b"a=1\n\xff")
     path.chmod(0o640)
-    answer = host.talk(wire.reading((str(path), f"{path}.none"), TOKEN, ("printf", "said")))
+    answer = host.talk(protocol.reading((str(path), f"{path}.none"), TOKEN, ("printf", "said")))
     assert answer.contents == {str(path): b"a=1\n\xff", "output": b"said\n"}
-    edit = wire.Edit(str(path), b"a=1\n\xff", b"a=2\n\xff")
-    assert host.talk(wire.editing((edit,), TOKEN)).word == "changed"
+    edit = protocol.Edit(str(path), b"a=1\n\xff", b"a=2\n\xff")
+    assert host.talk(protocol.editing((edit,), TOKEN)).word == "changed"
     assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"a=2\n\xff", 0o640)
-    assert host.talk(wire.editing((edit,), TOKEN)).word == "unchanged"
-    late = wire.Edit(str(path), b"a=1\n\xff", b"a=3\n")
-    assert "changed by somebody else meanwhile" in host.talk(wire.editing((late,), TOKEN)).text
+    assert host.talk(protocol.editing((edit,), TOKEN)).word == "unchanged"
+    late = protocol.Edit(str(path), b"a=1\n\xff", b"a=3\n")
+    assert "changed by somebody else meanwhile" in host.talk(protocol.editing((late,), TOKEN)).text
     assert path.read_bytes() == b"a=2\n\xff"
-    assert host.talk(wire.editing((wire.Edit(str(path), b"a=2\n\xff", None),), TOKEN)).word == "changed"
+    assert host.talk(protocol.editing((protocol.Edit(str(path), b"a=2\n\xff", None),), TOKEN)).word == "changed"
     assert not path.exists()
-    assert host.talk(wire.editing((wire.Edit(str(path), None, b"new"),), TOKEN)).word == "changed"
+    assert host.talk(protocol.editing((protocol.Edit(str(path), None, b"new"),), TOKEN)).word == "changed"
     assert path.read_bytes() == b"new"
 
 
@@ -234,7 +236,7 @@ def test_an_edit_goes_through_a_link(host: Host) -> None:
     real, link = host.root / "etc" / "real", host.root / "etc" / "link"
     real.write_text("1")
     link.symlink_to("real")
-    assert host.talk(wire.editing((wire.Edit(str(link), b"1", b"2"),), TOKEN)).word == "changed"
+    assert host.talk(protocol.editing((protocol.Edit(str(link), b"1", b"2"),), TOKEN)).word == "changed"
     assert link.is_symlink()
     assert real.read_text() == "2"
 
@@ -244,20 +246,24 @@ def test_an_edit_goes_through_a_link(host: Host) -> None:
 
 def test_lines_of_others_are_not_taken_for_ours() -> None:
     output = f"welcome\ndone failed x\nno newline{TOKEN} file create /a b\n{TOKEN} fact ssh 9\n{TOKEN} done changed\n"
-    answer = wire.parse(output.encode(), TOKEN)
-    assert (answer.word, answer.changes, answer.facts) == ("changed", (wire.Change("create", "/a b"),), {"ssh": "9"})
+    answer = protocol.parse(output.encode(), TOKEN)
+    assert (answer.word, answer.changes, answer.facts) == (
+        "changed",
+        (protocol.Change("create", "/a b"),),
+        {"ssh": "9"},
+    )
 
 
 @given(st.binary(max_size=200))
 def test_any_noise_is_no_answer(noise: bytes) -> None:
-    with pytest.raises(wire.NoAnswerError):
-        wire.parse(noise, TOKEN)
+    with pytest.raises(protocol.NoAnswerError):
+        protocol.parse(noise, TOKEN)
 
 
 def test_the_same_files_make_the_same_archive(host: Host) -> None:
     bundle = host.bundle(a_hook="1", program="2")
-    place = wire.Place(wire.STORE, wire.LOCK_FILE)
-    assert wire.archive(bundle.files, place) == wire.archive(bundle.files, place)
+    place = protocol.Place(protocol.STORE, protocol.LOCK_FILE)
+    assert protocol.archive(bundle.files, place) == protocol.archive(bundle.files, place)
 
 
 # ---- a host that falls silent
@@ -303,8 +309,8 @@ def test_a_host_that_falls_silent_after_the_login_is_given_up(
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         port = listener.getsockname()[1]
         (tmp_path / "known_hosts").write_text(f"[127.0.0.1]:{port} ssh-ed25519 {host_key.get_base64()}\n")
-        fleet = deploy.Fleet(deploy.Login("root", port, identity, None, tmp_path / "known_hosts", 1))
-        replies: list[deploy.Reply] = []
+        fleet = fan_out.Fleet(fan_out.Login("root", port, identity, None, tmp_path / "known_hosts", 1))
+        replies: list[fan_out.Reply] = []
         asking = threading.Thread(
             target=lambda: replies.extend(fleet.ask({"127.0.0.1": bytes(size_bytes)}, TOKEN, 1, lambda _reply: None))
         )
@@ -324,9 +330,9 @@ def test_a_host_that_falls_silent_after_the_login_is_given_up(
 def test_a_host_may_end_before_it_has_read_all(tmp_path: Path, jump_host: Sshd, said: str) -> None:
     """By the real sshd, which takes 2 MB before its program reads any; the connection is then over for the sender."""
     (tmp_path / "known_hosts").write_text(jump_host.known_hosts)
-    login = deploy.Login(USER, jump_host.port, jump_host.identity, None, tmp_path / "known_hosts", 30)
+    login = fan_out.Login(USER, jump_host.port, jump_host.identity, None, tmp_path / "known_hosts", 30)
     message = f"echo '{TOKEN} {said}'; exit\n".encode() + bytes(20_000_000)
-    (reply,) = deploy.Fleet(login).ask({"127.0.0.1": message}, TOKEN, 1, lambda _reply: None)
+    (reply,) = fan_out.Fleet(login).ask({"127.0.0.1": message}, TOKEN, 1, lambda _reply: None)
     if said:
         assert reply.answer is not None, reply.trouble
         assert reply.answer.word == "unchanged"
@@ -345,8 +351,8 @@ def test_bytes_that_are_no_ssh_are_the_trouble_of_one_host(tmp_path: Path) -> No
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         (tmp_path / "known_hosts").touch()
-        fleet = deploy.Fleet(deploy.Login("root", port, identity, None, tmp_path / "known_hosts", 30))
-        replies: list[deploy.Reply] = []
+        fleet = fan_out.Fleet(fan_out.Login("root", port, identity, None, tmp_path / "known_hosts", 30))
+        replies: list[fan_out.Reply] = []
         asking = threading.Thread(
             target=lambda: replies.extend(fleet.ask({"127.0.0.1": b"exit\n"}, TOKEN, 1, lambda _reply: None))
         )

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from hpcproxy.inventory import expand
+from hpcproxy.cluster.inventory import expand
 from tests.sshd import make_key
 
 from .researcher import until

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from hpcproxy import jobscript
+from hpcproxy.account import job_script
 from hpcproxy.lab import JobResult, Lab
 from hpcproxy.lab.spec import USERS
 
@@ -68,7 +68,7 @@ class Researcher:
     def submit(self, body: str, options: str = "#SBATCH -N3 --ntasks-per-node=1", shell: str = "/bin/bash") -> int:
         """A job with the hook line behind `options` is queued."""
         script = f"#!{shell}\n{options}\n{body}"
-        return self.lab.submit(jobscript.put(script.encode()).decode(), self.user)
+        return self.lab.submit(job_script.put(script.encode()).decode(), self.user)
 
     def job(self, body: str, options: str = "#SBATCH -N3 --ntasks-per-node=1", shell: str = "/bin/bash") -> JobResult:
         """The job has run to its end."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy.jumpkit import KEY_FILE
+from hpcproxy.cluster.jumpkit import KEY_FILE
 from tests.sshd import make_key
 
 from .crowd import REPOSITORY, Crowd, crowd

@@ -8,12 +8,14 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["hpcproxy.node"]):
-    from hpcproxy.node import mux, policy, request, socks, target
+    from hpcproxy.node.proxy import head, socks
+    from hpcproxy.node.state import policy
+    from hpcproxy.node.upstream import mux, target
 
 SECONDS = 20
 PARSERS = [
-    (request.parse_request, request.BadRequest),
-    (request.parse_response, request.BadRequest),
+    (head.parse_request, head.BadRequest),
+    (head.parse_response, head.BadRequest),
     (socks.parse_greeting, ()),
     (socks.parse_request4, socks.BadSocks),
     (socks.parse_request5, socks.BadSocks),
@@ -21,7 +23,7 @@ PARSERS = [
 ]
 TEXTS = [
     (target.parse_authority, target.BadTarget),
-    (request.split_url, (request.BadRequest, target.BadTarget)),
+    (head.split_url, (head.BadRequest, target.BadTarget)),
     (policy.parse_rule, policy.BadRule),
     (policy.pack_address, ()),
 ]

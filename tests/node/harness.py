@@ -19,7 +19,7 @@ from pathlib import Path
 from hpcproxy.node.build import build
 
 PORT = 2015
-# What a client says first decides who carries it: the agent, or ssh itself (order.py).
+# What a client says first decides who carries it: the agent, or ssh itself (node/proxy/order.py).
 RELAYED, HANDED_OVER = b"hi ", b"PUT "
 OPENINGS = [RELAYED, HANDED_OVER]
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcproxy.node import access
-from hpcproxy.node.access import BURST, EACH_S, Access
-from hpcproxy.node.journal import Journal
+from hpcproxy.node.state import access_log
+from hpcproxy.node.state.access_log import BURST, EACH_S, Access
+from hpcproxy.node.state.log import Journal
 
 from .harness import echo
 
@@ -75,7 +75,7 @@ def test_nothing_that_a_client_says_begins_a_line(host, outcome):
 
 
 def test_a_storm_is_bounded_and_what_was_left_out_is_said(system, tmp_path, monkeypatch):
-    monkeypatch.setattr(access, "BURST", 5.0)
+    monkeypatch.setattr(access_log, "BURST", 5.0)
     clock = Clock()
     made = access_to(tmp_path / "log", clock)
     lines = []

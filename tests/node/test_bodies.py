@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcproxy.node import framing
+from hpcproxy.node.proxy import body as framing
 
 
 def chunked(parts, trailer=b""):

@@ -11,13 +11,13 @@ import time
 
 import pytest
 
-from hpcproxy.node.access import Access
-from hpcproxy.node.clients import Clients, bind
-from hpcproxy.node.gate import Gate
-from hpcproxy.node.journal import Journal
-from hpcproxy.node.loop import Loop
-from hpcproxy.node.record import Record
-from hpcproxy.node.stream import Stream
+from hpcproxy.node.io.loop import Loop
+from hpcproxy.node.io.stream import Stream
+from hpcproxy.node.proxy.gate import Gate
+from hpcproxy.node.proxy.listener import Clients, bind
+from hpcproxy.node.state.access_log import Access
+from hpcproxy.node.state.log import Journal
+from hpcproxy.node.state.status import Record
 
 from .harness import HANDED_OVER, OPENINGS, RELAYED, echo, read_head, read_rest, until
 

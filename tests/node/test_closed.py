@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcproxy.node.closed import KINDS, closed, networks
-from hpcproxy.node.hold import BadArguments, parse
-from hpcproxy.node.policy import Policy, closed_by, denied_by, parse_rule
-from hpcproxy.node.target import BadTarget, parse_authority
+from hpcproxy.node.life.hold import BadArguments, parse
+from hpcproxy.node.state.closed import KINDS, closed, networks
+from hpcproxy.node.state.policy import Policy, closed_by, denied_by, parse_rule
+from hpcproxy.node.upstream.target import BadTarget, parse_authority
 
 from .harness import echo, read_rest, until
 

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from hpcproxy.node.answer import CONNECTED
+from hpcproxy.node.proxy.replies import CONNECTED
 
 from .harness import HANDED_OVER, OPENINGS, clean_environment, echo, free_port, read_head, read_rest
 

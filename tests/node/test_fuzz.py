@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy.node import policy
+from hpcproxy.node.state import policy
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

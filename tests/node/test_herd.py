@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from hpcproxy.node.candidate import BUSY, Candidate, Turn, Verdict
-from hpcproxy.node.settings import Jump
+from hpcproxy.node.state.settings import Jump
+from hpcproxy.node.upstream.candidate import BUSY, Candidate, Turn, Verdict
 
 from .harness import FAILURES, Sshd, until
 

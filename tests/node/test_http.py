@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from hpcproxy.node.exchange import LOOK_S
+from hpcproxy.node.proxy.forward import LOOK_S
 
 from .harness import read_head, read_rest, until
 

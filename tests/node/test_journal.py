@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from hpcproxy.node.journal import LEVELS, ONCE, Journal
+from hpcproxy.node.state.log import LEVELS, ONCE, Journal
 
 from .harness import Sshd, until
 

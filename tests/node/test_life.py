@@ -10,17 +10,18 @@ import sys
 
 import pytest
 
-from hpcproxy.node.sshlog import LOG_VERBOSE
+from hpcproxy.node.upstream.ssh_log import LOG_VERBOSE
 
 from .harness import PORT, Agent, Sshd, clean_environment, echo, until
 
-MAIN = "from hpcproxy.node.hold import main; sys.exit(main(sys.argv[1:]))"
+MAIN = "from hpcproxy.node.life.hold import main; sys.exit(main(sys.argv[1:]))"
 # A guardian in the middle of its death: its descriptors are closed, and it is still its child's parent.
 DYING = """
 import os
-from hpcproxy.node import hold, folder, guardian, settings
+from hpcproxy.node.life import guardian, hold
+from hpcproxy.node.state import directory, settings
 arguments = hold.parse(sys.argv[1:])
-state = folder.Folder(arguments.state)
+state = directory.Folder(arguments.state)
 state.write_pid()
 lifeline, ours = os.pipe()
 listener = hold.bind(arguments.address, arguments.port)

@@ -7,14 +7,14 @@ import time
 
 import pytest
 
-from hpcproxy.node.access import Access
-from hpcproxy.node.clients import bind
-from hpcproxy.node.journal import Journal
-from hpcproxy.node.loop import Loop, TimedOut
-from hpcproxy.node.peer import Peers, query
-from hpcproxy.node.pipe import first_words
-from hpcproxy.node.record import EVERY_S, Record
-from hpcproxy.node.stream import Stream
+from hpcproxy.node.io.loop import Loop, TimedOut
+from hpcproxy.node.io.peer import Peers, query
+from hpcproxy.node.io.stream import Stream
+from hpcproxy.node.proxy.listener import bind
+from hpcproxy.node.proxy.relay import first_words
+from hpcproxy.node.state.access_log import Access
+from hpcproxy.node.state.log import Journal
+from hpcproxy.node.state.status import EVERY_S, Record
 
 SOON_S = 10
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from hpcproxy.node.direct import Direct
-from hpcproxy.node.order import REMEMBERED, Order
-from hpcproxy.node.target import Target
-from hpcproxy.node.tcpinfo import Marks
+from hpcproxy.node.io.tcp_info import Marks
+from hpcproxy.node.proxy.hand_over import Direct
+from hpcproxy.node.proxy.order import REMEMBERED, Order
+from hpcproxy.node.upstream.target import Target
 
 TLS = b"\x16\x03\x01\x02\x00\x01"
 ELSEWHERE = Target("h.example", 9000)

@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from hpcproxy.node import folder
-from hpcproxy.node.candidate import Candidate, Verdict
-from hpcproxy.node.settings import Jump
+from hpcproxy.node.state import directory
+from hpcproxy.node.state.settings import Jump
+from hpcproxy.node.upstream.candidate import Candidate, Verdict
 
 from .harness import OPENINGS, PORT, Sshd, echo, read_head, read_rest, until
 
@@ -208,7 +208,7 @@ def test_the_environment_for_shells_comes_back_too(tmp_path):
     path = tmp_path / "st"
     path.mkdir(mode=0o700)
     (path / "env").write_text("a\nb\n")
-    held = folder.Folder(str(path))
+    held = directory.Folder(str(path))
     held.write_pid()
     assert not held.restore()
     shutil.rmtree(str(path))
@@ -216,7 +216,7 @@ def test_the_environment_for_shells_comes_back_too(tmp_path):
     assert (path / "env").read_text() == "a\nb\n"
     shutil.rmtree(str(path))
     tmp_path.rmdir()
-    with pytest.raises(folder.BadFolder, match="cannot be made anew: No such file"):
+    with pytest.raises(directory.BadFolder, match="cannot be made anew: No such file"):
         held.restore()
     tmp_path.mkdir()
 

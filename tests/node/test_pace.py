@@ -6,13 +6,13 @@ import time
 
 import pytest
 
-from hpcproxy.node import pace as module
-from hpcproxy.node.clients import bind
-from hpcproxy.node.direct import Direct
-from hpcproxy.node.loop import Loop, Signal
-from hpcproxy.node.pace import ENOUGH, GATHER_S, LONGEST_S, MUCH, MUCH_S, TICK_S, WINDOW_S, Gathering, Pace
-from hpcproxy.node.stream import Stream
-from hpcproxy.node.tcpinfo import Counters, Marks
+from hpcproxy.node.io.loop import Loop, Signal
+from hpcproxy.node.io.stream import Stream
+from hpcproxy.node.io.tcp_info import Counters, Marks
+from hpcproxy.node.proxy import pace as module
+from hpcproxy.node.proxy.hand_over import Direct
+from hpcproxy.node.proxy.listener import bind
+from hpcproxy.node.proxy.pace import ENOUGH, GATHER_S, LONGEST_S, MUCH, MUCH_S, TICK_S, WINDOW_S, Gathering, Pace
 
 SOON_S = 30
 

@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcproxy.node import mux, request, socks, sshlog, target, way
-from hpcproxy.node.answer import ANSWERS, http_answer
+from hpcproxy.node.proxy import head as request
+from hpcproxy.node.proxy import socks
+from hpcproxy.node.proxy.replies import ANSWERS, http_answer
+from hpcproxy.node.upstream import mux, ssh_log, target, way
 
 TOKENS = st.text("abcXYZ09-_!~", min_size=1, max_size=20)
 VALUES = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=40)
@@ -268,7 +270,7 @@ channels.c:channel_input_open_failure():3563 (pid=1): channel 3: open failed: co
 
 
 def test_reasons_belong_to_their_targets():
-    log = sshlog.SshLog()
+    log = ssh_log.SshLog()
     assert all(log.feed(line) for line in LOG.splitlines())
     assert log.reason(target.Target("a.example", 80)) == "connect failed: Connection refused"
     assert log.reason(target.Target("b.example", 443)) == "connect failed: Name or service not known"
@@ -277,14 +279,14 @@ def test_reasons_belong_to_their_targets():
 
 
 def test_an_old_ssh_gives_the_reasons_in_order():
-    log = sshlog.SshLog()
+    log = ssh_log.SshLog()
     for number, words in ((2, "one"), (1, "two")):
         assert log.feed("channel {}: open failed: connect failed: {}".format(number, words))
     assert [log.reason(target.Target("h", 1)) for _ in range(3)] == ["connect failed: one", "connect failed: two", ""]
 
 
 def test_the_end_of_file_of_a_channel():
-    log, ends = sshlog.SshLog(), []
+    log, ends = ssh_log.SshLog(), []
     closed = "debug2: nchan.c:chan_shutdown_write():381 (pid=1): channel 3: (i0 o1 sock -1 wfd 8 efd -1 [closed])"
     control = "debug2: nchan.c:chan_shutdown_write():381 (pid=1): channel 2: (i3 o1 sock 6 wfd 6 efd -1 [closed])"
     end = lambda: ends.append(1)  # noqa: E731
@@ -307,7 +309,7 @@ def test_the_end_of_file_of_a_channel():
 @settings(max_examples=50)
 @given(st.text(max_size=100))
 def test_any_line_of_sshs_is_taken(line):
-    sshlog.SshLog().feed(line)
+    ssh_log.SshLog().feed(line)
     assert way.explain(line).kind in ANSWERS
 
 

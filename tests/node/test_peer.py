@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from hpcproxy.node import peer
+from hpcproxy.node.io import peer
 
 from .harness import PORT, clean_environment, read_rest, until
 

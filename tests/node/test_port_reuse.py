@@ -14,8 +14,8 @@ import time
 
 import pytest
 
-from hpcproxy.node import peer
-from hpcproxy.node.clients import bind
+from hpcproxy.node.io import peer
+from hpcproxy.node.proxy.listener import bind
 
 from .harness import PORT, clean_environment, random_loopback, until
 

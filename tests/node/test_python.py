@@ -16,7 +16,8 @@ from hpcproxy.node import build
 
 from .harness import OPENINGS, Agent, clean_environment, echo, until
 
-SOURCES = sorted(Path(build.__file__).parent.glob("*.py"))
+PACKAGE = Path(build.__file__).parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
 STANDARD = {
     *("array", "binascii", "collections", "ctypes", "errno", "fcntl", "gc", "heapq", "io", "json", "marshal", "os"),
     *("re", "resource", "select", "signal", "socket", "stat", "struct", "sys", "termios", "time", "types", "typing"),
@@ -66,7 +67,7 @@ def test_every_python_here_runs_it(version, path, jump_host, far_end, tmp_path):
     assert " error " not in log
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_the_sources_are_python_36(path):
     tree = ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 6))
     for node in ast.walk(tree):
@@ -80,7 +81,7 @@ def test_the_sources_are_python_36(path):
             assert module.partition(".")[0] in STANDARD, "{}: imports {}".format(path.name, module)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_modules_and_functions_are_short(path):
     text = path.read_text(encoding="utf-8")
     assert text.count("\n") < 400
@@ -105,7 +106,7 @@ def test_vermin_finds_nothing_newer():
 
 def test_the_same_sources_give_the_same_bytes(tmp_path):
     again = tmp_path / "node"
-    shutil.copytree(str(SOURCES[0].parent), str(again), ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(str(PACKAGE), str(again), ignore=shutil.ignore_patterns("__pycache__"))
     code = "import sys; sys.path.insert(0, {!r}); from node.build import build; sys.stdout.buffer.write(build())"
     done = subprocess.run(
         [sys.executable, "-I", "-c", code.format(str(tmp_path))], stdout=subprocess.PIPE, check=True, cwd="/"

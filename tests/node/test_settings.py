@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcproxy.node import settings
-from hpcproxy.node.policy import BadRule, Policy, denied_by, pack_address, parse_rule
+from hpcproxy.node.state import settings
+from hpcproxy.node.state.policy import BadRule, Policy, denied_by, pack_address, parse_rule
 
 GOOD = {"version": 1, "jumps": [{"name": "me@host", "argv": ["ssh", "-N", "--", "host"]}]}
 FAILURE = {"pattern": "x", "layer": "key", "reason": "y z", "permanent": True, "phase": "", "more": False}

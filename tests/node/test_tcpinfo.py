@@ -3,7 +3,7 @@
 import itertools
 import termios
 
-from hpcproxy.node.tcpinfo import TRIES, Counters
+from hpcproxy.node.io.tcp_info import TRIES, Counters
 
 
 class Moving(Counters):

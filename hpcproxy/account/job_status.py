@@ -1,0 +1,71 @@
+"""The ways out of one job, from all of its nodes: asked for by a step of that job. Runs processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hpcproxy import heard, process
+from hpcproxy.account.tunnels import Tunnel, told
+from hpcproxy.errors import WayOutError
+
+_ASK_TIMEOUT_S = 60
+# The first of the scripts given that is there: an account's own, or the one that an admin has rolled out.
+_RUN_FIRST = 'for script; do if [ -r "$script" ]; then exec /bin/bash -p "$script" status; fi; done; exit 1'
+
+
+def collect(job: str, scripts: Sequence[Path], environ: Mapping[str, str]) -> list[Tunnel | str]:
+    """Return the way out of `job` on each of its nodes, or the node's name where there is none; raises WayOutError."""
+    if not job.isascii() or not job.isdecimal():
+        raise WayOutError("job", f"{job!r} is not the number of a job")
+    # What this shell was given as options for steps of its own is none of this step's business.
+    clean = {name: value for name, value in environ.items() if not name.startswith(("SLURM_", "SRUN_"))}
+    clean.update({name: environ[name] for name in ("SLURM_CONF",) if name in environ})
+    nodes = _node_count(job, clean)
+    size = (f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--cpus-per-task=1")
+    beside = ("--overlap", "--mem=0", "--gres=none", "--cpu-bind=none", "--mpi=none", "--quiet", "--chdir=/")
+    ask = ("/bin/bash", "-p", "-c", _RUN_FIRST, "bash", *map(str, scripts))
+    said = _run(["srun", f"--jobid={job}", *size, *beside, "--job-name=hpcproxy-status", *ask], clean)
+    found = [_parse(heard.fields(line)) for line in said.split("\n") if line.startswith("status\t")]
+    if not found:
+        raise WayOutError("job", f"no node of job {job} answered", "is hpcproxy installed in this account?")
+    return sorted(found, key=lambda one: one if isinstance(one, str) else one.node)
+
+
+def _node_count(job: str, environ: Mapping[str, str]) -> int:
+    for line in _run(["squeue", "--noheader", f"--jobs={job}", "--format=%A %D %T"], environ).splitlines():
+        number, count, state = line.split()
+        if number == job and state in ("RUNNING", "COMPLETING"):
+            return int(count)
+        if number == job:
+            raise WayOutError("job", f"job {job} is {state.lower()}")
+    raise WayOutError("job", f"there is no job {job}")
+
+
+def _run(argv: list[str], environ: Mapping[str, str]) -> str:
+    try:
+        done = process.run(argv, timeout_s=_ASK_TIMEOUT_S, environ=environ)
+    except FileNotFoundError:
+        raise WayOutError("job", f"{argv[0]} is not on PATH here") from None
+    except process.TooMuchError:
+        raise WayOutError("job", f"{argv[0]} says more than any answer holds") from None
+    except subprocess.TimeoutExpired:
+        raise WayOutError("job", f"{argv[0]} has not answered for {_ASK_TIMEOUT_S} s") from None
+    if done.returncode and not done.stdout:
+        words = heard.last_line(done.stderr) or f"exit code {done.returncode}"
+        raise WayOutError("job", f"{argv[0]}: {words}")
+    return done.stdout.decode(errors="replace")
+
+
+def _parse(line: str) -> Tunnel | str:
+    """Return what one node says in `line`; its name if it has no way out or says what cannot be understood."""
+    _, node, *rest = line.split("\t")
+    try:
+        key, pid, directory, url, status = rest
+        job, _, restart = key.partition(".")
+        values = json.loads(status)
+        return told(key=(job, int(restart)), directory=Path(directory), pid=int(pid), url=url, status=values, node=node)
+    except (ValueError, AttributeError):
+        return node

@@ -1,0 +1,263 @@
+"""The ways out of this account on this machine: found by their state directories, started and ended. Runs processes.
+
+A state directory is `hpcproxy-UID/KEY-XXXXXXXX` below `$TMPDIR` or /tmp, KEY being JOB.RESTART or `shell.0`, or
+`/run/hpcproxy/KEY` where an admin's Prolog made it. One that is not ours by owner and mode is never read, and of what
+anybody can make names in only our own directory is looked through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import selectors
+import signal
+import socket
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcproxy import heard
+from hpcproxy.errors import WayOutError
+from hpcproxy.files.plan import RUN
+
+_NAME = re.compile(r"(?P<job>shell|[0-9]+)\.(?P<restart>[0-9]+)-[A-Za-z0-9]{8}")
+_RUN_NAME = re.compile(r"(?P<job>[0-9]+)\.(?P<restart>[0-9]+)")
+# What status.json counts; ssh alone counts its reconnects only.
+COUNTS = ("reconnects", "requests", "active", "bytes_up", "bytes_down", "held", "refused", "denied")
+_START_TIME_FIELD = 19  # of what follows the command's name in /proc/PID/stat; field 22 of proc(5)
+
+
+@dataclass(frozen=True)
+class Tunnel:
+    """One way out on one node. `since` is in seconds since the epoch, 0 if it was never up."""
+
+    node: str
+    job: str
+    restart: int
+    directory: Path
+    pid: int
+    url: str
+    ready: bool
+    since: float
+    jump: str | None
+    last_error: str | None
+    counts: Mapping[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields as JSON takes them."""
+        plain = {name: value for name, value in vars(self).items() if name != "counts"}
+        return {**plain, "directory": str(self.directory), **self.counts}
+
+    @property
+    def no_proxy(self) -> str:
+        """What this node's programs are to reach without it."""
+        try:
+            return (self.directory / "env").read_text().splitlines()[5]
+        except (OSError, IndexError):
+            return ""
+
+    @property
+    def log_tail(self) -> str:
+        """What ssh said last, for a reason that only it knows."""
+        try:
+            lines = (self.directory / "ssh.log").read_text(errors="replace").splitlines()
+        except OSError:
+            return ""
+        return next((line for line in reversed(lines) if "open failed" in line), "")
+
+
+def homes(environ: Mapping[str, str]) -> list[Path]:
+    """Return the directories of this user in which holders make their state; the rule is make_home's in lib/home.sh."""
+    bases = [environ.get("TMPDIR") or "/tmp", "/tmp"]  # noqa: S108 - the owner of what lies there is checked
+    found = [Path(base, f"hpcproxy-{os.geteuid()}") for base in bases if base.startswith("/")]
+    return [home for home in dict.fromkeys(found) if _ours(home)]
+
+
+def _candidates(environ: Mapping[str, str], run: Path) -> Iterator[tuple[Path, re.Match[str] | None]]:
+    """Yield what may be a state directory of ours, each once, and what its name says."""
+    for directory in sorted(run.glob("[0-9]*")):
+        yield directory, _RUN_NAME.fullmatch(directory.name)
+    found = {directory for home in homes(environ) for directory in home.iterdir()}
+    # The one that this shell has from its parents may stand where nobody would look.
+    known = Path(environ.get("HPCPROXY_STATE") or "/")
+    if known.is_absolute() and known.parent != run:
+        found.add(known)
+    for directory in sorted(found):
+        yield directory, _NAME.fullmatch(directory.name)
+
+
+def find(environ: Mapping[str, str], job: str | None = None, run: Path = RUN) -> list[Tunnel]:
+    """Return our ways out whose holder lives, all of them or those of `job`, oldest first."""
+    tunnels = []
+    for directory, match in _candidates(environ, run):
+        if match is None or (job is not None and match["job"] != job) or not _ours(directory):
+            continue
+        tunnel = _read(directory, match["job"], int(match["restart"]))
+        if tunnel is not None:
+            tunnels.append(tunnel)
+    return sorted(tunnels, key=lambda tunnel: (tunnel.since, tunnel.job))
+
+
+def _ours(directory: Path) -> bool:
+    try:
+        status = directory.lstat()
+    except OSError:  # its holder ended just now, or it is nothing that we may look at
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
+
+
+def _read(directory: Path, job: str, restart: int) -> Tunnel | None:
+    """Return what the state says; None if its holder is gone or it is just being made or removed."""
+    try:
+        pid_text, started = (directory / "pid").read_text().split()
+        url = (directory / "env").read_text().splitlines()[4]
+        if start_time(int(pid_text)) != started:
+            return None
+        status = _status(directory / "status.json") or _said(directory)
+    except (OSError, ValueError, IndexError):
+        return None
+    return told(key=(job, restart), directory=directory, pid=int(pid_text), url=url, status=status)
+
+
+def told(
+    *, key: tuple[str, int], directory: Path, pid: int, url: str, status: Mapping[str, Any], node: str = ""
+) -> Tunnel:
+    """Return the way out of which a status.json says `status`; raises ValueError for one that is none of ours."""
+    try:
+        return Tunnel(
+            node=heard.line(str(status.get("node") or node or socket.gethostname().partition(".")[0])),
+            job=key[0],
+            restart=key[1],
+            directory=directory,
+            pid=pid,
+            url=url,
+            ready=bool(status.get("ready", False)),
+            since=float(status.get("since", 0)),
+            # JSON spells what no terminal may get in letters that all of them may.
+            jump=_line(status.get("jump")),
+            last_error=_line(status.get("last_error")),
+            counts={name: int(status[name]) for name in COUNTS if name in status},
+        )
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+
+
+def _line(said: object) -> str | None:
+    return None if said is None else heard.line(str(said))
+
+
+def _status(path: Path) -> Mapping[str, Any]:
+    try:
+        status = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
+def _said(directory: Path) -> Mapping[str, Any]:
+    """Return what is known where the state is a service account's: what the holder has said, a line each."""
+    try:
+        lines = (directory.parent / "holders" / f"{directory.name}.said").read_text(errors="replace").splitlines()
+    except OSError:
+        return {}
+    words = [line.split(" ", 2) for line in lines]
+    ready = [word[-1] for word in words if word[0] == "ready"]
+    failed = [word[-1] for word in words if word[0] in ("failed", "gave-up")]
+    return {"ready": bool(ready), "jump": ready[-1] if ready else None, "last_error": failed[-1] if failed else None}
+
+
+def start_time(pid: int) -> str | None:
+    """Return when process `pid` started, in ticks since boot; None if there is no such process.
+
+    A pid with the same start time is the same process; a pid alone may be somebody else's by now.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return text.rpartition(") ")[2].split()[_START_TIME_FIELD]
+
+
+def start(tunnel_script: Path, environ: Mapping[str, str], timeout_s: float, say: Callable[[str], None]) -> str:
+    """Start a way out for shells of this machine and return the jump host it goes through, once it is ready.
+
+    Raises WayOutError if it is not ready after `timeout_s` seconds; nothing is left running then.
+    """
+    argv = ["/bin/bash", "-p", str(tunnel_script), "hold", "shell", "0"]
+    process = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+        env=dict(environ),
+    )
+    try:
+        return _await_ready(process, timeout_s, say)
+    except BaseException:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+        raise
+    finally:
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _await_ready(process: subprocess.Popen[bytes], timeout_s: float, say: Callable[[str], None]) -> str:
+    deadline = time.monotonic() + timeout_s
+    reason = f"not ready after {timeout_s:g} s"
+    for line in _lines(process, deadline):
+        verb, _, rest = line.partition(" ")
+        _node, _, text = rest.partition(" ")
+        if verb == "ready":
+            return text
+        if verb in ("failed", "gave-up"):
+            reason = text
+        if verb == "gave-up":
+            break
+        if verb == "failed":
+            say(text)
+    layer, _, words = reason.partition(" ")
+    raise WayOutError(layer, words) if words else WayOutError("tunnel", reason)
+
+
+def _lines(process: subprocess.Popen[bytes], deadline: float) -> Iterator[str]:
+    assert process.stdout is not None  # noqa: S101 - opened with PIPE above
+    buffer = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while selector.select(max(0.0, deadline - time.monotonic())):
+            chunk = os.read(process.stdout.fileno(), 4096)
+            if not chunk:
+                return
+            buffer += chunk
+            *lines, buffer = buffer.split(b"\n")
+            yield from (line.decode(errors="replace") for line in lines)
+
+
+def stop(tunnel: Tunnel, timeout_s: float = 10) -> None:
+    """End `tunnel` and return when it is gone; raises WayOutError if it is still there after `timeout_s` seconds."""
+    started = start_time(tunnel.pid)
+    deadline = time.monotonic() + timeout_s
+    if started is None:
+        return
+    with contextlib.suppress(ProcessLookupError):  # it may end by itself at this very moment
+        os.kill(tunnel.pid, signal.SIGTERM)
+    while start_time(tunnel.pid) == started and _state(tunnel.pid) != "Z":
+        if time.monotonic() > deadline:
+            raise WayOutError("tunnel", f"process {tunnel.pid} does not end")
+        time.sleep(0.02)
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1]
+    except OSError:
+        return "Z"

@@ -1,0 +1,390 @@
+"""One function per verb the user types: a few calls, each named for its stage. Returns values; prints nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hpcproxy import changes
+from hpcproxy.account import checks, job_script, job_status, login_shell, netcat, overrides, tool_settings, tunnels
+from hpcproxy.changes import Outcome, Result, Step, Write
+from hpcproxy.config import edit
+from hpcproxy.config.model import SITE_CONFIG, Config, Jump, Layer, read_layer, resolve
+from hpcproxy.errors import FileError, UsageError, WayOutError
+from hpcproxy.files import install
+from hpcproxy.files.plan import PROGRAMS, Artifact, Home, account_plan
+from hpcproxy.files.render import Bundle, render
+from hpcproxy.openssh import configuration, reasons, recognition
+from hpcproxy.openssh.host_key import Way
+from hpcproxy.openssh.known_hosts import KnownHosts
+from hpcproxy.openssh.recognition import Consent, Shown
+
+Say = Callable[[str], None]
+
+_PRIVATE_MODE = 0o600
+_NEW_CONFIG = "# hpcproxy settings; every key: docs/configuration.md\n"
+
+
+@dataclass(frozen=True)
+class Account:
+    """Whose account we work on and with which environment; made once, at the edge."""
+
+    user_home: Path
+    home: Home
+    environ: Mapping[str, str]
+    site_config: Path = SITE_CONFIG
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> Account:
+        """Return the account that `environ` describes; raises UsageError without HOME, ConfigError for a bad path."""
+        if not environ.get("HOME"):
+            raise UsageError("HOME is not set, so there is no account to work on")
+        user_home = Path(environ["HOME"])
+        return cls(user_home, Home.at(user_home, environ.get("HPCPROXY_HOME")), environ)
+
+    @property
+    def bashrc(self) -> Path:
+        """The rc file that gets the pointer block."""
+        return self.user_home / ".bashrc"
+
+
+def settings_of(account: Account, flags: Mapping[str, Any] | None = None) -> Config:
+    """Return the configuration in force: site file, user file, then `flags`; raises ConfigError."""
+    user = read_layer(account.home.config)
+    return resolve(read_layer(account.site_config), user, Layer("command line", flags or {}))
+
+
+def bundle_of(account: Account, config: Config) -> Bundle:
+    """Return the files that `config` amounts to in this account."""
+    return render(account_plan(config, account.home))
+
+
+def _config_step(account: Account, flags: Mapping[str, Any]) -> Write:
+    """Return the step that keeps `flags` in config.yaml and everything else in it as it is."""
+    before = changes.read(account.home.config)
+    text = _NEW_CONFIG if before is None else before.decode()
+    changed = edit.change(text, flags, str(account.home.config))
+    return Write(account.home.config, changed.encode(), _PRIVATE_MODE)
+
+
+# ------------------------------------------------------------------------------------------------ init
+
+
+@dataclass(frozen=True)
+class InitReport:
+    """What `init` did: the files, the keys, and one login probe for each jump host (none if not asked for)."""
+
+    results: list[Result]
+    keys: list[Shown]
+    probes: list[checks.Probe]
+    agent_only: bool = False  # the login works by an agent of this machine, which a job has not
+
+    @property
+    def works(self) -> bool:
+        """Whether every jump host showed a key that we trust and, if tried, let us through as it would let a job."""
+        return not any(key.error for key in self.keys) and not checks.failures(self.probes) and not self.agent_only
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What `init` is to do: try a login, here or `on_node`; `replace_key` takes a changed key for a new one."""
+
+    login: bool = True
+    on_node: bool = False
+    replace_key: bool = False
+
+
+def init(account: Account, flags: Mapping[str, Any], trial: Trial, *, consent: Consent, say: Say) -> InitReport:
+    """Keep the keys that `consent` takes and write the settings, unless one is refused; try one login."""
+    config = settings_of(account, flags)
+    for line in checks.too_old(account.environ):
+        say(line)
+    own = KnownHosts.read(account.home.known_hosts)
+    keys = [_recognised(jump, own, config, trial.replace_key, consent, say) for jump in config.jump]
+    if any(key.is_refused for key in keys):
+        return InitReport([], keys, [])
+    results = changes.apply([_config_step(account, flags)])
+    recognition.keep(account.home.known_hosts, own, keys, _PRIVATE_MODE)
+    if not trial.login or any(key.error for key in keys):
+        return InitReport(results, keys, [])
+    if trial.on_node:
+        say("trying one login to each jump host from a compute node")
+        return InitReport(results, keys, _probe(account, config, on_node=True))
+    say("trying one login to each jump host")
+    probes, agent_only = _try_as_a_job(account, config)
+    return InitReport(results, keys, probes, agent_only)
+
+
+def _recognised(jump: Jump, own: KnownHosts, config: Config, replace_key: bool, consent: Consent, say: Say) -> Shown:
+    say(f"asking {jump} for its host key")
+    try:
+        way = Way(configuration.ask(jump))
+    except WayOutError as error:
+        return Shown(str(jump), error=error)
+    shown = recognition.recognise(way, own, config.connect_timeout_s)
+    if not replace_key:
+        shown = shown.unless_changed("init")
+    if shown.asks:
+        (reason,) = consent([shown])
+        shown = shown.refused(reason) if reason else shown
+    return shown
+
+
+def _try_as_a_job(account: Account, config: Config) -> tuple[list[checks.Probe], bool]:
+    """Try one login without this machine's agent, which no job has; where the key fails, say whether it helps."""
+    alone = {name: value for name, value in account.environ.items() if name != "SSH_AUTH_SOCK"}
+    probes = _probe(replace(account, environ=alone), config)
+    if "SSH_AUTH_SOCK" not in account.environ or not any(probe.layer == "key" for probe in probes):
+        return probes, False
+    helped = _probe(account, config)
+    return probes, not checks.failures(helped)
+
+
+def _probe(account: Account, config: Config, *, on_node: bool = False) -> list[checks.Probe]:
+    # The script bounds each login itself; this bound is for the script.
+    timeout_s = (config.connect_timeout_s + 20) * max(1, len(config.jump)) + 10
+    return checks.probe(bundle_of(account, config), account.environ, timeout_s, on_node=on_node)
+
+
+# ------------------------------------------------------------------------------------------------ install
+
+
+def install_bashrc(account: Account, flags: Mapping[str, Any], *, dry_run: bool) -> list[Result]:
+    """Put our files and the block in ~/.bashrc in place; every target is checked before the first is written."""
+    config = settings_of(account, flags)
+    steps = [_config_step(account, flags), *install.bundle_steps(bundle_of(account, config))]
+    steps += install.bashrc_steps(account.bashrc)
+    return changes.preview(steps) if dry_run else changes.apply(steps)
+
+
+def ask_shells(account: Account) -> tuple[list[Result], list[str]]:
+    """Ask the account's shells whether they read our block; a login bash that does not gets it in its own file.
+
+    Returns what was written and, a line each, what is in the way.
+    """
+    results: list[Result] = []
+    asked = login_shell.ask(account.user_home, account.environ)
+    if asked.interactive and not asked.login:
+        results = changes.apply(install.bashrc_steps(login_shell.login_file(account.user_home)))
+        asked = login_shell.ask(account.user_home, account.environ)
+    others = [*overrides.in_rc_file(account.bashrc), *overrides.in_tools(account.user_home, account.environ)]
+    return results, [*([asked.why] if asked.why else []), *(str(found) for found in others)]
+
+
+def _block_removal(account: Account) -> list[Step]:
+    """Return the steps that take our block out of every rc file that may hold it; raises BlockError or FileError."""
+    names = [account.bashrc, *(account.user_home / name for name in login_shell.LOGIN_FILES)]
+    return [step for path in names for step in install.bashrc_removal(path)]
+
+
+def uninstall_bashrc(account: Account) -> list[Result]:
+    """Take our block out of ~/.bashrc and of the login files."""
+    return changes.apply(_block_removal(account))
+
+
+def uninstall(account: Account) -> tuple[list[Result], list[Path]]:
+    """End our shell tunnel, take the block out, remove our files; returns also what else lies in our directory."""
+    for tunnel in tunnels.find(account.environ, "shell"):
+        tunnels.stop(tunnel)
+    # Without reading the settings: what cannot be read must not keep anybody from leaving.
+    bundle = bundle_of(account, resolve())
+    steps = _block_removal(account) + install.home_removal(bundle, account.home)
+    return changes.apply(steps), install.remove_directory(account.home)
+
+
+# ------------------------------------------------------------------------------------------------ job scripts
+
+
+@dataclass(frozen=True)
+class Wrapped:
+    """A job script's new text, whether it differs, and what its owner should know: one line each."""
+
+    content: bytes
+    outcome: Outcome
+    remarks: list[str]
+
+
+def wrap(account: Account, script: Path, target: Path | None, *, remove: bool, plain: bool) -> Wrapped:
+    """Put the hook line into `script`, or take it out, and write the result to `target` if there is one."""
+    before = changes.read(script)
+    if before is None:
+        raise FileError(script, "does not exist")
+    if remove:
+        after, remarks = job_script.remove(before), []
+    else:
+        placed = job_script.place(before, str(script), plain=plain, home=_hook_home(account))
+        after, remarks = placed.content, _remarks(account, script, before, placed, target)
+    outcome = Outcome.UNCHANGED if after == before else Outcome.CHANGED
+    if target is not None:
+        mode = None if target.exists() else script.stat().st_mode & 0o777
+        (result,) = changes.apply([Write(target, after, mode)])
+        outcome = result.outcome
+    return Wrapped(after, outcome, remarks)
+
+
+def _hook_home(account: Account) -> str:
+    """Return the directory that a hook line without variables names."""
+    return account.environ.get("HPCPROXY_HOME") or job_script.DEFAULT_HOME
+
+
+def _remarks(
+    account: Account, script: Path, before: bytes, placed: job_script.Placed, target: Path | None
+) -> list[str]:
+    """Return what to know of the script as it will lie there: where the hook is, what nobody heeds, what wins."""
+    shown, text = (target, placed.content) if target is not None else (script, before)
+    lines = []
+    if target is not None:
+        where = " and ".join(str(number) for number in placed.lines)
+        why = f", without braces: {placed.why}" if placed.why else ", without braces" if placed.plain else ""
+        lines.append(f"{target}:{where}: the hook line stands behind all that sbatch reads{why}")
+    lines += [
+        f"{shown}:{number}: sbatch ignores this #SBATCH line, a command stands before it"
+        for number in job_script.ignored_options(text)
+    ]
+    lines += [
+        f"{shown}:{number}: hands another job to sbatch, which needs a hook line of its own"
+        for number in job_script.submissions(text)
+    ]
+    behind = placed.lines[-1] - (0 if target is not None else len(placed.lines))
+    others = overrides.in_script(text, str(shown), behind, account.user_home, account.home.directory)
+    return lines + [str(found) for found in [*others, *overrides.in_tools(account.user_home, account.environ)]]
+
+
+def check_scripts(account: Account, path: Path) -> list[tuple[Path, job_script.State]]:
+    """Return how the script at `path`, or each script with a hook line below that directory, stands to this version."""
+    if not path.is_dir():
+        text = changes.read(path)
+        if text is None:
+            raise FileError(path, "does not exist")
+        return [(path, job_script.state(text, _hook_home(account)))]
+    states = [(file, job_script.state(text, _hook_home(account))) for file, text in install.texts_below(path)]
+    return [(file, state) for file, state in states if state is not job_script.State.NONE]
+
+
+# ------------------------------------------------------------------------------------------------ render
+
+
+def artifacts(account: Account) -> list[Artifact]:
+    """Return what `install-bashrc` would install."""
+    return list(account_plan(settings_of(account), account.home).artifacts)
+
+
+def render_one(account: Account, name: str) -> bytes:
+    """Return the bytes of the artifact called `name`; raises UsageError that lists the valid names."""
+    bundle = bundle_of(account, settings_of(account))
+    file = bundle.named(name)
+    if file is None:
+        names = ", ".join(file.artifact.name for file in bundle.files)
+        raise UsageError(f"there is no artifact {name!r}; valid: {names}")
+    return file.content
+
+
+# ------------------------------------------------------------------------------------------------ tunnels
+
+
+def up(account: Account, say: Say) -> tunnels.Tunnel:
+    """Start the way out for shells of this machine, unless it is up already, and return it."""
+    config = settings_of(account)
+    if not config.jump:
+        raise WayOutError("configuration", "no jump host is configured", "run: hpcproxy init --jump USER@HOST")
+    for tunnel in tunnels.find(account.environ, "shell"):
+        return tunnel
+    bundle = bundle_of(account, config)
+    script = bundle.named("tunnel.sh")
+    if script is None or checks.drift(bundle):
+        reason = "the installed files are missing or older than the settings"
+        raise WayOutError("installation", reason, "run: hpcproxy install-bashrc")
+    tunnels.start(script.artifact.path, account.environ, config.ready_timeout_s, say)
+    for tunnel in tunnels.find(account.environ, "shell"):
+        return tunnel
+    raise WayOutError("tunnel", "came up and was gone again; see the messages above")
+
+
+def down(account: Account) -> list[tunnels.Tunnel]:
+    """End the way out for shells of this machine and return what was ended."""
+    found = tunnels.find(account.environ, "shell")
+    for tunnel in found:
+        tunnels.stop(tunnel)
+    return found
+
+
+def status(account: Account) -> tuple[list[tunnels.Tunnel], list[Path]]:
+    """Return our ways out on this machine, and the installed files that are not as the settings say."""
+    return tunnels.find(account.environ), checks.drift(bundle_of(account, settings_of(account)))
+
+
+def status_of_job(account: Account, job: str) -> list[tunnels.Tunnel | str]:
+    """Return the way out of `job` on each of its nodes, or the node's name where there is none; raises WayOutError."""
+    return job_status.collect(job, [account.home.directory / "job.sh", PROGRAMS / "job.sh"], account.environ)
+
+
+def nc(account: Account, host: str, port: int, timeout_s: float) -> None:
+    """Carry stdin and stdout over a connection to `host:port` through the way out of this job or shell."""
+    url = _present(account)[0]
+    netcat.carry(url, host, port, timeout_s)
+
+
+def _present(account: Account) -> tuple[str, str]:
+    """Return the URL and the no_proxy list of this job's or shell's way out; raises WayOutError if there is none."""
+    environ = account.environ
+    mine = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    if environ.get("HPCPROXY_URL"):
+        return environ["HPCPROXY_URL"], mine
+    found = tunnels.find(environ, environ.get("SLURM_JOB_ID") or "shell")
+    if not found:
+        raise WayOutError("tunnel", "no way out of yours is up on this machine", "start it with: hpcproxy up")
+    return found[-1].url, f"{found[-1].no_proxy},{mine}"
+
+
+def env(account: Account, tool: str) -> tool_settings.Lines:
+    """Return what `tool` needs to use the way out of this job or shell; raises WayOutError if there is none."""
+    return tool_settings.lines(tool, tool_settings.Present.of(*_present(account), account.environ))
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The end-to-end check's outcome: what the internet sees, and through which way out."""
+
+    answer: checks.Answer
+    url: str
+    jump: str
+    others: list[str]  # what leads programs elsewhere all the same
+
+
+def check(account: Account, timeout_s: float) -> Checked:
+    """Ask the internet for our address through this job's or shell's way out; raises WayOutError naming the layer."""
+    config = settings_of(account)
+    found = tunnels.find(account.environ, account.environ.get("SLURM_JOB_ID") or "shell")
+    if not found:
+        raise _why_none(account, config)
+    tunnel = found[-1]
+    if not tunnel.ready:
+        raise WayOutError("tunnel", f"is down: {tunnel.last_error or 'not up yet'}")
+    try:
+        answer = checks.fetch_address(tunnel.url, config.check_url, timeout_s)
+    except WayOutError as error:
+        # Through a SOCKS port a failed open is a closed connection; only ssh's own words tell why.
+        why = reasons.open_failure(tunnel.log_tail) if error.layer == "far end" and tunnel.log_tail else error.advice
+        raise WayOutError(error.layer, error.reason, why, tunnel.jump or "") from None
+    others = [str(found) for found in overrides.in_tools(account.user_home, account.environ)]
+    return Checked(answer, tunnel.url, tunnel.jump or "", overrides.in_environment(account.environ) + others)
+
+
+def _why_none(account: Account, config: Config) -> WayOutError:
+    """Return the layer that keeps this account from a way out, found by one login to each jump host."""
+    if not config.jump:
+        return WayOutError("configuration", "no jump host is configured", "run: hpcproxy init --jump USER@HOST")
+    probes = _probe(account, config)
+    for probe in checks.failures(probes):
+        return WayOutError(probe.layer or "", probe.reason, "", probe.jump)
+    names = ", ".join(probe.jump for probe in probes)
+    return WayOutError("tunnel", f"none is up here, though {names} would let us through", "start it with: hpcproxy up")
+
+
+def parse_flags(**given: Any) -> dict[str, Any]:  # noqa: ANN401 - flags are of many types, validated by the config
+    """Return the settings among the command line's flags: those that were given; raises ConfigError for a bad one."""
+    values = {key: value for key, value in given.items() if value not in (None, [], "")}
+    resolve(Layer("command line", values))
+    return values

@@ -1,0 +1,363 @@
+"""A user's Invoke tasks: arguments, one call of `verbs`, a report, an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.parser.argument import Argument
+from invoke.tasks import Task, task
+
+from hpcproxy.account import tool_settings, verbs
+from hpcproxy.account.job_script import State
+from hpcproxy.account.netcat import CONNECT_TIMEOUT_S
+from hpcproxy.account.tunnels import Tunnel
+from hpcproxy.account.verbs import Account
+from hpcproxy.cli import admin
+from hpcproxy.cli.consent import FINGERPRINT_HELP, YES_HELP, Flags
+from hpcproxy.cli.output import console, from_here, number, results, say, table, verb
+from hpcproxy.errors import UsageError
+
+
+def _account() -> Account:
+    return Account.of(os.environ)
+
+
+_CHECK_TIMEOUT_S = 20
+JUMP_HELP = "Jump host, [USER@]HOST[:PORT]; may be given several times, the next is tried when one fails."
+
+
+@task(
+    iterable=["jump", "fingerprint"],
+    help={
+        "jump": JUMP_HELP,
+        "port": "TCP port of the way out on every node (default 2015).",
+        "identity": "Private key for the jump host; without it ssh chooses as it always does.",
+        "probe": "Try one login to each jump host (--no-probe skips it).",
+        "on-node": "Try that login from a compute node, by one srun, as a job will.",
+        "replace-key": "Take a key that a jump host shows now for a new one even if another was pinned before.",
+        "yes": YES_HELP,
+        "fingerprint": FINGERPRINT_HELP,
+    },
+)
+@verb
+def init(  # noqa: PLR0913, PLR0917 - the flags a user has
+    _context: Context,
+    jump: list[str],
+    fingerprint: list[str],
+    port: int | None = None,
+    identity: str | None = None,
+    probe: bool = True,
+    on_node: bool = False,
+    replace_key: bool = False,
+    yes: bool = False,
+) -> None:
+    """Write ~/.hpcproxy/config.yaml, show and pin the jump host's key, and try one login."""
+    consent = Flags.of(yes, fingerprint)
+    flags = verbs.parse_flags(jump=jump, port=number(port), identity=_absolute(identity))
+    account = _account()
+    if not verbs.settings_of(account, flags).jump:
+        raise UsageError("say which jump host: hpcproxy init --jump USER@HOST")
+    trial = verbs.Trial(login=probe, on_node=on_node, replace_key=replace_key)
+    report = verbs.init(account, flags, trial, consent=consent.ask, say=say)
+    results(report.results)
+    _tell(report)
+    if any(key.is_refused for key in report.keys):
+        raise Exit("hpcproxy: nothing was written, for a key is not confirmed", code=1)
+    if verbs.status(account)[1]:
+        say("now bring the installed files up to date: hpcproxy install-bashrc")
+    if not report.works:
+        raise Exit("hpcproxy: the settings are written, but the way out does not work yet", code=1)
+
+
+def _tell(report: verbs.InitReport) -> None:
+    for shown in report.keys:
+        if shown.error is None:
+            print(f"host key      {shown.host}  {shown.key}  ({shown.news})")
+        else:
+            say(str(shown.error))
+    for result in report.probes:
+        if result.layer is None:
+            print(f"login         {result.jump}  {result.reason}")
+        else:
+            say(f"{result.layer}: {result.jump}: {result.reason}")
+    if report.agent_only:
+        say("it works with the agent of this machine, which no job has: use a key without a passphrase, for this alone")
+
+
+@task(
+    iterable=["jump"],
+    help={
+        "port": "TCP port of the way out on every node (default 2015).",
+        "jump": JUMP_HELP,
+        "dry-run": "Say what would change and change nothing.",
+    },
+)
+@verb
+def install_bashrc(_context: Context, jump: list[str], port: int | None = None, dry_run: bool = False) -> None:
+    """Install ~/.hpcproxy/ and the block in ~/.bashrc."""
+    account = _account()
+    results(verbs.install_bashrc(account, verbs.parse_flags(jump=jump, port=number(port)), dry_run=dry_run))
+    if not dry_run:
+        written, remarks = verbs.ask_shells(account)
+        results(written)
+        for line in remarks:
+            say(line)
+    if not verbs.settings_of(account, verbs.parse_flags(jump=jump)).jump:
+        say("no jump host is configured yet; run: hpcproxy init --jump USER@HOST")
+
+
+@task
+@verb
+def uninstall_bashrc(_context: Context) -> None:
+    """Take the block out of ~/.bashrc; ~/.hpcproxy/ stays."""
+    done = verbs.uninstall_bashrc(_account())
+    results(done)
+    if not done:
+        say("there is no hpcproxy block in ~/.bashrc")
+
+
+@task
+@verb
+def uninstall(_context: Context) -> None:
+    """Remove everything: the tunnel of this machine, the block in ~/.bashrc and ~/.hpcproxy/."""
+    done, left = verbs.uninstall(_account())
+    results(done)
+    if not done:
+        say("nothing of hpcproxy is installed")
+    for path in left:
+        say(f"left alone, it is not ours: {path}")
+
+
+@task(
+    positional=["script"],
+    help={
+        "script": "The job script; with --check a directory too.",
+        "in-place": "Change the script itself.",
+        "output": "Write the result to this file.",
+        "remove": "Take the hook line out again.",
+        "plain": "A hook line without braces, dollars and percent signs, for templates (by itself where one is seen).",
+        "check": "Say whether the hook line is this version's and in its place; exit code 1 if not.",
+    },
+)
+@verb
+def wrap(
+    _context: Context,
+    script: str,
+    in_place: bool = False,
+    output: str | None = None,
+    remove: bool = False,
+    plain: bool = False,
+    check: bool = False,
+) -> None:
+    """Put the hook line into a job script, behind all that sbatch reads; prints the result unless told where."""
+    if in_place and output:
+        raise UsageError("--in-place and --output exclude each other")
+    if check:
+        if in_place or output or remove or plain:
+            raise UsageError("--check only looks; it goes with no other flag")
+        _check_scripts(Path(script))
+        return
+    target = Path(script) if in_place else Path(output) if output else None
+    wrapped = verbs.wrap(_account(), Path(script), target, remove=remove, plain=plain)
+    if target is None:
+        sys.stdout.buffer.write(wrapped.content)
+        sys.stdout.buffer.flush()
+    else:
+        print(f"{wrapped.outcome.value:12}  {target}")
+    for line in wrapped.remarks:
+        say(line)
+
+
+def _check_scripts(path: Path) -> None:
+    found = verbs.check_scripts(_account(), path)
+    for file, state in found:
+        print(f"{state.value:12}  {file}")
+    wrong = [file for file, state in found if state is not State.CURRENT]
+    if not found:
+        say(f"no script below {path} has the hook line")
+    if wrong:
+        raise Exit("hpcproxy: bring them up to date: hpcproxy wrap --in-place SCRIPT", code=1)
+
+
+class _MaybeNamed(Task):  # type: ignore[type-arg]
+    """A task whose one positional argument may be left out, which Invoke itself does not know.
+
+    Invoke asks for the arguments when it reads the command line, so whether a word follows can be seen there.
+    """
+
+    def get_arguments(self, *args: Any, **kwargs: Any) -> list[Argument]:  # noqa: ANN401 - as Invoke passes them
+        arguments: list[Argument] = super().get_arguments(*args, **kwargs)
+        behind = sys.argv[sys.argv.index(self.name) + 1 :] if self.name in sys.argv else []
+        named = bool(behind) and not behind[0].startswith("-")
+        # The first: what else a task takes has a flag's name, and its value may be the last word.
+        for place, argument in enumerate(arguments):
+            argument.positional = place == 0 and named
+        return arguments
+
+
+@task(
+    klass=_MaybeNamed,
+    help={
+        "name": "Which artifact to print; without it they are listed.",
+        "root": "Write what a roll-out gives a node below this directory, to be baked into the image of nodes.",
+        "inventory": f"{admin.INVENTORY_HELP} Needed with --root.",
+    },
+)
+@verb
+def render(_context: Context, name: str | None = None, root: str | None = None, inventory: str | None = None) -> None:
+    """List the artifacts, or print one exactly as it would be installed."""
+    if root or inventory:
+        admin.render_root(root, inventory)
+        return
+    account = _account()
+    if name:
+        sys.stdout.buffer.write(verbs.render_one(account, name))
+        sys.stdout.buffer.flush()
+        return
+    shown = table("name", "installed as", "mode", "what it is for")
+    for artifact in verbs.artifacts(account):
+        shown.add_row(artifact.name, str(artifact.path), f"{artifact.mode:04o}", artifact.summary)
+    console().print(shown)
+
+
+@task
+@verb
+def up(_context: Context) -> None:
+    """Start the way out for shells of this machine, without Slurm."""
+    tunnel = verbs.up(_account(), say)
+    print(f"up            {tunnel.url} through {tunnel.jump}; in a shell: proxy_on")
+
+
+@task
+@verb
+def down(_context: Context) -> None:
+    """End the way out for shells of this machine."""
+    ended = verbs.down(_account())
+    for tunnel in ended:
+        print(f"down          {tunnel.url}")
+    if not ended:
+        say("no way out of yours is up on this machine")
+
+
+@task(help={"json": "Print JSON.", "job": "The ways out of this job on all of its nodes."})
+@verb
+def status(_context: Context, job: str | None = None, json_: bool = False) -> None:
+    """Show your ways out on this machine, or those of a job; exit code 1 if one of the job's, or all here, are down."""
+    if job:
+        _status_of_job(job, as_json=json_)
+        return
+    tunnels, drifted = verbs.status(_account())
+    if json_:
+        print(json.dumps({"tunnels": [tunnel.as_json() for tunnel in tunnels], "drift": [str(p) for p in drifted]}))
+    else:
+        _show_tunnels(tunnels)
+        for path in drifted:
+            say(f"{path} is missing or older than the settings; run: hpcproxy install-bashrc")
+    if not any(tunnel.ready for tunnel in tunnels):
+        raise Exit(code=1)
+
+
+def _status_of_job(job: str, *, as_json: bool) -> None:
+    found = verbs.status_of_job(_account(), job)
+    tunnels = [one for one in found if isinstance(one, Tunnel)]
+    without = [one for one in found if isinstance(one, str)]
+    if as_json:
+        print(json.dumps({"tunnels": [tunnel.as_json() for tunnel in tunnels], "without": without}))
+    else:
+        if tunnels:
+            _show_tunnels(tunnels)
+        for node in without:
+            say(f"{node} has no way out of job {job}")
+    if without or not all(tunnel.ready for tunnel in tunnels):
+        raise Exit(code=1)
+
+
+_COUNTED = ("reconnects", "requests", "held", "refused", "bytes_up", "bytes_down")
+
+
+def _show_tunnels(tunnels: list[Tunnel]) -> None:
+    if not tunnels:
+        say("no way out of yours is up on this machine")
+        return
+    headings = ("job", "node", "state", "address", "through", "since", *_COUNTED[:4], "up", "down", "last error")
+    shown = table(*headings)
+    for tunnel in tunnels:
+        since = datetime.fromtimestamp(tunnel.since).astimezone().isoformat(timespec="seconds") if tunnel.since else "-"
+        counts = [str(tunnel.counts.get(name, "-")) for name in _COUNTED]
+        state = "up" if tunnel.ready else "down"
+        where = (tunnel.job, tunnel.node, state, tunnel.url, tunnel.jump or "-")
+        shown.add_row(*where, since, *counts, tunnel.last_error or "-")
+    console().print(shown)
+
+
+@task(help={"timeout": "Seconds to wait for the answer (default 20).", "json": "Print JSON."})
+@verb
+def check(_context: Context, timeout: int | None = None, json_: bool = False) -> None:
+    """Print the address the internet sees, the latency and the jump host, or the layer that failed."""
+    checked = verbs.check(_account(), number(timeout) or _CHECK_TIMEOUT_S)
+    for line in checked.others:
+        say(line)
+    if json_:
+        print(json.dumps({**vars(checked.answer), "url": checked.url, "jump": checked.jump}))
+        return
+    print(f"{checked.answer.address}  {checked.answer.latency_ms:.0f} ms  through {checked.jump} at {checked.url}")
+
+
+@task(
+    positional=["host", "port"],
+    help={
+        "host": "Host to connect to; its name is resolved at the jump host.",
+        "port": "TCP port.",
+        "timeout": "Seconds to wait for the connection (default 30).",
+    },
+)
+@verb
+def nc(_context: Context, host: str, port: str, timeout: str | None = None) -> None:
+    """Carry stdin and stdout over a connection through the way out; for ssh's ProxyCommand."""
+    verbs.nc(_account(), host, number(port) or 0, number(timeout) or CONNECT_TIMEOUT_S)
+
+
+@task(
+    help={
+        "java": "JAVA_TOOL_OPTIONS, with what is to be reached directly; for eval in the job script.",
+        "maven": "A settings.xml; for mvn -gs FILE.",
+        "docker": "The proxies of a config.json, for docker's run and build.",
+        "apptainer": "Variables that get into a container with --cleanenv too; for eval.",
+        "git": "Variables that win over any http.proxy of git's own files; for eval.",
+        "fsspec": "Variables by which fsspec, Dask and gcsfs use the way out too; for eval.",
+        "json": "Print JSON.",
+    },
+)
+@verb
+def env(  # noqa: PLR0913, PLR0917 - a flag for each program
+    _context: Context,
+    java: bool = False,
+    maven: bool = False,
+    docker: bool = False,
+    apptainer: bool = False,
+    git: bool = False,
+    fsspec: bool = False,
+    json_: bool = False,
+) -> None:
+    """Print what a program needs to use the way out of this job; without a flag the shell's variables."""
+    tools = {"java": java, "maven": maven, "docker": docker, "apptainer": apptainer, "git": git, "fsspec": fsspec}
+    needed = verbs.env(_account(), tool_settings.one_of(tools))
+    print(needed.as_json() if json_ else needed.shown(), end="")
+    if not json_:
+        for line in needed.limits:
+            say(line)
+
+
+def _absolute(path: str | None) -> str | None:
+    """Return a path as typed in some directory so that it holds in every other."""
+    return None if path is None else str(from_here(path))
+
+
+TASKS = (init, install_bashrc, uninstall_bashrc, uninstall, wrap, render, up, down, status, check, nc, env)

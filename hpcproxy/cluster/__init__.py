@@ -1,0 +1,1 @@
+"""An admin's verbs: the inventory, slurm.conf, many hosts."""

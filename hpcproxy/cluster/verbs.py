@@ -1,0 +1,277 @@
+"""One function per verb that an admin types: a few calls, each named for its stage. Returns values; prints nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hpcproxy import changes
+from hpcproxy.changes import Write
+from hpcproxy.cluster import contract, governed, inventory, plugstack, prospect, slurm_conf
+from hpcproxy.cluster.enable import Slurm, read
+from hpcproxy.cluster.outcome import HostOutcome, Outcomes
+from hpcproxy.cluster.run import OnHost, Request, Run, switch_of
+from hpcproxy.errors import UsageError
+from hpcproxy.files.plan import PLUGIN
+
+# ------------------------------------------------------------------------------------------------ the fleet
+
+
+def roll_out(run: Run, on_host: OnHost, *, canary: int = 0, enabling: bool = False) -> Outcomes:
+    """Bring all hosts to the bundle's version; with `canary` the rest only if the first ones are right afterwards.
+
+    Raises UsageError if Slurm would run at once what it was not told to run.
+    """
+    hosts = run.site.hosts
+    in_force: bool | None = None
+    if not run.as_user and run.site.inventory.via == inventory.SPANK:
+        _check_plugin(run)
+        in_force = True  # what runs our Prolog there runs our Epilog
+    elif not run.as_user:
+        in_force = _check_surprise(run, enabling=enabling)
+    if not canary or canary >= len(hosts):
+        return run.act("apply", hosts, on_host, in_force=in_force)
+    first = run.act("apply", hosts[:canary], on_host, in_force=in_force)
+    checked = run.act("look", hosts[:canary], _unheard)
+    if not first.good or not checked.as_wanted:
+        return first.skipping(hosts[canary:], "left alone: the first hosts are not right")
+    return first.joined(run.act("apply", hosts[canary:], on_host, in_force=in_force))
+
+
+def _unheard(_outcome: HostOutcome) -> None:
+    return None
+
+
+def look(run: Run, on_host: OnHost, *, want_content: bool = False) -> Outcomes:
+    """Return how every host differs from what it shall have; nothing is changed."""
+    return run.act("look", run.site.hosts, on_host, want_content=want_content)
+
+
+def prospects(run: Run, seen: Outcomes) -> list[str]:
+    """Return what will happen at the next job on the hosts that were `seen` to be not as they shall be."""
+    if run.as_user or not any(host.word in ("would", "unreached") for host in seen.hosts):
+        return []
+    return prospect.tell(seen, switch_of(run).running(run.asked), run.site.inventory)
+
+
+def limits(run: Run) -> list[str]:
+    """Return what the version of the Slurm that runs cannot do for us, in words; nothing where nobody can say."""
+    if run.as_user or not run.site.inventory.controllers:
+        return []
+    running = switch_of(run).running(run.asked)
+    return [] if isinstance(running, str) else slurm_conf.limits(running, run.site.inventory)
+
+
+def check_contract(run: Run, seen: Outcomes, on_host: OnHost) -> Outcomes:
+    """Run the installed scripts as slurmd would on every host that was `seen` to have ours; a breach is a failure."""
+    hosts = tuple(host.host for host in seen.hosts if host.word in ("unchanged", "would"))
+    running = switch_of(run).running(run.asked)
+    scripts = contract.effective(None if isinstance(running, str) else running, run.site.inventory)
+    if run.site.inventory.via == inventory.SPANK:
+        scripts = contract.Set((), ())
+    return _contract(run, hosts, replace(scripts, before=()), on_host)
+
+
+def _contract(run: Run, hosts: Sequence[str], scripts: contract.Set, on_host: OnHost) -> Outcomes:
+    message = contract.contract_message(run.site.bundle, run.site.inventory, run.token, scripts)
+    return contract.ask(run.fleet, dict.fromkeys(hosts, message), run.token, run.request.fanout, on_host)
+
+
+def prove_key(run: Run, on_host: OnHost) -> Outcomes | None:
+    """Prove from the first host what the service key can do at the jump hosts; None in user mode."""
+    site = run.site
+    if site.inventory.mode != "service":
+        return None
+    message = contract.key_message(site.inventory, site.config, site.plan.values, run.token)
+    return contract.ask(run.fleet, {site.hosts[0]: message}, run.token, 1, on_host)
+
+
+# ------------------------------------------------------------------------------------------- back and away
+
+
+def roll_back(run: Run, on_host: OnHost) -> Outcomes:
+    """Bring every host back to the version before its present one."""
+    return run.act("rollback", run.site.hosts, on_host)
+
+
+def undeploy(run: Run, on_host: OnHost) -> Outcomes:
+    """Remove everything of ours from every host; slurm.conf first, where `--enable` changed it.
+
+    A part of the hosts goes only if slurm.conf does not need them, which each of them looks at itself.
+    """
+    hosts = run.site.hosts
+    if run.site.inventory.via == inventory.SPANK and not run.as_user:
+        # Not slurm.conf: the plugin needs no line there, and each host looks itself whether one names ours.
+        unplugged = run.plugin.off(run.plugged)
+        if not unplugged.good:
+            bad = inventory.fold(unplugged.failed)
+            cause = f"left alone: plugstack.conf on {bad} still names the plugin; that does no harm"
+            return unplugged.skipping([host for host in hosts if host not in unplugged.failed], cause)
+    elif run.site.inventory.controllers and run.request.limit is None and not run.as_user:
+        changed = switch_of(run).off(hosts)
+        if not changed.good:
+            heard = {host.host for host in changed.hosts}
+            return changed.skipping([host for host in hosts if host not in heard], "the files stay, and do no harm")
+    return run.act("remove", hosts, on_host)
+
+
+def check_enable(run: Run) -> None:
+    """Raise UsageError, before anything is done, if what is asked for is not what `enable` can do."""
+    if run.site.inventory.via == inventory.SPANK:
+        return
+    if not run.site.inventory.controllers:
+        raise UsageError("--enable changes slurm.conf on the controller too: name it with `controllers:`")
+    if run.request.limit is not None:
+        raise UsageError(
+            "--enable is for every node that slurm.conf governs, so every node must be looked at: leave --limit out"
+        )
+
+
+def _check_surprise(run: Run, *, enabling: bool) -> bool | None:
+    """Return whether Slurm runs our Prolog and Epilog, None if that cannot be known.
+
+    Raises UsageError if the site's own lines would run our hooks as soon as they are there: that is for `enable`. Not
+    where they are there already. A Slurm that cannot be asked is no reason to hold back files that nothing runs.
+    """
+    lines, running = switch_of(run).about_to_run(run.site.hosts[0])
+    if lines and not enabling:
+        raise UsageError(
+            f"{', '.join(lines)} would run ours as soon as it is there: say deploy --enable, which looks first"
+        )
+    if lines:
+        slurm = switch_of(run).slurm(switch_of(run).controllers[0])
+        reasons = [slurm] if isinstance(slurm, str) else _reasons(run, slurm, lines)
+        if reasons:
+            raise UsageError(f"{', '.join(lines)} would run ours as soon as it is there, and {'; '.join(reasons)}")
+    return None if running is None else slurm_conf.is_in_force(running, run.site.inventory)
+
+
+def plugin_words(run: Run) -> list[str]:
+    """Return what is left to do before the SPANK plugin runs, in words; nothing where slurm.conf's lines run ours."""
+    if run.site.inventory.via != inventory.SPANK or run.as_user:
+        return []
+    return run.plugin.words(run.plugged)
+
+
+def _check_plugin(run: Run) -> None:
+    """Raise UsageError if this Slurm would not load the plugin, or would miss hooks that are there and would go.
+
+    A Slurm that cannot be asked may be down: the plugin does no harm there, for Slurm itself looks at its version. But
+    hooks stay, which it may run by a line that nobody can see.
+    """
+    running, told = switch_of(run).running(run.asked), run.site.inventory
+    hooked = run.plugin.hooked(run.site.hosts)
+    if isinstance(running, str):
+        if hooked:
+            where = inventory.fold(hooked)
+            raise UsageError(f"whether Slurm still runs the hooks on {where} cannot be known, so they stay: {running}")
+        return
+    lines = slurm_conf.named(running, told)
+    if hooked:
+        # A pattern too: one that matches nothing any more drains the node.
+        lines = list(dict.fromkeys([*lines, *slurm_conf.live(running, told)]))
+    if lines:
+        raise UsageError(f"slurm.conf still says {', '.join(lines)}; take that out first: undeploy --via hooks")
+    read = running.get("PlugStackConfig", (plugstack.file(told),))[0]
+    if read != plugstack.file(told):
+        raise UsageError(f"slurm.conf says PlugStackConfig={read}, and --enable would change {plugstack.file(told)}")
+    unfit = plugstack.unfit(run.site.plan.texts[PLUGIN], running)
+    if unfit:
+        raise UsageError(f"the SPANK plugin: {unfit}")
+
+
+def enable(run: Run, on_host: OnHost) -> Outcomes:
+    """Slurm runs our scripts on every node: what is in the way, or in doubt, refuses, and nothing is changed."""
+    told, switch = run.site.inventory, switch_of(run)
+    if told.via == inventory.SPANK:
+        checked = _contract(run, run.site.hosts, contract.Set((), ()), on_host)
+        return checked.merged(run.plugin.on(run.plugged)) if checked.good else checked
+    slurm = switch.slurm(switch.controllers[0])
+    if isinstance(slurm, str):
+        return _not_enabled(run, f"how Slurm runs cannot be known: {slurm}")
+    reasons = _reasons(run, slurm)
+    if reasons:
+        return _not_enabled(run, "; ".join(reasons))
+    checked = _contract(run, run.site.hosts, contract.effective(slurm.running, told), on_host)
+    if not checked.good:
+        return checked.merged(_not_enabled(run, f"{inventory.fold(checked.failed)} would not bear it"))
+    parted = _may_lose_files(checked)
+    if parted and slurm_conf.is_configless(slurm.running) and not told.keeps_files:
+        return _not_enabled(run, _PARTED.format(hosts=inventory.fold(parted)))
+    switched = switch.on(run.site.hosts, slurm.running)
+    known = slurm_conf.is_in_force(slurm.running, told)  # then `roll_out` has left it on record
+    marked = None if known or not switched.good else run.act("apply", run.site.hosts, on_host, in_force=True)
+    return switched.merged(marked) if marked else switched
+
+
+def _reasons(run: Run, slurm: Slurm, runs_all: Sequence[str] = ()) -> list[str]:
+    told = run.site.inventory
+    return [
+        *slurm_conf.too_old(slurm.running),
+        *slurm_conf.in_the_way(slurm.running, told, runs_all),
+        *governed.left_out(slurm.nodes, run.site.hosts, in_the_image=told.keeps_files),
+        *slurm_conf.elsewhere(slurm.running, told, switch_of(run).controllers, reads_ours=slurm.reads_ours),
+    ]
+
+
+_PARTED = (
+    "{hosts} has its slurm.conf from the controller and our files from its own disk: without them, after a reboot or a "
+    "reinstallation, every job there fails or drains the node, and Slurm has no line for which that is harmless. Put "
+    "them into the image (hpcproxy render --root DIR), or say `keeps_files: true` if these nodes keep what they have"
+)
+
+
+def _may_lose_files(checked: Outcomes) -> list[str]:
+    """Return the hosts whose files could go while the lines that name them stay."""
+    facts = {host.host: host.answer.facts for host in checked.hosts if host.answer}
+    return [host for host, found in facts.items() if found.get("conf") == "none" and "image" not in found]
+
+
+def _not_enabled(run: Run, cause: str) -> Outcomes:
+    return Outcomes((HostOutcome(switch_of(run).controllers[0], "failed", f"nothing was enabled: {cause}"),))
+
+
+def slurm_lines(run: Run, outcomes: Outcomes) -> list[str]:
+    """Return what stands in our way in the running configuration and the lines that it lacks, in words.
+
+    `outcomes` are those of `roll_out`; the host that is asked has said it there, if it has changed.
+    """
+    told = run.site.inventory
+    if told.via == inventory.SPANK:
+        return plugin_words(run)
+    changed = [host.answer for host in outcomes.hosts if host.host == run.asked and host.word == "changed"]
+    running = read(changed[0]) if changed else None
+    if running is None:
+        asked = switch_of(run).running(run.asked)
+        if isinstance(asked, str):
+            return [f"how Slurm runs cannot be known: {asked}; slurm.conf needs:", *_indented(slurm_conf.lines(told))]
+        running = asked
+    words = slurm_conf.in_the_way(running, told)
+    lacking = slurm_conf.missing(running, told)
+    if lacking:
+        words += ["slurm.conf lacks these lines; once all hosts are right, add them, or say deploy --enable:"]
+        words += _indented(lacking)
+        words += slurm_conf.remarks(running, told)
+        return words
+    return [*words, *slurm_conf.limits(running, told)]
+
+
+def _indented(lines: Sequence[str]) -> list[str]:
+    return [f"    {line}" for line in lines]
+
+
+def keep_record(request: Request, outcomes: Outcomes) -> None:
+    """Remember which hosts failed, for `--limit @failed`; a place that cannot be written costs only that."""
+    failed = inventory.fold(outcomes.failed) if outcomes.failed else ""
+    try:
+        request.last_run.write_text(json.dumps({"failed": failed}) + "\n")
+    except OSError:
+        return
+
+
+def write_report(path: Path, verb: str, outcomes: Outcomes) -> None:
+    """Write `outcomes` as JSON to `path`; raises FileError."""
+    report: Mapping[str, object] = {"version": 1, "verb": verb, "good": outcomes.good, "hosts": outcomes.as_json()}
+    changes.apply([Write(path, (json.dumps(report, indent=2) + "\n").encode(), None)])

@@ -1,0 +1,1 @@
+"""The user's settings: read and checked; single keys changed."""

@@ -1,0 +1,1 @@
+"""Which files go where, their bytes, and how they come there."""

@@ -1,0 +1,218 @@
+"""A `Config` becomes a `Plan`: which artifact goes where, from which template, with which mode. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpcproxy import floors
+from hpcproxy.config.model import Config, safe_path
+from hpcproxy.errors import ConfigError
+from hpcproxy.files import elsewhere
+from hpcproxy.node.state.closed import LOOPBACK
+from hpcproxy.openssh import command, reasons
+
+SCRIPT_MODE = 0o700
+SOURCED_MODE = 0o600
+
+# Where the Prolog keeps the state of jobs, on every node. Root's: what lies in it cannot be put there by anybody else.
+RUN = Path("/run/hpcproxy")
+
+# Where an admin's roll-out puts the scripts and the agent, on every node.
+PROGRAMS = Path("/usr/libexec/hpcproxy")
+IN_FORCE = "in-force"  # there: Slurm runs our Epilog on this node, without which our Prolog does nothing
+
+PROLOG, EPILOG, TASK_PROLOG = "prolog", "epilog", "taskprolog"
+PLUGIN = "spank_hpcproxy.so"
+AGENT_SETTINGS = "agent.json"
+AGENT_PROGRAM = "agent.pyz"
+
+# The constant pointer that `.bashrc` gets; all that changes lives in our own file.
+BASHRC_POINTER = (
+    b'if [ -r "${HPCPROXY_HOME:-${HOME-}/.hpcproxy}/bashrc.sh" ]; then'
+    b' . "${HPCPROXY_HOME:-${HOME-}/.hpcproxy}/bashrc.sh"; fi\n'
+)
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where the files of one account lie."""
+
+    directory: Path
+
+    @classmethod
+    def at(cls, account: Path, override: str | None) -> Home:
+        """Return `override` (the value of HPCPROXY_HOME) or `.hpcproxy` in the `account`'s home; raises ConfigError."""
+        try:
+            return cls(safe_path(Path(override) if override else account / ".hpcproxy"))
+        except ValueError as error:
+            raise ConfigError("HPCPROXY_HOME" if override else "HOME", "", str(error)) from None
+
+    @property
+    def config(self) -> Path:
+        """The user's settings."""
+        return self.directory / "config.yaml"
+
+    @property
+    def known_hosts(self) -> Path:
+        """The pinned host keys."""
+        return self.directory / "known_hosts"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One file to be made: `name` is what the user calls it, `source` where its content comes from.
+
+    A source is a template (`*.j2`), AGENT_SETTINGS, AGENT_PROGRAM or a key of the plan's `texts`.
+    """
+
+    name: str
+    source: str
+    path: Path
+    mode: int
+    summary: str
+    owner: str = ""  # an account's name; none: whoever installs
+    secret: bool = False  # its content is shown nowhere, in no diff, report or error, and no host is asked for it
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All artifacts of one installation, the values their templates take and the agent's settings."""
+
+    artifacts: tuple[Artifact, ...]
+    values: Mapping[str, Any]
+    agent: Mapping[str, Any]
+    texts: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+
+def account_plan(config: Config, home: Home) -> Plan:
+    """Return what `install-bashrc` puts into `home` for `config`."""
+
+    def artifact(name: str, folder: str, mode: int, summary: str) -> Artifact:
+        return Artifact(name, f"{folder}/{name}.j2", home.directory / name, mode, summary)
+
+    return Plan(
+        artifacts=(
+            artifact("tunnel.sh", "node", SCRIPT_MODE, "holds the forward on one node; probes the jump hosts"),
+            artifact("job.sh", "sbatch", SCRIPT_MODE, "starts and ends the holders on all nodes of a job"),
+            artifact("prologue.sh", "sbatch", SOURCED_MODE, "what the hook line of a job script sources"),
+            artifact("epilogue.sh", "sbatch", SOURCED_MODE, "ends the way out before the job's end"),
+            artifact("bashrc.sh", "bashrc", SOURCED_MODE, "proxy_on, proxy_off, proxy_status for shells"),
+            Artifact("agent.json", AGENT_SETTINGS, home.directory / "agent.json", SOURCED_MODE, "the gate's settings"),
+            Artifact(
+                "agent.pyz",
+                AGENT_PROGRAM,
+                home.directory / "agent.pyz",
+                SCRIPT_MODE,
+                "the gate: one port, HTTP and SOCKS, for the job's user only",
+            ),
+        ),
+        values=script_values(config, home.directory, home.known_hosts),
+        agent=agent_settings(config, home.known_hosts),
+    )
+
+
+def script_values(config: Config, programs: Path, known_hosts: Path, *, syslog: bool = False) -> dict[str, Any]:
+    """Return what the templates of every installation take; `programs` is where the scripts and the agent lie."""
+    return {
+        "home": programs,
+        "run": RUN,
+        "port": config.port,
+        "gate": config.gate,
+        "scheme": config.scheme,
+        "replace_proxy": config.replace_proxy,
+        "autostart": config.autostart,
+        "required": config.required,
+        "ready_timeout_s": config.ready_timeout_s,
+        "connect_timeout_s": config.connect_timeout_s,
+        "retry_max_s": config.retry_max_s,
+        "logins_per_s": config.logins_per_s,
+        "alive_interval_s": config.alive_interval_s,
+        "alive_count": config.alive_count,
+        "linger_s": "" if config.linger_s is None else config.linger_s,
+        "no_proxy": config.no_proxy,
+        "bypass_private": config.bypass_private,
+        "identity": config.identity or "",
+        "log_level": config.log_level,
+        "syslog": syslog,
+        "jump_count": len(config.jump),
+        "jump_names": [str(jump) for jump in config.jump],
+        "jump_destinations": [jump.destination for jump in config.jump],
+        "jump_ports": [jump.port or "" for jump in config.jump],
+        "ssh_options": command.options(config, known_hosts),
+        "first_cipher": command.FIRST_CIPHER,
+        "login_option": command.LOGIN_OPTION,
+        "probe_target": command.PROBE_TARGET,
+        "probe_target_https": command.probe_https(config),
+        "least_bash": floors.BASH.number,
+        "least_slurm": floors.SLURM.number,
+        "least_ssh": floors.OPENSSH.number,
+        "failures": [_row(failure) for failure in reasons.FAILURES],
+        **_elsewhere(),
+    }
+
+
+def _elsewhere() -> dict[str, Any]:
+    """Return the tables of what leads programs elsewhere, as job.sh takes them."""
+    rows = [*elsewhere.LINES, *elsewhere.TAKEN]
+    return {
+        "harmless": elsewhere.HARMLESS,
+        "sourced": elsewhere.SOURCED,
+        "line_patterns": [row.pattern for row in rows],
+        "line_groups": [row.group for row in rows],
+        "line_words": [row.what for row in rows],
+        "taken_from": len(elsewhere.LINES),
+        "tool_names": [tool for tool, _, _ in elsewhere.TOOLS],
+        "tool_files": [path for _, path, _ in elsewhere.TOOLS],
+        "tool_patterns": [pattern for _, _, pattern in elsewhere.TOOLS],
+        "tool_words": elsewhere.TOOL_READS,
+        "variable_tools": [tool for tool, _, _ in elsewhere.VARIABLES],
+        "variable_names": [name for _, name, _ in elsewhere.VARIABLES],
+        "variable_patterns": [pattern for _, _, pattern in elsewhere.VARIABLES],
+        "variable_words": elsewhere.VARIABLE_GIVES,
+        "variable_ours": elsewhere.OURS,
+    }
+
+
+def _row(failure: reasons.Failure) -> tuple[str | int, ...]:
+    """Return `failure` as reason.sh has it, in its order of columns."""
+    return (
+        failure.pattern,
+        failure.layer,
+        failure.reason,
+        int(failure.permanent),
+        failure.phase,
+        int(failure.more),
+    )
+
+
+def agent_settings(config: Config, known_hosts: Path, *, syslog: bool = False) -> dict[str, Any]:
+    """Return agent.json, version 1 (node/state/settings.py reads it); `syslog`: the system's log gets every line."""
+    options = command.options(config, known_hosts)
+    return {
+        "version": 1,
+        "jumps": [{"name": str(jump), "argv": ["ssh", *options, "-N", *command.target(jump)]} for jump in config.jump],
+        "failures": [vars(failure) for failure in reasons.FAILURES],
+        "probe": command.PROBE_TARGET,
+        "probe_https": command.probe_https(config),
+        "hold_s": config.hold_s,
+        "max_connections": config.max_connections,
+        "allow": list(config.allow),
+        "deny": list(config.deny),
+        # Whose rules they are, for those whom they refuse; and what is closed though none says so.
+        "rules_of": "your settings or the site's defaults for them",
+        "closed": list(LOOPBACK),
+        "jump_hosts": [],
+        "access_log": config.access_log,
+        "access_syslog": bool(config.access_syslog),
+        "connect_timeout_s": config.connect_timeout_s,
+        "alive_interval_s": config.alive_interval_s,
+        "alive_count": config.alive_count,
+        "retry_max_s": config.retry_max_s,
+        "linger_s": config.linger_s,
+        "logins_per_s": config.logins_per_s,
+        "log_level": config.log_level,
+        "syslog": syslog,
+    }

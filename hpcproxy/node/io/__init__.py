@@ -1,0 +1,1 @@
+"""Sockets, processes and time; who is at the other end, by the kernel's word."""

@@ -1,0 +1,1 @@
+"""How the agent begins, is kept alive, and ends with its job."""

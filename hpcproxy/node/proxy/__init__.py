@@ -1,0 +1,1 @@
+"""What clients say, and what they are told; their bytes."""

@@ -1,0 +1,1 @@
+"""What OpenSSH defines and only it reads: options, configuration, host keys, what its log means."""
