@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# The job's other processes on this node, for where ssh itself listens; node/life/job_processes.py and node/life/shutdown.py do the same for the gate.
+# The job's other processes on this node, for where ssh itself listens; node/life/job_processes.py and node/life/shutdown.py do
+# the same for the gate.
 
 # Set the array `steps` to how lines of /proc/PID/cgroup begin for the steps of a job, by those of a process in one of its
 # steps, in the file $1. What Slurm calls the directories above differs: `job_7` up to 25.11, then the job's SLUID.

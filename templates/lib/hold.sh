@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Where ssh itself listens: the loop that keeps one up, as the agent does where there is the gate (node/upstream/tunnel.py, node/upstream/candidate.py).
+# Where ssh itself listens: the loop that keeps one up, as the agent does where there is the gate (tunnel.py and candidate.py in
+# node/upstream).
 
 # Write status.json: what `hpcproxy status` reads. By rename, so that no reader sees half of it.
 write_status() {

@@ -1,8 +1,9 @@
 # shellcheck shell=bash
 # What of ours Slurm would miss stays, for receive.sh.
 
-# Fail if Slurm would miss one of the files "$@", which are to go: a pattern that matches nothing drains nodes, a missing TaskProlog ends every job. Where
-# Slurm runs and does not say, the files stay: they do no harm. Where none is there is none to ask.
+# Fail if Slurm would miss one of the files "$@", which are to go: a pattern that matches nothing drains nodes, a missing
+# TaskProlog ends every job. Where Slurm runs and does not say, the files stay: they do no harm. Where none is there is none to
+# ask.
 refuse_while_needed() {
     local name value file shown code=0 flags=''
     local -A going=()
@@ -26,13 +27,13 @@ refuse_while_needed() {
     [[ $flags != *,runinjob,* ]] || refuse_while_jobs_run
 }
 
-# Fail if the pattern $2 of $3 runs our file $1, and would run no other.
+# Fail if the pattern $2 of $3 runs our file $1, and would run none that stays.
 refuse_if_alone() {
     local IFS='' file others=0 matched=0
     shopt -s nullglob
     # shellcheck disable=SC2066,SC2086 # to be expanded, as Slurm does
     for file in $2; do
-        if [[ $file -ef $1 ]]; then matched=1; elif [[ -f $file && -x $file ]]; then others=1; fi
+        if [[ $file -ef $1 ]]; then matched=1; elif [[ -f $file && -x $file && -z ${going[$file]-} ]]; then others=1; fi
     done
     shopt -u nullglob
     if ((matched && !others)); then fail "slurm.conf still says $3=$2, where nothing would be left to run; take that out first"; fi

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What leads programs elsewhere than through the way out, by the tables at the top of the script (files/elsewhere.py): in the job
-# script behind the hook, in files that it reads, in tools' own files. Looked for while the way out is awaited, with no
+# What leads programs elsewhere than through the way out, by the tables at the top of the script (files/elsewhere.py): in the
+# job script behind the hook, in files that it reads, in tools' own files. Looked for while the way out is awaited, with no
 # process more; said in a few lines, without values, for one may hold a password.
 
 # Print what is known of it; $1 is the job script.

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# What the lines of ssh's log mean, by the table `failures` at the top of the script (openssh/reasons.py), six words a row: pattern,
-# layer, reason, permanent, phase, more. A row goes by the place of its pattern. The agent does the same (node/upstream/words.py).
+# What the lines of ssh's log mean, by the table `failures` at the top of the script (openssh/reasons.py), six words a row:
+# pattern, layer, reason, permanent, phase, more. A row goes by the place of its pattern. The agent does the same
+# (node/upstream/words.py).
 
 # Set `plain_text` to $1 as one short printable line.
 tidy() {

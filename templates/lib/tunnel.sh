@@ -186,7 +186,8 @@ prepare_gate() {
     if [[ -n ${HPCPROXY_LISTENER-} ]]; then gate_words+=(--listener "$HPCPROXY_LISTENER"); fi
 }
 
-# Set `addresses` to what the jump hosts' names mean here, a comma between two: in service mode they are closed (node/state/closed.py).
+# Set `addresses` to what the jump hosts' names mean here, a comma between two: in service mode they are closed
+# (node/state/closed.py).
 find_jump_addresses() {
     local address
     addresses=''

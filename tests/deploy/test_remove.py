@@ -85,6 +85,7 @@ def test_a_slurm_without_its_programs_is_named(host: Host, bundle: Bundle, monke
         ("Prolog = {etc}/prolog.d/*", "", "slurm.conf still says Prolog={etc}/prolog.d/*, where nothing would be left"),
         ("Prolog = {etc}/prolog.d/[0-9]*", "README", "where nothing would be left to run"),
         ("Prolog[1] = {etc}/prolog.d/*", "60-no-run-bit", "where nothing would be left to run"),
+        ("Prolog = {etc}/*.d/*", "", "where nothing would be left to run"),
         ("Epilog = {etc}/epilog.d/50-hpcproxy", "", "slurm.conf still says Epilog="),
         ("TaskProlog = {root}/lib/taskprolog", "", "slurm.conf still says TaskProlog="),
         ("Prolog = {etc}/prolog.d/*", "60-site+x", ""),
