@@ -28,13 +28,6 @@ _ON_NODE = (
     *("srun", "--nodes=1", "--ntasks=1", "--time=5", "--job-name=hpcproxy-init"),
     *("--quiet", f"--immediate={_NODE_WAIT_S}"),  # whoever waits at a terminal gives up sooner than a job does
 )
-
-
-def drift(bundle: Bundle) -> list[Path]:
-    """Return the files that are not as `bundle` says, missing ones too."""
-    return [result.path for result in preview(bundle_steps(bundle)) if result.outcome is not Outcome.UNCHANGED]
-
-
 # What a login node or a job asks of this machine, and how each says its version.
 _ASKED = (
     (floors.OPENSSH, ("ssh", "-V")),
@@ -43,6 +36,11 @@ _ASKED = (
     (floors.SLURM, ("srun", "--version")),
 )
 _SAY_S = 10
+
+
+def drift(bundle: Bundle) -> list[Path]:
+    """Return the files that are not as `bundle` says, missing ones too."""
+    return [result.path for result in preview(bundle_steps(bundle)) if result.outcome is not Outcome.UNCHANGED]
 
 
 def too_old(environ: Mapping[str, str]) -> list[str]:

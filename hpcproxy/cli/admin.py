@@ -1,4 +1,4 @@
-"""The admin's Invoke tasks: arguments, one `rollout` call, a table, an exit code."""
+"""The admin's Invoke tasks: arguments, one call of `verbs`, a table, an exit code."""
 
 from __future__ import annotations
 

@@ -24,6 +24,9 @@ from hpcproxy.errors import HpcproxyError, UsageError
 
 _PIPE_COLUMNS = 240  # a table that no person reads needs no folding
 
+_LOST = "what it says cannot be written: {}"
+_OF_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
 
 def say(text: str) -> None:
     """Print one line of talk on stderr; stdout is for data."""
@@ -96,10 +99,6 @@ def quiet_pipe() -> Iterator[None]:
         _hush()
         say(_LOST.format(error.strerror))
         sys.exit(1)
-
-
-_LOST = "what it says cannot be written: {}"
-_OF_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def _is_of_output(error: OSError) -> bool:

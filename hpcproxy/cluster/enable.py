@@ -37,14 +37,6 @@ class Slurm:
     reads_ours: bool  # whether its slurm.conf is the file that we would change
 
 
-@dataclass(frozen=True)
-class _Written:
-    """What was put in place on one host, and the clock there, before anybody was told to read it."""
-
-    edits: tuple[protocol.Edit, ...]
-    clock: str
-
-
 def scontrol(inventory: Inventory, *arguments: str, seconds: float = _ASK_S) -> tuple[str, ...]:
     """Return the command that runs scontrol on a host, from where the site has it, for at most `seconds`."""
     values = {"slurm_bin": str(inventory.slurm_bin or ""), "seconds": f"{seconds:g}"}

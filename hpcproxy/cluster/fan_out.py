@@ -1,7 +1,8 @@
 """Talk to many hosts at once: bounded fan-out, one answer for each, every wait bounded. Connects.
 
-One exec for each host: what `wire.message` made goes in on stdin, the answer comes out (`session`). Host keys and the
-private key are read once. Whatever a host does costs its own line and no more than `Bounds` allow.
+One exec for each host: what `protocol.message` made goes in on stdin, the answer comes out (`paramiko_session`,
+`openssh_session`). Host keys and the private key are read once. Whatever a host does costs its own line and no more
+than `Bounds` allow.
 """
 
 from __future__ import annotations

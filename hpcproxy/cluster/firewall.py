@@ -45,7 +45,7 @@ def nft_block(account: str, allow: Sequence[str], resolved: Mapping[str, Sequenc
 
     `resolved` has the addresses of the names in `allow`, as far as they are known; `nodes` are the cluster's addresses.
     """
-    closed = [parse_rule(rule) for rule in (*_networks(), *_collapsed(nodes))]
+    closed = [parse_rule(rule) for rule in (*_networks(), *collapsed(nodes))]
     lines = [_HEAD.format(table=f"hpcproxy_{_word(account)}", account=account)]
     for text in allow:
         rule = parse_rule(text)
@@ -67,7 +67,8 @@ def _networks() -> list[str]:
     return [rule for rule in rules if parse_rule(rule).network]
 
 
-def _collapsed(addresses: Iterable[str]) -> list[str]:
+def collapsed(addresses: Iterable[str]) -> list[str]:
+    """Return `addresses` as few networks: what stands on one line has no room for thousands."""
     found = {ipaddress.ip_network(address) for address in addresses}
     four = ipaddress.collapse_addresses(each for each in found if isinstance(each, ipaddress.IPv4Network))
     six = ipaddress.collapse_addresses(each for each in found if isinstance(each, ipaddress.IPv6Network))

@@ -6,10 +6,10 @@ permitopen takes literal names and addresses only, and matches the target as it 
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Sequence
 
+from hpcproxy.cluster import firewall
 from hpcproxy.cluster.firewall import WALL_TARGET
 from hpcproxy.cluster.inventory import Inventory
 from hpcproxy.config.model import Config
@@ -46,14 +46,6 @@ def beyond_sshd(config: Config) -> tuple[str, ...]:
     return tuple(rule for rule in config.allow if not _LITERAL.fullmatch(rule))
 
 
-def _networks(addresses: Sequence[str]) -> list[str]:
-    """Return `addresses` as few networks: what stands on one line of sshd_config has no room for thousands."""
-    found = [ipaddress.ip_network(address) for address in addresses]
-    v4 = [each for each in found if isinstance(each, ipaddress.IPv4Network)]
-    v6 = [each for each in found if isinstance(each, ipaddress.IPv6Network)]
-    return [str(each) for each in (*ipaddress.collapse_addresses(v4), *ipaddress.collapse_addresses(v6))]
-
-
 def authorized_keys_line(public_key: str, config: Config) -> str:
     """Return the line of authorized_keys: this key forwards, to the policy's targets, and does nothing else."""
     opens = [f'permitopen="{target}"' for target in targets(config)]
@@ -67,7 +59,7 @@ def match_block(inventory: Inventory, config: Config, nodes: Sequence[str] = ())
     `nodes` are the addresses of the nodes, as far as they are known here.
     """
     opens = " ".join(targets(config)) or "any"
-    exempt = ",".join(_networks(nodes)) or "NETWORK"
+    exempt = ",".join(firewall.collapsed(nodes)) or "NETWORK"
     lines = (
         "# hpcproxy: the service account forwards, and does nothing else. Put this at the end of sshd_config.",
         "# From OpenSSH 9.8 on put this before the first Match, or a key that is refused shuts all nodes out a while",

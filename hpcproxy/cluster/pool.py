@@ -23,7 +23,11 @@ class Pool(ThreadPoolExecutor):
         """As Python's; raises NoThreadError."""
         try:
             return super().submit(fn, *args, **kwargs)
-        except RuntimeError:
+        except RuntimeError as error:
+            if not is_lacking(error):
+                raise
+            # What was to be done is in the queue already: nobody would hear what comes of it, so it is not begun.
+            self.shutdown(wait=False, cancel_futures=True)
             raise NoThreadError(NO_THREAD) from None
 
 

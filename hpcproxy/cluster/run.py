@@ -129,8 +129,12 @@ class Run:
         *,
         want_content: bool = False,
         in_force: bool | None = None,
+        on_trial: bool = False,
     ) -> Outcomes:
-        """Carry `action` out on `hosts` and return every host's outcome; `in_force`: as `wire.SlurmPlace` has it."""
+        """Carry `action` out on `hosts` and return every host's outcome; `in_force`: as `protocol.SlurmPlace` has it.
+
+        `on_trial`: the others are to stay as they are, whatever these need.
+        """
         if self.as_user:
             return self._accounts().act(action, tuple(hosts), on_host, want_content=want_content)
         told = self.site.inventory
@@ -138,23 +142,30 @@ class Run:
             str(told.slurm_bin or ""), f"{told.slurm_directory}/slurm.conf", in_force, port=self.site.config.port
         )
 
-        def message_of(slurm: protocol.SlurmPlace) -> bytes:
-            return protocol.message(self.site.bundle, action, self.token, want_content=want_content, slurm=slurm)
+        def messages(place: protocol.SlurmPlace) -> dict[str, bytes]:
+            message = protocol.message(self.site.bundle, action, self.token, want_content=want_content, slurm=place)
+            each = dict.fromkeys(hosts, message)
+            if action == "apply":
+                # Of the first only, for each program that is run costs: mostly all have the same.
+                each[hosts[0]] = protocol.with_facts(message)
+                if self.asked in each:
+                    each[self.asked] = protocol.with_command(each[self.asked], self._show_config)
+            return each
 
-        message = message_of(slurm)
-        messages = dict.fromkeys(hosts, message)
-        if action == "apply":
-            # Of the first only, for each program that is run costs: mostly all have the same.
-            messages[hosts[0]] = protocol.with_facts(message)
-            if self.asked in messages:
-                messages[self.asked] = protocol.with_command(messages[self.asked], self._show_config)
-        return self._ask_again(messages, lambda: message_of(replace(slurm, unplugged=True)), on_host)
+        plugged = tuple(hosts) if on_trial else self.plugged
+        return self._ask_again(messages(slurm), lambda: messages(replace(slurm, unplugged=True)), plugged, on_host)
 
-    def _ask_again(self, messages: Mapping[str, bytes], unplugged: Callable[[], bytes], on_host: OnHost) -> Outcomes:
-        """Send `messages`, and once more where what was in the way is so no longer.
+    def _ask_again(
+        self,
+        given: Mapping[str, bytes],
+        unplugged: Callable[[], Mapping[str, bytes]],
+        plugged: Sequence[str],
+        on_host: OnHost,
+    ) -> Outcomes:
+        """Send what is `given`, and once more where what was in the way is so no longer.
 
         That is a directory that cannot be written, which another host may have written since; and the line for a plugin
-        that goes, which is taken out here: then `unplugged` is what is sent.
+        that goes, which is taken out of the plugstack.conf of `plugged`: then `unplugged` is what is sent.
         """
         held: dict[str, HostOutcome] = {}
 
@@ -164,14 +175,15 @@ class Run:
             else:
                 on_host(outcome)
 
-        first = contract.ask(self.fleet, messages, self.token, self.request.fanout, hear)
+        first = contract.ask(self.fleet, given, self.token, self.request.fanout, hear)
         again: dict[str, bytes] = {}
         if any(host.word in GOOD for host in first.hosts):
-            again = {host: messages[host] for host, outcome in held.items() if outcome.is_shut}
-        plugged = [host for host, outcome in held.items() if outcome.is_plugged]
-        taken_out = self.plugin.off(self.plugged) if plugged else Outcomes(())
-        if taken_out.good:
-            again.update(dict.fromkeys(plugged, unplugged() if plugged else b""))
+            again = {host: given[host] for host, outcome in held.items() if outcome.is_shut}
+        in_the_way = [host for host, outcome in held.items() if outcome.is_plugged]
+        taken_out = self.plugin.off(plugged) if in_the_way else Outcomes(())
+        if in_the_way and taken_out.good:
+            free = unplugged()
+            again.update({host: free[host] for host in in_the_way})
         held = {host: _told(outcome, taken_out) for host, outcome in held.items() if host not in again}
         for outcome in held.values():
             on_host(outcome)

@@ -33,7 +33,7 @@ def roll_out(run: Run, on_host: OnHost, *, canary: int = 0, enabling: bool = Fal
         in_force = _check_surprise(run, enabling=enabling)
     if not canary or canary >= len(hosts):
         return run.act("apply", hosts, on_host, in_force=in_force)
-    first = run.act("apply", hosts[:canary], on_host, in_force=in_force)
+    first = run.act("apply", hosts[:canary], on_host, in_force=in_force, on_trial=True)
     checked = run.act("look", hosts[:canary], _unheard)
     if not first.good or not checked.as_wanted:
         return first.skipping(hosts[canary:], "left alone: the first hosts are not right")

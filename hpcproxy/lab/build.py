@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -55,7 +56,8 @@ def build(spec: LabSpec, on_step: Callable[[str], None]) -> tuple[record.Process
         except BaseException:
             if root is not None:
                 root.end()
-            cgroup.remove(spec.name)
+            with contextlib.suppress(LabError):  # what went wrong first is what there is to tell
+                cgroup.remove(spec.name)
             record.clear(spec.name)
             raise
         finally:

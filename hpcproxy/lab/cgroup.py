@@ -121,8 +121,7 @@ def remove(lab: str) -> None:
         return
     for path, _, _ in os.walk(place, topdown=False):
         _remove(Path(path))
-    if place.parent.is_dir() and not any(path.is_dir() for path in place.parent.iterdir()):
-        place.parent.rmdir()
+    _removed(place.parent)  # not while another lab has its own in it
 
 
 def _remove(path: Path) -> None:
@@ -137,6 +136,8 @@ def _remove(path: Path) -> None:
 def _removed(path: Path) -> bool:
     try:
         path.rmdir()
+    except FileNotFoundError:
+        return True
     except OSError:
         return False
     return True

@@ -108,8 +108,10 @@ class Lab:
         if kept is not None and was_there:
             on_step(f"removing lab {name}")
             kept.root.end()
-        cgroup.remove(name)
-        record.clear(name)
+        try:
+            cgroup.remove(name)
+        finally:
+            record.clear(name)
         return was_there
 
     # ---- hosts and commands

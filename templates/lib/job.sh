@@ -246,7 +246,7 @@ let_others_go() {
 # ready, 2 if they chose differently, 1 if there is no way out, which has then been said.
 try_step() {
     local -A why=()
-    local ready=0 hopeless=0 passing='' modes='' step='' own_state='' heard='' noted='' cancelled='' over='' work keeper_pid now begun deadline
+    local ready=0 hopeless=0 passing=0 modes='' step='' own_state='' heard='' noted='' cancelled='' over='' work keeper_pid now begun deadline
     local go='' input=/dev/null
     clock
     begun=$now
@@ -275,7 +275,7 @@ try_step() {
             end_step
             return 2
         fi
-        if [[ -n $go ]] && ((ready)) || [[ -n $go && -n $passing ]]; then let_others_go; fi
+        if [[ -n $go ]] && ((ready || passing)); then let_others_go; fi
         # One node for which waiting is no use is enough; the others get a moment to say the same.
         if ((hopeless && deadline > now + 1)); then deadline=$((now + 1)); fi
         if ((ready >= count)); then

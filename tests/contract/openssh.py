@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# Options of sshoptions.SET that came later than 7.4, and with which release.
+# Options of option_list.SET that came later than 7.4, and with which release.
 _SINCE = {
     "RemoteCommand": (7, 6),
     "KnownHostsCommand": (8, 5),
@@ -32,7 +32,7 @@ class Release:
     logs: Mapping[str, tuple[str, str]]
 
     def knows(self, option: str) -> bool:
-        """Whether its configuration has `option` (sshoptions names all that are ours)."""
+        """Whether its configuration has `option` (option_list names all that are ours)."""
         return self.number >= _SINCE.get(option, (0, 0))
 
 

@@ -9,9 +9,9 @@ from typing import cast
 
 import pytest
 
-from hpcproxy.cluster import plugstack, protocol
+from hpcproxy.cluster import plugstack, protocol, verbs
 from hpcproxy.cluster.fan_out import Fleet, OnReply, Reply
-from hpcproxy.cluster.outcome import HostOutcome
+from hpcproxy.cluster.outcome import HostOutcome, Outcomes
 from hpcproxy.cluster.run import Request, Run, read_site
 from hpcproxy.files.plan import EPILOG, PLUGIN, PROGRAMS, PROLOG, TASK_PROLOG, Artifact
 from hpcproxy.files.render import Bundle, File
@@ -76,49 +76,83 @@ def test_a_plugin_goes_when_its_line_has_gone(host: Host, monkeypatch: pytest.Mo
     assert not plugin.artifact.path.exists()
 
 
-@pytest.mark.parametrize("written_by", ["us", "somebody"])
-def test_its_line_is_taken_out_first_and_one_that_is_somebodys_is_named(tmp_path: Path, written_by: str) -> None:
-    """One run: the hosts that are in the way are asked for their plugstack.conf, and then once more."""
+class Hosts:
+    """Stands for hosts of which `c1` has the plugin's line in its plugstack.conf; `steps`: who was asked for what."""
+
+    def __init__(self, path: str, text: bytes) -> None:
+        self.path, self.text = path, text
+        self.steps: list[str] = []
+
+    def ask(self, messages: dict[str, bytes], _token: str, _fanout: int, on_reply: OnReply) -> list[Reply]:
+        replies = [Reply(name, self._answer(name, message)) for name, message in messages.items()]
+        verb = next(self._verb(message) for message in messages.values())
+        facts = sum(b"hpcproxy_facts=1; " in message for message in messages.values())
+        self.steps.append(f"{verb} {'+'.join(messages)}{' facts' * facts}")
+        if verb == "apply":
+            for reply in replies:
+                on_reply(reply)
+        return replies
+
+    def _verb(self, message: bytes) -> str:
+        if b"unplugged=" in message:
+            return "apply"
+        return "read" if b"    look\n" in message else "edit"
+
+    def _answer(self, name: str, message: bytes) -> protocol.Answer:
+        verb = self._verb(message)
+        if verb == "read":
+            conf = str(Path(self.path).parent / "slurm.conf")
+            return protocol.Answer("unchanged", contents={self.path: self.text, conf: b"x\n"})
+        if verb == "apply" and name == "c1" and b"unplugged=1" not in message:
+            return protocol.Answer("failed", "it stays", facts={"plugged": "/p"})
+        return protocol.Answer("changed")
+
+
+def begin(tmp_path: Path, *, ours: bool = True) -> tuple[Run, Hosts]:
     (tmp_path / "site.yaml").write_text("nodes: c[1-2]\ncontrollers: ctl\nsettings: {jump: j}\n")
     (tmp_path / "known_hosts").write_text("j ssh-ed25519 AAAA\n")
     request = Request(tmp_path / "site.yaml")
     site = read_site(request)
-    path = plugstack.file(site.inventory)
-    text = plugstack.put(b"required /x.so\n", site.inventory) if written_by == "us" else b"# x\n" + LINE
-    steps: list[str] = []
+    text = plugstack.put(b"required /x.so\n", site.inventory) if ours else b"# x\n" + LINE
+    hosts = Hosts(plugstack.file(site.inventory), text)
+    return Run(site, request, cast("Fleet", hosts)), hosts
 
-    class Hosts:
-        def ask(self, messages: dict[str, bytes], _token: str, _fanout: int, on_reply: OnReply) -> list[Reply]:
-            names, (message, *_) = "+".join(messages), messages.values()
-            if b"unplugged=1" in message or b"unplugged=''" in message:
-                steps.append(f"apply {names}")
-                done = b"unplugged=1" in message
-            elif b"    look\n" in message:
-                steps.append(f"read {names}")
-                answer = protocol.Answer(
-                    "unchanged", contents={path: text, str(Path(path).parent / "slurm.conf"): b"x\n"}
-                )
-                return [Reply(name, answer) for name in messages]
-            else:
-                steps.append(f"edit {names}")
-                return [Reply(name, protocol.Answer("changed")) for name in messages]
-            plugged = protocol.Answer("failed", "it stays", facts={"plugged": "/p"})
-            ill = {"c1": plugged} if not done else {}
-            replies = [Reply(name, ill.get(name, protocol.Answer("changed"))) for name in messages]
-            for reply in replies:
-                on_reply(reply)
-            return replies
 
+@pytest.mark.parametrize("written_by", ["us", "somebody"])
+def test_its_line_is_taken_out_first_and_one_that_is_somebodys_is_named(tmp_path: Path, written_by: str) -> None:
+    """One run: the hosts that are in the way are asked for their plugstack.conf, and then once more, for all."""
+    run, hosts = begin(tmp_path, ours=written_by == "us")
     said: list[HostOutcome] = []
-    outcomes = Run(site, request, cast("Fleet", Hosts())).act("apply", site.hosts, said.append)
+    outcomes = run.act("apply", run.site.hosts, said.append)
     assert sorted(said, key=lambda one: one.host) == list(outcomes.hosts)
     if written_by == "us":
-        assert steps == ["apply c1+c2", "read c1+c2+ctl", "edit c1+c2+ctl", "apply c1"]
+        assert hosts.steps == ["apply c1+c2 facts", "read c1+c2+ctl", "edit c1+c2+ctl", "apply c1 facts"]
         assert {host.word for host in outcomes.hosts} == {"changed"}
     else:
-        assert steps == ["apply c1+c2", "read c1+c2+ctl"]
+        assert hosts.steps == ["apply c1+c2 facts", "read c1+c2+ctl"]
         assert outcomes.hosts[0].word == "failed"
-        assert f"c1: {path} names the plugin by a line that is not ours; take it out" in outcomes.hosts[0].cause
+        named = f"c1: {hosts.path} names the plugin by a line that is not ours; take it out"
+        assert named in outcomes.hosts[0].cause
+
+
+def test_while_a_canary_is_on_trial_no_other_host_loses_its_line(tmp_path: Path) -> None:
+    run, hosts = begin(tmp_path)
+    run.act("apply", ["c1"], lambda _outcome: None, on_trial=True)
+    assert hosts.steps == ["apply c1 facts", "read c1", "edit c1", "apply c1 facts"]
+
+
+def test_a_canary_is_on_trial_and_the_rest_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, _hosts = begin(tmp_path)
+    acts: list[tuple[str, list[str], bool]] = []
+
+    def act(_run: Run, action: str, hosts: tuple[str, ...], _hear: object, **told: object) -> Outcomes:
+        acts.append((action, list(hosts), bool(told.get("on_trial"))))
+        return Outcomes(tuple(HostOutcome(name, "unchanged") for name in hosts))
+
+    monkeypatch.setattr(Run, "act", act)
+    monkeypatch.setattr(verbs, "_check_surprise", lambda *_run, **_enabling: None)
+    verbs.roll_out(run, lambda _outcome: None, canary=1)
+    assert acts == [("apply", ["c1"], True), ("look", ["c1"], False), ("apply", ["c2"], False)]
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "127.0.0.1"])

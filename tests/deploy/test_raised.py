@@ -21,6 +21,7 @@ from hpcproxy.cluster import governed, identity, inventory, kit, slurm_conf
 from hpcproxy.cluster.become import Secrets
 from hpcproxy.cluster.fan_out import Fleet, Login
 from hpcproxy.cluster.outcome import HostOutcome, Outcomes
+from hpcproxy.cluster.pool import Pool
 from hpcproxy.cluster.protocol import Answer
 from hpcproxy.cluster.run import Request, limit, read_site
 from hpcproxy.cluster.trust import trust
@@ -245,6 +246,20 @@ def test_a_machine_that_starts_no_more_threads(site: Path, monkeypatch: pytest.M
         trust(Request(site), replace_key=False, consent=lambda keys: [""] * len(keys), on_key=lambda _key: None)
     with pytest.raises(HpcproxyError, match="no more threads"):
         kit.addresses(["localhost"])
+
+
+def test_what_no_thread_was_there_for_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python has it in its queue by then, and whoever is free later would do it: a host changed, and nobody told."""
+    busy, done = threading.Event(), []
+    with Pool(2) as pool:
+        pool.submit(busy.wait, 30)
+        monkeypatch.setattr(threading.Thread, "start", _no_thread)
+        with pytest.raises(HpcproxyError, match="no more threads"):
+            pool.submit(done.append, 1)
+        busy.set()
+    assert done == []
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(done.append, 2)
 
 
 def _no_thread(_thread: threading.Thread) -> None:
