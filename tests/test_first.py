@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,6 +115,24 @@ def test_a_holder_waits_until_it_is_told(word: str, jump_host: Sshd, tmp_path: P
         assert next(lines).startswith("ready n3 ")
         holder.terminate()
         assert holder.wait(30) == 0
+
+
+def test_the_first_waits_for_no_turn_of_its_own(jump_host: Sshd, tmp_path: Path, mode: str) -> None:
+    """All others wait for it: of a thousand nodes its turn, and then theirs, took twice what the job waits."""
+    settings = {**_of(jump_host), "logins_per_s": 1}
+    script = write_script(tmp_path / "home", jump_host.known_hosts, gate=mode == "gate", **settings)
+    job = os.getpid()
+    late = next(name for name in map("n{}".format, range(1000)) if zlib.crc32(f"{job} {name}".encode()) >> 16 > 0xC000)
+    mine = {"HPCPROXY_FOLLOWS": "1", "HPCPROXY_HOLDER": "1", "SLURM_NODEID": "0", "SLURMD_NODENAME": late}
+    argv = ["/bin/bash", "-p", str(script), "hold", str(job), "0"]
+    said = tmp_path / "said"
+    environ = {**os.environ, **mine, "SLURM_JOB_NUM_NODES": "1000"}
+    with said.open("w") as out, subprocess.Popen(argv, env=environ, stdin=subprocess.DEVNULL, stdout=out) as holder:
+        try:
+            until(lambda: f"ready {late} " in said.read_text(), "it is in")
+        finally:
+            holder.terminate()
+            assert holder.wait(30) == 0
 
 
 def _of(jump_host: Sshd) -> dict[str, object]:

@@ -117,7 +117,7 @@ hold() {
     take_turn
     clock
     changed_at=$now
-    if ((spread_ms)); then
+    if ((spread_ms)) && ! leads; then
         log info "its turn comes in $((spread_ms * place / 65536)) ms: many nodes begin at this moment"
         pause_ms "$((spread_ms * place / 65536))" 100
     fi

@@ -178,6 +178,7 @@ prepare_gate() {
     if [[ -n $reason ]]; then gate_words+=(--key-note "$reason"); fi
     if [[ $job != shell ]]; then gate_words+=(--job "$job" --nodes "$node_count"); fi
     if [[ -n $of_step ]]; then gate_words+=(--parent "$PPID"); fi
+    if leads; then gate_words+=(--leads yes); fi
     if [[ $1 != "$UID" ]]; then
         find_jump_addresses
         if [[ -n $addresses ]]; then gate_words+=(--jump-addresses "$addresses"); fi
@@ -241,10 +242,13 @@ hand_over() {
     exec "${gate_words[@]}"
 }
 
+# True if this is the node for whose login the others of its job wait: it waits for no turn of its own.
+leads() { [[ -n $of_step && -n ${HPCPROXY_FOLLOWS-} && ${SLURM_NODEID:-0} == 0 ]]; }
+
 # In a job of many nodes all but the first wait until it is in, or its failure will pass: job.sh then says so on stdin.
 await_first() {
     local now deadline line code
-    if [[ -z $of_step || -z ${HPCPROXY_FOLLOWS-} || ${SLURM_NODEID:-0} == 0 ]]; then return 0; fi
+    if [[ -z $of_step || -z ${HPCPROXY_FOLLOWS-} ]] || leads; then return 0; fi
     clock
     deadline=$((now + connect_timeout_s + 15))
     while clock && ((now < deadline)) && [[ -z $ending ]] && ! end_waits; do

@@ -38,10 +38,10 @@ from .shutdown import HEEDED, Ending
 
 USAGE = "usage: agent.pyz hold --config FILE --address ADDRESS --port PORT --state DIR [--node NAME] [--uid UID]"
 USAGE += " [--job N] [--nodes N] [--parent PID] [--ssh-option OPTION] [--ssh-config FILE] [--log-verbose yes]"
-USAGE += " [--key-note TEXT] [--listener FD] [--jump-addresses A,B]"
+USAGE += " [--leads yes] [--key-note TEXT] [--listener FD] [--jump-addresses A,B]"
 OPTIONS = (
     *("config", "address", "port", "state", "node", "uid", "job", "nodes", "parent"),
-    *("ssh-option", "ssh-config", "log-verbose", "key-note", "listener", "jump-addresses"),
+    *("ssh-option", "ssh-config", "log-verbose", "leads", "key-note", "listener", "jump-addresses"),
 )
 
 
@@ -61,9 +61,8 @@ class Arguments:
         # Known only on the node: an option that this ssh understands, and what is wrong with the keys found here.
         self.ssh_option, self.key_note = given.get("ssh-option"), given.get("key-note")
         self.ssh_config = given.get("ssh-config")
-        self.log_verbose = given.get("log-verbose", "no")
-        if self.log_verbose not in ("yes", "no"):
-            raise BadArguments("--log-verbose: must be yes or no, not {!r}".format(self.log_verbose))
+        self.log_verbose = parse_flag("log-verbose", given)
+        self.leads = parse_flag("leads", given)
         self.port = parse_number("port", given["port"], 1, 65535)
         self.uid = parse_number("uid", given["uid"], 0, 2**32 - 2) if "uid" in given else os.getuid()
         self.job = str(parse_number("job", given["job"], 1, 2**32 - 1)) if "job" in given else ""
@@ -80,6 +79,14 @@ class Arguments:
             raise BadArguments("--address: {!r} is no IPv4 address".format(self.address))
         if len(self.node.split()) != 1 or not self.node.isprintable():
             raise BadArguments("--node: {!r} is not one word".format(self.node))
+
+
+def parse_flag(name: str, given: Dict[str, str]) -> bool:
+    """Whether `name` is given as yes; BadArguments."""
+    text = given.get(name, "no")
+    if text not in ("yes", "no"):
+        raise BadArguments("--{}: must be yes or no, not {!r}".format(name, text))
+    return text == "yes"
 
 
 def parse_number(name: str, text: str, low: int, high: int) -> int:
@@ -134,7 +141,7 @@ def here(settings: Settings, arguments: Arguments) -> Settings:
     words: Tuple[str, ...] = ("-o", arguments.ssh_option) if arguments.ssh_option is not None else ()
     if arguments.ssh_config is not None:
         words += ("-F", arguments.ssh_config)
-    if arguments.log_verbose == "yes":
+    if arguments.log_verbose:
         words += ("-o", LOG_VERBOSE)
     jumps = tuple(jump._replace(argv=jump.argv[:1] + words + jump.argv[1:]) for jump in jumps)
     if arguments.key_note is not None:
@@ -186,6 +193,8 @@ def hold(arguments: Arguments, settings: Settings, folder: Folder, listener: soc
     if max_connections < settings.max_connections:
         record.log("the limit on descriptors allows {} connections".format(max_connections))
     turn = Turn(arguments.job, arguments.node, arguments.nodes, len(settings.jumps), settings.logins_per_s)
+    if arguments.leads:
+        turn.delay_s = 0.0
     tunnel = Tunnel(loop, settings, folder, record, turn)
     clients = Clients(loop, Gate(loop, settings, tunnel, record), listener, arguments.uid, max_connections)
     loop.spawn(clients.accept())
