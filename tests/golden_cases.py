@@ -1,7 +1,7 @@
 """The configurations whose rendered files are kept in tests/golden, and the one way to write those files anew.
 
 Static shell from templates/lib, which must come out of the renderer as it went in, stands in a golden file as one line,
-`#= lib/NAME.sh`; put in its place, it makes the whole file that rendering is compared with.
+`#= lib/FOLDER/NAME.sh`; put in its place, it makes the whole file that rendering is compared with.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def _static(line: str) -> str:
 
 
 def _fold(text: str) -> str:
-    for path in sorted(LIBRARY.glob("*.sh"), key=lambda path: (-path.stat().st_size, path.name)):
-        text = text.replace(path.read_text(), f"#= lib/{path.name}\n")
+    for path in sorted(LIBRARY.glob("*/*.sh"), key=lambda path: (-path.stat().st_size, path.name)):
+        text = text.replace(path.read_text(), f"#= lib/{path.relative_to(LIBRARY)}\n")
     return text
 
 

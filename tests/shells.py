@@ -87,7 +87,7 @@ def tunnel_state(job: str = "shell", *, listening: bool = True, **lines: str) ->
 
 
 def shells_url(port: object) -> str:
-    """Return where the way out of this user's shells is; lib/address.sh has another part for uids beyond 22 bits."""
+    """Return where the way out of this user's shells is; any/address.sh has another part for uids beyond 22 bits."""
     return f"http://{ipaddress.IPv4Address('127.128.0.0') + os.getuid()}:{port}"
 
 

@@ -1,4 +1,4 @@
-"""lib/address.sh: where a way out listens, by job and by user; nobody asks anybody for it."""
+"""lib/any/address.sh: where a way out listens, by job and by user; nobody asks anybody for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from hpcproxy.files.render import TEMPLATES
 
-ADDRESS_SH = TEMPLATES / "lib" / "address.sh"
+ADDRESS_SH = TEMPLATES / "lib" / "any" / "address.sh"
 JOBS = ipaddress.IPv4Network("127.64.0.0/10")
 USERS = ipaddress.IPv4Network("127.128.0.0/9")
 CLUSTER = 1 << 26  # FED_MGR_CLUSTER_ID_BEGIN

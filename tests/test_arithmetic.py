@@ -102,7 +102,7 @@ def test_no_value_of_a_status_is_run(shell: str, since: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("job", ["a[$(touch ran)]", "1;touch ran", "0x10", "", "-1", "12345678901"])
 def test_what_is_no_job_id_has_no_address(job: str, tmp_path: Path) -> None:
-    library = Path(__file__).parent.parent / "templates/lib/address.sh"
+    library = Path(__file__).parent.parent / "templates/lib/any/address.sh"
     words = ["/bin/bash", "-c", '. "$0"; job_address "$1" && echo "$address"', library, job]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
@@ -110,7 +110,7 @@ def test_what_is_no_job_id_has_no_address(job: str, tmp_path: Path) -> None:
 
 
 def test_a_zero_in_front_makes_no_other_number_of_a_job_id(tmp_path: Path) -> None:
-    library = Path(__file__).parent.parent / "templates/lib/address.sh"
+    library = Path(__file__).parent.parent / "templates/lib/any/address.sh"
     words = ["/bin/bash", "-c", 'set -e; . "$0"; for job; do job_address "$job"; echo "$address"; done', library]
     done = subprocess.run([*words, "89", "089", "0000000089"], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.split() == ["127.64.0.89"] * 3

@@ -18,7 +18,7 @@ from tests.holder import Holder, session
 from tests.sshd import Sshd
 from tests.waiting import until
 
-COMPANY = Path(__file__).parents[1] / "templates/lib/company.sh"
+COMPANY = Path(__file__).parents[1] / "templates/lib/holder/company.sh"
 # Lines of a process in a step, as each kind of Slurm and of cgroups has them, and how those of its job's steps begin.
 LINES = {
     "22.05, version 1": (

@@ -76,7 +76,7 @@ def test_what_is_too_old_is_said_in_a_sentence_and_a_doubt_is_not(floor: floors.
 
 
 def test_a_host_says_its_versions_and_one_that_is_too_old_is_named() -> None:
-    script = (ROOT / "templates/lib/receive.sh").read_text()
+    script = (ROOT / "templates/lib/host/receive.sh").read_text()
     facts = script[script.index("name_stranger() {") : script.index("main() {")]
     given = 'answer() { printf "%s\\n" "$*"; }; can_have_group() { :; }; store=/none slurm_conf= port=0'
     asked = f"{given}; {facts}\nfacts"

@@ -134,7 +134,7 @@ def test_a_value_from_outside_is_never_reckoned_with(name: str, text: str, tmp_p
 
 @pytest.mark.parametrize("words", [f"'{EVIL}' 1", f"64 '{EVIL}'", "08 1", "'' ''"])
 def test_the_time_over_which_nodes_spread_is_reckoned_from_numbers_only(words: str, tmp_path: Path) -> None:
-    spread = Path(__file__).parents[1] / "templates/lib/spread.sh"
+    spread = Path(__file__).parents[1] / "templates/lib/any/spread.sh"
     text = f'set -euo pipefail; logins_per_s=32; . {spread}; spread {words}; printf "%s" "$spread_ms"'
     run = ["bash", "-c", text.replace("{}", str(tmp_path / "trace"))]
     done = subprocess.run(run, capture_output=True, text=True, check=False)

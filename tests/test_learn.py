@@ -10,7 +10,7 @@ from hpcproxy.files.render import TEMPLATES
 _LEARN = """
 asking_s=1 held='' heeded=TERM death=HUP learned='' first_cipher=aes login_option=log
 ssh_asking=(-G) jump_destinations=(jump)
-source "$0/lib/ssh.sh"
+source "$0/lib/holder/ssh.sh"
 learn
 echo "${follow[*]} | ${held_back[*]} | ${cipher[*]}"
 """

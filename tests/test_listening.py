@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-LISTENING = Path(__file__).parent.parent / "templates" / "lib" / "listening.sh"
+LISTENING = Path(__file__).parent.parent / "templates" / "lib" / "sourced" / "listening.sh"
 LOOKS = f"""
 . {LISTENING}
 __hpcproxy_uid=$(id -u) __hpcproxy_listen=$1 found=0 tries=0

@@ -45,10 +45,10 @@ IN_NETWORKS = ("127.9.9.9", "10.200.3.4", "172.31.255.1", "192.168.7.7")
 
 @pytest.fixture
 def direct(tmp_path: Path) -> str:
-    """The list as lib/nodes.sh makes it for a job on c1 to c3."""
+    """The list as lib/any/nodes.sh makes it for a job on c1 to c3."""
     (tmp_path / "getent").write_text(_GETENT)
     (tmp_path / "getent").chmod(0o755)
-    argv = ["bash", "-c", _LIST, str(TEMPLATES / "lib" / "nodes.sh"), "1", *_MORE]
+    argv = ["bash", "-c", _LIST, str(TEMPLATES / "lib" / "any" / "nodes.sh"), "1", *_MORE]
     environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "c[1-3]"}
     return subprocess.run(argv, capture_output=True, text=True, check=True, env=environ).stdout
 
@@ -58,7 +58,7 @@ def test_the_list_of_a_heterogeneous_job_names_the_nodes_of_all_its_components()
         "bash",
         "-c",
         'set -euo pipefail; . "$0"; job_nodes; echo "${nodes[*]}"',
-        str(TEMPLATES / "lib" / "nodes.sh"),
+        str(TEMPLATES / "lib" / "any" / "nodes.sh"),
     ]
     environ = {
         "PATH": os.environ["PATH"],

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from hpcproxy.files.render import TEMPLATES
 
-NODES_SH = TEMPLATES / "lib" / "nodes.sh"
+NODES_SH = TEMPLATES / "lib" / "any" / "nodes.sh"
 
 _names = st.text("abcxyz-._", min_size=1, max_size=4).map(lambda text: f"n{text}x")
 _numbers = st.integers(0, 1200)

@@ -1,4 +1,4 @@
-"""lib/proxies.sh: whose a proxy is, by the address that it means and not by its spelling."""
+"""lib/sourced/proxies.sh: whose a proxy is, by the address that it means and not by its spelling."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hpcproxy.files.render import TEMPLATES
 from tests.shells import SHELLS, script
 
-PROXIES_SH = TEMPLATES / "lib" / "proxies.sh"
+PROXIES_SH = TEMPLATES / "lib" / "sourced" / "proxies.sh"
 every_shell = pytest.mark.parametrize("shell", SHELLS)
 
 # Neither of the site's nor at the recipe's port nor at an address of ours.

@@ -16,7 +16,7 @@ from tests import sshd
 from tests.holder import Holder, write_script
 from tests.sshd import Sshd
 
-REASON_SH, CERTIFICATE_SH = TEMPLATES / "lib" / "reason.sh", TEMPLATES / "lib" / "certificate.sh"
+REASON_SH, CERTIFICATE_SH = (TEMPLATES / "lib" / "holder" / name for name in ("reason.sh", "certificate.sh"))
 
 
 @pytest.mark.parametrize("passphrase", ["", "secret"], ids=["plain", "encrypted"])

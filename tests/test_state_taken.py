@@ -182,7 +182,7 @@ def test_a_hundred_thousand_names_of_bobs_keep_nobody_waiting(crowd: Path, jump_
 
 @pytest.mark.parametrize("shell", shells.SHELLS)
 def test_a_shell_finds_its_own_where_it_may_not_list_the_names(shell: str, base: Path) -> None:
-    lib = Path(__file__).parents[1] / "templates/lib"
+    lib = Path(__file__).parents[1] / "templates/lib/sourced"
     sourced = "".join(f". {lib}/{name}.sh\n" for name in ("env", "listening", "find"))
     text = f'{sourced}__hpcproxy_run=/none\n__hpcproxy_find 9 && printf "%s" "$__hpcproxy_state"'
     with shells.tunnel_state("9") as state:

@@ -73,7 +73,7 @@ class Tunnel:
 
 
 def homes(environ: Mapping[str, str]) -> list[Path]:
-    """Return the directories of this user in which holders make their state; the rule is make_home's in lib/home.sh."""
+    """Return the directories of this user that holders make their state in; the rule is in holder/home.sh."""
     bases = [environ.get("TMPDIR") or "/tmp", "/tmp"]  # noqa: S108 - the owner of what lies there is checked
     found = [Path(base, f"hpcproxy-{os.geteuid()}") for base in bases if base.startswith("/")]
     return [home for home in dict.fromkeys(found) if _ours(home)]

@@ -1,6 +1,6 @@
 """What goes to one host, and what comes back: a script with an archive behind it, and lines with a token. Pure.
 
-The host's side is templates/deploy/glance.sh.j2 and templates/lib/receive.sh.
+The host's side is templates/deploy/glance.sh.j2 and templates/lib/host/receive.sh.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def glance(bundle: Bundle, token: str, place: Place, slurm: SlurmPlace | None = 
 
 
 def manifest(bundle: Bundle) -> bytes:
-    """Return the list of its files as a host keeps it (`write_manifest` in templates/lib/receive.sh)."""
+    """Return the list of its files as a host keeps it (`write_manifest` in templates/lib/host/receive.sh)."""
     lines = (f"{file.digest} {_mode(file)} {_owner(file)} {file.artifact.path}\n" for file in bundle.files)
     return "".join(lines).encode()
 

@@ -145,12 +145,12 @@ def test_its_programs_answer_what_our_scripts_ask_them(name: str, tmp_path: Path
     }
     library = TEMPLATES / "lib"
     asks = {
-        'job_nodes; echo "${nodes[*]}"': ("nodes.sh", "c1 c2\n"),
-        "job=9; job_goes_on && echo on": ("company.sh", "on\n"),
-        "job=8; job_goes_on || echo over": ("company.sh", "over\n"),
-        "job=9 slurmd='' now=0 began_at=0; slurm_knows_job && echo known": ("keep.sh", "known\n"),
-        "job=8 slurmd='' now=0 began_at=0; slurm_knows_job || echo unknown": ("keep.sh", "unknown\n"),
-        'ask_slurm 5 show slurmd | grep -o "msg time.*T"': ("scontrol.sh", "msg time  = 2037-01-01T\n"),
+        'job_nodes; echo "${nodes[*]}"': ("any/nodes.sh", "c1 c2\n"),
+        "job=9; job_goes_on && echo on": ("holder/company.sh", "on\n"),
+        "job=8; job_goes_on || echo over": ("holder/company.sh", "over\n"),
+        "job=9 slurmd='' now=0 began_at=0; slurm_knows_job && echo known": ("keeper/keep.sh", "known\n"),
+        "job=8 slurmd='' now=0 began_at=0; slurm_knows_job || echo unknown": ("keeper/keep.sh", "unknown\n"),
+        'ask_slurm 5 show slurmd | grep -o "msg time.*T"': ("host/scontrol.sh", "msg time  = 2037-01-01T\n"),
     }
     for text, (file, said) in asks.items():
         argv = ["/bin/bash", "-p", "-c", f'. "{library}/{file}"; {text}']
@@ -160,7 +160,7 @@ def test_its_programs_answer_what_our_scripts_ask_them(name: str, tmp_path: Path
 
 def test_a_step_that_was_killed_is_seen_in_what_srun_says() -> None:
     """The same in all of them, 20.11 to 26.05."""
-    text = (TEMPLATES / "lib/job.sh").read_text()
+    text = (TEMPLATES / "lib/step/job.sh").read_text()
     body = text[text.index("killed_on() {") : text.index("pass_on() {")]
     ask = 'killed_on "srun: error: c[1-2,5]: tasks 0-1,4: Killed" && echo "$dead $dead_count"'
     done = subprocess.run(["bash", "-c", f"{body}\n{ask}"], capture_output=True, text=True, check=True)

@@ -12,7 +12,7 @@ LONG_AGO = (0, 0)
 
 
 def _sweep(place: Path, bound: int) -> set[str]:
-    script = f". {TEMPLATES}/lib/emptygroups.sh; sweep_groups {place} {bound}"
+    script = f". {TEMPLATES}/lib/any/emptygroups.sh; sweep_groups {place} {bound}"
     subprocess.run(["/bin/bash", "-p", "-euo", "pipefail", "-c", script], check=True)
     return {path.name for path in place.iterdir()}
 
@@ -34,7 +34,7 @@ def test_what_is_empty_and_old_goes_and_no_way_out_that_lives(tmp_path: Path) ->
 
 
 def test_a_place_that_is_not_there_is_no_trouble(tmp_path: Path) -> None:
-    script = f". {TEMPLATES}/lib/emptygroups.sh; sweep_groups {tmp_path}/none 0; echo on"
+    script = f". {TEMPLATES}/lib/any/emptygroups.sh; sweep_groups {tmp_path}/none 0; echo on"
     done = subprocess.run(
         ["/bin/bash", "-p", "-euo", "pipefail", "-c", script], capture_output=True, text=True, check=True
     )

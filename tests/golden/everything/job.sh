@@ -167,22 +167,22 @@ variable_patterns=(
 variable_words='gives % a proxy of its own, which wins over the way out'
 variable_ours='127[.](6[4-9]|[7-9][0-9]|1[0-9][0-9]|2[0-9][0-9])[.]'
 
-#= lib/least.sh
+#= lib/step/least.sh
 
-#= lib/process.sh
+#= lib/any/process.sh
 
-#= lib/clock.sh
+#= lib/any/clock.sh
 
-#= lib/uptime.sh
+#= lib/any/uptime.sh
 
-#= lib/spread.sh
+#= lib/any/spread.sh
 
-#= lib/state.sh
+#= lib/any/state.sh
 
-#= lib/status.sh
+#= lib/step/status.sh
 
-#= lib/others.sh
+#= lib/step/others.sh
 
-#= lib/slurmversion.sh
+#= lib/step/slurmversion.sh
 
-#= lib/job.sh
+#= lib/step/job.sh

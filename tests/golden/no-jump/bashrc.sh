@@ -6,18 +6,18 @@ __hpcproxy_replace=''
 __hpcproxy_autostart=''
 __hpcproxy_port=2015
 
-#= lib/proxies.sh
+#= lib/sourced/proxies.sh
 
-#= lib/restore.sh
+#= lib/sourced/restore.sh
 
-#= lib/env.sh
+#= lib/sourced/env.sh
 
-#= lib/listening.sh
+#= lib/sourced/listening.sh
 
-#= lib/start.sh
+#= lib/sourced/start.sh
 
-#= lib/tell.sh
+#= lib/sourced/tell.sh
 
-#= lib/find.sh
+#= lib/sourced/find.sh
 
-#= lib/bashrc.sh
+#= lib/sourced/bashrc.sh

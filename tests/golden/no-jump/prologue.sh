@@ -5,16 +5,18 @@ __hpcproxy_replace=''
 __hpcproxy_required=''
 __hpcproxy_port=2015
 
-#= lib/proxies.sh
+#= lib/sourced/proxies.sh
 
-#= lib/restore.sh
+#= lib/sourced/restore.sh
 
-#= lib/env.sh
+#= lib/sourced/env.sh
 
-#= lib/listening.sh
+#= lib/sourced/listening.sh
 
-#= lib/start.sh
+#= lib/sourced/start.sh
 
-#= lib/tell.sh
+#= lib/sourced/tell.sh
 
-#= lib/prologue.sh
+#= lib/sourced/prologue.sh
+
+if ! __hpcproxy_begin; then exit 1; fi

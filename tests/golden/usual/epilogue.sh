@@ -3,8 +3,8 @@
 __hpcproxy_home=/home/alice/.hpcproxy
 __hpcproxy_port=2015
 
-#= lib/proxies.sh
+#= lib/sourced/proxies.sh
 
-#= lib/restore.sh
+#= lib/sourced/restore.sh
 
-#= lib/epilogue.sh
+#= lib/sourced/epilogue.sh

@@ -165,36 +165,36 @@ failures=(
     '^Connection (closed|reset) by ' ssh 'it hung up during the login; is the account there alive?%t' 0 '' 0
 )
 
-#= lib/least.sh
+#= lib/step/least.sh
 
-#= lib/process.sh
+#= lib/any/process.sh
 
-#= lib/clock.sh
+#= lib/any/clock.sh
 
-#= lib/uptime.sh
+#= lib/any/uptime.sh
 
-#= lib/spread.sh
+#= lib/any/spread.sh
 
-#= lib/state.sh
+#= lib/any/state.sh
 
-#= lib/nodes.sh
+#= lib/any/nodes.sh
 
-#= lib/certificate.sh
+#= lib/holder/certificate.sh
 
-#= lib/reason.sh
+#= lib/holder/reason.sh
 
-#= lib/address.sh
+#= lib/any/address.sh
 
-#= lib/sweep.sh
+#= lib/holder/sweep.sh
 
-#= lib/home.sh
+#= lib/holder/home.sh
 
-#= lib/company.sh
+#= lib/holder/company.sh
 
-#= lib/ssh.sh
+#= lib/holder/ssh.sh
 
-#= lib/userconfig.sh
+#= lib/holder/userconfig.sh
 
-#= lib/hold.sh
+#= lib/holder/hold.sh
 
-#= lib/tunnel.sh
+#= lib/holder/tunnel.sh

@@ -13,5 +13,3 @@ __hpcproxy_begin() {
     __hpcproxy_restore
     [ -z "$__hpcproxy_required" ]
 }
-
-if ! __hpcproxy_begin; then exit 1; fi
