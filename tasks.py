@@ -48,6 +48,7 @@ def test(context: Context, select: str = "") -> None:
     from hpcproxy.lab import packages  # noqa: PLC0415 - only this task needs it
 
     packages.ensure(packages.TEST_TOOLS)
+    packages.ensure_if_possible(packages.STYLE_TOOLS)
     with context.cd(ROOT):
         context.run(f"{BIN}/python -m pytest {SIDE_BY_SIDE}" + (f" -k {quoting.word(select)}" if select else ""))
 

@@ -17,6 +17,7 @@ from hpcproxy import quoting
 from hpcproxy.errors import RenderError
 from hpcproxy.files.plan import Artifact, Plan
 from hpcproxy.files.render import TEMPLATES, File, render
+from tests import style
 from tests.golden_cases import GOLDEN, expand, plan, rendered_files
 from tests.hostile import HOSTILE
 
@@ -103,8 +104,12 @@ def test_the_combinations_are_what_they_should_be(rendered: dict[str, list[Path]
 
 
 @pytest.mark.parametrize("name", ["tunnel.sh", "job.sh", *SOURCED])
-def test_every_combination_passes_shfmt_and_parses(name: str, rendered: dict[str, list[Path]]) -> None:
-    _silent(["shfmt", "-i", "4", "-ci", "-d"], rendered[name], per_call=50)
+def test_every_combination_passes_shfmt(name: str, rendered: dict[str, list[Path]]) -> None:
+    _silent(style.shfmt("-i", "4", "-ci", "-d"), rendered[name], per_call=50)
+
+
+@pytest.mark.parametrize("name", ["tunnel.sh", "job.sh", *SOURCED])
+def test_every_combination_parses(name: str, rendered: dict[str, list[Path]]) -> None:
     for parser in SHELLS if name in SOURCED else ["bash"]:
         # `-n` reads one file only: the loop is the shell's own.
         _silent(["sh", "-c", 'for file; do "$0" -n "$file" || exit; done', parser], rendered[name], per_call=50)
@@ -112,17 +117,17 @@ def test_every_combination_passes_shfmt_and_parses(name: str, rendered: dict[str
 
 @pytest.mark.parametrize("name", ["tunnel.sh", "job.sh", *SOURCED])
 def test_every_combination_passes_shellcheck(name: str, rendered: dict[str, list[Path]]) -> None:
-    _silent(["shellcheck"], rendered[name], per_call=4)
+    _silent(style.shellcheck(), rendered[name], per_call=4)
     if name in SOURCED:
-        _silent(["shellcheck", "-s", "bash"], rendered[name], per_call=4)
+        _silent(style.shellcheck("-s", "bash"), rendered[name], per_call=4)
 
 
 @pytest.mark.parametrize("path", sorted((TEMPLATES / "lib").glob("*/*.sh")), ids=lambda path: path.name)
 def test_the_static_parts_stand_alone(path: Path) -> None:
     assert "{{" not in path.read_text()
-    _silent(["shfmt", "-i", "4", "-ci", "-d"], [path], per_call=1)
+    _silent(style.shfmt("-i", "4", "-ci", "-d"), [path], per_call=1)
     # What the other parts define or use cannot be seen from one part: SC2154, SC2034.
-    _silent(["shellcheck", "-e", "SC2154,SC2034"], [path], per_call=1)
+    _silent(style.shellcheck("-e", "SC2154,SC2034"), [path], per_call=1)
 
 
 # ------------------------------------------------------------------------------------------------ the guard

@@ -31,8 +31,6 @@ LAB_TOOLS: Mapping[str, str] = {
     "nft": "nftables",
 }
 TEST_TOOLS: Mapping[str, str] = {
-    "shellcheck": "shellcheck",
-    "shfmt": "shfmt",
     "dash": "dash",
     "git": "git",
     "ssh": "openssh-client",
@@ -49,6 +47,8 @@ TEST_TOOLS: Mapping[str, str] = {
     "/usr/include/stdio.h": "libc6-dev",
     "/usr/include/slurm/spank.h": "libslurm-dev",
 }
+# Checkers of shell style: Debian 11 has no shfmt, and the tests of the style are skipped there.
+STYLE_TOOLS: Mapping[str, str] = {"shellcheck": "shellcheck", "shfmt": "shfmt"}
 _UNITS = ("slurmctld", "slurmd", "munge", "ssh", "nftables")
 _UNIT_DIRECTORIES = ("/lib/systemd/system", "/usr/lib/systemd/system")
 _POLICY = Path("/usr/sbin/policy-rc.d")
@@ -91,6 +91,19 @@ def ensure(tools: Mapping[str, str], on_step: Callable[[str], None] = print) -> 
             subprocess.run(["systemctl", "disable", "--quiet", unit], check=False, capture_output=True)
     if missing(tools):
         raise LabError(f"missing programs: {', '.join(missing(tools))}; apt-get did not bring them")
+
+
+def ensure_if_possible(tools: Mapping[str, str], on_step: Callable[[str], None] = print) -> None:
+    """Bring onto this machine those programs of `tools` that can be had, and say of each other one why not."""
+    for program in missing(tools):
+        _try({program: tools[program]}, on_step)
+
+
+def _try(tools: Mapping[str, str], on_step: Callable[[str], None]) -> None:
+    try:
+        ensure(tools, on_step)
+    except LabError as error:
+        on_step(f"without {', '.join(tools)}: {error}")
 
 
 def _install(packages: list[str]) -> None:

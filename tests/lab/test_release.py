@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 from pathlib import Path
 from typing import cast
@@ -13,6 +15,7 @@ from bench.reach import release as of_hosts
 from hpcproxy.errors import LabError
 from hpcproxy.lab import LabSpec, Machine, packages, parse_release, release, slurm
 from hpcproxy.lab.spec import RELEASE_VARIABLE
+from tests import style
 
 
 @pytest.mark.parametrize(
@@ -128,6 +131,54 @@ def test_what_a_machine_lacks_are_programs_and_files() -> None:
     there = {"sh": "dash", "/etc/passwd": "base-passwd"}
     lacking = {"no-such-program": "a", "/usr/include/no-such.h": "b"}
     assert packages.missing({**there, **lacking}) == list(lacking)
+
+
+def test_a_checker_that_a_release_has_not_does_not_keep_the_tests_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian 11 has no shfmt. (L2)"""
+    apt = tmp_path / "apt-get"
+    apt.write_text("#!/bin/sh\necho E: Unable to locate package >&2\nexit 100\n")
+    apt.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(packages, "PATH", "/nowhere")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(packages, "_no_service_starts", contextlib.nullcontext)
+    said: list[str] = []
+    packages.ensure_if_possible(packages.STYLE_TOOLS, said.append)
+    assert [line.partition(":")[0] for line in said if line.startswith("without")] == [
+        "without shellcheck",
+        "without shfmt",
+    ]
+    assert "Unable to locate package" in said[-1]
+    assert not set(packages.STYLE_TOOLS) & set(packages.TEST_TOOLS)
+
+
+@pytest.mark.parametrize(
+    ("program", "says", "taken"),
+    [
+        ("shfmt", "3.6.0", True),
+        ("shfmt", "v3.10.0", True),
+        ("shfmt", "3.14.1", False),  # Debian 14's
+        ("shellcheck", "ShellCheck - shell script analysis tool\nversion: 0.10.0", True),
+        ("shellcheck", "ShellCheck - shell script analysis tool\nversion: 0.7.1", False),  # Debian 11's
+        ("shfmt", "", False),
+    ],
+)
+def test_the_style_is_checked_by_those_that_it_is_of(
+    program: str, says: str, taken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another release's checker says of it is no failure. (T2)"""
+    if says:
+        (tmp_path / program).write_text(f"#!/bin/sh\nprintf '%s\\n' '{says}'\n")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    command = style.shfmt if program == "shfmt" else style.shellcheck
+    if taken:
+        assert command("-d") == [program, "-d"]
+    else:
+        with pytest.raises(pytest.skip.Exception, match=f"the style is of {program} "):
+            command("-d")
 
 
 @pytest.mark.parametrize(
