@@ -27,6 +27,9 @@ from pathlib import Path
 import sitting
 from sitting import harness
 
+from tests.servers import free_port
+from tests.sshd import prepare
+
 answer = importlib.import_module("hpcproxy.node.proxy.replies")
 
 PORTS = (22, 80, 443, 8080, 8443)
@@ -66,13 +69,13 @@ def both(seconds):
     with tempfile.TemporaryDirectory(prefix="fw", dir="/tmp") as name, contextlib.ExitStack() as stack:
         for port in PORTS:
             stack.callback(harness.FarEnd(greet, port, "0.0.0.0").close)  # noqa: S104 - a network of our own
-        sshd = harness.Sshd(Path(name) / "jump", "MaxSessions 1000").start()
+        sshd = prepare(Path(name) / "jump", "MaxSessions 1000").start()
         stack.callback(sshd.stop)
         if seconds:
-            real, sshd.port = sshd.port, harness.free_port()
+            real, sshd.port = sshd.port, free_port()
             stack.callback(link(sshd.port, real, seconds).close)
             sshd.known.write_text(sshd.known.read_text().replace(str(real), str(sshd.port)))
-        agent = harness.Agent(Path(name) / "agent", [sshd.jump()], python=shutil.which("/usr/bin/python3"))
+        agent = harness.Agent(Path(name) / "agent", [harness.jump_of(sshd)], python=shutil.which("/usr/bin/python3"))
         stack.callback(agent.start().ready().stop)
         plain = sitting.start_plain(sshd, ("127.0.0.1", PORTS[0]))
         stack.callback(plain.stop)

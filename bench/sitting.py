@@ -18,6 +18,8 @@ import tempfile
 import threading
 from pathlib import Path
 
+from tests.sshd import prepare
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 harness = importlib.import_module("node.harness")
@@ -34,12 +36,16 @@ def start(python):
     """The ways (the gate, ssh -D, another, the bare hand-over) and the agent, all of them just started."""
     with tempfile.TemporaryDirectory(prefix="gb", dir="/tmp") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
-        sshd = harness.Sshd(folder / "jump", "MaxSessions 1000").start()
+        sshd = prepare(folder / "jump", "MaxSessions 1000").start()
         stack.callback(sshd.stop)
         stack.callback(harness.FarEnd(send_as_asked, DATA[1], HOST).close)
         stack.callback(harness.FarEnd(https(folder, sshd), TLS[1], HOST).close)
         python = python or shutil.which("/usr/bin/python3") or sys.executable
-        agent = harness.Agent(folder / "agent", [sshd.jump(extra=("-c", CIPHER))], python=python).start().ready()
+        agent = (
+            harness.Agent(folder / "agent", [harness.jump_of(sshd, extra=("-c", CIPHER))], python=python)
+            .start()
+            .ready()
+        )
         stack.callback(agent.stop)
         ways = [Way(lambda target: via_connect(agent, target), agent.ssh_pid()), start_plain(sshd), start_plain(sshd)]
         ways.append(start_bare(sshd, str(folder / "bare")))
@@ -60,11 +66,11 @@ class Way:
 
 
 def start_ssh(sshd, *options):
-    words = sshd.argv("-c", CIPHER, *options)
+    words = harness.argv_of(sshd, "-c", CIPHER, *options)
     if "-D" in options:  # which the options of the agent's ssh take back
         words[words.index("ClearAllForwardings=yes")] = "ClearAllForwardings=no"
     # In a session of its own, as the agent's ssh is: the kernel shares the cores out among sessions (autogroup).
-    environment = harness.clean_environment(sshd.folder)
+    environment = harness.clean_environment(sshd.directory)
     return subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
 
 

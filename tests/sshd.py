@@ -68,16 +68,27 @@ class Sshd:
         return f"[127.0.0.1]:{self.port} {self.host_key}\n"
 
     @property
+    def known(self) -> Path:
+        """A list of known hosts that has it, to be changed at will."""
+        return self.directory / "known"
+
+    @property
+    def authorized_keys(self) -> Path:
+        """Whose keys it takes."""
+        return self.directory / "authorized_keys"
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What `write_script` needs to go through it."""
         return {"jump": self.jump, "identity": str(self.identity), "known_hosts": self.known_hosts}
 
-    def start(self) -> None:
-        """Listen; returns when it greets."""
+    def start(self) -> Sshd:
+        """Listen; returns itself when it greets."""
         assert PROGRAM is not None, "these tests need sshd (Debian: openssh-server)"
         argv = [PROGRAM, "-D", "-E", str(self.directory / "log"), "-f", str(self.directory / "config")]
         self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True)
         until(self._greets, f"sshd greets; its log: {self.directory / 'log'}")
+        return self
 
     def _greets(self) -> bool:
         assert self.process is not None
@@ -85,6 +96,13 @@ class Sshd:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5) as client:
             return client.recv(4) == b"SSH-"
         return False
+
+    def leave(self) -> None:
+        """No new logins; those under way go on, as with a real sshd that restarts."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait()
+            self.process = None
 
     def stop(self) -> None:
         """End it and every connection it serves."""
@@ -120,6 +138,7 @@ def prepare(directory: Path, more: str = "", host_key: Path | None = None) -> Ss
     server = Sshd(directory, free_port(), identity)
     base = _CONFIG.format(port=server.port, host_key=own, authorized_keys=directory / "authorized_keys", more=more)
     _write_config(directory / "config", base)
+    server.known.write_text(server.known_hosts)
     return server
 
 

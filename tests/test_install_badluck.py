@@ -187,3 +187,28 @@ _UNSHARE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-us
 def _may_mount(home: Path) -> bool:
     argv = [*_UNSHARE, "mount", "-t", "tmpfs", "tmpfs", str(home)]
     return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+
+# ------------------------------------------------------------------------------------------------ a power cut
+
+
+def test_a_file_is_on_disk_before_its_name_and_its_name_before_it_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut leaves an empty file by the right name; fsync(2), NOTES."""
+    target, done = tmp_path / "file", []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        done.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink().suffix or 'directory'}")
+        fsync(descriptor)
+
+    def renamed(old: str, new: Path) -> None:
+        done.append("rename")
+        assert Path(old).read_bytes() == b"text"
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    changes.apply([changes.Write(target, b"text", None)])
+    assert done == [f"sync {changes._NEW_SUFFIX}", "rename", "sync directory"]

@@ -52,6 +52,7 @@ def test_up_status_check_down(set_up: Account, jump_host: Sshd) -> None:
     found, drift = verbs.status(set_up)
     assert ([(one.pid, one.ready) for one in found], drift) == ([(tunnel.pid, True)], [])
     assert tunnel.as_json()["directory"].startswith(os.environ["TMPDIR"])
+    assert os.getsid(tunnel.pid) == tunnel.pid, "what ends our session, as a terminal does, does not end it"
     with servers.internet() as url:
         _with_check_url(set_up, url)
         checked = verbs.check(set_up, 20)

@@ -12,7 +12,7 @@ DEADLINE_S = 30.0
 POLL_S = 0.02
 
 
-def until(condition: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:
+def until(condition: Callable[[], T], what: str | Callable[[], str], deadline_s: float = DEADLINE_S) -> T:
     """Return what `condition` returns as soon as that is true; raises AssertionError saying `what` did not happen."""
     end = time.monotonic() + deadline_s
     while True:
@@ -20,5 +20,5 @@ def until(condition: Callable[[], T], what: str, deadline_s: float = DEADLINE_S)
         if value:
             return value
         if time.monotonic() > end:
-            raise AssertionError(f"not within {deadline_s:g} s: {what}")
+            raise AssertionError(f"not within {deadline_s:g} s: {what if isinstance(what, str) else what()}")
         time.sleep(POLL_S)

@@ -20,8 +20,23 @@ def test_a_forward_only_key() -> None:
         "ssh-ed25519 AAAA c\n"
     )
     block = jumpkit.match_block(inventory.parse("i", "nodes: c1\n"), config)
-    assert "Match User svc\n" in block
-    assert "    PermitOpen api.example.org:443 10.1.2.3:* [2001:db8::1]:443 127.0.0.1:1 127.0.0.2:1\n" in block
+    _comments, match, after = block.partition("Match User svc\n")
+    assert match
+    assert after.splitlines() == [
+        "    AuthorizedKeysFile /etc/ssh/hpcproxy_authorized_keys",
+        "    AuthenticationMethods publickey",
+        "    AllowTcpForwarding local",
+        "    PermitOpen api.example.org:443 10.1.2.3:* [2001:db8::1]:443 127.0.0.1:1 127.0.0.2:1",
+        "    PermitListen none",
+        "    AllowStreamLocalForwarding no",
+        "    AllowAgentForwarding no",
+        "    X11Forwarding no",
+        "    PermitTunnel no",
+        "    PermitTTY no",
+        "    PermitUserRC no",
+        "    ForceCommand /usr/sbin/nologin",
+        "    ClientAliveInterval 30",
+    ], "each line is a door that is shut; sshd_config(5)"
 
 
 def test_the_nodes_are_what_sshd_is_to_be_patient_with() -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import yaml
@@ -13,20 +12,13 @@ import yaml
 from hpcproxy.account import job_script
 from hpcproxy.lab import JobResult, Lab
 from hpcproxy.lab.spec import USERS
+from tests import waiting
 
 JUMP1, JUMP2 = "alice@192.168.31.10", "alice@192.168.31.11"
 OUTER1, OUTER2 = "203.0.113.10", "203.0.113.11"
 FETCH = "curl -sS --max-time 20 https://internet.test/ip"
-DEADLINE_S = 60.0
-
-
-def until(true: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
-    """Return the first true value of `true`; fails after `deadline_s`."""
-    deadline = time.monotonic() + deadline_s
-    while not (value := true()):
-        assert time.monotonic() < deadline, f"not within {deadline_s:.0f} s: {what}"
-        time.sleep(0.02)
-    return value
+# A real Slurm, and several machines on one: what is waited for takes longer.
+until = partial(waiting.until, deadline_s=60.0)
 
 
 class Researcher:

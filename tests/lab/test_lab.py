@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 
 from hpcproxy.errors import LabError
 from hpcproxy.lab import Lab, LabSpec
+from tests.waiting import until
 
 from .conftest import REPOSITORY
 
@@ -20,20 +21,13 @@ DEADLINE_S = 30.0
 SSH = ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
 
 
-def wait_until(true: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not true():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S:.0f} s: {what}"
-        time.sleep(0.02)
-
-
 @contextmanager
 def forward(lab: Lab, jump: str, *options: str) -> Iterator[None]:
     """An `ssh -D 2015` of alice on c1 through `jump`."""
     command = [*SSH, "-o", "ExitOnForwardFailure=yes", *options, "-N", "-D", "2015", jump]
     process = lab.popen("c1", command, "alice", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
-        wait_until(lambda: ("127.0.0.1", 2015, 2001) in lab.listeners("c1"), "ssh -D listens")
+        until(lambda: ("127.0.0.1", 2015, 2001) in lab.listeners("c1"), "ssh -D listens")
         yield
     finally:
         process.terminate()
@@ -179,7 +173,7 @@ def test_a_command_has_a_login_environment_and_nothing_else(lab: Lab, monkeypatc
 def test_a_command_that_takes_too_long_is_ended(lab: Lab) -> None:
     with pytest.raises(LabError, match="no end within"):
         lab.run("c2", ["sleep", "4711"], timeout_s=0.5)
-    wait_until(lambda: not any("4711" in line for _, _, line in lab.processes("c2")), "sleep is gone")
+    until(lambda: not any("4711" in line for _, _, line in lab.processes("c2")), "sleep is gone")
 
 
 def test_a_daemon_that_keeps_the_pipes_does_not_hang_the_caller(lab: Lab) -> None:
@@ -198,7 +192,7 @@ def test_processes_and_listeners_name_their_users(lab: Lab) -> None:
 def test_the_system_log_is_the_hosts_own(lab: Lab) -> None:
     lab.run("c1", ["logger", "-t", "hpcproxy", "from c1"], check=True)
     log = lab.path_on("c1", "/var/log/messages")  # made with its first line
-    wait_until(lambda: log.exists() and "hpcproxy: from c1" in log.read_text(), "the line is logged")
+    until(lambda: log.exists() and "hpcproxy: from c1" in log.read_text(), "the line is logged")
 
 
 # ---- faults

@@ -13,9 +13,9 @@ import pytest
 
 from hpcproxy.errors import LabError
 from hpcproxy.lab import Lab, LabSpec, record
+from tests.waiting import until
 
 from .conftest import REPOSITORY, lab_name
-from .test_lab import wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("lab_host")]
 
@@ -62,7 +62,7 @@ def half_built(name: str) -> tuple[subprocess.Popen[bytes], record.Process]:
     """Somebody builds the lab `name` and has got as far as its root process."""
     text = f"from hpcproxy.lab import *; Lab.up(LabSpec(name={name!r}))"
     builder = subprocess.Popen([sys.executable, "-c", text], cwd=REPOSITORY, stderr=subprocess.PIPE)
-    wait_until(lambda: record.read(name), "the root process is on record")
+    until(lambda: record.read(name), "the root process is on record")
     kept = record.read(name)
     assert kept is not None
     assert not kept.ready
@@ -122,7 +122,7 @@ def test_up_after_the_root_was_killed(name: str) -> None:
     kept = record.read(name)
     assert kept is not None
     os.kill(kept.root.pid, signal.SIGKILL)
-    wait_until(lambda: not kept.root.alive, "the root process is gone")
+    until(lambda: not kept.root.alive, "the root process is gone")
     assert inhabitants(spaces) == []
     with pytest.raises(LabError, match="no lab"):
         Lab.attach(name)
@@ -133,7 +133,7 @@ def test_a_half_built_lab_ends_with_its_builder(name: str) -> None:
     builder, root = half_built(name)
     builder.kill()
     builder.communicate()
-    wait_until(lambda: not root.alive, "the root process has noticed")
+    until(lambda: not root.alive, "the root process has noticed")
     assert works(Lab.up(LabSpec(name=name, nodes=1)))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from hpcproxy.lab import Lab
 from hpcproxy.lab.slurm import RUNNING_STATES
+from tests.waiting import until
 
 POLL_S = 0.1
 DEADLINE_S = 150.0
@@ -108,14 +109,13 @@ class Watch:
 
     def until(self, true: Callable[[], Any], what: Callable[[], str] | str, deadline_s: float = DEADLINE_S) -> Any:
         """Return the first true value of `true`."""
-        deadline = time.monotonic() + deadline_s
-        while not (value := true()):
+
+        def seen() -> Any:
             if self._broken is not None:
                 raise self._broken
-            said = what if isinstance(what, str) else what()
-            assert time.monotonic() < deadline, f"not within {deadline_s:.0f} s: {said}"
-            self._stop.wait(POLL_S / 2)
-        return value
+            return true()
+
+        return until(seen, what, deadline_s)
 
     def until_over(self, job: int, files_may_stay: bool = False) -> Sight:
         """The job has ended on every node, and nothing is left of it, or nothing but files (and sockets' names)."""

@@ -1,12 +1,14 @@
 import pytest
 
-from .harness import Agent, FarEnd, Sshd
+from tests.sshd import prepare
+
+from .harness import Agent, FarEnd, jump_of
 
 
 @pytest.fixture(scope="session")
 def jump_host(tmp_path_factory):
     """One sshd that no test harms."""
-    sshd = Sshd(tmp_path_factory.mktemp("jump")).start()
+    sshd = prepare(tmp_path_factory.mktemp("jump")).start()
     yield sshd
     sshd.stop()
 
@@ -18,7 +20,7 @@ def start_agent(tmp_path, jump_host):
 
     def start(jumps=None, wait=True, **settings):
         name = "a{}".format(len(agents))
-        agent = Agent(tmp_path / name, jumps or [jump_host.jump()], **settings)
+        agent = Agent(tmp_path / name, jumps or [jump_of(jump_host)], **settings)
         agents.append(agent)
         agent.start()
         return agent.ready() if wait else agent
@@ -35,7 +37,7 @@ def gate(tmp_path_factory, jump_host):
     """One agent for all tests that do not change its way out."""
     agent = Agent(
         tmp_path_factory.mktemp("gate"),
-        [jump_host.jump()],
+        [jump_of(jump_host)],
         flags=("-I", "-X", "dev", "-W", "error"),
         deny=["denied.example", "10.0.0.0/8"],
         access_log=True,

@@ -2,27 +2,25 @@
 
 import contextlib
 import functools
-import getpass
 import json
 import os
 import random
-import shutil
 import signal
 import socket
 import socketserver
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 from hpcproxy.node.build import build
+from tests.sshd import USER
+from tests.waiting import until
 
 PORT = 2015
 # What a client says first decides who carries it: the agent, or ssh itself (node/proxy/order.py).
 RELAYED, HANDED_OVER = b"hi ", b"PUT "
 OPENINGS = [RELAYED, HANDED_OVER]
-SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 FAILURES = [
     {"pattern": pattern, "layer": layer, "reason": reason, "permanent": permanent, "phase": "", "more": False}
     for pattern, layer, reason, permanent in (
@@ -39,24 +37,6 @@ FAILURES = [
 def clean_environment(home):
     """The environment of every process of a test: no agent, no proxy, no HOME of the caller's."""
     return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8"}
-
-
-def until(condition, what="it", seconds=15.0):
-    """The first true value of `condition()`; AssertionError after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline, "not in {} s: {}".format(seconds, what)
-        time.sleep(0.01)
-
-
-def free_port():
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 def children(pid):
@@ -90,81 +70,30 @@ def random_loopback(low, high):
     return "127.{}.{}.{}".format(random.randint(low, high), random.randint(0, 255), random.randint(1, 254))
 
 
-class Sshd:
-    """The jump host: one sshd with keys of its own."""
+def jump_of(server, name="jump", extra=()):
+    """A jump host of agent.json: `server`, with a complete `argv`."""
+    return {"name": name, "argv": argv_of(server, *extra)}
 
-    def __init__(self, folder, extra=""):
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.port = free_port()
-        self.process = None
-        for name in ("host", "user"):
-            self._run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(self.folder / name))
-        self.authorized = self.folder / "authorized"
-        self.authorized.write_bytes((self.folder / "user.pub").read_bytes())
-        self.known = self.folder / "known"
-        self.known.write_text("[127.0.0.1]:{} {}".format(self.port, (self.folder / "host.pub").read_text()))
-        self.config = self.folder / "sshd.conf"
-        self.config.write_text(
-            "Port {}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\n"
-            "UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nMaxStartups 100\n{}\n".format(
-                self.port, self.folder / "host", self.authorized, extra
-            )
-        )
 
-    def _run(self, *argv):
-        subprocess.run(argv, check=True, env=clean_environment(self.folder), stdin=subprocess.DEVNULL)
-
-    def start(self):
-        if os.getuid() == 0:
-            os.makedirs("/run/sshd", exist_ok=True)
-        with open(str(self.folder / "sshd.log"), "ab") as log:
-            self.process = subprocess.Popen(
-                [SSHD, "-D", "-e", "-f", str(self.config)],
-                env=clean_environment(self.folder),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        until(self.answers, "sshd answers")
-        return self
-
-    def answers(self):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as sock:
-            return sock.recv(4) == b"SSH-"
-        return False
-
-    def stop(self):
-        """No new logins; those under way go on, as with a real sshd that restarts."""
-        if self.process is not None:
-            self.process.terminate()
-            self.process.wait()
-            self.process = None
-
-    def argv(self, *extra):
-        """What a complete `argv` of agent.json looks like."""
-        options = {
-            "IdentityFile": self.folder / "user",
-            "IdentitiesOnly": "yes",
-            "IdentityAgent": "none",
-            "BatchMode": "yes",
-            "UserKnownHostsFile": self.known,
-            "GlobalKnownHostsFile": "/dev/null",
-            "StrictHostKeyChecking": "yes",
-            "ExitOnForwardFailure": "yes",
-            "ClearAllForwardings": "yes",
-            "LogLevel": "VERBOSE",
-            "ServerAliveInterval": "5",
-            "ServerAliveCountMax": "3",
-            "ConnectTimeout": "10",
-        }
-        words = [word for key, value in options.items() for word in ("-o", "{}={}".format(key, value))]
-        user = getpass.getuser()
-        return ["ssh", "-N", "-F", "none", *words, *extra, "-p", str(self.port), "-l", user, "--", "127.0.0.1"]
-
-    def jump(self, name="jump", extra=()):
-        return {"name": name, "argv": self.argv(*extra)}
+def argv_of(server, *extra):
+    """The words of an ssh to `server`."""
+    options = {
+        "IdentityFile": server.identity,
+        "IdentitiesOnly": "yes",
+        "IdentityAgent": "none",
+        "BatchMode": "yes",
+        "UserKnownHostsFile": server.known,
+        "GlobalKnownHostsFile": "/dev/null",
+        "StrictHostKeyChecking": "yes",
+        "ExitOnForwardFailure": "yes",
+        "ClearAllForwardings": "yes",
+        "LogLevel": "VERBOSE",
+        "ServerAliveInterval": "5",
+        "ServerAliveCountMax": "3",
+        "ConnectTimeout": "10",
+    }
+    words = [word for key, value in options.items() for word in ("-o", "{}={}".format(key, value))]
+    return ["ssh", "-N", "-F", "none", *words, *extra, "-p", str(server.port), "-l", USER, "--", "127.0.0.1"]
 
 
 @functools.lru_cache(1)

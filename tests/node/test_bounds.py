@@ -18,8 +18,9 @@ from hpcproxy.node.proxy.listener import Clients, bind
 from hpcproxy.node.state.access_log import Access
 from hpcproxy.node.state.log import Journal
 from hpcproxy.node.state.status import Record
+from tests.waiting import until
 
-from .harness import HANDED_OVER, OPENINGS, RELAYED, echo, read_head, read_rest, until
+from .harness import HANDED_OVER, OPENINGS, RELAYED, echo, read_head, read_rest
 
 MANY = int(os.environ.get("HPCPROXY_CONNECTIONS", "3000"))
 

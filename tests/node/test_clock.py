@@ -4,7 +4,9 @@ import os
 import signal
 import time
 
-from .harness import Agent, echo, until
+from tests.waiting import until
+
+from .harness import Agent, echo, jump_of
 
 # The agent in a process whose time.time() is days off, and another way at every look.
 JUMPING = """
@@ -19,7 +21,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def test_ssh_is_watched_replaced_and_waited_for_as_ever(jump_host, far_end, tmp_path):
     server = far_end(echo)
     settings = {"alive_interval_s": 0.2, "alive_count": 2, "hold_s": 20, "retry_max_s": 1}
-    agent = Agent(tmp_path / "a", [jump_host.jump()], flags=("-I", "-c", JUMPING), **settings)
+    agent = Agent(tmp_path / "a", [jump_of(jump_host)], flags=("-I", "-c", JUMPING), **settings)
     try:
         agent.start().ready()
         days = {line.split("T")[0] for line in agent.log().splitlines()}

@@ -10,8 +10,9 @@ from hpcproxy.node.life.hold import BadArguments, parse
 from hpcproxy.node.state.closed import KINDS, closed, networks
 from hpcproxy.node.state.policy import Policy, closed_by, denied_by, parse_rule
 from hpcproxy.node.upstream.target import BadTarget, parse_authority
+from tests.waiting import until
 
-from .harness import echo, read_rest, until
+from .harness import echo, read_rest
 
 # fmt: off
 LOOPBACK = [

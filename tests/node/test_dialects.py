@@ -7,8 +7,11 @@ import subprocess
 import pytest
 
 from hpcproxy.node.proxy.replies import CONNECTED
+from tests.servers import free_port
+from tests.sshd import prepare
+from tests.waiting import until
 
-from .harness import HANDED_OVER, OPENINGS, clean_environment, echo, free_port, read_head, read_rest
+from .harness import HANDED_OVER, OPENINGS, clean_environment, echo, jump_of, read_head, read_rest
 
 
 def socks5(sock, kind, address, port, command=1, methods=b"\0"):
@@ -156,12 +159,11 @@ def test_a_far_end_that_does_not_answer(gate):
 
 
 def test_a_jump_host_that_forbids_the_target(start_agent, tmp_path, far_end):
-    from .harness import Sshd
 
     server = far_end(echo)
-    sshd = Sshd(tmp_path / "limited", "PermitOpen 127.0.0.1:1").start()
+    sshd = prepare(tmp_path / "limited", "PermitOpen 127.0.0.1:1").start()
     try:
-        agent = start_agent([sshd.jump()])
+        agent = start_agent([jump_of(sshd)])
         answer = agent.ask("CONNECT 127.0.0.1:{} HTTP/1.1\r\n\r\n".format(server.port).encode())
         assert answer.startswith(b"HTTP/1.1 502 Bad Gateway (administratively prohibited")
         with agent.connect() as sock:
@@ -296,7 +298,6 @@ def test_the_access_log_counts_what_was_moved(gate, far_end, opening):
         sock.sendall(opening.ljust(100000, b"u"))
         read_rest(sock)
     mine = "{}:{} ".format(*server.target)
-    from .harness import until
 
     line = until(lambda: [each for each in gate.access() if mine in each and " 100000 " in each], "a line for " + mine)[
         -1

@@ -7,8 +7,10 @@ import pytest
 
 from hpcproxy.node.state.settings import Jump
 from hpcproxy.node.upstream.candidate import BUSY, Candidate, Turn, Verdict
+from tests.sshd import prepare
+from tests.waiting import until
 
-from .harness import FAILURES, Sshd, until
+from .harness import FAILURES, jump_of
 
 JUMPS = (Jump("a", ("ssh",)), Jump("b", ("ssh",)), Jump("c", ("ssh",)))
 
@@ -84,13 +86,52 @@ def test_a_key_that_is_refused_is_tried_ever_more_seldom_and_by_many_nodes_more_
     assert all(7.5 * nodes - 1 < refused(nodes, 1)[0] for nodes in (24, 120, 1000) for _ in range(20))
 
 
+def windows(tries):
+    """The shortest and the longest wait of each of several tries, of many candidates each."""
+    return [(min(waited), max(waited)) for waited in zip(*(tries() for _ in range(60)))]
+
+
+def test_after_a_failure_that_may_pass_the_pauses_grow_to_a_bound():
+    def tries():
+        candidate = Candidate(JUMPS[0], 4)
+        for _ in range(6):
+            candidate.failed(Verdict("route", "reason", False))
+            yield candidate.next_try - time.monotonic()
+
+    for (least, most), whole in zip(windows(tries), (0.5, 1, 2, 4, 4, 4)):
+        assert 0.49 * whole <= least < 0.75 * whole < most <= whole
+
+
+def test_what_never_lives_for_long_comes_back_ever_more_slowly():
+    def tries(lived_s):
+        candidate = Candidate(JUMPS[0], 2)
+        for _ in range(5):
+            candidate.lost(lived_s)
+            yield candidate.next_try - time.monotonic()
+
+    for (least, most), whole in zip(windows(lambda: tries(1)), (0.25, 0.5, 1, 2, 2)):
+        assert 0.49 * whole <= least < 0.75 * whole < most <= whole
+    for least, most in windows(lambda: tries(10)):
+        assert 0.12 <= least < 0.2 < most <= 0.25
+
+
+def test_one_that_came_up_is_no_longer_put_off():
+    candidate = Candidate(JUMPS[0], 30)
+    for _ in range(5):
+        candidate.failed(Verdict("key", "reason", True))
+    candidate.lost(100)
+    candidate.failed(Verdict("key", "reason", True))
+    assert 59 < candidate.next_try - time.monotonic() <= 120
+
+
 def test_all_of_a_herd_come_up_where_one_may_log_in_at_a_time(start_agent, tmp_path):
-    sshd = Sshd(tmp_path / "narrow")
-    sshd.config.write_text(sshd.config.read_text().replace("MaxStartups 100", "MaxStartups 1"))
+    sshd = prepare(tmp_path / "narrow")
+    config = sshd.directory / "config"
+    config.write_text(config.read_text().replace("MaxStartups 100", "MaxStartups 1"))
     sshd.start()
     try:
         busy = dict(FAILURES[-1], pattern="^Connection (closed|reset) by", layer=BUSY, reason="it is busy")
-        agents = [start_agent([sshd.jump("j")], wait=False, failures=[busy]) for _ in range(6)]
+        agents = [start_agent([jump_of(sshd, "j")], wait=False, failures=[busy]) for _ in range(6)]
         for agent in agents:
             agent.ready(90)
     finally:

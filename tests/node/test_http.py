@@ -6,8 +6,9 @@ import time
 import pytest
 
 from hpcproxy.node.proxy.forward import LOOK_S
+from tests.waiting import until
 
-from .harness import read_head, read_rest, until
+from .harness import read_head, read_rest
 
 
 def recorder(answers, heads):

@@ -4,7 +4,9 @@ import time
 
 import pytest
 
-from .harness import read_head, read_rest, until
+from tests.waiting import until
+
+from .harness import read_head, read_rest
 from .test_http import get, ok, recorder
 
 

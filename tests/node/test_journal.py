@@ -8,8 +8,10 @@ import socket
 import pytest
 
 from hpcproxy.node.state.log import LEVELS, ONCE, Journal
+from tests.sshd import prepare
+from tests.waiting import until
 
-from .harness import Sshd, until
+from .harness import jump_of
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}"
 
@@ -81,8 +83,8 @@ def test_a_full_queue_of_the_systems_log_stalls_nothing(journal, tmp_path):
 
 
 def test_a_storm_of_retries_is_two_lines_and_its_end_says_how_long_and_how_often(start_agent, tmp_path):
-    sshd = Sshd(tmp_path / "j")
-    agent = start_agent([sshd.jump("j")], wait=False, retry_max_s=1)
+    sshd = prepare(tmp_path / "j")
+    agent = start_agent([jump_of(sshd, "j")], wait=False, retry_max_s=1)
     until(lambda: "failed" in agent.log(), "it has failed once")
     until(lambda: agent.log() and agent.status().get("last_error"), "the status says so")
     port = sshd.port

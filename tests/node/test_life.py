@@ -11,8 +11,10 @@ import sys
 import pytest
 
 from hpcproxy.node.upstream.ssh_log import LOG_VERBOSE
+from tests.sshd import prepare
+from tests.waiting import until
 
-from .harness import PORT, Agent, Sshd, clean_environment, echo, until
+from .harness import PORT, Agent, argv_of, clean_environment, echo, jump_of
 
 MAIN = "from hpcproxy.node.life.hold import main; sys.exit(main(sys.argv[1:]))"
 # A guardian in the middle of its death: its descriptors are closed, and it is still its child's parent.
@@ -78,9 +80,9 @@ def test_a_signal_before_it_is_ready(start_agent, tmp_path):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(5)
-        sshd = Sshd(tmp_path / "x")
+        sshd = prepare(tmp_path / "x")
         sshd.port = silent.getsockname()[1]
-        agent = start_agent([sshd.jump()], wait=False)
+        agent = start_agent([jump_of(sshd)], wait=False)
         ssh = until(agent.ssh_pid, "ssh runs")
         assert agent.stop() == 0
         assert not os.path.exists("/proc/{}".format(ssh))
@@ -88,7 +90,7 @@ def test_a_signal_before_it_is_ready(start_agent, tmp_path):
 
 
 def test_sighup_and_a_reader_that_left_are_nothing(jump_host, tmp_path):
-    agent = Agent(tmp_path / "a", [jump_host.jump()])
+    agent = Agent(tmp_path / "a", [jump_of(jump_host)])
     reader, writer = os.pipe()
     words = [*agent.python, str(agent.pyz), "hold", "--config={}".format(agent.config)]
     words += ["--address={}".format(agent.address), "--port={}".format(PORT), "--state={}".format(agent.state)]
@@ -131,10 +133,10 @@ def start_at(address):
 
 
 def test_the_key_is_refused(start_agent, tmp_path):
-    sshd = Sshd(tmp_path / "j").start()
-    sshd.authorized.write_text("")
+    sshd = prepare(tmp_path / "j").start()
+    sshd.authorized_keys.write_text("")
     try:
-        lines = ended(start_agent([sshd.jump("j")], wait=False))
+        lines = ended(start_agent([jump_of(sshd, "j")], wait=False))
     finally:
         sshd.stop()
     assert lines == [
@@ -144,19 +146,19 @@ def test_the_key_is_refused(start_agent, tmp_path):
 
 
 def test_the_host_key_changed(start_agent, tmp_path):
-    sshd = Sshd(tmp_path / "j").start()
-    sshd.known.write_text("[127.0.0.1]:{} {}".format(sshd.port, (sshd.folder / "user.pub").read_text()))
+    sshd = prepare(tmp_path / "j").start()
+    sshd.known.write_text("[127.0.0.1]:{} {}".format(sshd.port, sshd.identity.with_suffix(".pub").read_text()))
     try:
-        lines = ended(start_agent([sshd.jump("j")], wait=False))
+        lines = ended(start_agent([jump_of(sshd, "j")], wait=False))
     finally:
         sshd.stop()
     assert lines[-1] == "gave-up c1 hostkey j: the host key changed"
 
 
 def test_forwarding_is_prohibited(start_agent, tmp_path):
-    sshd = Sshd(tmp_path / "j", "AllowTcpForwarding no").start()
+    sshd = prepare(tmp_path / "j", "AllowTcpForwarding no").start()
     try:
-        lines = ended(start_agent([sshd.jump("j")], wait=False))
+        lines = ended(start_agent([jump_of(sshd, "j")], wait=False))
     finally:
         sshd.stop()
     assert lines[-1] == "gave-up c1 forwarding j: the jump host does not allow forwarding"
@@ -168,10 +170,10 @@ def test_there_is_no_ssh(start_agent):
 
 
 def test_one_good_jump_host_is_enough(start_agent, jump_host, tmp_path):
-    sshd = Sshd(tmp_path / "j").start()
-    sshd.authorized.write_text("")
+    sshd = prepare(tmp_path / "j").start()
+    sshd.authorized_keys.write_text("")
     try:
-        agent = start_agent([sshd.jump("bad"), jump_host.jump("good")])
+        agent = start_agent([jump_of(sshd, "bad"), jump_of(jump_host, "good")])
     finally:
         sshd.stop()
     assert agent.lines() == ["failed c1 key bad: the jump host refuses the key", "ready c1 good"]
@@ -182,7 +184,7 @@ def test_forwards_of_the_users_own_configuration_do_not_collide(start_agent, jum
     config = tmp_path / "config"
     forwards = "LocalForward 127.0.0.1:{0} h:1\nDynamicForward 127.0.0.1:{0}\n".format(busy.port)
     config.write_text("Host *\n{}RemoteForward {} h:1\n".format(forwards, busy.port))
-    jump = jump_host.jump()
+    jump = jump_of(jump_host)
     jump["argv"][jump["argv"].index("-F") + 1] = str(config)
     agent = start_agent([jump])
     sock, head = agent.tunnel(server.target)
@@ -194,8 +196,8 @@ def test_forwards_of_the_users_own_configuration_do_not_collide(start_agent, jum
 
 
 def test_a_passing_failure_is_said_once_and_tried_again(start_agent, tmp_path):
-    sshd = Sshd(tmp_path / "j")
-    agent = start_agent([sshd.jump("j")], wait=False, log_level="debug")
+    sshd = prepare(tmp_path / "j")
+    agent = start_agent([jump_of(sshd, "j")], wait=False, log_level="debug")
     until(lambda: agent.log().count("connecting through") >= 3, "it tries again")
     assert agent.lines() == ["failed c1 tcp j: nobody listens at the jump host"]
     sshd.start()
@@ -214,7 +216,7 @@ def test_status(gate):
 
 
 def test_a_directory_that_somebody_else_could_write(jump_host, tmp_path):
-    agent = Agent(tmp_path / "a", [jump_host.jump()])
+    agent = Agent(tmp_path / "a", [jump_of(jump_host)])
     words = ["hold", "--config", agent.config, "--address", agent.address, "--port", PORT, "--state"]
     link = tmp_path / "link"
     link.symlink_to(agent.state)
@@ -259,7 +261,7 @@ def test_what_the_directory_is_called_is_nothing_to_ssh(start_agent, far_end, na
 
 
 def test_a_directory_that_is_not_a_state_directory_keeps_what_is_in_it(jump_host, tmp_path):
-    agent = Agent(tmp_path / "a", [jump_host.jump()])
+    agent = Agent(tmp_path / "a", [jump_of(jump_host)])
     (agent.state / ".profile").write_text("mine")
     (agent.state / "thesis").write_text("mine")
     agent.start().ready()
@@ -308,7 +310,7 @@ def test_a_directory_that_another_agent_holds(gate):
 
 def test_closed_standard_descriptors(jump_host, tmp_path):
     agent = Agent(
-        tmp_path / "a", [jump_host.jump()], python="sh", flags=("-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable)
+        tmp_path / "a", [jump_of(jump_host)], python="sh", flags=("-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable)
     )
     agent.start()
     try:
@@ -348,7 +350,7 @@ def test_an_agent_that_is_killed_again_and_again_still_ends(start_agent):
 
 
 def test_while_its_guardian_is_dying_it_ends_and_leaves_nothing(tmp_path, jump_host):
-    agent = Agent(tmp_path / "a", [jump_host.jump()])
+    agent = Agent(tmp_path / "a", [jump_of(jump_host)])
     words = ["hold", "--config", agent.config, "--address", agent.address, "--port", PORT, "--state", agent.state]
     done = run(*words, code=DYING)
     assert (done.returncode, done.stderr) == (0, "")
@@ -370,7 +372,7 @@ def test_without_its_guardian_it_ends(start_agent):
 def test_ssh_says_when_its_control_socket_is_there(jump_host, tmp_path):
     """Else the agent would look for it twice a second only."""
     control, said = tmp_path / "ctl", tmp_path / "said"
-    argv = jump_host.argv("-M", "-S", str(control), "-o", LOG_VERBOSE)
+    argv = argv_of(jump_host, "-M", "-S", str(control), "-o", LOG_VERBOSE)
     with open(str(said), "wb") as stderr, subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=stderr) as ssh:
         try:
             until(control.exists, "it is there")

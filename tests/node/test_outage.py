@@ -13,13 +13,15 @@ import pytest
 from hpcproxy.node.state import directory
 from hpcproxy.node.state.settings import Jump
 from hpcproxy.node.upstream.candidate import Candidate, Verdict
+from tests.sshd import prepare
+from tests.waiting import until
 
-from .harness import OPENINGS, PORT, Sshd, echo, read_head, read_rest, until
+from .harness import OPENINGS, PORT, echo, jump_of, read_head, read_rest
 
 
 @pytest.fixture
 def own_jump(tmp_path):
-    sshd = Sshd(tmp_path / "own").start()
+    sshd = prepare(tmp_path / "own").start()
     yield sshd
     sshd.stop()
 
@@ -61,8 +63,8 @@ def test_what_was_under_way_is_broken_off(start_agent, far_end):
 
 def test_503_says_how_long_and_why(start_agent, own_jump, far_end):
     server = far_end(echo)
-    agent = start_agent([own_jump.jump()], hold_s=0.5)
-    own_jump.stop()
+    agent = start_agent([jump_of(own_jump)], hold_s=0.5)
+    own_jump.leave()
     kill_ssh(agent)
     began = time.monotonic()
     answer = agent.ask("CONNECT 127.0.0.1:{} HTTP/1.1\r\n\r\n".format(server.port).encode())
@@ -131,9 +133,9 @@ def test_an_ssh_that_hangs_is_replaced(start_agent):
 
 
 def test_the_second_jump_host_takes_over(start_agent, own_jump, jump_host):
-    agent = start_agent([own_jump.jump("first"), jump_host.jump("second")])
+    agent = start_agent([jump_of(own_jump, "first"), jump_of(jump_host, "second")])
     assert agent.lines() == ["ready c1 first"]
-    own_jump.stop()
+    own_jump.leave()
     kill_ssh(agent)
     until(lambda: agent.status().get("jump") == "second", "the second is used")
 
@@ -244,6 +246,6 @@ def test_retry_max_s_bounds_the_pauses(longest):
 
 
 def test_retry_max_s_is_heeded(start_agent, tmp_path):
-    agent = start_agent([Sshd(tmp_path / "j").jump("j")], wait=False, retry_max_s=1, log_level="debug")
+    agent = start_agent([jump_of(prepare(tmp_path / "j"), "j")], wait=False, retry_max_s=1, log_level="debug")
     # At half a second, and then a second at most, not 2, 4, 8; and as many starts of ssh.
     until(lambda: agent.log().count("connecting through") >= 8, "it tries again often", 12)

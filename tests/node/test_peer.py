@@ -10,8 +10,9 @@ import sys
 import pytest
 
 from hpcproxy.node.io import peer
+from tests.waiting import until
 
-from .harness import PORT, clean_environment, read_rest, until
+from .harness import PORT, clean_environment, read_rest
 
 NOBODY = 65534
 SPY = """

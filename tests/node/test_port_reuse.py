@@ -16,8 +16,9 @@ import pytest
 
 from hpcproxy.node.io import peer
 from hpcproxy.node.proxy.listener import bind
+from tests.waiting import until
 
-from .harness import PORT, clean_environment, random_loopback, until
+from .harness import PORT, clean_environment, random_loopback
 
 BOB, ALICE = 65001, 65002
 CLIENT = """

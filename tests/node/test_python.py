@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from hpcproxy.node import build
+from tests.waiting import until
 
-from .harness import OPENINGS, Agent, clean_environment, echo, until
+from .harness import OPENINGS, Agent, clean_environment, echo, jump_of
 
 PACKAGE = Path(build.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -48,7 +49,7 @@ def pythons():
 @pytest.mark.parametrize("version, path", pythons())
 def test_every_python_here_runs_it(version, path, jump_host, far_end, tmp_path):
     server = far_end(echo)
-    agent = Agent(tmp_path / "a", [jump_host.jump()], python=path, flags=("-I", "-X", "dev", "-W", "error")).start()
+    agent = Agent(tmp_path / "a", [jump_of(jump_host)], python=path, flags=("-I", "-X", "dev", "-W", "error")).start()
     try:
         agent.ready()
         for opening in OPENINGS:

@@ -1,0 +1,92 @@
+# ruff: noqa: E501 - lines of a log are easier to read in one
+"""The Epilog: whose way out it ends, how much of what a user has started it kills at most, and what it tells the admin."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hpcproxy.account import tunnels
+from tests.deploy.test_scripts import _as_slurmd, _job, _site
+from tests.waiting import until
+
+
+@pytest.fixture
+def epilog(tmp_path: Path) -> Path:
+    """Its `logger` is ours; what it is told stands in `logged`."""
+    script = _site(tmp_path)["epilog"]
+    logger = tmp_path / "logger"
+    logger.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$*\" >>'{tmp_path}/logged'\n")
+    logger.chmod(0o755)
+    text = script.read_text()
+    assert " logger -t" in text
+    script.write_text(text.replace(" logger -t", f" {logger} -t"))
+    (tmp_path / "run/holders").mkdir(parents=True)
+    return script
+
+
+@pytest.fixture
+def later(tmp_path: Path, epilog: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The way out of the second run of job 77, which was requeued."""
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as holder:
+        (tmp_path / "run/holders/77.1").write_text(f"{holder.pid} {tunnels.start_time(holder.pid)}\n")
+        (tmp_path / "run/holders/77.1.said").write_text("ready c1 j\n")
+        yield holder
+        holder.kill()
+
+
+@pytest.mark.parametrize("name", ["SLURM_JOB_RESTART_COUNT", "SLURM_RESTART_COUNT"])
+def test_one_that_comes_late_leaves_the_next_run_its_way_out(
+    name: str, epilog: Path, later: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    assert _as_slurmd(epilog, _job(**{name: "0"})) == (0, "")
+    assert later.poll() is None
+    assert (tmp_path / "run/holders/77.1").exists()
+    assert _as_slurmd(epilog, _job(**{name: "1"})) == (0, "")
+    assert later.wait(30) < 0
+    assert list((tmp_path / "run/holders").iterdir()) == []
+
+
+def test_one_that_is_told_of_no_run_ends_what_there_is(epilog: Path, later: subprocess.Popen[bytes]) -> None:
+    """A Slurm that does not say it: better no way out than one that nobody ends."""
+    assert _as_slurmd(epilog, _job()) == (0, "")
+    assert later.wait(30) < 0
+
+
+def test_what_it_kills_is_bounded(epilog: Path, tmp_path: Path) -> None:
+    """A user may have started what he likes, and slurmd waits for us."""
+    many = 150
+    start = f"trap '' TERM URG; for ((i = 0; i < {many}; i++)); do sleep 600 & done; wait"
+    with subprocess.Popen(["bash", "-c", start], start_new_session=True) as holder:
+        children = Path(f"/proc/{holder.pid}/task/{holder.pid}/children")
+        pids = until(lambda: found if len(found := children.read_text().split()) == many else [], "all have begun")
+        try:
+            (tmp_path / "run/holders/77.0").write_text(f"{holder.pid} {tunnels.start_time(holder.pid)}\nkeeper 1 1\n")
+            assert _as_slurmd(epilog, _job()) == (0, "")
+            assert holder.wait(30) < 0
+            assert sum(tunnels.start_time(int(pid)) is not None for pid in pids) >= many - 66
+        finally:
+            for pid in pids:
+                if tunnels.start_time(int(pid)) is not None:
+                    os.kill(int(pid), 9)
+
+
+@pytest.mark.parametrize(
+    ("said", "logged"),
+    [
+        ("mode c1 gate\nfailed c1 route j: nobody answers\n", "-t hpcproxy -- job 77.0: no way out: failed c1 route j: nobody answers\n"),
+        ("failed c1 route j: x\ngave-up c1 key j: re\x1bfused\n", "-t hpcproxy -- job 77.0: no way out: gave-up c1 key j: refused\n"),
+        ("failed c1 route j: nobody answers\nready c1 j\n", ""),
+        ("mode c1 gate\n", ""),
+    ],
+    ids=["failed", "gave up", "came up", "nothing said"],
+)  # fmt: skip
+def test_the_admin_hears_why_there_never_was_one(said: str, logged: str, epilog: Path, tmp_path: Path) -> None:
+    (tmp_path / "run/holders/77.0.said").write_text(said)
+    assert _as_slurmd(epilog, _job()) == (0, "")
+    path = tmp_path / "logged"
+    assert (path.read_text() if path.exists() else "") == logged

@@ -1,0 +1,159 @@
+"""The step in which a job's ways out run: what it takes from the job, when it begins anew, when nobody waits for it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hpcproxy.account import tunnels
+from tests.holder import write_script
+from tests.waiting import until
+
+# Says what it is told, keeps what it was given, and stays until it is asked to go.
+_SRUN = """#!/bin/bash
+[[ $1 != --version ]] || exit 1
+for ((number = 0; ; number++)); do mkdir "$KEPT/$number" 2>/dev/null && break; done
+env -0 >"$KEPT/$number/env"
+printf '%s\\n' "$@" >"$KEPT/$number/words"
+for file in /proc/$$/fd/*; do printf '%s %s\\n' "${file##*/}" "$(readlink "$file")"; done >"$KEPT/$number/open"
+trap 'exit 0' USR1 TERM
+if ((number == 0)); then
+    [[ ! -e $KEPT/state ]] || mv "$KEPT/state" "$STATE"
+    cat "$KEPT/says"
+    cat "$KEPT/complains" >&2
+fi
+until [[ -e $KEPT/over ]]; do /bin/sleep 0.05; done
+"""
+
+
+class Job:
+    """job.sh of a job on two nodes, with an srun of ours; `runs` are those that it has started."""
+
+    def __init__(self, directory: Path) -> None:
+        self.kept = directory / "kept"
+        self.kept.mkdir()
+        for name in ("says", "complains"):
+            (self.kept / name).write_text("")
+        programs = directory / "bin"
+        programs.mkdir()
+        for name, text in (("srun", _SRUN), ("scancel", "#!/bin/sh\n")):
+            (programs / name).write_text(text)
+            (programs / name).chmod(0o755)
+        # As long as a test may last: whoever waits for it in full fails.
+        script = write_script(directory / "home", jump="u@h", ready_timeout_s=600).with_name("job.sh")
+        self.run = directory / "run"
+        text, count = re.subn(r"(?m)^run_base=.*$", f"run_base='{self.run}'", script.read_text())
+        assert count == 1
+        script.write_text(text)
+        self.argv = ["/bin/bash", "-p", str(script), "start"]
+        self.number = str(os.getpid())
+        self.environ = {
+            **os.environ,
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "KEPT": str(self.kept),
+            "SLURM_JOB_ID": self.number,
+            "SLURM_JOB_NUM_NODES": "2",
+            "SLURMD_NODENAME": "n0",
+        }
+
+    def says(self, *lines: str, complains: str = "") -> None:
+        """What the step says on its outputs."""
+        (self.kept / "says").write_text("".join(f"{line}\n" for line in lines))
+        (self.kept / "complains").write_text(complains)
+
+    def ready(self) -> Path:
+        """The step makes the state of this node, whose holder is this process; all nodes say that they are ready."""
+        state = Path(os.environ["TMPDIR"]) / f"hpcproxy-{os.geteuid()}" / f"{self.number}.0-abcd1234"
+        state.parent.mkdir(mode=0o700)
+        self.state_at(self.kept / "state")
+        self.environ["STATE"] = str(state)
+        self.says(f"state n0 {state}", "mode n0 gate 7.1", "mode n1 gate 7.1", "ready n0 j", "ready n1 j")
+        return state
+
+    def state_at(self, state: Path) -> None:
+        """There is a state of ours there."""
+        for directory in (state.parent, state):
+            directory.mkdir(mode=0o700, exist_ok=True)
+        (state / "pid").write_text(f"{os.getpid()} {tunnels.start_time(os.getpid())}\n")
+        (state / "env").write_text("")
+
+    def start(self, **more: str) -> subprocess.CompletedProcess[str]:
+        """What job.sh says in the end."""
+        return subprocess.run(
+            self.argv, env={**self.environ, **more}, capture_output=True, text=True, check=False, timeout=50
+        )
+
+    @property
+    def runs(self) -> list[Path]:
+        """One directory for each srun, in their order."""
+        return sorted(path for path in self.kept.glob("[0-9]*") if (path / "open").exists())
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[Job]:
+    found = Job(tmp_path)
+    yield found
+    (found.kept / "over").touch()
+
+
+FOREIGN = {
+    "SLURM_CPU_BIND": "verbose", "SLURM_NTASKS": "8", "SLURM_EXPORT_ENV": "NONE", "SLURM_HINT": "nomultithread",
+    "SLURM_DISTRIBUTION": "block", "SLURM_MEM_PER_NODE": "100", "SLURM_OVERCOMMIT": "1", "SLURM_THREADS_PER_CORE": "1",
+    "SRUN_DEBUG": "3", "SRUN_CPUS_PER_TASK": "4", "SLURM_NETWORK": "x",
+}  # fmt: skip
+OURS = {"SLURM_CONF": "/etc/slurm/slurm.conf", "SLURM_CLUSTER_NAME": "c", "SLURM_JOB_END_TIME": "99"}
+
+
+def test_options_for_the_jobs_own_steps_are_not_the_steps_of_the_way_out(job: Job) -> None:
+    job.ready()
+    assert job.start(**FOREIGN, **OURS).returncode == 0
+    environ = dict(each.split("=", 1) for each in (job.runs[0] / "env").read_text().split("\0") if each)
+    slurms = {name: value for name, value in environ.items() if name.startswith(("SLURM_", "SRUN_"))}
+    assert slurms == {**OURS, "SLURM_JOB_ID": job.number}
+    assert environ["TMPDIR"] == os.environ["TMPDIR"], "the rest is the job's"
+
+
+def test_what_the_job_has_open_is_not_kept_open(job: Job, tmp_path: Path) -> None:
+    """A lock, or a pipe whose reader waits for its end."""
+    job.ready()
+    lock = tmp_path / "lock"
+    argv = ["bash", "-c", f'exec 7>"{lock}" 12>"{lock}"; exec "$@"', "bash", *job.argv]
+    subprocess.run(argv, env=job.environ, capture_output=True, check=True, timeout=60)
+    assert str(lock) not in (job.runs[0] / "open").read_text()
+
+
+def test_one_node_for_which_waiting_is_no_use_is_enough(job: Job) -> None:
+    job.says("mode n0 gate 7.1", "mode n1 gate 7.1", "gave-up n1 key j: it refused the key")
+    done = job.start()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "hpcproxy: no way out: n1: key: j: it refused the key; the job runs on without it\n"
+
+
+def test_only_what_srun_says_of_killed_tasks_starts_them_anew(job: Job) -> None:
+    job.ready()
+    said = "srun: warning: can't honor --ntasks-per-node\nsrun: error: Unable to confirm allocation\nslurmstepd: x\n"
+    (job.kept / "complains").write_text(said + "srun: error: n[1,3-4]: tasks 1,3-4: Killed\n")
+    assert job.start().returncode == 0
+    until(lambda: len(job.runs) > 1, "a second step, after its pause")
+    since = time.monotonic()
+    until(lambda: time.monotonic() > since + 1.5, "a third would have come by now")
+    assert len(job.runs) == 2
+    words = (job.runs[1] / "words").read_text().splitlines()
+    assert {"--nodelist=n[1,3-4]", "--nodes=3", "--ntasks=3"} <= set(words)
+
+
+def test_a_way_out_that_the_prolog_has_started_is_the_jobs(job: Job) -> None:
+    state = job.run / f"{job.number}.0"
+    job.run.mkdir()
+    job.state_at(state)
+    (job.run / "holders").mkdir()
+    (job.run / "holders" / f"{job.number}.0.said").write_text("mode n0 gate\nready n0 j\n")
+    done = job.start()
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [str(state)], "")
+    assert job.runs == []
