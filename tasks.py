@@ -96,6 +96,23 @@ def reach(context: Context, suites: str = "", features: str = "", write: bool = 
         context.run(f"{BIN}/python bench/reach.py {' '.join(flags)}")
 
 
+@task(
+    help={
+        "count": "How many mutants of Python, and as many of shell (default 30).",
+        "seed": "Another number draws others.",
+        "only": "Only of files below this path, as templates/lib or hpcproxy/node/proxy.",
+        "kind": "python or shell, if only one of them.",
+    }
+)
+def mutants(context: Context, count: int = 30, seed: int = 1, only: str = "", kind: str = "") -> None:
+    """Break the code in small ways, one at a time in a copy, and list what the quick tests do not notice."""
+    flags = f"--count {count} --seed {seed}"
+    for flag, value in (("only", only), ("kind", kind)):
+        flags += f" --{flag} {quoting.word(value)}" if value else ""
+    with context.cd(ROOT):
+        context.run(f"{BIN}/python bench/mutants.py {flags}")
+
+
 def write_tables(context: Context, wish: dict[str, str], tests: str) -> None:
     """The page that `tests` write when `wish` is in their environment is there."""
     from hpcproxy.lab import packages  # noqa: PLC0415 - only these tasks need it
@@ -106,5 +123,5 @@ def write_tables(context: Context, wish: dict[str, str], tests: str) -> None:
 
 
 namespace = tasks()
-for developer_task in (lint, docs, golden, clients_table, outages_table, endings_table, reach, test):
+for developer_task in (lint, docs, golden, clients_table, outages_table, endings_table, reach, mutants, test):
     namespace.add_task(developer_task)

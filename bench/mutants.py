@@ -4,9 +4,10 @@
 
 `--count` mutants of Python and as many of shell are drawn, from all code or from that below PATH. Each is put into a
 private copy of this tree, where the tests of its room run, without the lab, until one fails: the few files that speak
-most of its module, and all of the room where none does. The checkers of style and the golden files are left out: they see that something changed and not that it is
-wrong. A mutant that nobody noticed is listed; when it is one that changes nothing that matters, a line of
-bench/mutants-without-effect.txt says so, and why. The table at the end has a row for each room.
+most of its module, and all of the room where none does. The checkers of style and the golden files are left out: they
+see that something changed and not that it is wrong. A mutant that nobody noticed is listed; when it is one that changes
+nothing that matters, a line of bench/mutants-without-effect.txt says so, and why. The table at the end has a row for
+each room.
 
 The tests of a room run once without a mutant first: they must pass, and a mutant's run may last thrice as long as they
 did; `--within` bounds the first run. What runs longer hangs, which is noticed. All that a run has started is ended with
@@ -204,7 +205,7 @@ def nearest(tree: Path, path: str, tests: Sequence[str]) -> tuple[str, ...]:
 
     def mentions(name: str) -> int:
         text, named = (tree / name).read_text(), f"_{Path(name).stem}_".find(f"_{stem}_") >= 0
-        return 100 * named + 4 * len(own.findall(text)) + len(further.findall(text))
+        return 1000 * named + 4 * len(own.findall(text)) + len(further.findall(text))
 
     speaking = sorted((name for name in tests if mentions(name)), key=lambda name: (-mentions(name), name))
     return tuple(speaking[:FEW]) or tuple(tests)

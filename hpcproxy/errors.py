@@ -8,7 +8,16 @@ HpcproxyError            exit code 1
 ├── FileError            a file of the user's cannot be read or written
 ├── RenderError          a template asks for what it may not have
 ├── WayOutError          the way out does not work; names the layer that failed
-└── LabError             the lab cannot be built here, or is not there
+├── LabError             the lab cannot be built here, or is not there
+├── process
+│   └── TooMuchError     a program says more than any answer holds
+└── cluster              what a roll-out makes a host's own line of, where it is one host's
+    ├── become.NotRootError          a login could not become root
+    ├── fan_out.NoGatewayError       the gateway before the hosts cannot be used
+    ├── openssh_session.SshError     ssh did not get in
+    ├── plugin.NamedError            a line of somebody's names the plugin
+    ├── pool.NoThreadError           this machine starts no more threads
+    └── protocol.NoAnswerError       a host ended the conversation without its last line
 """
 
 from __future__ import annotations

@@ -6,14 +6,17 @@ Static shell from templates/lib, which must come out of the renderer as it went 
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hpcproxy.cluster import contract, enable, inventory, protocol
 from hpcproxy.config.model import Layer, resolve
-from hpcproxy.files.plan import AGENT_PROGRAM, Home, Plan, account_plan
-from hpcproxy.files.render import Bundle, render
+from hpcproxy.files.plan import AGENT_PROGRAM, Artifact, Home, Plan, account_plan
+from hpcproxy.files.render import Bundle, File, render
+from tests.deploy import cases as site
 
 GOLDEN = Path(__file__).parent / "golden"
 LIBRARY = Path(__file__).parent.parent / "templates" / "lib"
@@ -56,13 +59,40 @@ def plan(home: str, **values: Any) -> Plan:
     return account_plan(resolve(Layer("case", values)), Home(Path(home)))
 
 
-def rendered_files() -> dict[str, bytes]:
+@functools.cache
+def rendered_files() -> Mapping[str, bytes]:
     """Return what is rendered now, by its golden file's path below tests/golden."""
-    return {f"{variant}/{name}": content for variant, bundle in _bundles().items() for name, content in _named(bundle)}
+    named = {f"{variant}/{name}": content for variant, bundle in _bundles().items() for name, content in _named(bundle)}
+    return {**named, **{f"remote/{name}": content for name, content in remote_scripts().items()}}
 
 
 def _bundles() -> dict[str, Bundle]:
-    return {variant: render(case) for variant, case in cases().items()}
+    nodes = {
+        "site": site.plan(),
+        "site-service": site.plan(
+            mode="service", service_key="/root/key", policy={"partitions": ["gpu", "a-b.c"], "accounts": "phys"}
+        ),
+    }
+    return {variant: render(case) for variant, case in {**cases(), **nodes}.items()}
+
+
+def remote_scripts() -> dict[str, bytes]:
+    """Return what goes to hosts on stdin, by name, for two small files; the archive behind it is not text."""
+    files = [("a", "/etc/hpcproxy/a b", 0o755, "root"), ("b", "/etc/slurm/prolog.d/50-b", 0o644, "slurm")]
+    bundle = Bundle(
+        tuple(File(Artifact(name, "t", Path(path), mode, "", owner), b"text") for name, path, mode, owner in files)
+    )
+    told = inventory.parse("case", "nodes: c1\nsettings: {jump: j}\n")
+    edit = protocol.Edit("/etc/slurm/slurm.conf", b"old\n", b"new\n")
+    return {
+        **{f"{action}.sh": site.script_of(protocol.message(bundle, action, "TOKEN")) for action in protocol.ACTIONS},
+        "reading.sh": site.script_of(protocol.reading(("/a b",), "TOKEN", ("true", "it's"))),
+        "editing.sh": site.script_of(protocol.editing((edit,), "TOKEN", ("true",), ("false",))),
+        "contract.sh": site.script_of(contract.contract_message(render(site.plan()), told, "TOKEN")),
+        "glance.sh": protocol.glance(bundle, "TOKEN", protocol.Place(protocol.STORE, protocol.LOCK_FILE)),
+        "scontrol.sh": enable.scontrol(told, "ping")[3].encode(),
+        "wait_for_slurmd.sh": enable.wait_for_slurmd(told, "1")[3].encode(),
+    }
 
 
 def _named(bundle: Bundle) -> list[tuple[str, bytes]]:
@@ -88,9 +118,9 @@ def _fold(text: str) -> str:
 
 def write_goldens() -> list[Path]:
     """Write tests/golden anew, nothing else in it, and return the files; read the difference before you commit it."""
+    files, paths = rendered_files(), []
     shutil.rmtree(GOLDEN, ignore_errors=True)
-    paths = []
-    for name, content in rendered_files().items():
+    for name, content in files.items():
         path = GOLDEN / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(_fold(content.decode()))

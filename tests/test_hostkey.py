@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,6 +36,18 @@ def test_no_login_is_tried_to_get_it(jump_host: Sshd) -> None:
     log = (jump_host.directory / "log").read_text()
     assert "Accepted" not in log
     assert "Failed" not in log
+
+
+def test_no_key_is_offered_to_get_it(ssh_config: Write, jump_host: Sshd) -> None:
+    """Not even one that would be taken: who has not been recognised learns of no key of ours, and lets nobody in."""
+    ssh_config(f"Host *\n IdentityFile {jump_host.identity}\n IdentitiesOnly yes\n PubkeyAuthentication yes\n")
+    log = jump_host.directory / "log"
+    before = log.read_text()
+    _fetch(jump_host.jump)
+    assert "publickey" not in log.read_text().removeprefix(before)
+    argv = ["ssh", "-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={jump_host.directory}/any"]
+    subprocess.run([*argv, "-p", str(jump_host.port), "127.0.0.1", "true"], check=True, capture_output=True)
+    assert "Accepted publickey" in log.read_text().removeprefix(before), "by that configuration ssh logs in"
 
 
 class _Open(asyncssh.SSHServer):

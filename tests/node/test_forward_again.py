@@ -120,7 +120,15 @@ def test_no_connection_header_takes_away_what_the_meaning_hangs_on(name):
 
 @pytest.mark.parametrize(
     "codings",
-    [["gzip, chunked"], ["chunked, chunked"], ["chunked", "chunked"], ["chunked", ""], ["identity", "chunked"], ["gzip"], ["chunked;x"]],
+    [
+        ["gzip, chunked"],
+        ["chunked, chunked"],
+        ["chunked", "chunked"],
+        ["chunked", ""],
+        ["identity", "chunked"],
+        ["gzip"],
+        ["chunked;x"],
+    ],
 )
 def test_a_body_in_more_than_one_coding_is_refused(codings):
     with pytest.raises(head.BadRequest, match="other than chunked"):
