@@ -12,22 +12,25 @@ import pytest
 from hpcproxy.account import checks
 from hpcproxy.account.connect import connect
 from hpcproxy.errors import WayOutError
+from tests.servers import free_port
 
 HEAD = b"HTTP/1.1 200 Connection established\r\n\r\n"
 BANNER = b"SSH-2.0-OpenSSH_10.0\r\n"
 
 
 @contextlib.contextmanager
-def _gate(*pieces: bytes) -> Iterator[str]:
+def _gate(*pieces: bytes, asked: list[bytes] | None = None) -> Iterator[str]:
     """One that answers a CONNECT in these packets, then ends its sending."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
             with server.accept()[0] as client:
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                asked = b""
-                while not asked.endswith(b"\r\n\r\n"):
-                    asked += client.recv(4096)
+                head = b""
+                while not head.endswith(b"\r\n\r\n"):
+                    head += client.recv(4096)
+                if asked is not None:
+                    asked.append(head)
                 for piece in pieces:
                     client.sendall(piece)
                     if len(pieces) > 1:
@@ -112,3 +115,58 @@ def test_a_far_end_that_says_a_byte_now_and_then_is_waited_for_no_longer_than_an
         with pytest.raises(WayOutError, match="did not answer within 1 s"):
             checks.fetch_address(url, "http://far.test/ip", 1)
         thread.join()
+
+
+@pytest.mark.parametrize(
+    ("host", "named"), [("h.test", b"h.test:22"), ("192.0.2.1", b"192.0.2.1:22"), ("2001:db8::1", b"[2001:db8::1]:22")]
+)
+def test_the_far_end_is_named_as_http_spells_it(host: str, named: bytes) -> None:
+    asked: list[bytes] = []
+    with _gate(HEAD + BANNER, asked=asked) as url, connect(url, host, 22, 30) as far:
+        while far.recv(4096):
+            pass
+    assert asked == [b"CONNECT " + named + b" HTTP/1.1\r\nHost: " + named + b"\r\n\r\n"]
+
+
+@contextlib.contextmanager
+def _socks(asked: list[bytes], reply: int = 0) -> Iterator[int]:
+    """ssh's own listener, as far as one connection goes (RFC 1928): what is asked of it, and what it answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError), server.accept()[0] as client:
+                client.recv(64)
+                client.sendall(b"\x05\x00")
+                asked.append(client.recv(256))
+                client.sendall(bytes([5, reply, 0, 1]) + bytes(6) + (b"" if reply else BANNER))
+                client.recv(1)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "sent"),
+    [("socks5h", b"\x05\x01\x00\x03\x09localhost\x00\x16"), ("socks5", b"\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x16")],
+    ids=["the name", "its address"],
+)
+def test_who_resolves_the_name_is_the_schemes_say(scheme: str, sent: bytes) -> None:
+    asked: list[bytes] = []
+    with _socks(asked) as port, connect(f"{scheme}://127.0.0.1:{port}", "localhost", 22, 30) as far:
+        assert far.recv(64) == BANNER
+    assert asked == [sent]
+
+
+def test_what_fails_by_socks_has_its_layer() -> None:
+    def layer(port: int, host: str = "127.0.0.9", scheme: str = "socks5") -> str:
+        with pytest.raises(WayOutError) as caught:
+            connect(f"{scheme}://127.0.0.1:{port}", host, 22, 30)
+        return caught.value.layer
+
+    with _socks([], reply=5) as port:
+        assert layer(port) == "far end"
+    assert layer(free_port()) == "tunnel"
+    with _socks([]) as port:
+        assert layer(port, "no-such-host.invalid") == "name"

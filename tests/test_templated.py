@@ -34,6 +34,7 @@ _TEMPLATES = {
     "string.Template with two dollars": b"#!/bin/bash\n#SBATCH --time=$${time}\n@$${pre_rocket}\n",
     "str.format, options by name": b"#!/bin/bash\n#SBATCH -t {time}\n{sbatch_extra}\n@{cmd}\n",
     "printf of Python": b"#!/bin/bash\n#SBATCH --time=%(walltime)s\n@run\n",
+    "Jinja, a condition that goes on behind the options": b"#!/bin/bash\n{% if gpu %}\n#SBATCH --gres=gpu\n@nvidia-smi\n{% endif %}\nrun\n",
     "autoconf": b"#!/bin/bash\n#SBATCH --account=@ACCOUNT@\n@run\n",
 }
 

@@ -127,12 +127,12 @@ BREACHES = {
 def test_each_breach_is_named(node: Node, breach: str) -> None:
     name, break_it, words = BREACHES[breach]
     if "root's" in words and os.geteuid() != 0:
-        words = ""  # nothing here is root's then
+        pytest.skip("nothing here is root's: all of it is named for that")
     path = node.path(name)
     break_it(path)
     named = node.breaches(limit_s=2, pipe_ms=1000, holder_s=2)
     where = str(path).replace(f"{node.root}/", "")
-    assert [text for text in named if where in text and words in text] or not words, named
+    assert [text for text in named if where in text and words in text], named
 
 
 def test_a_task_prolog_of_the_sites_that_is_not_there_is_named_itself(node: Node) -> None:

@@ -74,7 +74,9 @@ def runs(ends: Lab, watch: Watch, request: pytest.FixtureRequest) -> Iterator[Ru
 @pytest.mark.parametrize("pair", PAIRS, ids=IDS)
 def test_it_ends(pair: tuple[Case, Way], runs: Runs) -> None:
     run = runs[pair[0].name, pair[1].name].result()
-    print(" | ".join(run.row()))
+    row = run.row()
+    print(" | ".join(row))
+    assert row[0] == pair[0].name
 
 
 @pytest.mark.parametrize("pair", [PAIRS[IDS.index(f"scancel, {way.name}")] for way in (GATE, SSH)], ids=["gate", "ssh"])
@@ -92,7 +94,9 @@ def test_the_page_has_the_table(runs: Runs) -> None:
 
 def test_jobs_whose_fate_is_chance(ends: Lab, watch: Watch) -> None:
     seed = mixed.seed()
-    print(f"seed {seed}: {mixed.play(ends, watch, seed, float(os.environ.get('MIXED_SECONDS', '25')))}")
+    played = mixed.play(ends, watch, seed, float(os.environ.get("MIXED_SECONDS", "25")))
+    print(f"seed {seed}: {played}")
+    assert sum(played.kinds.values()) > 0, "no job was played at all"
 
 
 def test_a_dozen_jobs_in_a_row_leave_nothing(ends: Lab, watch: Watch) -> None:

@@ -46,7 +46,9 @@ def runs(ends: Lab, request: pytest.FixtureRequest) -> Iterator[Runs]:
 @pytest.mark.parametrize("pair", PAIRS, ids=[case.name for case, _ in PAIRS])
 def test_it_ends(pair: tuple[Case, Way], runs: Runs) -> None:
     run = runs[pair[0].name, pair[1].name].result()
-    print(" | ".join(run.row()))
+    row = run.row()
+    print(" | ".join(row))
+    assert row[0] == pair[0].name
 
 
 def test_the_page_has_the_table(runs: Runs) -> None:

@@ -22,6 +22,7 @@ hold_through() {
     rm -f -- ctl || :
     # By a relative name: ssh expands what stands in one (`%h`, `${HOME}`), and a long one is too long for a socket.
     ssh_command "$jump" -N -M -S ctl
+    log debug "connecting through ${jump_names[jump]}"
     start_ssh
     if await_master && take_port && probe_master "$connect_timeout_s"; then
         up=0
@@ -36,7 +37,15 @@ hold_through() {
         went_down
     fi
     end_ssh
+    log_ssh
     return "$up"
+}
+
+# What ssh said, in the log of those who want to see all of it; the beginning, if it was very much.
+log_ssh() {
+    local line lines=0
+    [[ $log_level == debug ]] || return 0
+    while ((lines++ < 200)) && read -r line; do log debug "ssh: ${line//[![:print:]]/?}"; done 2>/dev/null <ssh.log || :
 }
 
 came_up() {

@@ -60,7 +60,7 @@ say() {
 log() {
     local when level=$1
     shift
-    case $log_level:$level in error:info) return 0 ;; esac
+    case $log_level:$level in error:info | error:debug | info:debug) return 0 ;; esac
     printf -v when '%(%Y-%m-%dT%H:%M:%S%z)T' -1
     if [[ -n $state ]]; then printf '%s %s %s %s\n' "$when" "$job" "$node" "$*" 2>/dev/null >>log || :; fi
     [[ -n $syslog ]] || return 0
