@@ -18,6 +18,7 @@ from hpcproxy.config.model import Layer, resolve
 from hpcproxy.files.plan import Home, account_plan
 from hpcproxy.files.render import render
 from tests.servers import REACHED, free_port
+from tests.shells import url_of
 from tests.waiting import DEADLINE_S, until
 
 # A job id of its own, and so an address of its own, for each holder.
@@ -78,7 +79,7 @@ class Holder:
 
     @property
     def url(self) -> str:
-        return (self.state / "env").read_text().splitlines()[4]
+        return url_of(self.state)
 
     def status(self) -> dict[str, Any]:
         """Return status.json, which a holder writes once it knows something."""

@@ -71,6 +71,7 @@ def tunnel_state(job: str = "shell", *, listening: bool = True, **lines: str) ->
             server.listen()
         port = server.getsockname()[1]
         values = {
+            "version": "1",
             "key": f"{job}.0",
             "step": "",
             "uid": str(os.getuid()),
@@ -82,7 +83,7 @@ def tunnel_state(job: str = "shell", *, listening: bool = True, **lines: str) ->
         directory = Path(os.environ["TMPDIR"]) / f"hpcproxy-{os.geteuid()}" / f"{job}.0-abcd1234"
         directory.parent.mkdir(mode=0o700, exist_ok=True)
         directory.mkdir(mode=0o700)
-        (directory / "env").write_text("".join(f"{value}\n" for value in values.values()))
+        (directory / "env").write_text("".join(f"{name}={value}\n" for name, value in values.items()))
         yield directory
 
 
@@ -93,4 +94,9 @@ def shells_url(port: object) -> str:
 
 def url_of(state: Path) -> str:
     """Return where the way out of `state` is."""
-    return (state / "env").read_text().splitlines()[4]
+    return environment_of(state)["url"]
+
+
+def environment_of(state: Path) -> dict[str, str]:
+    """Return what the file of `state` says that shells read."""
+    return dict(line.split("=", 1) for line in (state / "env").read_text().splitlines())

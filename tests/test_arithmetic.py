@@ -93,7 +93,7 @@ def test_fragments_run_no_value_of_the_environment(shell: str, name: str, tmp_pa
 def test_no_value_of_a_status_is_run(shell: str, since: str, tmp_path: Path) -> None:
     path = write_script(tmp_path / "home", jump="u@h").with_name("bashrc.sh")
     with tunnel_state() as state:
-        (state / "status.json").write_text(f'{{"ready": true, "since": {since}, "jump": "j"}}\n')
+        (state / "status").write_text(f"version=1\nready=true\nsince={since}\njump=j\n")
         done = script(shell, f"set -eu; . {path}; cd {tmp_path}; proxy_on; proxy_status", os.environ)
     assert "through j\n" in done.stdout, done.stderr
     assert done.stderr == ""

@@ -14,6 +14,7 @@ from hpcproxy.account import verbs
 from hpcproxy.account.verbs import Account
 from tests.shells import PROXY_VARIABLES, SHELLS, interactive, script, tunnel_state, url_of
 
+OTHERS_STATUS = ", and what it says of itself another version of hpcproxy has written"
 every_shell = pytest.mark.parametrize("shell", SHELLS)
 SHOW = "".join(f'printf "%s\\n" "{name} ${{{name}+x}} ${{{name}-}}"\n' for name in PROXY_VARIABLES)
 TOUCHED = 'printf "%s|" "$-" "$IFS" "$PWD"; umask; trap'
@@ -275,6 +276,16 @@ def test_a_half_written_state_is_not_used(shell: str, source: str) -> None:
 
 
 @every_shell
+@pytest.mark.parametrize("version", ["2", "", "01", "1a"])
+def test_a_state_of_another_version_is_said_and_not_used(shell: str, version: str, source: str) -> None:
+    with tunnel_state(version=version) as state:
+        assert not _is_used(shell, source)
+        said = f"hpcproxy: another version of hpcproxy has started the way out in {state}; it is not used"
+        code, shown = interactive(shell, f"set -u\n{source}proxy_status || proxy_on || printf 'no\\n'")
+        assert (code, shown.splitlines()) == (0, [said, said, "no"])
+
+
+@every_shell
 def test_a_link_is_not_followed(shell: str, source: str, tmp_path: Path) -> None:
     with tunnel_state() as state:
         assert _is_used(shell, source)
@@ -359,24 +370,21 @@ def test_the_block_in_bashrc_finds_the_fragment(shell: str, source: str, home: P
     ("status", "words", "up"),
     [
         (
-            '{"version": 1, "ready": true, "since": 1.5, "jump": "u@jump", "reconnects": 2, "requests": 30, "pid": 7}',
+            "version=1 ready=true since=1.5 jump=u@jump reconnects=2 requests=30 pid=7",
             r" through u@jump, up for \d+ s, 2 reconnects, 30 requests",
             "0",
         ),
-        ('{"ready": true, "since": 1795364822, "jump": "u@jump", "reconnects": 0}', r" through .*, 0 reconnects", "0"),
-        (
-            '{"ready": false, "jump": null, "last_error": "u@jump: route: it is \\"away\\""}',
-            r", but cut off .*: u@.*",
-            "1",
-        ),
-        ('{"ready": false, "jump": null, "last_error": null}', ", but cut off at the moment: ssh is not up yet", "1"),
-        ("", "", "0"),
-        ("$(touch x)", "", "0"),
+        ("version=1 ready=true since=1795364822 jump=u@jump reconnects=0", r" through .*, 0 reconnects", "0"),
+        ('version=1 ready=false jump= last_error=u@jump:\u00a0"away"', r", but cut off .*: u@jump:.\"away\"", "1"),
+        ("version=1 ready=false jump= last_error=", ", but cut off at the moment: ssh is not up yet", "1"),
+        ("", OTHERS_STATUS, "0"),
+        ("$(touch x)", OTHERS_STATUS, "0"),
+        ("version=2 ready=false", OTHERS_STATUS, "0"),
     ],
 )
 def test_the_status_says_how_it_is(shell: str, source: str, status: str, words: str, up: str) -> None:
     with tunnel_state() as state:
-        (state / "status.json").write_text(f"{status}\n")
+        (state / "status").write_text("".join(f"{line}\n" for line in status.split(" ")))
         said, code = interactive(shell, f"{source}proxy_on >/dev/null\nproxy_status\nprintf '%s\\n' \"$?\"\n")[
             1
         ].splitlines()

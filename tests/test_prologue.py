@@ -64,14 +64,23 @@ def test_one_that_is_cut_off_as_the_job_begins_is_waited_for(shell: str, account
     _install(account)
     with tunnel_state("9") as state:
         (state / "env").rename(state / "away")
-        away = (state / "away").read_text().splitlines()
-        (state / "env").write_text("\n".join([*away[:3], "0100007F:0001", *away[4:]]) + "\n")
+        (state / "env").write_text(re.sub("listen=.*", "listen=0100007F:0001", (state / "away").read_text()))
         body = (
             f'if [[ -e {state}/asked ]]; then mv {state}/away {state}/env; fi; : >{state}/asked; printf "%s\\n" {state}'
         )
         _fake_job_script(account, body)
         done = script(shell, f'set -eu\n{HOOK}printf "%s" "$https_proxy"')
         assert (done.returncode, done.stdout, done.stderr) == (0, url_of(state), "")
+
+
+@every_shell
+def test_one_of_another_version_is_said_with_one_line_and_not_used(shell: str, account: Account) -> None:
+    _install(account)
+    with tunnel_state("9", version="2") as state:
+        _fake_job_script(account, f'printf "%s\\n" {state}')
+        done = script(shell, f'set -eu\n{HOOK}printf "%s" "${{https_proxy-none}}"')
+    said = f"hpcproxy: no way out: another version of hpcproxy has started the one in {state}"
+    assert (done.returncode, done.stdout, done.stderr) == (0, "none", f"{said}; the job runs on without it\n")
 
 
 @every_shell

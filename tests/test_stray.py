@@ -194,7 +194,7 @@ def others_way_out(tmp_path: Path, account: Account) -> Iterator[Path]:
     _install(account)
     with tunnel_state("9") as state:
         (state / "pid").write_text(f"{os.getpid()} {tunnels.start_time(os.getpid())}\n")
-        (state / "status.json").write_text('{"ready": true}\n')
+        (state / "status").write_text("version=1\nready=true\n")
         (tmp_path / "srun").write_text('#!/bin/sh\n[ "$*" = --version ] || exit 1\nprintf "%s\\n" "$VERSION"\n')
         (tmp_path / "srun").chmod(0o755)
         yield state

@@ -19,6 +19,7 @@ from hpcproxy.account import checks, tunnels
 from hpcproxy.errors import WayOutError
 from tests import servers, sshd
 from tests.holder import Holder, listens, session, write_script
+from tests.shells import environment_of
 from tests.sshd import Sshd
 from tests.waiting import until
 
@@ -61,7 +62,8 @@ def test_its_state_is_the_users_alone_and_its_status_is_json(
     assert stat.S_IMODE(holder.state.stat().st_mode) == 0o700
     until((holder.state / "log").exists, "the log is begun, right after the word")
     assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in holder.state.iterdir()} == {
-        "ctl": 0o600, "env": 0o600, "host": 0o600, "log": 0o600, "pid": 0o600, "status.json": 0o600, "turn": 0o600,
+        "ctl": 0o600, "env": 0o600, "host": 0o600, "log": 0o600, "pid": 0o600, "turn": 0o600,
+        "status": 0o600, "status.json": 0o600,
         **({} if mode == "gate" else {"ssh.log": 0o600, "ssh.talk": 0o600}),
     }  # fmt: skip
     status = holder.status()
@@ -72,11 +74,13 @@ def test_its_state_is_the_users_alone_and_its_status_is_json(
     assert status["pid"] == holder.process.pid
 
 
-def test_its_environment_is_six_plain_lines(mode: str, hold: Callable[..., Holder], jump_host: Sshd) -> None:
+def test_its_environment_is_plain_lines(mode: str, hold: Callable[..., Holder], jump_host: Sshd) -> None:
     holder = hold(**jump_host.settings, no_proxy=["a.example"])
     holder.line("ready")
-    key, step, uid, listen, url, direct = (holder.state / "env").read_text().splitlines()
-    assert (key, step, uid) == (f"{holder.job}.0", "", str(os.getuid()))
+    values = environment_of(holder.state)
+    assert list(values) == ["version", "key", "step", "uid", "listen", "url", "no_proxy"]
+    version, key, step, uid, listen, url, direct = values.values()
+    assert (version, key, step, uid) == ("1", f"{holder.job}.0", "", str(os.getuid()))
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
     assert [uid] == [row[7] for row in rows if row[1] == listen and row[3] == "0A"]
     scheme = "http" if mode == "gate" else "socks5h"

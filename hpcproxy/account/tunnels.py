@@ -30,6 +30,7 @@ _NAME = re.compile(r"(?P<job>shell|[0-9]+)\.(?P<restart>[0-9]+)-[A-Za-z0-9]{8}")
 _RUN_NAME = re.compile(r"(?P<job>[0-9]+)\.(?P<restart>[0-9]+)")
 # What status.json counts; ssh alone counts its reconnects only.
 COUNTS = ("reconnects", "requests", "active", "bytes_up", "bytes_down", "held", "refused", "denied")
+_VERSION = "1"  # of the file `env`; the shells' is in templates/lib/any/state.sh
 _START_TIME_FIELD = 19  # of what follows the command's name in /proc/PID/stat; field 22 of proc(5)
 
 
@@ -58,8 +59,8 @@ class Tunnel:
     def no_proxy(self) -> str:
         """What this node's programs are to reach without it."""
         try:
-            return (self.directory / "env").read_text().splitlines()[5]
-        except (OSError, IndexError):
+            return _environment(self.directory).get("no_proxy", "")
+        except (OSError, ValueError):
             return ""
 
     @property
@@ -116,13 +117,24 @@ def _read(directory: Path, job: str, restart: int) -> Tunnel | None:
     """Return what the state says; None if its holder is gone or it is just being made or removed."""
     try:
         pid_text, started = (directory / "pid").read_text().split()
-        url = (directory / "env").read_text().splitlines()[4]
+        said = _environment(directory)
         if start_time(int(pid_text)) != started:
             return None
         status = _status(directory / "status.json") or _said(directory)
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError):
         return None
-    return told(key=(job, restart), directory=directory, pid=int(pid_text), url=url, status=status)
+    if said.get("version") != _VERSION:
+        said, status = {}, {"last_error": "another version of hpcproxy has started it"}
+    return told(key=(job, restart), directory=directory, pid=int(pid_text), url=said.get("url", ""), status=status)
+
+
+def _environment(directory: Path) -> dict[str, str]:
+    """Return what `env` says, `name=value` a line; raises OSError, or ValueError if it is only being written."""
+    lines = (directory / "env").read_text().splitlines()
+    said = {name: value for name, _, value in (line.partition("=") for line in lines)}
+    if said.get("version", "") == _VERSION and "no_proxy" not in said:
+        raise ValueError(directory)
+    return said
 
 
 def told(

@@ -16,7 +16,7 @@ import pytest
 from hpcproxy.files.render import render
 from tests.deploy.cases import plan
 from tests.hostile import HOSTILE
-from tests.shells import tunnel_state, url_of
+from tests.shells import environment_of, tunnel_state, url_of
 
 Ours = Callable[..., Path]
 SITE_PROXY = "http://proxy.site:3128"
@@ -175,7 +175,7 @@ def test_nothing_is_said_where_nothing_is_to_change(ours: Ours) -> None:
 
 def test_a_way_out_that_the_jobs_script_has_started_stays(ours: Ours) -> None:
     with tunnel_state("77") as state:
-        _, _, uid, listen, url, _ = (state / "env").read_text().splitlines()
+        uid, listen, url = (environment_of(state)[name] for name in ("uid", "listen", "url"))
         given = {
             **JOB,
             "HPCPROXY_KEY": "77.0",

@@ -205,7 +205,7 @@ def test_the_overflow_uid_is_nobody_in_a_namespace(monkeypatch):
 
 
 def test_the_socket_in_the_state_directory_is_the_users_alone(gate):
-    assert sorted(os.listdir(str(gate.state))) == ["access.log", "ctl", "log", "pid", "status.json"]
+    assert sorted(os.listdir(str(gate.state))) == ["access.log", "ctl", "log", "pid", "status", "status.json"]
     assert os.stat(str(gate.state / "ctl")).st_mode & 0o077 == 0
     assert os.stat(str(gate.state)).st_mode & 0o777 == 0o700
     with gate.connect() as sock:

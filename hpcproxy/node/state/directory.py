@@ -11,7 +11,7 @@ import stat
 from ..io.peer import OVERFLOW_UID, sees_all_users
 
 LONGEST_ENV = 1 << 20
-OURS = ("turn", "ctl", "pid", "host", "log", "status.json", "status.json.tmp", "access.log", "ssh_config")
+OURS = ("turn", "ctl", "pid", "host", "log", "status.json", "status", "status.tmp", "access.log", "ssh_config")
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 

@@ -1,4 +1,4 @@
-"""What the agent says of itself: lines on stdout, the log, status.json, access.log. None of it can fail or stall it."""
+"""What the agent says of itself: on stdout, in log, status.json, `status`, access.log. None can fail or stall it."""
 
 import json
 import os
@@ -104,20 +104,25 @@ class Record:
             self.timer = self.loop.call_at(self.written + WHILE_ACTIVE_S, self._write)
 
     def write_status(self) -> None:
-        """status.json is the present state; readers see the old or the new one, never half of it."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        here = self.folder_fd
+        """status.json is the present state, then `status` too; readers see the old or the new, never half of it."""
+        said = self.status()
         try:
-            fd = os.open("status.json.tmp", flags, 0o600, dir_fd=here)
-            try:
-                data = json.dumps(self.status()).encode("ascii") + b"\n"
-                whole = os.write(fd, data) == len(data)
-            finally:
-                os.close(fd)
-            if whole:
-                os.replace("status.json.tmp", "status.json", src_dir_fd=here, dst_dir_fd=here)
+            self._replace("status.json", json.dumps(said) + "\n")
+            self._replace("status", "".join("{}={}\n".format(name, _plain(value)) for name, value in said.items()))
         except OSError:
             pass  # a full disk costs the report, not the way out
+
+    def _replace(self, name: str, text: str) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        here = self.folder_fd
+        fd = os.open("status.tmp", flags, 0o600, dir_fd=here)
+        try:
+            data = text.encode("utf-8", "replace")
+            whole = os.write(fd, data) == len(data)
+        finally:
+            os.close(fd)
+        if whole:
+            os.replace("status.tmp", name, src_dir_fd=here, dst_dir_fd=here)
 
     def status(self) -> dict:  # type: ignore[type-arg]
         """The content of status.json."""
@@ -143,3 +148,10 @@ class Record:
             "denied": self.denied,
             "pid": self.pid,
         }
+
+
+def _plain(value: object) -> str:
+    """`value` as a shell reads it: one line, true or false, nothing for None."""
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else one_line(str(value))

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Where a job's way out listens, what serves it there, and the environment that points to it.
+# Where a job's way out listens, and what serves it there.
 
 # Set `address` for job $1, the same on every node of the job: 127.64.0.0/10 with the low 22 bits of the job id. In a
 # federation bits 26 to 31 are the cluster (Slurm's FED_MGR_CLUSTER_ID_BEGIN), whose clusters count from 1 alike: they are
@@ -56,16 +56,4 @@ find_python() {
         if "$python" -I -c 'import sys; sys.exit(sys.version_info < (3, 6))' >/dev/null 2>&1 </dev/null; then return 0; fi
     done
     return 1
-}
-
-# Write the environment for shells of this job, with URLs of scheme $1, served by user $2, into directory $3. Half of it is
-# never used: a reader wants to see the file `pid`, or a listener at the port, and both come later. Values are made of
-# checked sets of characters.
-write_env() {
-    local step=${SLURM_STEP_ID-} hex
-    hex_address
-    if [[ $step =~ ^[0-9]+$ ]]; then step=$job.$step; else step=''; fi
-    no_proxy_list "$bypass_private" ${no_proxy_more[@]+"${no_proxy_more[@]}"}
-    # In the order in which __hpcproxy_read takes them.
-    printf '%s\n' "$key" "$step" "$2" "$hex" "$1://$address:$port" "$direct" >"$3/env"
 }

@@ -48,9 +48,8 @@ is_ours() {
 
 # True if the status in the state directory $1 says that the way out is up.
 says_ready() {
-    local text
-    read_text "$1/status.json"
-    [[ $text == *'"ready": true'* ]]
+    local -A fields
+    read_fields "$1/status" && [[ ${fields[ready]-} == true ]]
 }
 
 # Set `quoted` to $1 as a JSON string.

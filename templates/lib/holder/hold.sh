@@ -2,9 +2,10 @@
 # Where ssh itself listens: the loop that keeps one up, as the agent does where there is the gate (tunnel.py and candidate.py in
 # node/upstream).
 
-# Write status.json: what `hpcproxy status` reads. By rename, so that no reader sees half of it.
+# Write status.json, which `hpcproxy status` reads, and `status`, the same a line each, for shells. By rename, so that no reader
+# sees half of it; `status` is the last.
 write_status() {
-    local jump=null error=null up=false
+    local jump=null error=null up=false error_line=${last_error//[[:cntrl:]]/ }
     if [[ -n $current_jump ]]; then json_string "$current_jump" && jump=$quoted up=true; fi
     if [[ -n $last_error ]]; then json_string "$last_error" && error=$quoted; fi
     # A full disk costs the status, never the way out.
@@ -12,6 +13,10 @@ write_status() {
         "$node" "$address" "$port" "$up" "$since" "$jump" \
         "$((reconnects > 0 ? reconnects : 0))" "$error" "$$" 2>/dev/null >status.new; then
         mv -f -- status.new status.json 2>/dev/null || :
+    fi
+    if printf '%s\n' "version=$state_version" mode=ssh "ready=$up" "since=$since" "jump=$current_jump" \
+        "reconnects=$((reconnects > 0 ? reconnects : 0))" "last_error=$error_line" 2>/dev/null >status.new; then
+        mv -f -- status.new status 2>/dev/null || :
     fi
 }
 

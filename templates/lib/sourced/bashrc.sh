@@ -12,6 +12,7 @@ __hpcproxy_where() {
 proxy_on() {
     __hpcproxy_where
     if ! __hpcproxy_find "$__hpcproxy_want"; then
+        if __hpcproxy_tell_foreign >&2; then return 1; fi
         if [ "$__hpcproxy_want" = shell ]; then
             printf 'hpcproxy: no tunnel of yours is up on this machine; start one with: hpcproxy up\n' >&2
             return 1
@@ -32,26 +33,33 @@ proxy_off() {
     printf 'hpcproxy: off; your own proxy settings are back\n'
 }
 
-# Set __hpcproxy_value to what the holder's status.json, in __hpcproxy_json, has for $1; false if it has nothing.
+# True if a way out is there that another version of hpcproxy has started, after __hpcproxy_find; it is said then.
+__hpcproxy_tell_foreign() {
+    if [ -z "$__hpcproxy_foreign" ]; then return 1; fi
+    printf 'hpcproxy: another version of hpcproxy has started the way out in %s; it is not used\n' "$__hpcproxy_foreign"
+}
+
+# Set __hpcproxy_value to what the holder's status has for $1, `name=value` a line; false if it has nothing, or is of another
+# version.
 __hpcproxy_field() {
-    case $__hpcproxy_json in *"\"$1\": "*) ;; *) return 1 ;; esac
-    __hpcproxy_value=${__hpcproxy_json#*"\"$1\": "}
-    case $__hpcproxy_value in
-        null*) return 1 ;;
-        '"'*)
-            __hpcproxy_value=${__hpcproxy_value#?}
-            __hpcproxy_value=${__hpcproxy_value%%'"'*}
-            ;;
-        *) __hpcproxy_value=${__hpcproxy_value%%[,\}]*} ;;
-    esac
+    local line version
+    version='' __hpcproxy_value=''
+    while IFS='' read -r line; do
+        case $line in version=*) version=${line#*=} ;; esac
+        case $line in "$1="*) __hpcproxy_value=${line#*=} ;; esac
+    done 2>/dev/null <"$__hpcproxy_state/status"
+    [ "$version" = 1 ] && [ -n "$__hpcproxy_value" ]
 }
 
 # Print what the holder says of itself, behind its address: through which jump host, since when, how often anew; false if
 # ssh is away at this moment. A service account's status is not ours to read: then there is nothing to add.
 __hpcproxy_describe() {
-    local __hpcproxy_json __hpcproxy_value
-    __hpcproxy_json=''
-    read -r __hpcproxy_json 2>/dev/null <"$__hpcproxy_state/status.json" || :
+    local __hpcproxy_value
+    if ! [ -e "$__hpcproxy_state/status" ]; then return 0; fi
+    if ! __hpcproxy_field version; then
+        printf ', and what it says of itself another version of hpcproxy has written'
+        return 0
+    fi
     if __hpcproxy_field ready && [ "$__hpcproxy_value" = false ]; then
         if ! __hpcproxy_field last_error; then __hpcproxy_value='ssh is not up yet'; fi
         printf ', but cut off at the moment: %s' "$__hpcproxy_value"
@@ -76,6 +84,8 @@ proxy_status() {
     if [ -z "${HPCPROXY_URL-}" ]; then
         if __hpcproxy_find "$__hpcproxy_want"; then
             printf 'hpcproxy: off in this shell; a way out is up at %s (proxy_on uses it)\n' "$__hpcproxy_url"
+        elif __hpcproxy_tell_foreign; then
+            :
         elif [ -n "${HPCPROXY_ERROR-}" ]; then
             printf 'hpcproxy: off, no way out: %s\n' "$HPCPROXY_ERROR"
         else
@@ -92,6 +102,7 @@ proxy_status() {
         printf '\n'
         return "$__hpcproxy_up"
     fi
+    if __hpcproxy_tell_foreign; then return 1; fi
     printf 'hpcproxy: down, nothing of yours listens at %s now\n' "$HPCPROXY_URL"
     return 1
 }

@@ -18,16 +18,28 @@ __hpcproxy_save() {
     if [ -n "${NODE_USE_ENV_PROXY+x}" ]; then export HPCPROXY_SAVED_NODE_USE_ENV_PROXY="$NODE_USE_ENV_PROXY"; fi
 }
 
-# Set __hpcproxy_* from the env file in directory $1, a value a line. It is read, not sourced: nothing in it can run.
+# Set __hpcproxy_* from the env file in directory $1, `name=value` a line. It is read, not sourced: nothing in it can run.
+# False if it is not whole; or of another version, whose words may mean something else: then __hpcproxy_foreign is $1.
 __hpcproxy_read() {
-    {
-        read -r __hpcproxy_key
-        read -r __hpcproxy_step
-        read -r __hpcproxy_uid
-        read -r __hpcproxy_listen
-        read -r __hpcproxy_url
-        read -r __hpcproxy_no_proxy
-    } <"$1/env"
+    local line version
+    version='' __hpcproxy_step='' __hpcproxy_no_proxy=''
+    while IFS='' read -r line; do
+        case $line in
+            version=*) version=${line#*=} ;;
+            key=*) __hpcproxy_key=${line#*=} ;;
+            step=*) __hpcproxy_step=${line#*=} ;;
+            uid=*) __hpcproxy_uid=${line#*=} ;;
+            listen=*) __hpcproxy_listen=${line#*=} ;;
+            url=*) __hpcproxy_url=${line#*=} ;;
+            no_proxy=*) __hpcproxy_no_proxy=${line#*=} ;;
+        esac
+    done 2>/dev/null <"$1/env"
+    # The last line.
+    if [ -z "$__hpcproxy_no_proxy" ]; then return 1; fi
+    if [ "$version" != 1 ]; then
+        __hpcproxy_foreign=$1
+        return 1
+    fi
     __hpcproxy_state=$1
 }
 

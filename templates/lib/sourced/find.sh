@@ -23,9 +23,11 @@ __hpcproxy_who() {
     return 1
 }
 
-# Set __hpcproxy_* from the state of $1; false if there is none that is up.
+# Set __hpcproxy_* from the state of $1; false if there is none that is up. __hpcproxy_foreign is one of another version then,
+# if there is one.
 __hpcproxy_find() {
     local noglob failglob found uid
+    __hpcproxy_foreign=''
     __hpcproxy_who || return 1
     # The one that this shell has from its parents: TMPDIR may be another by now than the holder's.
     if __hpcproxy_try "$1" "${HPCPROXY_STATE-}" "$uid"; then return 0; fi

@@ -13,7 +13,12 @@ __hpcproxy_start() {
         # Of a Slurm whose steps would wait for ours (job.sh).
         __hpcproxy_overlap=''
         case $state in 'overlap '*) __hpcproxy_overlap=1 state=${state#overlap } ;; esac
+        __hpcproxy_foreign=''
         if __hpcproxy_read "$state" && __hpcproxy_listening; then return 0; fi
+        if [ -n "$__hpcproxy_foreign" ]; then
+            printf 'hpcproxy: no way out: another version of hpcproxy has started the one in %s%s\n' "$state" "$consequence" >&2
+            return 1
+        fi
         tries=$((tries + 1))
     done
     printf 'hpcproxy: no way out: it was up and does not listen now%s\n' "$consequence" >&2

@@ -349,12 +349,14 @@ start() {
 
 stop() {
     local tries step
+    local -A fields
     find_state "$job.$restart" || return 0
     sum_up
     # The Prolog's ends with the job, by the Epilog.
     if [[ $state == "$run_base"/* ]]; then return 0; fi
     # Not the step that the job's shell knows: that one may have been killed, and this is the one that came after it.
-    { read -r && read -r step; } <"$state/env" || step=''
+    read_fields "$state/env" || :
+    step=${fields[step]-}
     if [[ $step =~ ^[0-9]+\.[0-9]+$ ]]; then scancel --quiet --signal=URG "$step" 2>/dev/null || :; fi
     for ((tries = 0; tries < 100; tries++)); do
         holder_lives "$state" || return 0

@@ -1,16 +1,17 @@
 # shellcheck shell=bash
 # What is known of this node's way out, for those who ask.
 
-# The gate's status.json may be a second old. SIGUSR2 asks for a new one, which is there when the name means another file.
+# The gate's status may be a second old. SIGUSR2 asks for a new one, which is there when the name means another file; the same
+# as JSON is there before that.
 refresh_status() {
-    local pid tries text
-    read_text "$state/status.json"
-    [[ $text == *'"mode": "gate"'* ]] || return 1
+    local pid tries
+    local -A fields
+    read_fields "$state/status" && [[ ${fields[mode]-} == gate ]] || return 1
     rm -f -- "$state/status.old"
-    ln -- "$state/status.json" "$state/status.old" 2>/dev/null || return 1
+    ln -- "$state/status" "$state/status.old" 2>/dev/null || return 1
     read -r pid _ <"$state/pid" && kill -USR2 "$pid" || return 1
     for ((tries = 0; tries < 50; tries++)); do
-        [[ ! $state/status.json -ef $state/status.old ]] && break
+        [[ ! $state/status -ef $state/status.old ]] && break
         sleep 0.02
     done
     rm -f -- "$state/status.old"
@@ -39,29 +40,30 @@ tell_status() {
 }
 
 status() {
-    local node=${SLURMD_NODENAME:-${HOSTNAME%%.*}} directory line='' key pid env=()
+    local node=${SLURMD_NODENAME:-${HOSTNAME%%.*}} directory line='' key pid told
+    local -A fields
     # Of whichever run of the job: a step from outside is not told its number.
     for directory in "$run_base/$job."* "$state_home/$job."* "/tmp/hpcproxy-$EUID/$job."*; do
         key=${directory##*/}
         key=${key%%-*}
-        if find_state "$key" && read -r pid _ <"$state/pid" && mapfile -t env <"$state/env"; then
+        if ! { find_state "$key" && read -r pid _ <"$state/pid"; }; then continue; fi
+        told='{"ready": false, "last_error": "another version of hpcproxy has started it"}'
+        if read_fields "$state/env"; then
             refresh_status || :
-            printf -v line '%s\t%s\t%s\t%s\t%s' "$key" "$pid" "$state" "${env[4]}" "$(tell_status)"
+            told=$(tell_status)
         fi
+        printf -v line '%s\t%s\t%s\t%s\t%s' "$key" "$pid" "$state" "${fields[url]-}" "$told"
     done 2>/dev/null
     printf 'status\t%s\t%s\n' "$node" "$line"
 }
 
 # One line of what went through on this node, where the gate has counted it.
 sum_up() {
-    local -A n=()
-    local word text
-    refresh_status || return 0
-    read_text "$state/status.json"
-    for word in requests bytes_up bytes_down reconnects; do
-        [[ $text =~ \"$word\":\ ([0-9]+) ]] || return 0
-        n[$word]=${BASH_REMATCH[1]}
-    done
+    local -A fields
+    local word
+    refresh_status && read_fields "$state/status" || return 0
+    for word in requests bytes_up bytes_down reconnects; do [[ ${fields[$word]-} =~ ^[0-9]+$ ]] || return 0; done
     printf 'hpcproxy: %d requests from this node, %d KiB up, %d KiB down, %d reconnects\n' \
-        "${n[requests]}" "$((n[bytes_up] / 1024))" "$((n[bytes_down] / 1024))" "${n[reconnects]}" >&2
+        "${fields[requests]}" "$((10#${fields[bytes_up]} / 1024))" "$((10#${fields[bytes_down]} / 1024))" \
+        "${fields[reconnects]}" >&2
 }

@@ -29,6 +29,8 @@ look_s=300
 
 #= lib/any/address.sh
 
+#= lib/any/fields.sh
+
 #= lib/any/hierarchies.sh
 
 #= lib/any/group.sh

@@ -181,6 +181,8 @@ failures=(
 
 #= lib/any/state.sh
 
+#= lib/any/fields.sh
+
 #= lib/any/nodes.sh
 
 #= lib/holder/certificate.sh

@@ -179,6 +179,8 @@ variable_ours='127[.](6[4-9]|[7-9][0-9]|1[0-9][0-9]|2[0-9][0-9])[.]'
 
 #= lib/any/state.sh
 
+#= lib/any/fields.sh
+
 #= lib/step/status.sh
 
 #= lib/step/others.sh

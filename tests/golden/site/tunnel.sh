@@ -177,6 +177,8 @@ failures=(
 
 #= lib/any/state.sh
 
+#= lib/any/fields.sh
+
 #= lib/any/nodes.sh
 
 #= lib/holder/certificate.sh
