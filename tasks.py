@@ -86,12 +86,14 @@ def endings_table(context: Context) -> None:
         "suites": "Debian releases whose files the lab's hosts have, as a list with commas (default: all).",
         "features": "What is tried, as a list with commas (default: all; bench/reach.py has their names).",
         "write": "docs/reach.md has the table afterwards.",
+        "within": "In so many seconds: what cannot be had here or is not done by then is left out, and that is said.",
     }
 )
-def reach(context: Context, suites: str = "", features: str = "", write: bool = False) -> None:
+def reach(context: Context, suites: str = "", features: str = "", write: bool = False, within: int = 0) -> None:
     """Try each feature on other releases of Slurm, OpenSSH and Python (as root); the first time takes minutes more."""
     chosen = [("--suites", suites), ("--features", features)]
     flags = [f"{flag} {quoting.word(value)}" for flag, value in chosen if value] + ["--write"] * write
+    flags += [f"--within {within}"] * bool(within)
     with context.cd(ROOT):
         context.run(f"{BIN}/python bench/reach.py {' '.join(flags)}")
 

@@ -1,31 +1,41 @@
 """What works on which release: the lab's hosts take a Debian release's files, and each feature's tests run on them.
 
     python bench/reach.py [--suites bullseye,trixie/bullseye,…] [--features demo,jobs,…] [--write] [--reports DIR]
+        [--within S]
 
 `trixie` is all hosts'; `trixie/bullseye` is trixie with jump hosts of bullseye. As root. Prints a table; with `--write`
 docs/reach.md has each cell that was run, dated, as soon as it is known, and the others as they were. DIR has what the
-tests said. Ends with 1 if anything failed.
+tests said. Ends with 1 if anything failed. With `--within` a release whose files cannot be had here, and what is not
+done after S seconds, is left out with a line that says so, and is no failure.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import re
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from hpcproxy.errors import LabError
 from hpcproxy.lab import Lab, LabSpec, parse_release
+from hpcproxy.lab.release import fetch, wheels
 from hpcproxy.lab.spec import RELEASE_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "reach.md"
 BEGIN, END = "<!-- releases: begin -->\n", "<!-- releases: end -->"
 SUITES = ("bullseye", "trixie", "forky", "bullseye/trixie", "trixie/bullseye")
+UNIT = "unit tests"
 # A feature, and the tests that show it; the demo has its own program.
 FEATURES = {
     "demo": (),
@@ -37,33 +47,103 @@ FEATURES = {
     "ends": ("tests/lab/test_ends.py", "tests/lab/test_ends_site.py"),
     "RunInJob": ("tests/lab/run_in_job.py",),
     "penalties": ("tests/lab/penalties.py",),
+    UNIT: (),
 }
+# What the tests without a lab need on a host, whose Python may be older than ours (the last five).
+UNIT_TOOLS = ("pytest>=8,<10", "pytest-xdist>=3.5,<4", "hypothesis>=6.100,<7", "httpx>=0.28,<1", "requests>=2.32,<3")
+UNIT_TOOLS += ("vermin>=1.6,<2", "werkzeug>=3,<4", "wsproto>=1.2,<2", "build>=1.2,<2", "setuptools>=77")
+UNIT_TOOLS += ("exceptiongroup", "tomli", "typing_extensions", "importlib_metadata", "async-timeout")
+# Style is no property of a release.
+UNIT_TESTS = (
+    "-n",
+    "2",
+    "--dist",
+    "loadfile",
+    "--ignore=tests/lab",
+    "-k",
+    "not shellcheck and not shfmt and not stand_alone",
+)
 VERSIONS = "versions"
-TIMEOUT_S = 2400
+TIMEOUT_S = 2400.0
+ENDING_S = 120.0
+LATE = 124  # timeout(1) has it too
+UNFINISHED = "**failed**: it did not come to its end"
+FAILED = re.compile(r"\*\*(\d+ )?failed\*\*")
 Cells = dict[tuple[str, str], str]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says; `end` is when all must be done, on the clock of time.monotonic()."""
+
+    suites: Sequence[str]
+    features: Sequence[str]
+    write: bool
+    reports: Path | None
+    end: float
+
+    @property
+    def left_s(self) -> float:
+        """How long the next thing may take."""
+        return max(0.0, min(TIMEOUT_S, self.end - time.monotonic()))
+
+
+class LeftOutError(Exception):
+    """It is not run, or not to its end, and why; no failure."""
 
 
 def main() -> None:
     """Run what is asked for and say what came out."""
+    asked = _asked()
+    cells: Cells = {}
+    for suite in asked.suites:
+        _try(suite, asked, cells)
+    print("\n".join(_table(cells)) if cells else "reach: nothing was run")
+    sys.exit(any(FAILED.search(cell) for cell in cells.values()))
+
+
+def _asked() -> Asked:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suites", default=",".join(SUITES))
     parser.add_argument("--features", default=",".join(FEATURES))
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--reports", type=Path, default=None)
-    asked = parser.parse_args()
-    suites, features = asked.suites.split(","), asked.features.split(",")
+    parser.add_argument("--within", type=float, default=math.inf, metavar="S")
+    found = parser.parse_args()
+    features = found.features.split(",")
     if not set(features) <= set(FEATURES):
         parser.error(f"features are {', '.join(FEATURES)}")
-    cells: Cells = {}
-    for suite in suites:
-        cells[VERSIONS, suite] = _versions(suite)
-        for feature in features:
-            cells[feature, suite] = _run(feature, suite, asked.reports)
-            print(f"{suite}, {feature}: {cells[feature, suite]}", file=sys.stderr)
-            if asked.write:
-                PAGE.write_text(with_cells(PAGE.read_text(), cells, f"{datetime.now().astimezone():%Y-%m-%d}"))
-    print("\n".join(_table(cells)))
-    sys.exit(any("failed" in cell for cell in cells.values()))
+    return Asked(found.suites.split(","), features, found.write, found.reports, time.monotonic() + found.within)
+
+
+def _try(suite: str, asked: Asked, cells: Cells) -> None:
+    """Add to `cells` what comes out for `suite`."""
+    try:
+        _add(suite, asked, cells)
+    except LeftOutError as reason:
+        print(f"reach: {suite} is left out from here on: {reason}", file=sys.stderr)
+
+
+def _add(suite: str, asked: Asked, cells: Cells) -> None:
+    _fetch(suite, asked)
+    cells[VERSIONS, suite] = _versions(suite)
+    # On a mixed lab the tests without one are those of the release alone.
+    for feature in (name for name in asked.features if name != UNIT or "/" not in suite):
+        cells[feature, suite] = _run(feature, suite, asked)
+        print(f"{suite}, {feature}: {cells[feature, suite]}", file=sys.stderr)
+        if asked.write:
+            PAGE.write_text(with_cells(PAGE.read_text(), cells, f"{datetime.now().astimezone():%Y-%m-%d}"))
+
+
+def _fetch(suite: str, asked: Asked) -> None:
+    """The files of `suite` are here. They come from elsewhere: where they cannot be had nothing of ours has failed."""
+    try:
+        for name in sorted(set(parse_release(release(suite)).values())):
+            fetch(name, lambda step: print(step, file=sys.stderr), timeout_s=asked.left_s)
+    except LabError as error:
+        if asked.end < math.inf:
+            raise LeftOutError(str(error)) from None
+        raise
 
 
 def release(suite: str) -> str:
@@ -91,29 +171,73 @@ def _programs(lab: Lab, host: str) -> Iterator[str]:
     yield "bash " + lab.run(host, ["bash", "-c", 'echo "${BASH_VERSION%%(*}"']).stdout.strip()
 
 
-def _run(feature: str, suite: str, reports: Path | None) -> str:
+def _run(feature: str, suite: str, asked: Asked) -> str:
     """Return the outcome as a cell of the table."""
-    environ = {**{name: value for name, value in os.environ.items() if name != "CI"}, RELEASE_VARIABLE: release(suite)}
-    if feature == "demo":
-        done = _call([str(Path(sys.executable).parent / "invoke"), "demo"], environ)
+    if feature == UNIT:
+        done, cell = _unit(suite, asked.left_s)
+    elif feature == "demo":
+        done = _call([str(Path(sys.executable).parent / "invoke"), "demo"], suite, asked.left_s)
         last = (done.stdout.strip().splitlines() or [""])[-1]
-        cell = "10 of 10 steps" if done.returncode == 0 else f"**failed**: {last}"
+        ends = {0: "10 of 10 steps", LATE: UNFINISHED}
+        cell = ends.get(done.returncode, f"**failed**: {last}")
     else:
         with tempfile.NamedTemporaryFile(suffix=".xml") as report:
             command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report.name}", *FEATURES[feature]]
-            done = _call(command, environ)
+            done = _call(command, suite, asked.left_s)
             cell = outcome(Path(report.name))
-    if reports is not None:
-        reports.mkdir(parents=True, exist_ok=True)
-        name = f"{suite}-{feature}".replace("/", "+").replace(" ", "-")
-        (reports / f"{name}.txt").write_text(done.stdout + done.stderr)
+    if done.returncode == LATE:
+        if asked.end < math.inf and not FAILED.search(cell.replace(UNFINISHED, "")):
+            raise LeftOutError(f"{feature} was not done in the time that there is")
+        cell = cell if cell == UNFINISHED else f"{UNFINISHED}: {cell}"
+    _keep(asked.reports, suite, feature, done.stdout)
+    if asked.reports is None and FAILED.search(cell):
+        print(done.stdout, file=sys.stderr)
     return cell
 
 
-def _call(command: Sequence[str], environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-    )
+def _unit(suite: str, limit_s: float) -> tuple[subprocess.CompletedProcess[str], str]:
+    """Return what the tests without a lab come to, and say, on a host of `suite`: with its Python, bash and OpenSSH."""
+    name, report = f"reach-{os.getpid()}", "/tmp/report.xml"  # noqa: S108  the host's own
+    tools = wheels(suite, UNIT_TOOLS)
+    try:
+        lab = Lab.up(LabSpec(name=name, nodes=1, release=parse_release(release(suite)), expose=(ROOT, tools)))
+        lab.machine("c1").directory("/run/sshd")
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *UNIT_TESTS]
+        environ = {"PYTHONPATH": str(tools), "PYTHONDONTWRITEBYTECODE": "1"}
+        done = lab.run("c1", command, env=environ, cwd=str(ROOT), timeout_s=limit_s)
+        return done, outcome(lab.path_on("c1", report))
+    finally:
+        Lab.remove(name)
+
+
+def _keep(reports: Path | None, suite: str, feature: str, said: str) -> None:
+    if reports is not None:
+        reports.mkdir(parents=True, exist_ok=True)
+        (reports / f"{suite}-{feature}.txt".replace("/", "+").replace(" ", "-")).write_text(said)
+
+
+def _call(command: Sequence[str], suite: str, limit_s: float) -> subprocess.CompletedProcess[str]:
+    """Return how `command` ended, and what it said, with labs of `suite`.
+
+    One that is not done after `limit_s` is told to end, as by Ctrl-C, for it has labs to remove; its code is LATE.
+    """
+    environ = {**{name: value for name, value in os.environ.items() if name != "CI"}, RELEASE_VARIABLE: release(suite)}
+    with tempfile.TemporaryFile("w+", errors="replace") as said:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT
+        )
+        try:
+            code = process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            code = LATE
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(ENDING_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        said.seek(0)
+        return subprocess.CompletedProcess(command, code, said.read(), "")
 
 
 def outcome(report: Path) -> str:
@@ -121,7 +245,7 @@ def outcome(report: Path) -> str:
     try:
         cases = list(ET.parse(report).getroot().iter("testcase"))  # noqa: S314 - written by pytest a moment ago
     except ET.ParseError:
-        return "**failed**: pytest did not come to its end"
+        return UNFINISHED
     passed, bad, absent = 0, [], []
     for case in cases:
         skipped = case.find("skipped")

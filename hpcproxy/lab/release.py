@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -39,7 +39,7 @@ PACKAGES = (
 )
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 _DEFAULT_MIRROR = "http://deb.debian.org/debian"
-_TIMEOUT_S = 1800
+_TIMEOUT_S = 1800.0
 
 
 def directory(suite: str) -> Path:
@@ -48,9 +48,10 @@ def directory(suite: str) -> Path:
     return CACHE / f"{suite}-{digest}"
 
 
-def fetch(suite: str, on_step: Callable[[str], None] = print) -> Path:
+def fetch(suite: str, on_step: Callable[[str], None] = print, timeout_s: float = _TIMEOUT_S) -> Path:
     """Return the root file system of `suite`, made now if it is not there: 1 to 2 minutes, 0.5 GB. Raises LabError.
 
+    It is given up when one of the programs that make it takes longer than `timeout_s`.
     It is made under another name and renamed: what is there is whole. Two labs that need it wait for one another.
     """
     there = directory(suite)
@@ -62,13 +63,32 @@ def fetch(suite: str, on_step: Callable[[str], None] = print) -> Path:
         if not there.is_dir():
             on_step(f"making a root file system of {suite}, 1 to 2 minutes")
             try:
-                _make(suite, there)
+                _make(suite, there, timeout_s)
             finally:
                 shutil.rmtree(there.with_name(f"{there.name}.part"), ignore_errors=True)
     return there
 
 
-def _make(suite: str, there: Path) -> None:
+def wheels(suite: str, wanted: Sequence[str], on_step: Callable[[str], None] = print) -> Path:
+    """Return a directory with `wanted`, requirements as pip has them, for the python of `suite`. Raises LabError.
+
+    For PYTHONPATH. Kept as the root file system is. pip asks its own python, not that of `suite`, which requirements a
+    condition excludes; so who wants those of an older python names them.
+    """
+    digest = hashlib.sha256(" ".join(wanted).encode()).hexdigest()[:12]
+    root = fetch(suite, on_step)
+    there = root.with_name(f"{root.name}-wheels-{digest}")
+    with _locked(CACHE / f"{suite}.lock"):
+        if not there.is_dir():
+            draft = there.with_name(f"{there.name}.part")
+            shutil.rmtree(draft, ignore_errors=True)
+            on_step(f"wheels for the python of {suite}")
+            _install(wanted, _python(root), draft)
+            draft.rename(there)
+    return there
+
+
+def _make(suite: str, there: Path, timeout_s: float) -> None:
     draft = there.with_name(f"{there.name}.part")
     shutil.rmtree(draft, ignore_errors=True)  # of one that was cut off; nobody else holds the lock
     options = [
@@ -80,36 +100,44 @@ def _make(suite: str, there: Path) -> None:
         f"--include={','.join(PACKAGES)}",
     ]
     command = ["mmdebstrap", *options, suite, str(draft), _mirror()]
-    _call(command, f"no root file system of {suite} can be made here")
-    _add_python(draft)
+    _call(command, f"no root file system of {suite} can be made here", timeout_s)
+    _add_python(draft, timeout_s)
     draft.rename(there)
 
 
-def _add_python(root: Path) -> None:
+def _add_python(root: Path, timeout_s: float) -> None:
     """Give the release's python, in an environment at `PYTHON`, the wheels of what hpcproxy needs.
 
     By this machine's pip: nothing of the release runs with the machine's network.
     """
-    asked = ["chroot", str(root), "python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
-    version = _call(asked, "its python does not run").strip()
+    version = _python(root)
     site = root / PYTHON[1:] / "lib" / f"python{version}" / "site-packages"
-    site.mkdir(parents=True)
-    platforms = [f"--platform={name}_{os.uname().machine}" for name in ("manylinux2014", "manylinux_2_28")]
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(site), "--only-binary=:all:"]
-    command += ["--python-version", version, *platforms, *_needed()]
-    _call(command, f"pip has no wheels of what hpcproxy needs for Python {version}")
+    _install(_needed(), version, site, timeout_s)
     (root / PYTHON[1:] / "pyvenv.cfg").write_text(f"home = /usr/bin\nversion = {version}\n")
     (root / PYTHON[1:] / "bin").mkdir()
 
 
-def _call(command: list[str], failure: str) -> str:
+def _python(root: Path) -> str:
+    asked = ["chroot", str(root), "python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+    return _call(asked, "its python does not run").strip()
+
+
+def _install(wanted: Sequence[str], version: str, there: Path, timeout_s: float = _TIMEOUT_S) -> None:
+    there.mkdir(parents=True)
+    platforms = [f"--platform={name}_{os.uname().machine}" for name in ("manylinux2014", "manylinux_2_28")]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(there), "--only-binary=:all:"]
+    command += ["--python-version", version, *platforms, *wanted]
+    _call(command, f"pip has no wheels of {', '.join(wanted)} for Python {version}", timeout_s)
+
+
+def _call(command: list[str], failure: str, timeout_s: float = _TIMEOUT_S) -> str:
     """Return what `command` prints; raises LabError with `failure` and the command's last words."""
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False
         )
     except subprocess.TimeoutExpired:
-        raise LabError(f"{failure}: {command[0]} is not done after {_TIMEOUT_S} s") from None
+        raise LabError(f"{failure}: {command[0]} is not done after {timeout_s:.0f} s") from None
     if done.returncode != 0:
         raise LabError(f"{failure}: {tail(done.stderr, 3)}")
     return done.stdout

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 import pytest
 
+from bench import reach
 from bench.reach import outcome, with_cells
 from bench.reach import release as of_hosts
 from hpcproxy.errors import LabError
@@ -78,6 +81,61 @@ def test_the_table_tells_failed_from_not_possible(tmp_path: Path) -> None:
     for nothing in ("<testsuites/>", ""):
         report.write_text(nothing)
         assert "failed" in outcome(report)  # what has not run has not passed
+
+
+def ended(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> object:
+    """The exit code of `bench/reach.py` with `arguments`."""
+    monkeypatch.setattr(sys, "argv", ["reach.py", *arguments])
+    with pytest.raises(SystemExit) as end:
+        reach.main()
+    return end.value.code
+
+
+def test_where_a_release_cannot_be_had_that_is_said_and_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fetch(suite: str, on_step: object, timeout_s: float) -> Path:
+        assert 0 < timeout_s <= 600
+        raise LabError(f"no root file system of {suite} can be made here: no route to host")
+
+    monkeypatch.setattr(reach, "fetch", fetch)
+    assert not ended(["--suites", "bullseye,trixie", "--features", "demo", "--within", "600"], monkeypatch)
+    out, err = capsys.readouterr()
+    assert out == "reach: nothing was run\n"
+    assert err.splitlines() == [
+        f"reach: {suite} is left out from here on: no root file system of {suite} can be made here: no route to host"
+        for suite in ("bullseye", "trixie")
+    ]
+    monkeypatch.setattr(reach, "TIMEOUT_S", 600.0)
+    with pytest.raises(LabError, match="no route to host"):  # who has named no time wants it
+        ended(["--suites", "trixie", "--features", "demo"], monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("script", "within", "says"),
+    [
+        ("echo all is well", "600", "10 of 10 steps"),
+        ("echo step 8 went wrong; exit 1", "600", "**failed**: step 8 went wrong"),
+        ("trap 'echo removed >{gone}; exit' INT; sleep 60 & wait", "1", "was not done in the time"),
+    ],
+)
+def test_what_fails_is_red_and_what_is_not_done_in_time_is_said(
+    script: str,
+    within: str,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    gone = tmp_path / "gone"
+    (tmp_path / "invoke").write_text(f"#!/bin/bash\n{script.format(gone=gone)}\n")
+    (tmp_path / "invoke").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(reach, "fetch", lambda *_, **__: None)
+    monkeypatch.setattr(reach, "_versions", lambda _: "Slurm 1")
+    assert ended(["--suites", "trixie", "--features", "demo", "--within", within], monkeypatch) is ("failed" in says)
+    assert says in capsys.readouterr().err
+    assert gone.exists() is (within == "1")  # its labs are removed by itself
 
 
 def test_what_was_not_run_stays_in_the_table_with_its_day() -> None:
