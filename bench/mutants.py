@@ -53,7 +53,7 @@ NOTICED, IN_TIME, SURVIVED, NO_EFFECT, UNKNOWN = (
     "not tried",
 )
 GRACE_S = 10
-FEW = 6
+FEW = 4
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 

@@ -121,13 +121,18 @@ def _changes(node, change, between) -> Iterator[Mutation | None]:  # noqa: C901,
         if isinstance(node.value, bool):
             yield change(node, str(not node.value))
         elif isinstance(node.value, (int, float)):
-            yield change(node, str(node.value * 2 + 1))
+            yield change(node, another(node.value))
     elif isinstance(node, ast.Return) and node.value is not None and not _is_none(node.value):
         yield change(node.value, "None")
     elif isinstance(node, DELETED) and node.col_offset and not _is_docstring(node):  # inside of something
         yield change(node, "pass")
     elif isinstance(node, ast.ExceptHandler) and node.type is not None:
         yield change(node.type, "ZeroDivisionError")
+
+
+def another(number: float) -> str:
+    """Another number than that: what was none is one, what was one is none, and a bound is more than twice as far."""
+    return str(1 - number if number in (0, 1) else number * 2 + 1)
 
 
 def _is_none(node: ast.AST) -> bool:
@@ -155,7 +160,7 @@ SHELL = (
     (r"(?<=[\w)}] )\+(?= [\w($])", "-"), (r"(?<=[\w)}] )-(?= [\w($])", "+"), (r"(?<=[\w)}] )\*(?= [\w($])", "+"),
     (r"\breturn 0\b", "return 1"), (r"\breturn 1\b", "return 0"), (r"\breturn (?=0|1)", ": "),
     (r"\bexit 0\b", "exit 1"), (r"\bbreak\b", ":"), (r"\bcontinue\b", ":"),
-    (r"(?<![\w$.:/{'\"&-])[0-9]+(?![\w.:/}'\"<>])", None),
+    (r"(?<![\w$.:/{'\"&-])(?<!return )(?<!exit )[0-9]+(?![\w.:/}'\"<>])", None),
 )  # fmt: skip
 # A line that is a command of its own: neither the head nor the end of a construct, nor part of a longer one.
 _COMMAND = re.compile(r"\s+(?!(if|then|else|elif|fi|for|while|until|do|done|case|esac|local|\}|\{|\)|#)\b|[})#{])\S.*$")
@@ -179,7 +184,7 @@ def _line_changes(text: str, before: str) -> Iterator[tuple[int, int, str]]:
     quiet = _without_comment(text)
     for pattern, new in SHELL:
         for place in re.finditer(pattern, quiet):
-            yield place.start(), place.end(), str(int(place.group()) * 2 + 1) if new is None else new
+            yield place.start(), place.end(), another(int(place.group())) if new is None else new
     if _COMMAND.match(quiet) and not _OPEN.search(quiet.rstrip()) and not before.rstrip().endswith(("\\", "&&", "||")):
         yield len(text) - len(text.lstrip()), len(text), ":"
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from hpcproxy.account import checks
+from hpcproxy.account import checks, verbs
 from hpcproxy.account.connect import connect
+from hpcproxy.account.verbs import Account
 from hpcproxy.errors import WayOutError
 from tests.servers import free_port
 
@@ -170,3 +172,25 @@ def test_what_fails_by_socks_has_its_layer() -> None:
     assert layer(free_port()) == "tunnel"
     with _socks([]) as port:
         assert layer(port, "no-such-host.invalid") == "name"
+
+
+@pytest.mark.parametrize(
+    ("error", "on_node", "layer", "words"),
+    [
+        (PermissionError(13, "Permission denied"), False, "ssh", "/bin/bash cannot be run: Permission denied"),
+        (FileNotFoundError(2, "No such file"), True, "slurm", "srun is not on PATH"),
+        (PermissionError(13, "Permission denied"), True, "slurm", "srun cannot be run: Permission denied"),
+        (subprocess.TimeoutExpired("bash", 7), False, "route", "no answer within 7 s"),
+    ],
+)
+def test_a_login_on_trial_that_cannot_begin_is_named(
+    error: Exception, on_node: bool, layer: str, words: str, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    bundle = verbs.bundle_of(account, verbs.settings_of(account, {"jump": ["u@h"]}))
+    monkeypatch.setattr(checks.subprocess, "run", fails)
+    with pytest.raises(WayOutError) as caught:
+        checks.probe(bundle, {}, 7, on_node=on_node)
+    assert (caught.value.layer, caught.value.reason) == (layer, words)
