@@ -135,6 +135,13 @@ def test_what_never_lives_for_long_comes_back_ever_more_slowly(stage: Callable[.
     assert len(on_stage.lines("try")) <= len(on_stage.pauses) + 1
 
 
+def test_after_a_loss_the_other_jump_host_comes_first(stage: Callable[..., Stage]) -> None:
+    """Who was cut off there would wait for the answer of one that may not answer for long."""
+    on_stage = stage({"a": "", "b": ""}, up=True, retry_max_s=1)
+    until(lambda: len(on_stage.lines("try")) >= 4, "four logins")
+    assert on_stage.lines("try")[:4] == ["a", "b", "a", "b"]
+
+
 def test_the_log_of_an_ssh_that_says_a_lot_is_emptied(stage: Callable[..., Stage], tmp_path: Path) -> None:
     """It writes a line for each connection that fails, and may live for weeks."""
     (tmp_path / "events.stays").touch()

@@ -21,6 +21,7 @@ _SRUN = """#!/bin/bash
 for ((number = 0; ; number++)); do mkdir "$KEPT/$number" 2>/dev/null && break; done
 env -0 >"$KEPT/$number/env"
 printf '%s\\n' "$@" >"$KEPT/$number/words"
+readlink "/proc/$$/cwd" >"$KEPT/$number/cwd"
 for file in /proc/$$/fd/*; do printf '%s %s\\n' "${file##*/}" "$(readlink "$file")"; done >"$KEPT/$number/open"
 trap 'exit 0' USR1 TERM
 if ((number == 0)); then
@@ -28,7 +29,13 @@ if ((number == 0)); then
     cat "$KEPT/says"
     cat "$KEPT/complains" >&2
 fi
+if [[ -e $KEPT/complains-$number ]]; then cat "$KEPT/complains-$number" >&2; fi
 until [[ -e $KEPT/over ]]; do /bin/sleep 0.05; done
+"""
+# Is heard at the second time only, as by a holder that has just begun.
+_SCANCEL = """#!/bin/sh
+printf '%s\\n' "$*" >>"$KEPT/scancel"
+case $(grep -c -- --signal=URG "$KEPT/scancel") in [01]) ;; *) touch "$KEPT/over" ;; esac
 """
 
 
@@ -42,7 +49,7 @@ class Job:
             (self.kept / name).write_text("")
         programs = directory / "bin"
         programs.mkdir()
-        for name, text in (("srun", _SRUN), ("scancel", "#!/bin/sh\n")):
+        for name, text in (("srun", _SRUN), ("scancel", _SCANCEL)):
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
         # As long as a test may last: whoever waits for it in full fails.
@@ -146,6 +153,72 @@ def test_only_what_srun_says_of_killed_tasks_starts_them_anew(job: Job) -> None:
     assert len(job.runs) == 2
     words = (job.runs[1] / "words").read_text().splitlines()
     assert {"--nodelist=n[1,3-4]", "--nodes=3", "--ntasks=3"} <= set(words)
+
+
+def test_what_is_killed_again_and_again_begins_ever_later(job: Job) -> None:
+    job.ready()
+    killed = "srun: error: n1: task 1: Killed\n"
+    (job.kept / "complains").write_text(killed)
+    (job.kept / "complains-1").write_text(killed)
+    assert job.start().returncode == 0
+    until(lambda: len(job.runs) > 2, "a third step, after its pauses")
+    first, second, third = ((run / "env").stat().st_mtime for run in job.runs)
+    assert second - first > 0.9
+    assert third - second > 2.9
+
+
+def test_the_step_takes_nothing_from_the_jobs_own(job: Job) -> None:
+    job.ready()
+    assert job.start().returncode == 0
+    *options, shell, private, script, hold, number, restart, mode = (
+        (job.runs[0] / "words").read_text().removesuffix("\n").split("\n")
+    )
+    assert options == [
+        "--ntasks-per-node=1", "--cpus-per-task=1", "--overlap", "--mem=0", "--gres=none", "--cpu-bind=none",
+        "--mpi=none", "--kill-on-bad-exit=0", "--wait=0", "--quiet", "--export=ALL", "--job-name=hpcproxy", "--chdir=/",
+        "--nodes=2", "--ntasks=2",
+    ]  # fmt: skip
+    assert (shell, private, hold, number, restart, mode) == ("/bin/bash", "-p", "hold", job.number, "0", "")
+    assert Path(script).name == "tunnel.sh"
+    assert (job.runs[0] / "cwd").read_text() == "/\n"
+
+
+HET = {"SLURM_JOB_NUM_NODES_HET_GROUP_0": "1", "SLURM_JOB_NUM_NODES_HET_GROUP_1": "2"}
+
+
+def test_a_heterogeneous_job_is_one_step_of_all_its_components(job: Job) -> None:
+    """Where tasks of one of them are killed, srun cannot be told to start those alone."""
+    job.ready()
+    with (job.kept / "says").open("a") as says:
+        says.write("ready n2 j\n")
+    (job.kept / "complains").write_text("srun: error: n2: task 1: Killed\n")
+    assert job.start(**HET).returncode == 0
+    words = (job.runs[0] / "words").read_text().splitlines()
+    parts = " ".join(words).split(" : ")
+    assert [{word for word in part.split() if re.match("--(nodes|ntasks|het-group)=", word)} for part in parts] == [
+        {"--nodes=1", "--ntasks=1", "--het-group=0"},
+        {"--nodes=2", "--ntasks=2", "--het-group=1"},
+    ]
+    since = time.monotonic()
+    until(lambda: time.monotonic() > since + 1.5, "another would have come by now")
+    assert len(job.runs) == 1
+
+
+@pytest.mark.parametrize("number", ["", "0", "two", "-1", "9999999", "a[$(touch x)]"])
+def test_a_number_of_nodes_that_is_none_is_said_and_starts_nothing(number: str, job: Job) -> None:
+    more = {"SLURM_JOB_NUM_NODES": number, "SLURM_NNODES": number or "none"}
+    done = job.start(**more)
+    assert (done.returncode, done.stdout) == (1, "")
+    words = f"Slurm's number of nodes of this job is none: {number or 'none'}; the job runs on without it"
+    assert done.stderr == f"hpcproxy: no way out: {words}\n"
+    assert job.runs == []
+
+
+def test_a_holder_that_has_only_begun_is_told_to_end_until_it_hears(job: Job) -> None:
+    job.says("mode n0 gate 7.1", "gave-up n0 key j: it refused the key")
+    assert job.start().returncode == 1
+    told = (job.kept / "scancel").read_text().splitlines()
+    assert told[:2] == ["--quiet --signal=URG 7.1"] * 2
 
 
 def test_a_way_out_that_the_prolog_has_started_is_the_jobs(job: Job) -> None:
