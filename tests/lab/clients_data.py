@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .clients import WWW, Client, url_of
+from .clients import WWW, Client, in_python, installed, url_of
 from .further import Further, python
 
 _S3 = f"""export AWS_ACCESS_KEY_ID=lab AWS_SECRET_ACCESS_KEY=lab AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1
@@ -59,7 +59,7 @@ cat data
 _NLTK = f"""import nltk.data
 print(nltk.data.load("{WWW}", format="raw").decode())
 """
-_KAGGLE_LIKE = f"yt-dlp -q --no-update -o got {WWW}.mp4\ncat got\n"
+_FILM = f"yt-dlp -q --no-update -o got {WWW}.mp4\ncat got\n"
 _WGET2 = f"""wget2 -d -O got {WWW} >talk 2>&1 || {{ grep -o 'Failed to connect.*' talk; false; }}
 cat got
 """
@@ -67,6 +67,16 @@ _SLACK = f"""import slack_sdk
 client = slack_sdk.WebClient("lab", base_url="{url_of("slack")}/api/")
 print(client.chat_postMessage(channel="C1", text="done").data["message"]["text"])
 """
+_MODELSCOPE = f"""mkdir home && export HOME=$work/home MODELSCOPE_ENDPOINT={url_of("modelscope")}
+modelscope download lab/model --local-dir got
+cat got/token.txt
+"""
+# It asks over gRPC first whether a bucket is of a newer kind, for a minute where nobody answers that.
+_GCSFS = f"""import gcsfs
+lab = gcsfs.GCSFileSystem(token="anon", endpoint_url="{url_of("gcs")}")
+print(lab.cat("lab/token").decode())
+"""
+_GCSFS_OLDER = "export GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT=false\n"
 _GET = "s3 GET /lab/token"
 _WWW = "www GET /token"
 _FSSPEC_SETTING = 'eval "$(hpcproxy env --fsspec)"\n'
@@ -92,9 +102,24 @@ DATA = (
         setting=_FSSPEC_SETTING,
         says="Error",
     ),
+    Further(
+        Client(
+            "gcsfs", installed("gcsfs"), _GCSFS_OLDER + in_python(_GCSFS), "gcs GET /download/storage/v1/b/lab/o/token"
+        ),
+        ("gcsfs",),
+        setting=_FSSPEC_SETTING,
+        says="Error",
+    ),
+    Further(
+        Client(
+            "modelscope download", "modelscope --version", _MODELSCOPE, "modelscope GET /api/v1/models/lab/model/repo"
+        ),
+        ("modelscope",),
+        says="(?i)error",
+    ),
     python("hf_xet", _XET, "cas GET /xorb", "hf_xet", "huggingface_hub", says="Error"),
     Further(Client("dvc get-url, push, pull", "dvc --version", _DVC, "s3 PUT /lab/dvc/.*"), ("dvc[s3]",), says="ERROR"),
-    Further(Client("yt-dlp", "yt-dlp --version", _KAGGLE_LIKE, f"{_WWW}.mp4"), ("yt-dlp",), says="ERROR"),
+    Further(Client("yt-dlp", "yt-dlp --version", _FILM, f"{_WWW}.mp4"), ("yt-dlp",), says="ERROR"),
     Further(
         Client("gdown", "gdown --version", f"gdown -q {WWW} -O got\ncat got\n", _WWW), ("gdown",), says="(?i)error"
     ),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .clients import WWW, Client, in_python, installed, url_of
 from .further import Further, python
+from .standins.neptune import key
 
 _TWO_NODES = "#SBATCH -N2 --ntasks-per-node=1 --cpus-per-task=2 --time=5"
 _HOSTS = """here=$(hostname)
@@ -103,6 +104,25 @@ jupyter execute --inplace get.ipynb
 cat get.ipynb
 """
 
+
+def _neptune(name: str, proxies: str) -> Further:
+    """Its client looks the cloud's name up by itself, unless it was given proxies."""
+    code = f"""import os
+import neptune
+quiet = dict.fromkeys(("capture_hardware_metrics", "capture_stdout", "capture_stderr", "capture_traceback"), False)
+run = neptune.init_run(project="alice/lab", api_token="{key()}", proxies={proxies}, git_ref=False, source_files=[],
+                       **quiet)
+run["loss"].append(int(os.environ["LOSS"]))
+run.stop()
+"""
+    seen = "neptune POST /api/leaderboard/v1/experiment/operations"
+    return Further(
+        Client(name, installed("neptune"), in_python(code), seen, prints=False),
+        ("neptune",),
+        says=r"^neptune\S+:",
+    )
+
+
 FRAMEWORKS = (
     Further(
         Client("Ray, two nodes", installed("ray"), _RAY, "www GET /token"), ("ray",), options=_TWO_NODES, says="Error"
@@ -135,4 +155,6 @@ FRAMEWORKS = (
         ("mlflow-skinny",),
         says="Error|Exception",
     ),
+    _neptune("neptune", "None"),
+    _neptune("neptune, proxies=…", 'dict(https=os.environ["https_proxy"])'),
 )

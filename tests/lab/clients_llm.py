@@ -34,6 +34,10 @@ _OPENCODE = f"""{_HOME}cat >opencode.json <<'END'
 END
 timeout 90 opencode run -m lab/lab 'the token?' </dev/null
 """
+_AIDER = f"""{_HOME}export OPENAI_API_BASE={url_of("openai")}/v1 OPENAI_API_KEY=lab
+timeout 90 aider --model openai/lab --no-git --no-check-update --no-show-model-warnings --no-show-release-notes \\
+    --analytics-disable --yes-always --message 'the token?' </dev/null
+"""
 
 
 def _codex(over: str, websocket: str) -> Further:
@@ -75,6 +79,11 @@ LLM = (
     Further(
         Client("opencode", "opencode --version", _OPENCODE, "openai POST /v1/chat/completions"),
         npm=("opencode-ai",),
+        says="(?i)error",
+    ),
+    Further(
+        Client("aider", "aider --version", _AIDER, "openai POST /v1/chat/completions"),
+        ("aider-chat",),
         says="(?i)error",
     ),
 )

@@ -21,8 +21,8 @@ from .standins.world import BOOK
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAMES = (
-    *("anthropic", "cas", "codex", "conda", "crates", "gemini", "git", "go", "hub", "maven", "mlflow", "npm", "oci"),
-    *("openai", "pypi", "s3", "slack", "swanlab", "wandb", "www"),
+    *("anthropic", "cas", "codex", "conda", "crates", "gcs", "gemini", "git", "go", "hub", "maven", "mlflow"),
+    *("modelscope", "neptune", "npm", "oci", "openai", "pypi", "s3", "slack", "swanlab", "wandb", "www"),
 )
 _DIRECTORY = "/srv/standins"
 _AUTHORIZED = "/etc/ssh/authorized_keys"

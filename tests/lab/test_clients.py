@@ -116,7 +116,7 @@ class Runs:
         wrong = [] if result.state == "COMPLETED" else [f"{result.state}, exit code {result.exit_code}"]
         if client.prints and self.internet.token not in result.output:
             wrong.append("it has not printed the token")
-        if not client.prints and not self._logged(client.name, str(self.loss_of(client))):
+        if not client.prints and not self._logged(client.name.partition(",")[0], str(self.loss_of(client))):
             wrong.append("its cloud has not got what it logged")
         if not self._seen(client):
             wrong.append(f"no {client.seen} came from {OUTER1}")
@@ -143,7 +143,8 @@ class Runs:
         return self.internet.ssh_log.count(f"Accepted publickey for alice from {OUTER1} ")
 
     def _logged(self, service: str, what: str) -> bool:
-        logged = [entry for entry in self.internet.book if entry["kind"] == "logged" and entry["service"] == service]
+        book = self.internet.book[self.seen :]
+        logged = [entry for entry in book if entry["kind"] == "logged" and entry["service"] == service]
         return any(entry["address"] == OUTER1 and what in entry["text"] for entry in logged)
 
 

@@ -12,7 +12,8 @@
     responses OpenAI's newer API, over HTTP and     gemini   Google's
               over a websocket: what codex speaks   slack    Slack, for one message
     swanlab   SwanLab's cloud                       wandb    Weights & Biases' cloud
-    mlflow    MLflow's tracking server
+    mlflow    MLflow's tracking server              neptune   Neptune's cloud
+    gcs       Google Cloud Storage's JSON API       modelscope  ModelScope's hub with one model
 
 They run on the lab's host `internet`: python -m tests.lab.standins DIRECTORY CERTIFICATE KEY
 """
