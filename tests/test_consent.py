@@ -12,7 +12,7 @@ import pytest
 
 from hpcproxy.account import verbs
 from hpcproxy.account.verbs import Account, Trial
-from hpcproxy.cli.consent import Flags
+from hpcproxy.cli.consent import Count, Flags
 from hpcproxy.errors import UsageError
 from hpcproxy.openssh.known_hosts import HostKey, KnownHosts
 from hpcproxy.openssh.recognition import Shown
@@ -107,3 +107,36 @@ def test_the_trial_from_a_node_is_one_srun_of_the_same_script(
     (said,) = (tmp_path / "asked").read_text().splitlines()
     assert said.startswith("--nodes=1 --ntasks=1 ")
     assert said.endswith(" /bin/bash -p -s probe")
+
+
+class _Display:
+    """As rich's, and what became of it."""
+
+    def __init__(self) -> None:
+        self.said: list[object] = []
+
+    def add_task(self, title: str, total: int) -> int:
+        self.said.append((title, total))
+        return 7
+
+    def advance(self, bar: int) -> None:
+        self.said.append(bar)
+
+    def stop(self) -> None:
+        self.said.append("stopped")
+
+
+def test_a_display_counts_hosts_and_is_gone_before_anybody_is_asked() -> None:
+    display = _Display()
+    count = Count("keys", display)
+    count(2)
+    count(Shown("h", KEY))
+    assert display.said == [("keys", 2), 7]
+    assert count.aside(lambda keys: [*map(str, display.said[-1:]), str(len(keys))])([]) == ["stopped", "0"]
+
+
+def test_where_there_is_no_display_nothing_is_counted_and_all_is_asked() -> None:
+    count = Count("keys", None)
+    count(2)
+    count(Shown("h", KEY))
+    assert count.aside(lambda _keys: ["yes"])([]) == ["yes"]

@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -212,3 +213,4 @@ def test_a_file_is_on_disk_before_its_name_and_its_name_before_it_is_reported(
     monkeypatch.setattr(os, "replace", renamed)
     changes.apply([changes.Write(target, b"text", None)])
     assert done == [f"sync {changes._NEW_SUFFIX}", "rename", "sync directory"]
+    assert stat.S_IMODE(target.stat().st_mode) == 0o644

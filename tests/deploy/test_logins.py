@@ -202,3 +202,11 @@ def test_ssh_is_asked_once_for_all_hosts_where_they_do_not_differ(
     assert [route.known_name for route in made] == ["c1", "c2", "c3.example", "c4"]
     assert {route.user for route in made} == {"root"}
     assert len(count.read_text().splitlines()) == calls
+
+
+def test_a_shut_key_where_openssh_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without ssh-keygen nobody can say what kind of file it is."""
+    key = make_key(tmp_path / "shut", "secret")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FileError, match="cannot be used as a private key"):
+        identity.load(key, Secrets())

@@ -277,6 +277,24 @@ def test_the_policy(tmp_path: Path) -> None:
         _as_slurmd(site["epilog"], _job(SLURM_JOB_ID=str(number + 1)))
 
 
+# Each condition alone, and jobs that meet it.
+CONDITIONS = {
+    "comment": ({"comment": True}, {"SLURM_JOB_COMMENT": "hpcproxy"}),
+    "partitions": ({"partitions": ["gpu"]}, {"SLURM_JOB_PARTITION": "gpu"}),
+    "accounts": ({"accounts": ["phys"]}, {"SLURM_JOB_ACCOUNT": "phys"}),
+    "none": ({}, {}),
+}
+
+
+@pytest.mark.parametrize("policy", CONDITIONS)
+@pytest.mark.parametrize("met", CONDITIONS)
+def test_a_policy_of_one_condition_is_met_by_that_alone(tmp_path: Path, policy: str, met: str) -> None:
+    site = _site(tmp_path, policy=CONDITIONS[policy][0])
+    assert _as_slurmd(site["prolog"], _job(**CONDITIONS[met][1])) == (0, "")
+    assert bool(_started(tmp_path)) is (policy in (met, "none"))
+    assert _as_slurmd(site["epilog"], _job()) == (0, "")
+
+
 def test_prolog_does_nothing_until_the_epilog_has_been_seen_to_run(tmp_path: Path) -> None:
     """Nothing would end what it starts: a site's own glob, or a line of a hand's, may run it alone."""
     site = _site(tmp_path)
