@@ -15,6 +15,7 @@ from hpcproxy.account.connect import connect
 from hpcproxy.account.verbs import Account
 from hpcproxy.errors import WayOutError
 from tests.servers import free_port
+from tests.waiting import DEADLINE_S
 
 HEAD = b"HTTP/1.1 200 Connection established\r\n\r\n"
 BANNER = b"SSH-2.0-OpenSSH_10.0\r\n"
@@ -24,9 +25,10 @@ BANNER = b"SSH-2.0-OpenSSH_10.0\r\n"
 def _gate(*pieces: bytes, asked: list[bytes] | None = None) -> Iterator[str]:
     """One that answers a CONNECT in these packets, then ends its sending."""
     with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(DEADLINE_S)
 
         def serve() -> None:
-            with server.accept()[0] as client:
+            with contextlib.suppress(socket.timeout), server.accept()[0] as client:
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 head = b""
                 while not head.endswith(b"\r\n\r\n"):
@@ -134,6 +136,7 @@ def test_the_far_end_is_named_as_http_spells_it(host: str, named: bytes) -> None
 def _socks(asked: list[bytes], reply: int = 0) -> Iterator[int]:
     """ssh's own listener, as far as one connection goes (RFC 1928): what is asked of it, and what it answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(DEADLINE_S)
 
         def serve() -> None:
             with contextlib.suppress(OSError), server.accept()[0] as client:

@@ -90,3 +90,29 @@ def test_the_admin_hears_why_there_never_was_one(said: str, logged: str, epilog:
     assert _as_slurmd(epilog, _job()) == (0, "")
     path = tmp_path / "logged"
     assert (path.read_text() if path.exists() else "") == logged
+
+
+@pytest.mark.parametrize("other", ["77.1", "", "78.0"], ids=["its next run", "nobody", "another job"])
+def test_the_wall_goes_unless_another_run_of_the_job_stands_behind_it(other: str, epilog: Path, tmp_path: Path) -> None:
+    """All runs of a job have the same address."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "nft").write_text(f"#!/bin/sh\nprintf '%s\\n' \"$*\" >>'{tmp_path}/walls'\n")
+    (programs / "nft").chmod(0o755)
+    epilog.write_text(epilog.read_text().replace("export PATH=", f"export PATH={programs}:"))
+    holders = tmp_path / "run/holders"
+    (holders / "77.0").write_text("keeper 4194305 1\nway 4194305 1\nwall 127.64.0.77 2015 1234\n")
+    if other:
+        (holders / other).write_text("keeper 4194305 1\n")
+        (holders / f"{other}.said").write_text("")
+    assert _as_slurmd(epilog, _job(SLURM_JOB_RESTART_COUNT="0")) == (0, "")
+    walls = (tmp_path / "walls").read_text() if (tmp_path / "walls").exists() else ""
+    assert [line.strip() for line in walls.splitlines()] == (
+        []
+        if other == "77.1"
+        else [
+            "delete element inet hpcproxy held { 127.64.0.77 . 2015 }",
+            "delete element inet hpcproxy passes { 127.64.0.77 . 2015 . 1234 }",
+        ]
+    )
+    assert sorted(path.name for path in holders.iterdir()) == ([other, f"{other}.said"] if other else [])
