@@ -18,6 +18,11 @@ def main() -> None:
         code_of_nc = netcat.by_itself(sys.argv[2:], os.environ)
         if code_of_nc is not None:
             _end(code_of_nc)
+    from hpcproxy.cli import front  # noqa: PLC0415 - this loads nothing
+
+    answered = front.answer(front.without_quiet(sys.argv[1:])[0])
+    if answered is not None:
+        _end(answered)
     # What is loaded stays to the end. To look for garbage among it again and again takes a fifth of the start.
     gc.set_threshold(_GARBAGE_THRESHOLD)
     # Pydantic would read what every package around it says of itself, for plugins that have no business here.

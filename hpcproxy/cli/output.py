@@ -28,8 +28,19 @@ _LOST = "what it says cannot be written: {}"
 _OF_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
+_quiet = False
+
+
+def be_quiet(wanted: bool) -> None:
+    """From now on `say` and `results` print nothing (--quiet): what is left is data, errors and the exit code."""
+    global _quiet  # noqa: PLW0603 - the one thing that every task has in common
+    _quiet = wanted
+
+
 def say(text: str) -> None:
     """Print one line of talk on stderr; stdout is for data."""
+    if _quiet:
+        return
     print(f"hpcproxy: {_fit(text)}", file=sys.stderr, flush=True)
 
 
@@ -53,7 +64,7 @@ def table(*columns: str) -> Table:
 
 def results(done: list[Result]) -> None:
     """Print what became of each file."""
-    for result in done:
+    for result in [] if _quiet else done:
         gone = result.action == "remove" and result.outcome is Outcome.CHANGED
         print(f"{'removed' if gone else result.outcome.value:12}  {result.path}")
 

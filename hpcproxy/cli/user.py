@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,11 @@ from hpcproxy.account.job_script import State
 from hpcproxy.account.netcat import CONNECT_TIMEOUT_S
 from hpcproxy.account.tunnels import Tunnel
 from hpcproxy.account.verbs import Account
-from hpcproxy.cli import admin
+from hpcproxy.changes import Outcome
+from hpcproxy.cli import admin, status_page
 from hpcproxy.cli.consent import FINGERPRINT_HELP, YES_HELP, Flags
 from hpcproxy.cli.output import console, from_here, number, results, say, table, verb
+from hpcproxy.config.model import SITE_CONFIG
 from hpcproxy.errors import UsageError
 
 
@@ -71,7 +72,7 @@ def init(  # noqa: PLR0913, PLR0917 - the flags a user has
     if any(key.is_refused for key in report.keys):
         raise Exit("hpcproxy: nothing was written, for a key is not confirmed", code=1)
     if verbs.status(account)[1]:
-        say("now bring the installed files up to date: hpcproxy install-bashrc")
+        say("next: hpcproxy install-bashrc")
     if not report.works:
         raise Exit("hpcproxy: the settings are written, but the way out does not work yet", code=1)
 
@@ -103,7 +104,8 @@ def _tell(report: verbs.InitReport) -> None:
 def install_bashrc(_context: Context, jump: list[str], port: int | None = None, dry_run: bool = False) -> None:
     """Install ~/.hpcproxy/ and the block in ~/.bashrc."""
     account = _account()
-    results(verbs.install_bashrc(account, verbs.parse_flags(jump=jump, port=number(port)), dry_run=dry_run))
+    done = verbs.install_bashrc(account, verbs.parse_flags(jump=jump, port=number(port)), dry_run=dry_run)
+    results(done)
     if not dry_run:
         written, remarks = verbs.ask_shells(account)
         results(written)
@@ -111,6 +113,8 @@ def install_bashrc(_context: Context, jump: list[str], port: int | None = None, 
             say(line)
     if not verbs.settings_of(account, verbs.parse_flags(jump=jump)).jump:
         say("no jump host is configured yet; run: hpcproxy init --jump USER@HOST")
+    elif not dry_run and any(result.outcome is Outcome.CHANGED for result in done):
+        say("next: a new shell, or . ~/.bashrc; then: hpcproxy wrap --in-place job.sh")
 
 
 @task
@@ -246,25 +250,33 @@ def down(_context: Context) -> None:
         say("no way out of yours is up on this machine")
 
 
-@task(help={"json": "Print JSON.", "job": "The ways out of this job on all of its nodes."})
+@task(
+    help={
+        "json": "Print JSON.",
+        "job": "The tunnels of this job on all of its nodes.",
+        "long": "All that is known of each: address, since when, every count.",
+    }
+)
 @verb
-def status(_context: Context, job: str | None = None, json_: bool = False) -> None:
-    """Show your ways out on this machine, or those of a job; exit code 1 if one of the job's, or all here, are down."""
+def status(_context: Context, job: str | None = None, json_: bool = False, long: bool = False) -> None:
+    """Show your tunnels on this machine, or those of a job; exit code 1 if one of the job's, or all here, are down."""
     if job:
-        _status_of_job(job, as_json=json_)
+        _status_of_job(job, as_json=json_, long=long)
         return
-    tunnels, drifted = verbs.status(_account())
+    account = _account()
+    tunnels, drifted = verbs.status(account)
     if json_:
         print(json.dumps({"tunnels": [tunnel.as_json() for tunnel in tunnels], "drift": [str(p) for p in drifted]}))
     else:
-        _show_tunnels(tunnels)
-        for path in drifted:
-            say(f"{path} is missing or older than the settings; run: hpcproxy install-bashrc")
+        status_page.show(tunnels, long=long)
+        set_up, rolled_out = account.home.config.exists(), SITE_CONFIG.exists()
+        for line in status_page.next_steps(drifted, set_up=set_up, rolled_out=rolled_out):
+            say(line)
     if not any(tunnel.ready for tunnel in tunnels):
         raise Exit(code=1)
 
 
-def _status_of_job(job: str, *, as_json: bool) -> None:
+def _status_of_job(job: str, *, as_json: bool, long: bool) -> None:
     found = verbs.status_of_job(_account(), job)
     tunnels = [one for one in found if isinstance(one, Tunnel)]
     without = [one for one in found if isinstance(one, str)]
@@ -272,29 +284,11 @@ def _status_of_job(job: str, *, as_json: bool) -> None:
         print(json.dumps({"tunnels": [tunnel.as_json() for tunnel in tunnels], "without": without}))
     else:
         if tunnels:
-            _show_tunnels(tunnels)
+            status_page.show(tunnels, long=long)
         for node in without:
             say(f"{node} has no way out of job {job}")
     if without or not all(tunnel.ready for tunnel in tunnels):
         raise Exit(code=1)
-
-
-_COUNTED = ("reconnects", "requests", "held", "refused", "bytes_up", "bytes_down")
-
-
-def _show_tunnels(tunnels: list[Tunnel]) -> None:
-    if not tunnels:
-        say("no way out of yours is up on this machine")
-        return
-    headings = ("job", "node", "state", "address", "through", "since", *_COUNTED[:4], "up", "down", "last error")
-    shown = table(*headings)
-    for tunnel in tunnels:
-        since = datetime.fromtimestamp(tunnel.since).astimezone().isoformat(timespec="seconds") if tunnel.since else "-"
-        counts = [str(tunnel.counts.get(name, "-")) for name in _COUNTED]
-        state = "up" if tunnel.ready else "down"
-        where = (tunnel.job, tunnel.node, state, tunnel.url, tunnel.jump or "-")
-        shown.add_row(*where, since, *counts, tunnel.last_error or "-")
-    console().print(shown)
 
 
 @task(help={"timeout": "Seconds to wait for the answer (default 20).", "json": "Print JSON."})

@@ -74,6 +74,14 @@ class _Loader(jinja2.FileSystemLoader):
         return environment.template_class.from_module_dict(environment, module, globals or {})
 
 
+def shell_text(source: str, values: dict[str, Any], templates: Path = TEMPLATES) -> str:
+    """Return the template `source` with `values`, for what is printed and not part of a plan; raises RenderError."""
+    try:
+        return _environment(templates).get_template(source).render(values)
+    except (jinja2.TemplateError, OSError, ValueError) as error:
+        raise RenderError(source, str(error)) from None
+
+
 def _environment(templates: Path) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=_Loader(templates),

@@ -32,6 +32,8 @@ LAB_TOOLS: Mapping[str, str] = {
 }
 TEST_TOOLS: Mapping[str, str] = {
     "dash": "dash",
+    "zsh": "zsh",
+    "fish": "fish",
     "git": "git",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
