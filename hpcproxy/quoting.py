@@ -33,6 +33,26 @@ def word(value: str | int | bool | Path) -> ShellText:
     return ShellText(shlex.quote(text))
 
 
+def fish(value: str) -> ShellText:
+    """Return `value` as one word of fish (its manual, "Quotes"); raises ValueError for a NUL."""
+    word(value)
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return ShellText(f"'{escaped}'")
+
+
+def csh(value: str) -> ShellText:
+    """Return `value` as one word of csh and tcsh (tcsh(1), "Lexical structure").
+
+    Raises ValueError for a line break, which no word of an `eval` there can hold, and for a NUL.
+    """
+    word(value)
+    if "\n" in value or "\r" in value:
+        raise ValueError("a word of csh cannot hold a line break")
+    # History is looked for within quotes, too.
+    escaped = value.replace("'", "'\\''").replace("!", "\\!")
+    return ShellText(f"'{escaped}'")
+
+
 def array(values: Iterable[str | int | Path]) -> ShellText:
     """Return `values` as a bash array, one element a line, as shfmt would lay it out."""
     lines = "".join(f"    {word(value)}\n" for value in values)

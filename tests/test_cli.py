@@ -355,7 +355,8 @@ def test_a_researchers_day(home: Path, tmp_path: Path) -> None:
             assert json.loads(run("check", "--json").stdout)["address"] == "203.0.113.7"
             status = run("status")
             assert (status.returncode, status.stderr) == (0, "")
-            assert shells_url(port) in status.stdout
+            assert status.stdout.splitlines()[1].split()[:4] == ["shell", os.uname().nodename, "up", jump.jump]
+            assert shells_url(port) in run("status", "--long").stdout
             (tunnel,) = json.loads(run("status", "--json").stdout)["tunnels"]
             assert (tunnel["ready"], tunnel["jump"]) == (True, jump.jump)
         finally:

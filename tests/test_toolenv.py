@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -146,6 +147,35 @@ def test_a_shell_takes_every_value_as_it_is(shell: str, tool: str, hostile: str,
     done = subprocess.run([shell, "-euc", script], capture_output=True, cwd=tmp_path, check=True)
     assert done.stdout.decode("utf-8", "surrogateescape").split("\0")[:-1] == list(found.variables.values())
     assert list(tmp_path.iterdir()) == []
+
+
+_READ = {  # how each shell reads our lines, and then prints every variable
+    "zsh": ["zsh", "-fuc", 'eval "$(cat "$1")"; shift; for name; do printf "%s\\0" "${(P)name}"; done', "zsh"],
+    "fish": ["fish", "--no-config", "-c", "source $argv[1]; for name in $argv[2..]; printf '%s\\0' $$name; end"],
+    "tcsh": ["tcsh", "-f", "-c", 'eval "`cat $SOURCE`"; eval "env printenv -0 $WANTED"'],
+}
+
+
+@pytest.mark.parametrize("shell", _READ)
+@pytest.mark.parametrize("hostile", [*HOSTILE, "*", "a*b", "it's  two", "a!b!!", "\\!", "$HOME", "`id`", "~", "{a,b}"])
+def test_other_shells_take_every_value_as_it_is_or_are_told_that_they_cannot(
+    shell: str, hostile: str, tmp_path: Path
+) -> None:
+    found = lines("", present("c1", HOSTILE=hostile))
+    found = replace(found, variables={**found.variables, "HOSTILE": hostile})
+    source = tmp_path / "lines"
+    try:
+        source.write_text(found.shown(shell), encoding="utf-8", errors="surrogateescape")
+    except WayOutError:
+        assert shell == "tcsh"
+        assert set("\r\n") & set(hostile)
+        return
+    names = list(found.variables)
+    given = [] if shell == "tcsh" else [str(source), *names]
+    env = {**os.environ, "SOURCE": str(source), "WANTED": " ".join(names), "ALL_PROXY": "theirs", "TERM": "dumb"}
+    done = subprocess.run([*_READ[shell], *given], capture_output=True, cwd=tmp_path, env=env, check=True)
+    assert done.stdout.decode("utf-8", "surrogateescape").split("\0")[:-1] == list(found.variables.values())
+    assert list(tmp_path.iterdir()) == [source]
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from xml.sax.saxutils import escape
 
 from hpcproxy.errors import UsageError, WayOutError
-from hpcproxy.quoting import word
+from hpcproxy.quoting import ShellText, csh, fish, word
 
 _SCHEMES = ("http", "socks5", "socks5h")
 # An entry of no_proxy that any program could mean; Java splits its options at blanks, and a value must not add one.
@@ -76,17 +76,32 @@ class Lines:
     text: str = ""
     limits: tuple[str, ...] = ()
 
-    def shown(self) -> str:
-        """Return it as a shell, or the program itself, reads it."""
+    def shown(self, shell: str = "sh") -> str:
+        """Return it as `shell`, one of SHELLS, or the program itself reads it; raises WayOutError if it cannot."""
         if self.text:
             return self.text
-        lines = [f"unset {' '.join(self.unset)}\n"] if self.unset else []
-        return "".join([*lines, *(f"export {name}={word(value)}\n" for name, value in self.variables.items())])
+        unset, put, quoted = SHELLS[shell]
+        try:
+            given = [put.format(name, quoted(value)) for name, value in self.variables.items()]
+        except ValueError as error:
+            raise WayOutError("configuration", f"{shell}: {error}") from None
+        return "".join([*(unset.format(name) for name in self.unset), *given])
 
     def as_json(self) -> str:
         """Return it for another program."""
         plain = {"variables": dict(self.variables), "unset": list(self.unset), "limits": list(self.limits)}
         return json.dumps({**plain, "text": self.text} if self.text else plain) + "\n"
+
+
+# How each shell takes a variable away and how it gets one; `eval` of csh joins lines with blanks, so each ends in `;`.
+SHELLS: Mapping[str, tuple[str, str, Callable[[str], ShellText]]] = {
+    "sh": ("unset {}\n", "export {}={}\n", word),
+    "bash": ("unset {}\n", "export {}={}\n", word),
+    "zsh": ("unset {}\n", "export {}={}\n", word),
+    "fish": ("set -e {};\n", "set -gx {} {};\n", fish),
+    "csh": ("unsetenv {};\n", "setenv {} {};\n", csh),
+    "tcsh": ("unsetenv {};\n", "setenv {} {};\n", csh),
+}
 
 
 def lines(tool: str, present: Present) -> Lines:

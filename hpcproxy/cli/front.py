@@ -37,6 +37,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("completion", "tab completion for bash, zsh or fish", "completion --install"),
     ),
     "In a job, or in a shell": (
+        Command("run", "one command with the tunnel of this job or shell", "run -- git pull"),
         Command("env", "what a program needs to get out: shell, Java, git, ...", "env --java"),
         Command("nc", "stdin and stdout to HOST PORT; for ssh's ProxyCommand", "nc github.com 22"),
         Command("up", "start a tunnel for shells of this machine, without Slurm", "up"),

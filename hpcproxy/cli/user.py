@@ -318,6 +318,17 @@ def nc(_context: Context, host: str, port: str, timeout: str | None = None) -> N
     verbs.nc(_account(), host, number(port) or 0, number(timeout) or CONNECT_TIMEOUT_S)
 
 
+@task
+@verb
+def run(_context: Context) -> None:
+    """Run the command behind `--` with the tunnel of this job or shell, and end as it ends."""
+    # Invoke joins what stands behind `--` into one text; the words are needed as they were typed.
+    command = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
+    if not command:
+        raise UsageError("say what to run: hpcproxy run -- COMMAND [ARGUMENT ...]")
+    raise Exit(code=verbs.run(_account(), command, say))
+
+
 @task(
     help={
         "java": "JAVA_TOOL_OPTIONS, with what is to be reached directly; for eval in the job script.",
@@ -326,6 +337,7 @@ def nc(_context: Context, host: str, port: str, timeout: str | None = None) -> N
         "apptainer": "Variables that get into a container with --cleanenv too; for eval.",
         "git": "Variables that win over any http.proxy of git's own files; for eval.",
         "fsspec": "Variables by which fsspec, Dask and gcsfs use the way out too; for eval.",
+        "shell": "For which shell: sh, bash, zsh, fish, csh, tcsh (default sh).",
         "json": "Print JSON.",
     },
 )
@@ -338,12 +350,15 @@ def env(  # noqa: PLR0913, PLR0917 - a flag for each program
     apptainer: bool = False,
     git: bool = False,
     fsspec: bool = False,
+    shell: str = "sh",
     json_: bool = False,
 ) -> None:
     """Print what a program needs to use the way out of this job; without a flag the shell's variables."""
     tools = {"java": java, "maven": maven, "docker": docker, "apptainer": apptainer, "git": git, "fsspec": fsspec}
+    if shell not in tool_settings.SHELLS:
+        raise UsageError(f"--shell: one of {', '.join(tool_settings.SHELLS)}, not {ascii(shell)[1:-1]}")
     needed = verbs.env(_account(), tool_settings.one_of(tools))
-    print(needed.as_json() if json_ else needed.shown(), end="")
+    print(needed.as_json() if json_ else needed.shown(shell), end="")
     if not json_:
         for line in needed.limits:
             say(line)
@@ -354,4 +369,4 @@ def _absolute(path: str | None) -> str | None:
     return None if path is None else str(from_here(path))
 
 
-TASKS = (init, install_bashrc, uninstall_bashrc, uninstall, wrap, render, up, down, status, check, nc, env)
+TASKS = (init, install_bashrc, uninstall_bashrc, uninstall, wrap, run, render, up, down, status, check, nc, env)

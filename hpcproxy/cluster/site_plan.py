@@ -11,6 +11,7 @@ from hpcproxy.files.plan import (
     AGENT_SETTINGS,
     EPILOG,
     PLUGIN,
+    PROFILE,
     PROGRAMS,
     PROLOG,
     TASK_PROLOG,
@@ -23,7 +24,6 @@ from hpcproxy.node.state.closed import KINDS
 from hpcproxy.node.state.policy import pack_address
 
 SETTINGS = Path("/etc/hpcproxy")
-PROFILE = Path("/etc/profile.d/hpcproxy.sh")
 DROP_IN = "50-hpcproxy"
 COMMENT = "hpcproxy"  # what `--comment` must hold where the policy asks for it
 

@@ -22,6 +22,7 @@ RUN = Path("/run/hpcproxy")
 
 # Where an admin's roll-out puts the scripts and the agent, on every node.
 PROGRAMS = Path("/usr/libexec/hpcproxy")
+PROFILE = Path("/etc/profile.d/hpcproxy.sh")  # proxy_on and its kin, for everybody
 IN_FORCE = "in-force"  # there: Slurm runs our Epilog on this node, without which our Prolog does nothing
 
 PROLOG, EPILOG, TASK_PROLOG = "prolog", "epilog", "taskprolog"
