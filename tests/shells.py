@@ -1,4 +1,4 @@
-"""Real bash and dash: at a terminal, as a person has them, and without, as a job script runs them."""
+"""Real bash, dash and zsh: at a terminal, as a person has them, and without, as a job script runs them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 SHELLS = ("bash", "dash")
+PEOPLES = (*SHELLS, "zsh")  # zsh as somebody has it who reads our fragment by `emulate sh`
 PROXY_VARIABLES = (
     "http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY",
     "ftp_proxy", "grpc_proxy", "no_grpc_proxy", "PIP_PROXY", "NODE_USE_ENV_PROXY",
 )  # fmt: skip
 
 
-def _argv(shell: str, *options: str) -> list[str]:
+def argv_of(shell: str, *options: str) -> list[str]:
     program = shutil.which(shell)
     assert program is not None
-    return [program, *(["--norc", "--noprofile"] if shell == "bash" else []), *options]
+    bare = {"bash": ["--norc", "--noprofile"], "zsh": ["--emulate", "sh", "-f"]}
+    return [program, *bare.get(shell, []), *options]
 
 
 def script(shell: str, text: str, environ: Mapping[str, str] = os.environ) -> subprocess.CompletedProcess[str]:
     """Run `text` as a job script runs: no terminal, nothing read from anybody's rc files."""
-    argv = _argv(shell, "-c", text)
+    argv = argv_of(shell, "-c", text)
     return subprocess.run(
         argv, capture_output=True, text=True, check=False, env=dict(environ), stdin=subprocess.DEVNULL
     )
@@ -43,7 +45,7 @@ def interactive(shell: str, text: str, environ: Mapping[str, str] = os.environ) 
     keyboard, terminal = pty.openpty()
     try:
         done = subprocess.run(
-            _argv(shell, "-i", "-c", text),
+            argv_of(shell, "-i", "-c", text),
             stdin=terminal,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

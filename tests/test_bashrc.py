@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -12,10 +13,10 @@ import pytest
 
 from hpcproxy.account import verbs
 from hpcproxy.account.verbs import Account
-from tests.shells import PROXY_VARIABLES, SHELLS, interactive, script, tunnel_state, url_of
+from tests.shells import PEOPLES, PROXY_VARIABLES, argv_of, interactive, script, tunnel_state, url_of
 
 OTHERS_STATUS = ", and what it says of itself another version of hpcproxy has written"
-every_shell = pytest.mark.parametrize("shell", SHELLS)
+every_shell = pytest.mark.parametrize("shell", PEOPLES)
 SHOW = "".join(f'printf "%s\\n" "{name} ${{{name}+x}} ${{{name}-}}"\n' for name in PROXY_VARIABLES)
 TOUCHED = 'printf "%s|" "$-" "$IFS" "$PWD"; umask; trap'
 
@@ -328,7 +329,8 @@ def test_in_a_job_the_jobs_own_way_out_is_used_and_no_other(shell: str, source: 
 def test_in_a_job_what_the_login_shell_exported_is_forgotten(shell: str, source: str) -> None:
     with tunnel_state("shell"):
         inner = shlex.quote(f'{source}printf "%s" "${{http_proxy-none}} ${{HPCPROXY_URL-none}}"')
-        text = f"{source}SLURM_JOB_ID=78 http_proxy=$http_proxy {shell} -i -c {inner}"
+        again = shlex.join(argv_of(shell, "-i", "-c"))
+        text = f"{source}SLURM_JOB_ID=78 http_proxy=$http_proxy {again} {inner}"
         assert interactive(shell, text, {**os.environ, "ALL_PROXY": "theirs"})[1].endswith("none none")
 
 
@@ -390,3 +392,15 @@ def test_the_status_says_how_it_is(shell: str, source: str, status: str, words: 
         ].splitlines()
         assert re.fullmatch(re.escape(f"hpcproxy: on, {url_of(state)}") + words, said)
         assert code == up
+
+
+def test_the_line_that_zsh_users_are_told_to_add_works_in_a_zsh_of_their_own(source: str) -> None:
+    line = f"setopt nounset; emulate sh -c {shlex.quote(source.strip())}\n"
+    with tunnel_state("shell") as state:
+        text = (
+            f'{line}proxy_on; print -r -- "$http_proxy"; proxy_status; [[ -o nomatch ]] && print as before; proxy_off'
+        )
+        done = subprocess.run(["zsh", "-fc", text], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert url_of(state) in done.stdout.splitlines()
+    assert "as before" in done.stdout

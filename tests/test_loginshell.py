@@ -106,14 +106,23 @@ def test_a_line_that_bash_does_not_understand_is_named(installed: Account) -> No
     assert "(line 2 is none that bash understands)" in why
 
 
-@pytest.mark.parametrize("shell", ["/bin/tcsh", "/usr/bin/zsh", "/usr/bin/fish"])
+@pytest.mark.parametrize(
+    ("shell", "line"),
+    [
+        ("/bin/tcsh", 'type: eval "`hpcproxy env --shell tcsh`"'),
+        ("/usr/bin/zsh", "add to ~/.zshrc: emulate sh -c '. ~/.hpcproxy/bashrc.sh'"),
+        ("/usr/bin/fish", "type: hpcproxy env --shell fish | source"),
+        ("/usr/bin/ksh", "proxy_on is there in a bash only"),
+    ],
+)
 def test_another_login_shell_is_told_what_it_has(
-    installed: Account, shell: str, monkeypatch: pytest.MonkeyPatch
+    installed: Account, shell: str, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _login_shell(monkeypatch, shell)
     written, (why,) = verbs.ask_shells(installed)
     assert written == []
-    assert why.startswith(f"your login shell is {Path(shell).name}, which reads no .bashrc")
+    assert why.startswith(f"your login shell is {Path(shell).name}, which reads no .bashrc: ")
+    assert line in why
 
 
 def test_a_shell_that_hangs_costs_its_bound_and_leaves_nothing(

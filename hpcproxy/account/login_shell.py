@@ -38,13 +38,23 @@ class Asked:
     why: str
 
 
+# What is typed in another shell; zsh keeps the manners of sh for functions that are defined so (zshbuiltins(1)).
+_INSTEAD = {
+    "zsh": "for proxy_on add to ~/.zshrc: emulate sh -c '. ~/.hpcproxy/bashrc.sh'",
+    "fish": "in place of proxy_on type: hpcproxy env --shell fish | source",
+    "tcsh": 'in place of proxy_on type: eval "`hpcproxy env --shell tcsh`"',
+    "csh": 'in place of proxy_on type: eval "`hpcproxy env --shell csh`"',
+}
+
+
 def ask(home: Path, environ: Mapping[str, str]) -> Asked:
     """Return which shells of the account read our block: a login shell, a plain one, and one inside a job."""
     shell = _login_shell(environ)
     name = Path(shell).name
     if name != "bash":
+        instead = _INSTEAD.get(name, "proxy_on is there in a bash only")
         why = (
-            f"your login shell is {name}, which reads no .bashrc: proxy_on is there in a bash only;"
+            f"your login shell is {name}, which reads no .bashrc: {instead};"
             " job scripts need no .bashrc, the hook line is enough"
         )
         return Asked(login=False, interactive=False, in_job=False, why=why)
