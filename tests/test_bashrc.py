@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -392,15 +391,3 @@ def test_the_status_says_how_it_is(shell: str, source: str, status: str, words: 
         ].splitlines()
         assert re.fullmatch(re.escape(f"hpcproxy: on, {url_of(state)}") + words, said)
         assert code == up
-
-
-def test_the_line_that_zsh_users_are_told_to_add_works_in_a_zsh_of_their_own(source: str) -> None:
-    line = f"setopt nounset; emulate sh -c {shlex.quote(source.strip())}\n"
-    with tunnel_state("shell") as state:
-        text = (
-            f'{line}proxy_on; print -r -- "$http_proxy"; proxy_status; [[ -o nomatch ]] && print as before; proxy_off'
-        )
-        done = subprocess.run(["zsh", "-fc", text], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert url_of(state) in done.stdout.splitlines()
-    assert "as before" in done.stdout

@@ -214,10 +214,12 @@ def test_install_and_uninstall_say_what_they_did(home: Path) -> None:
     assert {line.split("  ")[0] for line in dry.stdout.splitlines()} == {"would change"}
     assert list(home.iterdir()) == []
     done = run("install-bashrc", "--jump", "u@h")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    assert done.stderr.startswith("hpcproxy: next: a new shell, or . ~/.bashrc; then: hpcproxy wrap")
     assert {line.split()[0] for line in done.stdout.splitlines()} == {"changed"}
     assert f"{home}/.bashrc" in done.stdout
     again = run("install-bashrc")
+    assert again.stderr == ""
     assert {line.split()[0] for line in again.stdout.splitlines()} == {"unchanged"}
     assert run("uninstall-bashrc").stdout.split() == ["removed", f"{home}/.bashrc", "removed", f"{home}/.bash_profile"]
     gone = run("uninstall")

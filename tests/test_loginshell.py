@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import pwd
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from hpcproxy.account import login_shell, verbs
 from hpcproxy.account.verbs import Account
+from tests.shells import tunnel_state, url_of
 
 
 @pytest.fixture(autouse=True)
@@ -145,3 +147,14 @@ def test_the_old_recipe_in_bashrc_is_named(installed: Account) -> None:
     _above(installed, "export http_proxy=socks5://127.0.0.1:2015\n")
     (found,) = verbs.ask_shells(installed)[1]
     assert found.startswith(f"{installed.bashrc}:1: sets http_proxy")
+
+
+def test_the_line_that_zsh_users_are_told_to_add_works_in_a_zsh_of_their_own(installed: Account) -> None:
+    line = f"setopt nounset; emulate sh -c '. {installed.home.directory}/bashrc.sh'"
+    text = f'{line}; proxy_on; print -r -- "$http_proxy"; proxy_status; [[ -o nomatch ]] && print as before; proxy_off'
+    with tunnel_state("shell") as state:
+        done = subprocess.run(["zsh", "-fc", text], capture_output=True, text=True, check=False)
+        url = url_of(state)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert url in done.stdout.splitlines()
+    assert "as before" in done.stdout

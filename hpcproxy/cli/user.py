@@ -13,7 +13,7 @@ from invoke.exceptions import Exit
 from invoke.parser.argument import Argument
 from invoke.tasks import Task, task
 
-from hpcproxy.account import tool_settings, verbs
+from hpcproxy.account import tool_settings, use, verbs
 from hpcproxy.account.job_script import State
 from hpcproxy.account.netcat import CONNECT_TIMEOUT_S
 from hpcproxy.account.tunnels import Tunnel
@@ -315,7 +315,7 @@ def check(_context: Context, timeout: int | None = None, json_: bool = False) ->
 @verb
 def nc(_context: Context, host: str, port: str, timeout: str | None = None) -> None:
     """Carry stdin and stdout over a connection through the way out; for ssh's ProxyCommand."""
-    verbs.nc(_account(), host, number(port) or 0, number(timeout) or CONNECT_TIMEOUT_S)
+    use.nc(_account(), host, number(port) or 0, number(timeout) or CONNECT_TIMEOUT_S)
 
 
 @task
@@ -326,7 +326,7 @@ def run(_context: Context) -> None:
     command = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
     if not command:
         raise UsageError("say what to run: hpcproxy run -- COMMAND [ARGUMENT ...]")
-    raise Exit(code=verbs.run(_account(), command, say))
+    raise Exit(code=use.run(_account(), command, say))
 
 
 @task(
@@ -357,7 +357,7 @@ def env(  # noqa: PLR0913, PLR0917 - a flag for each program
     tools = {"java": java, "maven": maven, "docker": docker, "apptainer": apptainer, "git": git, "fsspec": fsspec}
     if shell not in tool_settings.SHELLS:
         raise UsageError(f"--shell: one of {', '.join(tool_settings.SHELLS)}, not {ascii(shell)[1:-1]}")
-    needed = verbs.env(_account(), tool_settings.one_of(tools))
+    needed = use.env(_account(), tool_settings.one_of(tools))
     print(needed.as_json() if json_ else needed.shown(shell), end="")
     if not json_:
         for line in needed.limits:
