@@ -34,6 +34,7 @@ TEST_TOOLS: Mapping[str, str] = {
     "dash": "dash",
     "zsh": "zsh",
     "fish": "fish",
+    "tcsh": "tcsh",
     "git": "git",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
