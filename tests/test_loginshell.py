@@ -11,7 +11,7 @@ import pytest
 
 from hpcproxy.account import login_shell, verbs
 from hpcproxy.account.verbs import Account
-from tests.shells import tunnel_state, url_of
+from tests.shells import program_of, tunnel_state, url_of
 
 
 @pytest.fixture(autouse=True)
@@ -153,7 +153,7 @@ def test_the_line_that_zsh_users_are_told_to_add_works_in_a_zsh_of_their_own(ins
     line = f"setopt nounset; emulate sh -c '. {installed.home.directory}/bashrc.sh'"
     text = f'{line}; proxy_on; print -r -- "$http_proxy"; proxy_status; [[ -o nomatch ]] && print as before; proxy_off'
     with tunnel_state("shell") as state:
-        done = subprocess.run(["zsh", "-fc", text], capture_output=True, text=True, check=False)
+        done = subprocess.run([program_of("zsh"), "-fc", text], capture_output=True, text=True, check=False)
         url = url_of(state)
     assert (done.returncode, done.stderr) == (0, "")
     assert url in done.stdout.splitlines()

@@ -11,6 +11,7 @@ import pytest
 
 from hpcproxy.cli import completion, front, status_page
 from hpcproxy.cli.program import tasks
+from tests.shells import program_of
 
 COMMANDS = sorted(str(context.name) for context in tasks().to_contexts())
 
@@ -147,6 +148,7 @@ def test_times_are_shown_in_their_largest_unit(seconds: float, shown: str) -> No
 
 def completed(shell: str, line: str) -> set[str]:
     """What the real `shell` offers for `line`."""
+    program_of(shell)
     script = completion.script(tasks(), shell)
     words = line.split(" ")
     if shell == "bash":

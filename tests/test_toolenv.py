@@ -14,6 +14,7 @@ import pytest
 from hpcproxy.account.tool_settings import TOOLS, Present, lines, one_of, patterns
 from hpcproxy.errors import UsageError, WayOutError
 from tests.hostile import HOSTILE
+from tests.shells import program_of
 from tests.test_cli import run
 
 URL = "http://127.64.1.2:2015"
@@ -161,6 +162,7 @@ _READ = {  # how each shell reads our lines, and then prints every variable
 def test_other_shells_take_every_value_as_it_is_or_are_told_that_they_cannot(
     shell: str, hostile: str, tmp_path: Path
 ) -> None:
+    program_of(shell)
     found = lines("", present("c1", HOSTILE=hostile))
     found = replace(found, variables={**found.variables, "HOSTILE": hostile})
     source = tmp_path / "lines"
