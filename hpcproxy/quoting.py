@@ -40,6 +40,11 @@ def fish(value: str) -> ShellText:
     return ShellText(f"'{escaped}'")
 
 
+def fish_list(rows: Iterable[Iterable[str]]) -> ShellText:
+    """Return `rows`, of n words each, as the words of one `set` of fish: word k of row i is element i * n + k + 1."""
+    return ShellText(" ".join(str(fish(value)) for row in rows for value in row))
+
+
 def csh(value: str) -> ShellText:
     """Return `value` as one word of csh and tcsh (tcsh(1), "Lexical structure").
 

@@ -93,7 +93,12 @@ def _environment(templates: Path) -> jinja2.Environment:
         finalize=_only_shell_text,
         autoescape=False,  # noqa: S701 - shell, not HTML; `finalize` is the stricter guard here
     )
-    environment.filters = {"sh": quoting.word, "array": quoting.array, "table": quoting.table}
+    environment.filters = {
+        "sh": quoting.word,
+        "array": quoting.array,
+        "table": quoting.table,
+        "fish": quoting.fish_list,
+    }
     return environment
 
 
