@@ -18,6 +18,8 @@ _SECRET = re.compile(
     rb"(?i:\b(?:pass(?:word|wd|phrase)|secret|(?:api|access|auth|bearer)[_-]?(?:key|token)|token)"
     rb"[\"']?[ \t]*[:=][ \t]*[\"']?[^\s\"'])"
 )
+# What stands before the host in an address: a user, and often his password.
+_LOGIN = re.compile(r"(?<=://)[^/?#\s\"']*@")
 
 
 def line(said: bytes | str, limit: int = LINE_MAX) -> str:
@@ -38,6 +40,11 @@ def last_line(said: bytes) -> str:
 def is_secret(content: bytes) -> bool:
     """Whether `content` looks as if it held a secret."""
     return _SECRET.search(content) is not None
+
+
+def without_secrets(said: str, limit: int = LINE_MAX) -> str:
+    """Return `said` as `line` does, without a login in an address; HIDDEN if it looks as if it held a secret."""
+    return HIDDEN if is_secret(said.encode(errors="replace")) else line(_LOGIN.sub("…@", said), limit)
 
 
 def fields(said: str) -> str:

@@ -16,9 +16,10 @@ PACKAGE = Path(hpcproxy.__file__).parent
 REPOSITORY = PACKAGE.parent
 
 LIBRARIES = {
-    *("ClusterShell", "fabric", "invoke", "jinja2", "paramiko", "pydantic", "python_socks", "rich", "shlex", "yaml"),
+    *("ClusterShell", "cryptography", "fabric", "invoke", "jinja2", "paramiko", "pydantic", "python_socks", "rich"),
+    *("shlex", "yaml"),
 }
-ACROSS = {"account": "cluster", "cluster": "account"}  # the two know nothing of each other
+ACROSS = {"account": "cluster", "cluster": "account", "doctor": "cluster"}  # know nothing of each other
 APART = ("node", "lab", "demo")
 STARTS = ("", "__main__")  # the package itself, and its program, which stands above all doors
 

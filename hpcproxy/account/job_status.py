@@ -18,24 +18,41 @@ _RUN_FIRST = 'for script; do if [ -r "$script" ]; then exec /bin/bash -p "$scrip
 
 def collect(job: str, scripts: Sequence[Path], environ: Mapping[str, str]) -> list[Tunnel | str]:
     """Return the way out of `job` on each of its nodes, or the node's name where there is none; raises WayOutError."""
-    if not job.isascii() or not job.isdecimal():
-        raise WayOutError("job", f"{job!r} is not the number of a job")
-    # What this shell was given as options for steps of its own is none of this step's business.
-    clean = {name: value for name, value in environ.items() if not name.startswith(("SLURM_", "SRUN_"))}
-    clean.update({name: environ[name] for name in ("SLURM_CONF",) if name in environ})
-    nodes = _node_count(job, clean)
-    size = (f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--cpus-per-task=1")
-    beside = ("--overlap", "--mem=0", "--gres=none", "--cpu-bind=none", "--mpi=none", "--quiet", "--chdir=/")
+    nodes = _node_count(job, environ)
     ask = ("/bin/bash", "-p", "-c", _RUN_FIRST, "bash", *map(str, scripts))
-    said = _run(["srun", f"--jobid={job}", *size, *beside, "--job-name=hpcproxy-status", *ask], clean)
+    said = _run([*step(job, nodes, "hpcproxy-status"), *ask], environ)
     found = [_parse(heard.fields(line)) for line in said.split("\n") if line.startswith("status\t")]
     if not found:
         raise WayOutError("job", f"no node of job {job} answered", "is hpcproxy installed in this account?")
     return sorted(found, key=lambda one: one if isinstance(one, str) else one.node)
 
 
+def step(job: str, nodes: int, name: str) -> tuple[str, ...]:
+    """Return the words that run a program once on each of so many nodes of `job`, beside what runs there."""
+    size = (f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--cpus-per-task=1")
+    beside = ("--overlap", "--mem=0", "--gres=none", "--cpu-bind=none", "--mpi=none", "--quiet", "--chdir=/")
+    return ("srun", f"--jobid={job}", *size, *beside, f"--job-name={name}")
+
+
+def outside(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return `environ` without the options for steps of its own: they are none of another job's business."""
+    clean = {name: value for name, value in environ.items() if not name.startswith(("SLURM_", "SRUN_"))}
+    return {**clean, **{name: environ[name] for name in ("SLURM_CONF",) if name in environ}}
+
+
+def end_of(job: str, environ: Mapping[str, str]) -> str:
+    """Return when `job` ends at the latest, as squeue says it (2026-11-30T21:00:00, local time); raises WayOutError."""
+    return _run(["squeue", "--noheader", f"--jobs={_number(job)}", "--format=%e"], environ).strip()
+
+
+def _number(job: str) -> str:
+    if not job.isascii() or not job.isdecimal():
+        raise WayOutError("job", f"{job!r} is not the number of a job")
+    return job
+
+
 def _node_count(job: str, environ: Mapping[str, str]) -> int:
-    for line in _run(["squeue", "--noheader", f"--jobs={job}", "--format=%A %D %T"], environ).splitlines():
+    for line in _run(["squeue", "--noheader", f"--jobs={_number(job)}", "--format=%A %D %T"], environ).splitlines():
         number, count, state = line.split()
         if number == job and state in ("RUNNING", "COMPLETING"):
             return int(count)
@@ -46,7 +63,7 @@ def _node_count(job: str, environ: Mapping[str, str]) -> int:
 
 def _run(argv: list[str], environ: Mapping[str, str]) -> str:
     try:
-        done = process.run(argv, timeout_s=_ASK_TIMEOUT_S, environ=environ)
+        done = process.run(argv, timeout_s=_ASK_TIMEOUT_S, environ=outside(environ))
     except FileNotFoundError:
         raise WayOutError("job", f"{argv[0]} is not on PATH here") from None
     except process.TooMuchError:

@@ -37,11 +37,15 @@ _TAKEN = [(row, re.compile(row.pattern)) for row in elsewhere.TAKEN]
 
 @dataclass(frozen=True)
 class Override:
-    """`what` stands in `path` at `line` (from 1, None if only the file is known) and wins over the way out."""
+    """`what` stands in `path` at `line` (from 1, None if only the file is known) and wins over the way out.
+
+    `tool` is whose it is, empty for a shell's.
+    """
 
     path: str
     line: int | None
     what: str
+    tool: str = ""
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}: {self.what}" if self.line else f"{self.path}: {self.what}"
@@ -113,7 +117,7 @@ def _variables(environ: Mapping[str, str]) -> Iterator[Override]:
     for tool, name, pattern in elsewhere.VARIABLES:
         value = environ.get(name, "")
         if re.search(pattern, value) and not re.search(elsewhere.OURS, value):
-            yield Override(f"your environment: {name}", None, elsewhere.VARIABLE_GIVES.replace("%", tool))
+            yield Override(f"your environment: {name}", None, elsewhere.VARIABLE_GIVES.replace("%", tool), tool)
 
 
 def _in_line(line: str, *, behind_hook: bool = False) -> Iterator[str]:
@@ -155,7 +159,7 @@ def _by_line(path: Path, pattern: str, tool: str) -> Iterator[Override]:
 
 
 def _of(tool: str, path: str, line: int | None, name: str) -> Override:
-    return Override(path, line, f"{tool} {elsewhere.TOOL_READS.replace('%', name)}")
+    return Override(path, line, f"{tool} {elsewhere.TOOL_READS.replace('%', name)}", tool)
 
 
 def _git(environ: Mapping[str, str]) -> Iterator[Override]:

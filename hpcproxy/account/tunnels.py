@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcproxy import heard
+from hpcproxy import heard, process
 from hpcproxy.errors import WayOutError
 from hpcproxy.files.plan import RUN
 
@@ -31,6 +31,7 @@ _RUN_NAME = re.compile(r"(?P<job>[0-9]+)\.(?P<restart>[0-9]+)")
 # What status.json counts; ssh alone counts its reconnects only.
 COUNTS = ("reconnects", "requests", "active", "bytes_up", "bytes_down", "held", "refused", "denied")
 _VERSION = "1"  # of the file `env`; the shells' is in templates/lib/any/state.sh
+_TRY_S = 5
 _START_TIME_FIELD = 19  # of what follows the command's name in /proc/PID/stat; field 22 of proc(5)
 
 
@@ -196,13 +197,22 @@ def start_time(pid: int) -> str | None:
     return text.rpartition(") ")[2].split()[_START_TIME_FIELD]
 
 
-def start(tunnel_script: Path, environ: Mapping[str, str], timeout_s: float, say: Callable[[str], None]) -> str:
+def start(
+    tunnel_script: Path,
+    environ: Mapping[str, str],
+    timeout_s: float,
+    say: Callable[[str], None],
+    *,
+    ends_with_us: bool = False,
+) -> str:
     """Start a way out for shells of this machine and return the jump host it goes through, once it is ready.
 
-    Raises WayOutError if it is not ready after `timeout_s` seconds; nothing is left running then.
+    Raises WayOutError if it is not ready after `timeout_s` seconds; nothing is left running then. `ends_with_us`: the
+    kernel ends it when the thread that calls this is gone, where `setpriv` (util-linux 2.33) is there to ask for that.
     """
-    argv = ["/bin/bash", "-p", str(tunnel_script), "hold", "shell", "0"]
-    process = subprocess.Popen(
+    asked = ("setpriv", "--pdeathsig", "TERM") if ends_with_us and _can_be_tied() else ()
+    argv = [*asked, "/bin/bash", "-p", str(tunnel_script), "hold", "shell", "0"]
+    holder = subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -212,20 +222,27 @@ def start(tunnel_script: Path, environ: Mapping[str, str], timeout_s: float, say
         env=dict(environ),
     )
     try:
-        return _await_ready(process, timeout_s, say)
+        return _await_ready(holder, timeout_s, say)
     except BaseException:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
+        holder.send_signal(signal.SIGTERM)
+        holder.wait()
         raise
     finally:
-        if process.stdout is not None:
-            process.stdout.close()
+        if holder.stdout is not None:
+            holder.stdout.close()
 
 
-def _await_ready(process: subprocess.Popen[bytes], timeout_s: float, say: Callable[[str], None]) -> str:
+def _can_be_tied() -> bool:
+    try:
+        return not process.run(("setpriv", "--pdeathsig", "TERM", "true"), timeout_s=_TRY_S).returncode
+    except (OSError, subprocess.TimeoutExpired, process.TooMuchError):
+        return False
+
+
+def _await_ready(holder: subprocess.Popen[bytes], timeout_s: float, say: Callable[[str], None]) -> str:
     deadline = time.monotonic() + timeout_s
     reason = f"not ready after {timeout_s:g} s"
-    for line in _lines(process, deadline):
+    for line in _lines(holder, deadline):
         verb, _, rest = line.partition(" ")
         _node, _, text = rest.partition(" ")
         if verb == "ready":
@@ -240,13 +257,13 @@ def _await_ready(process: subprocess.Popen[bytes], timeout_s: float, say: Callab
     raise WayOutError(layer, words) if words else WayOutError("tunnel", reason)
 
 
-def _lines(process: subprocess.Popen[bytes], deadline: float) -> Iterator[str]:
-    assert process.stdout is not None  # noqa: S101 - opened with PIPE above
+def _lines(holder: subprocess.Popen[bytes], deadline: float) -> Iterator[str]:
+    assert holder.stdout is not None  # noqa: S101 - opened with PIPE above
     buffer = b""
     with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
+        selector.register(holder.stdout, selectors.EVENT_READ)
         while selector.select(max(0.0, deadline - time.monotonic())):
-            chunk = os.read(process.stdout.fileno(), 4096)
+            chunk = os.read(holder.stdout.fileno(), 4096)
             if not chunk:
                 return
             buffer += chunk

@@ -118,7 +118,7 @@ def init(account: Account, flags: Mapping[str, Any], trial: Trial, *, consent: C
         return InitReport(results, keys, [])
     if trial.on_node:
         say("trying one login to each jump host from a compute node")
-        return InitReport(results, keys, _probe(account, config, on_node=True))
+        return InitReport(results, keys, log_in_once(account, config, on_node=True))
     say("trying one login to each jump host")
     probes, agent_only = _try_as_a_job(account, config)
     return InitReport(results, keys, probes, agent_only)
@@ -142,14 +142,15 @@ def _recognised(jump: Jump, own: KnownHosts, config: Config, replace_key: bool, 
 def _try_as_a_job(account: Account, config: Config) -> tuple[list[checks.Probe], bool]:
     """Try one login without this machine's agent, which no job has; where the key fails, say whether it helps."""
     alone = {name: value for name, value in account.environ.items() if name != "SSH_AUTH_SOCK"}
-    probes = _probe(replace(account, environ=alone), config)
+    probes = log_in_once(replace(account, environ=alone), config)
     if "SSH_AUTH_SOCK" not in account.environ or not any(probe.layer == "key" for probe in probes):
         return probes, False
-    helped = _probe(account, config)
+    helped = log_in_once(account, config)
     return probes, not checks.failures(helped)
 
 
-def _probe(account: Account, config: Config, *, on_node: bool = False) -> list[checks.Probe]:
+def log_in_once(account: Account, config: Config, *, on_node: bool = False) -> list[checks.Probe]:
+    """Return one login on trial for each jump host, by what is rendered now; raises WayOutError."""
     # The script bounds each login itself; this bound is for the script.
     timeout_s = (config.connect_timeout_s + 20) * max(1, len(config.jump)) + 10
     return checks.probe(bundle_of(account, config), account.environ, timeout_s, on_node=on_node)
@@ -360,7 +361,7 @@ def _why_none(account: Account, config: Config) -> WayOutError:
     """Return the layer that keeps this account from a way out, found by one login to each jump host."""
     if not config.jump:
         return WayOutError("configuration", "no jump host is configured", "run: hpcproxy init --jump USER@HOST")
-    probes = _probe(account, config)
+    probes = log_in_once(account, config)
     for probe in checks.failures(probes):
         return WayOutError(probe.layer or "", probe.reason, "", probe.jump)
     names = ", ".join(probe.jump for probe in probes)
