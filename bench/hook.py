@@ -26,7 +26,7 @@ from hpcproxy.lab import Lab, LabSpec  # noqa: E402  not installed where a check
 from tests.lab.researcher import JUMP1, Researcher  # noqa: E402
 
 FACTOR, GRACE_MS = 1.3, 150
-AT_ONCE = 4  # hold_others_back in templates/lib/step/job.sh
+AT_ONCE = 4  # hold_others_back in templates/lib/step/waiting.sh
 KNOWN_HOSTS = "/home/alice/.hpcproxy/known_hosts"
 LOGIN = f"ssh -o BatchMode=yes -o StrictHostKeyChecking=yes -o UserKnownHostsFile={KNOWN_HOSTS} {JUMP1} true"
 BODY = """

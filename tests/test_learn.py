@@ -8,9 +8,8 @@ from pathlib import Path
 from hpcproxy.files.render import TEMPLATES
 
 _LEARN = """
-asking_s=1 held='' heeded=TERM death=HUP learned='' first_cipher=aes login_option=log
-ssh_asking=(-G) jump_destinations=(jump)
 source "$0/lib/holder/ssh.sh"
+asking_s=1 held='' heeded=TERM death=HUP first_cipher=aes login_option=log jump_destinations=(jump)
 learn
 echo "${follow[*]} | ${held_back[*]} | ${cipher[*]}"
 """

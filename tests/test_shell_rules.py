@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.shell_syntax import LIBRARY, Call, calls, includes, parts, templates
+from tests.shell_syntax import LIBRARY, Call, calls, functions, includes, parts, templates
 
 PAGE = Path(__file__).parents[1] / "docs/design.md"
 HEADS = {"sh": "# shellcheck shell=dash", "bash": "# shellcheck shell=bash"}
@@ -94,3 +94,13 @@ def test_one_line_ends_a_users_shell() -> None:
     read = [template for template in templates() if {part.parent.name for part in includes(template)} == {"sourced"}]
     ends = [(path.name, call.words) for path in read for call in calls(path) if _name(call) == "exit"]
     assert ends == [("prologue.sh.j2", ("exit", "1"))]
+
+
+@PARTS
+def test_no_function_of_a_part_over_40_lines(part: Path) -> None:
+    assert [each for each in functions(part) if each.lines > 40] == []
+
+
+@TEMPLATES
+def test_no_function_of_a_template_over_40_lines(template: Path) -> None:
+    assert [each for each in functions(template) if each.lines > 40] == []

@@ -51,7 +51,9 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory.parent.mkdir(mode=0o700)
     directory.mkdir(mode=0o700)
     (directory / "pid").write_text(f"{os.getpid()} {tunnels.start_time(os.getpid())}\n")
-    (directory / "env").write_text(f"{JOB}.0\n\n{os.getuid()}\n0100007F:0001\nhttp://127.0.0.1:1\n\n")
+    (directory / "env").write_text(
+        f"version=1\nkey={JOB}.0\nuid={os.getuid()}\nlisten=0100007F:0001\nurl=http://127.0.0.1:1\nno_proxy=a\n"
+    )
     return directory
 
 

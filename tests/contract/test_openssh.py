@@ -23,8 +23,7 @@ _TABLE = tuple(
 )
 _WORDS = {"a refused key": "it refused the key", "no keys taken": "no keys at all, only password,keyboard-interactive,"}
 _LEARN = """
-asking_s=5 held='' heeded=TERM death=HUP learned='' old_ssh='' first_cipher=$1 login_option=$2 least_ssh=$3
-ssh_asking=(-G -o 'IgnoreUnknown=*' -o LogVerbose=none) jump_destinations=(h)
+held='' heeded=TERM death=HUP first_cipher=$1 login_option=$2 least_ssh=$3 jump_destinations=(h)
 source "$0/lib/holder/ssh.sh"
 learn
 printf '%s\\n' "${cipher[*]}" "${log_verbose[*]}" "$old_ssh"

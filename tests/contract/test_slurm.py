@@ -160,8 +160,8 @@ def test_its_programs_answer_what_our_scripts_ask_them(name: str, tmp_path: Path
 
 def test_a_step_that_was_killed_is_seen_in_what_srun_says() -> None:
     """The same in all of them, 20.11 to 26.05."""
-    text = (TEMPLATES / "lib/step/job.sh").read_text()
-    body = text[text.index("killed_on() {") : text.index("pass_on() {")]
+    text = (TEMPLATES / "lib/step/step.sh").read_text()
+    body = text[text.index("killed_on() {") : text.index("# Each further SIGURG")]
     ask = 'killed_on "srun: error: c[1-2,5]: tasks 0-1,4: Killed" && echo "$dead $dead_count"'
     done = subprocess.run(["bash", "-c", f"{body}\n{ask}"], capture_output=True, text=True, check=True)
     assert done.stdout == "c[1-2,5] 3\n"

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Where a job's way out listens, and what serves it there.
+# Where a job's way out listens, what serves it there, and the environment that points to it.
 
 # Set `address` for job $1, the same on every node of the job: 127.64.0.0/10 with the low 22 bits of the job id. In a
 # federation bits 26 to 31 are the cluster (Slurm's FED_MGR_CLUSTER_ID_BEGIN), whose clusters count from 1 alike: they are
@@ -56,4 +56,16 @@ find_python() {
         if "$python" -I -c 'import sys; sys.exit(sys.version_info < (3, 6))' >/dev/null 2>&1 </dev/null; then return 0; fi
     done
     return 1
+}
+
+# Write the environment for shells of this job, with URLs of scheme $1, served by user $2, into directory $3: `name=value` a
+# line, the version first, no_proxy last, without which nobody takes it for whole. Values are made of checked sets of
+# characters.
+write_env() {
+    local step=${SLURM_STEP_ID-} hex direct
+    hex_address
+    if [[ $step =~ ^[0-9]+$ ]]; then step=$job.$step; else step=''; fi
+    no_proxy_list "$bypass_private" ${no_proxy_more[@]+"${no_proxy_more[@]}"}
+    printf '%s\n' "version=$state_version" "key=$key" "step=$step" "uid=$2" "listen=$hex" "url=$1://$address:$port" \
+        "no_proxy=$direct" >"$3/env"
 }

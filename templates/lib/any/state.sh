@@ -48,8 +48,8 @@ is_ours() {
 
 # True if the status in the state directory $1 says that the way out is up.
 says_ready() {
-    local -A fields
-    read_fields "$1/status" && [[ ${fields[ready]-} == true ]]
+    local -A values
+    read_fields "$1/status" && [[ ${values[ready]-} == true ]]
 }
 
 # Set `quoted` to $1 as a JSON string.

@@ -4,6 +4,8 @@
 # What a path leads to may change after it was checked: a job empties its TMPDIR, a cleaner /tmp, and somebody else makes
 # the name anew, with a control socket of his and links for our log and status. The working directory cannot change.
 
+state='' given='' # the directory; it is one that root has made
+
 # True if $1 and $2, owner and mode of a directory as stat has them (%u, %f), are of one in which nobody but root and
 # this user can rename or remove what is there.
 is_safe_base() {
@@ -114,4 +116,28 @@ restore_state() {
     if make_directory "$key" "$state" && fill_state "$1"; then
         log info 'the state directory had been removed; it was made anew'
     fi
+}
+
+# Take up the state that root has made for user $2, in mode $1: whose process it is, and, where one that was killed has
+# taken it along, the environment.
+take_up() {
+    local url_scheme=http
+    if [[ $1 == ssh ]]; then url_scheme=$scheme; fi
+    start_time "$$"
+    printf '%d %s\n' "$$" "$started" >pid || :
+    if [[ $2 == "$UID" && ! -s env ]]; then write_env "$url_scheme" "$UID" . || :; fi
+}
+
+# The state directory is there, for URLs of mode $1: the one that root has made, $2, for user $3, or one of our own.
+open_state() {
+    local url_scheme=http
+    if [[ -n $2 ]]; then
+        given=1
+        enter_state "$2" || give_up "state $2 is not this user's"
+        take_up "$1" "${3:-$UID}"
+        ask_config "$3"
+        return 0
+    fi
+    if [[ $1 == ssh ]]; then url_scheme=$scheme; fi
+    make_state "$url_scheme"
 }

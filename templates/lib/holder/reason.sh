@@ -13,20 +13,14 @@ tidy() {
 # quoted and never understood. Lines that hold $2 tell of a channel that was not opened, our own probe's or a program's,
 # and nothing of the connection. Lines count in the order of time, and the first that decides is the reason.
 read_reason() {
-    local text line row i phase='' offered='' last='' any='' plain_text
+    local text line row phase='' offered='' last='' any='' plain_text
     layer='' reason='' permanent=0
     read_text "$1"
     while read -r line; do
         [[ -n $line && $line != *"$2"* ]] || continue
         any=1
         plain_line "$line"
-        row=''
-        for ((i = 0; i < ${#failures[@]}; i += 6)); do
-            if [[ (-z ${failures[i + 4]} || ${failures[i + 4]} == "$phase") && $line =~ ${failures[i]} ]]; then
-                row=$i
-                break
-            fi
-        done
+        find_row
         case ${row:+${failures[row + 1]}} in
             phase)
                 phase=${failures[row + 2]}
@@ -53,6 +47,19 @@ read_reason() {
     layer=ssh reason=${plain_text:-ssh was ended}
     # Of a far end that hangs up ssh says so on stderr only, where talk stands too.
     if [[ $phase == up && -z $last ]]; then reason='the connection ended: an idle limit of its own, or it went down?'; fi
+}
+
+# Set `row` to that of the table which `line` meets in this `phase`, and BASH_REMATCH to what its pattern has found; or to
+# nothing.
+find_row() {
+    local i
+    for ((i = 0; i < ${#failures[@]}; i += 6)); do
+        if [[ (-z ${failures[i + 4]} || ${failures[i + 4]} == "$phase") && $line =~ ${failures[i]} ]]; then
+            row=$i
+            return 0
+        fi
+    done
+    row=''
 }
 
 # Set `line` to $1 without what LogVerbose puts before it, and `last` too if it is about more than the login's progress.
@@ -123,10 +130,11 @@ needs_passphrase() {
     return 1
 }
 
-# A refused key has causes on this side too; true if one holds, and `reason` says which.
-look_at_key() {
-    local candidates=() certificates=() account='' at key line readable='' locked='' told=$reason
-    reason=''
+# Set `account`, `candidates` and `certificates` to what ssh would log in with; true if it would take no key at all, and
+# `reason` says why.
+keys_are_off() {
+    local line key
+    candidates=() certificates=() account=''
     while read -r line key; do
         case $line in
             user) account=$key ;;
@@ -147,6 +155,14 @@ look_at_key() {
         esac
     done <<<"$ssh_says"
     if [[ -n $identity ]]; then candidates=("$identity"); fi
+    return 1
+}
+
+# A refused key has causes on this side too; true if one holds, and `reason` says which.
+look_at_key() {
+    local candidates certificates account at key='' readable='' locked='' told=$reason
+    reason=''
+    if keys_are_off; then return 0; fi
     for key in ${certificates[@]+"${certificates[@]}"}; do
         at_home "$key"
         if certificate_fails "$at" "$account"; then return 0; fi

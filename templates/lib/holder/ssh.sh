@@ -1,5 +1,11 @@
 # shellcheck shell=bash
 # One ssh: its command line, its start, whether it serves, its end. The rest of tunnel.sh decides when.
+#
+#   ssh_pid, watch_pid   the ssh that is up or coming up, and who watches it
+#   learned, ssh_says, old_ssh   what this node's ssh has been asked (learn)
+
+ssh_pid='' watch_pid='' learned='' ssh_says='' old_ssh=''
+ssh_asking=(-G -o 'IgnoreUnknown=*' -o LogVerbose=none) asking_s=5 user_config=()
 
 # `hash` also finds what may not be run.
 has_ssh() {
@@ -114,14 +120,14 @@ bound_log() {
     if [[ -n $(find ssh.log -size +256k 2>/dev/null) ]]; then : >ssh.log; fi
 }
 
-# An ssh that no longer serves is ended, so that the next one comes. The network is ssh's own ServerAliveInterval's
+# An ssh that no longer serves, which came up at $1, is ended, so that the next one comes. The network is ssh's own ServerAliveInterval's
 # business; this is for one that was stopped, and for what may have happened while we were (a suspended job).
 watch_ssh() {
     local now before stopped=0 looks=0 line quiet
     trap - EXIT URG HUP
     trap '' TERM INT USR1 USR2
     exec {quiet}<> <(:)
-    now=$up_at
+    now=$1
     while before=$now; do
         # Not `sleep`, which would live on a while after us.
         read -r -t "$alive_interval_s" -u "$quiet" || :

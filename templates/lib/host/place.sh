@@ -151,11 +151,10 @@ link() {
     return 1
 }
 
-# Rename every file into place, in the manifest's order: from $store/stage, or on another mount from a directory beside its
-# own, not from inside that one: slurmd and login shells read those whole.
-move() {
-    local i number path why base count mounts=() real=() parents=() from=() copies=() files=()
-    local -A base_of=() changed=()
+# Set `directories` to those in which something changes; what is missing of them is made.
+make_directories() {
+    local i path files=()
+    local -A changed=()
     find_directories
     if ((${#missing[@]})); then # -p, for another host that shares one of them may be first
         why=$(exec mkdir -p -m "$directory_mode" -- "${missing[@]}" 2>&1) ||
@@ -165,8 +164,12 @@ move() {
     for i in ${changes[@]+"${changes[@]}"}; do changed[${paths[i]%/*}]=1; done
     files=("${directories[@]}") directories=()
     for path in "${files[@]}"; do [[ -z ${changed[$path]-} ]] || directories+=("$path"); done
-    count=${#directories[@]}
-    ((count)) || return 0
+}
+
+# Set `real` and `parents` to where `directories` and what is above them really are, and `mounts` to the file systems that
+# $store and they lie on.
+find_mounts() {
+    local path count=${#directories[@]}
     for path in "${directories[@]}"; do # one may be a link to another file system
         path=$(cd -P -- "$path" && printf '%s' "$PWD") || fail "$path leads nowhere"
         real+=("$path")
@@ -176,29 +179,43 @@ move() {
     # A rename fails between two mounts of one file system too, and `mv` would copy.
     mapfile -t mounts < <(exec stat -c '%d %m' -- "$store" "${real[@]}" "${parents[@]}" 2>/dev/null)
     ((${#mounts[@]} == 2 * count + 1)) || fail 'a directory that was there is gone'
-    for number in "${!directories[@]}"; do
-        path=${directories[number]}
-        [[ -w $path ]] || fail_at "$path" "$path cannot be written"
-        from[number]=$store/stage$path
-        [[ ${mounts[number + 1]} != "${mounts[0]}" ]] || continue
-        base=${base_of[${mounts[number + 1]}]-}
-        if [[ ${mounts[number + 1]} != "${mounts[number + 1 + count]}" ]]; then
-            # A file system of its own: inside it then, where neither Slurm's glob nor a login shell's sees a leading dot.
-            parents[number]=${real[number]} base=''
-        fi
-        if [[ -z $base ]]; then
-            base=${parents[number]%/}/.hpcproxy-new.$HOSTNAME.$$ # other hosts may see this directory as well
-            base_of[${mounts[number + 1]}]=$base
-            debris+=("$base")
-            rm -rf -- "${base%.*}".[0-9]* # of one that was cut off here
-            why=$(exec mkdir -m 0700 -- "$base" 2>&1) ||
-                fail_at "${parents[number]}" "${parents[number]} cannot take the files: $(last_words "$why")"
-        fi
-        why=$(exec cp -a -T -- "${from[number]}" "$base/$number" 2>&1) ||
-            fail "${parents[number]} cannot take the files: $(last_words "$why")"
-        from[number]=$base/$number
-        copies+=("$base/$number"/*)
-    done
+}
+
+# What goes to directory number $1 is on its file system: `from` is where then, and `copies` what has been copied there.
+bring_near() {
+    local number=$1 path base why count=${#directories[@]}
+    path=${directories[number]}
+    [[ -w $path ]] || fail_at "$path" "$path cannot be written"
+    from[number]=$store/stage$path
+    [[ ${mounts[number + 1]} != "${mounts[0]}" ]] || return 0
+    base=${base_of[${mounts[number + 1]}]-}
+    if [[ ${mounts[number + 1]} != "${mounts[number + 1 + count]}" ]]; then
+        # A file system of its own: inside it then, where neither Slurm's glob nor a login shell's sees a leading dot.
+        parents[number]=${real[number]} base=''
+    fi
+    if [[ -z $base ]]; then
+        base=${parents[number]%/}/.hpcproxy-new.$HOSTNAME.$$ # other hosts may see this directory as well
+        base_of[${mounts[number + 1]}]=$base
+        debris+=("$base")
+        rm -rf -- "${base%.*}".[0-9]* # of one that was cut off here
+        why=$(exec mkdir -m 0700 -- "$base" 2>&1) ||
+            fail_at "${parents[number]}" "${parents[number]} cannot take the files: $(last_words "$why")"
+    fi
+    why=$(exec cp -a -T -- "${from[number]}" "$base/$number" 2>&1) ||
+        fail "${parents[number]} cannot take the files: $(last_words "$why")"
+    from[number]=$base/$number
+    copies+=("$base/$number"/*)
+}
+
+# Rename every file into place, in the manifest's order: from $store/stage, or on another mount from a directory beside its
+# own, not from inside that one: slurmd and login shells read those whole.
+move() {
+    local number path why mounts=() real=() parents=() from=() copies=() files=()
+    local -A base_of=()
+    make_directories
+    ((${#directories[@]})) || return 0
+    find_mounts
+    for number in "${!directories[@]}"; do bring_near "$number"; done
     if ((${#copies[@]})); then
         why=$(exec sync -- "${copies[@]}" 2>&1) || fail "not on disk: $(last_words "$why")"
     fi

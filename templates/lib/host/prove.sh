@@ -47,50 +47,64 @@ ask_wall() {
     esac
 }
 
+# It refuses what is forbidden, each target.
+ask_forbidden() {
+    local target
+    for target in ${forbidden[@]+"${forbidden[@]}"}; do
+        arguments=(-W "$target")
+        ask "$jump"
+        case $told in
+            *'open failed: administratively prohibited'* | *'open failed: connect failed: No route to host'*)
+                proved "refuses $target"
+                ;;
+            *'open failed: connect failed: Permission denied'* | *'open failed: connect failed: Operation not permitted'*)
+                proved "refuses $target"
+                ;;
+            *'open failed: connect failed: Network is unreachable'*) proved "has no route to $target" ;;
+            # It may, by sshd's rules, and there is nobody: whether a wall stands is asked below.
+            *'open failed: connect failed: '*) proved "reaches nobody at $target" ;;
+            *) breach "does not refuse $target" ;;
+        esac
+    done
+}
+
+# It runs nothing and gives no terminal.
+ask_session() {
+    # The first value of an option counts: here a session is asked for, which no other ssh of ours has.
+    arguments=() session=(-o 'IgnoreUnknown=*' -o SessionType=default)
+    ask "$jump" printf 'ran-%s' "$token"
+    case $said in *"ran-$token"*) breach 'runs commands' ;; *) proved 'runs no command' ;; esac
+    arguments=(-tt)
+    ask "$jump" printf 'ran-%s' "$token"
+    case $said$told in
+        *"ran-$token"*) breach 'runs commands on a terminal' ;;
+        *'PTY allocation request failed'*) proved 'gives no terminal' ;;
+        *) breach 'gives a terminal' ;;
+    esac
+}
+
+# All of this for one jump host.
+prove_jump() {
+    arguments=(-W "$allowed") session=()
+    ask "$jump"
+    case $told in
+        *'open failed: connect failed'*) proved "forwards to $allowed" ;;
+        *) breach "does not forward: ${told##*$'\n'}" && return ;;
+    esac
+    ask_forbidden
+    [[ -z $wall ]] || ask_wall
+    ask_session
+}
+
 main() {
-    local jump said told target breaches=0 arguments session work log
+    local jump said told breaches=0 arguments session work log
     # In a directory of root's: what the account can rename it could make a link, through which root would write. And where
     # fs.protected_regular is on root may not write what is another's in /tmp, so that what was said of one target would
     # stand there for the next. Not in root's TMPDIR, where the account may not come.
     work=$(mktemp -d /tmp/hpcproxy-XXXXXXXX) && chmod 0711 "$work" && log=$work/log
     trap 'rm -rf -- "$work"' EXIT
     : >"$log" && chown -- "$account" "$log"
-    for jump in "${!jump_names[@]}"; do
-        arguments=(-W "$allowed") session=()
-        ask "$jump"
-        case $told in
-            *'open failed: connect failed'*) proved "forwards to $allowed" ;;
-            *) breach "does not forward: ${told##*$'\n'}" && continue ;;
-        esac
-        for target in ${forbidden[@]+"${forbidden[@]}"}; do
-            arguments=(-W "$target")
-            ask "$jump"
-            case $told in
-                *'open failed: administratively prohibited'* | *'open failed: connect failed: No route to host'*)
-                    proved "refuses $target"
-                    ;;
-                *'open failed: connect failed: Permission denied'* | *'open failed: connect failed: Operation not permitted'*)
-                    proved "refuses $target"
-                    ;;
-                *'open failed: connect failed: Network is unreachable'*) proved "has no route to $target" ;;
-                # It may, by sshd's rules, and there is nobody: whether a wall stands is asked below.
-                *'open failed: connect failed: '*) proved "reaches nobody at $target" ;;
-                *) breach "does not refuse $target" ;;
-            esac
-        done
-        [[ -z $wall ]] || ask_wall
-        # The first value of an option counts: here a session is asked for, which no other ssh of ours has.
-        arguments=() session=(-o 'IgnoreUnknown=*' -o SessionType=default)
-        ask "$jump" printf 'ran-%s' "$token"
-        case $said in *"ran-$token"*) breach 'runs commands' ;; *) proved 'runs no command' ;; esac
-        arguments=(-tt)
-        ask "$jump" printf 'ran-%s' "$token"
-        case $said$told in
-            *"ran-$token"*) breach 'runs commands on a terminal' ;;
-            *'PTY allocation request failed'*) proved 'gives no terminal' ;;
-            *) breach 'gives a terminal' ;;
-        esac
-    done
+    for jump in "${!jump_names[@]}"; do prove_jump; done
     if ((breaches)); then
         answer 'done failed the service key can do more, or less, than it should'
     else

@@ -28,9 +28,26 @@ remove_states() {
     timeout -s KILL 60 rm -rf --one-file-system -- "$run_base"
 }
 
+# Remove what is `known` and still as we left it, the hooks first; what is not is named in `kept`.
+remove_files() {
+    local i path
+    ((${#known[@]})) && look_at "${known[@]}"
+    for ((i = ${#known[@]} - 1; i >= 0; i--)); do
+        path=${known[i]}
+        [[ -n ${by_path[$path]-} ]] || continue
+        if [[ -z ${ours[${by_path[$path]%% *}]-} ]] && ! { [[ -n $lost ]] && is_marked "$path"; }; then
+            answer "file foreign $path"
+            kept+=" $path"
+            continue
+        fi
+        rm -f -- "$path" 2>/dev/null || fail_at "${path%/*}" "$path cannot be removed"
+        answer "file remove $path"
+    done
+}
+
 # Remove every file that is still as we left it, hooks first, then the directories that we made.
 remove() {
-    local i kept='' known=() path version lost='' there=''
+    local i kept='' known=() version lost='' there=''
     local -A ours=() listed=()
     # Where our record is gone, with a disk or an image, or tells of an older version than another host has put into a
     # directory that both have, the files themselves say whose they are.
@@ -55,18 +72,7 @@ remove() {
     done
     # By other names too: an earlier roll-out's, of another slurm_directory.
     refuse_while_needed "$task_prolog" ${drop_ins[@]+"${drop_ins[@]}"} ${known[@]+"${known[@]}"}
-    ((${#known[@]})) && look_at "${known[@]}"
-    for ((i = ${#known[@]} - 1; i >= 0; i--)); do
-        path=${known[i]}
-        [[ -n ${by_path[$path]-} ]] || continue
-        if [[ -z ${ours[${by_path[$path]%% *}]-} ]] && ! { [[ -n $lost ]] && is_marked "$path"; }; then
-            answer "file foreign $path"
-            kept+=" $path"
-            continue
-        fi
-        rm -f -- "$path" 2>/dev/null || fail_at "${path%/*}" "$path cannot be removed"
-        answer "file remove $path"
-    done
+    remove_files
     end_holders
     rm -f -- "$own_directory/in-force" 2>/dev/null || fail "$own_directory/in-force cannot be removed"
     remove_made

@@ -5,8 +5,8 @@
 # as JSON is there before that.
 refresh_status() {
     local pid tries
-    local -A fields
-    read_fields "$state/status" && [[ ${fields[mode]-} == gate ]] || return 1
+    local -A values
+    read_fields "$state/status" && [[ ${values[mode]-} == gate ]] || return 1
     rm -f -- "$state/status.old"
     ln -- "$state/status" "$state/status.old" 2>/dev/null || return 1
     read -r pid _ <"$state/pid" && kill -USR2 "$pid" || return 1
@@ -41,7 +41,7 @@ tell_status() {
 
 status() {
     local node=${SLURMD_NODENAME:-${HOSTNAME%%.*}} directory line='' key pid told
-    local -A fields
+    local -A values
     # Of whichever run of the job: a step from outside is not told its number.
     for directory in "$run_base/$job."* "$state_home/$job."* "/tmp/hpcproxy-$EUID/$job."*; do
         key=${directory##*/}
@@ -52,18 +52,18 @@ status() {
             refresh_status || :
             told=$(tell_status)
         fi
-        printf -v line '%s\t%s\t%s\t%s\t%s' "$key" "$pid" "$state" "${fields[url]-}" "$told"
+        printf -v line '%s\t%s\t%s\t%s\t%s' "$key" "$pid" "$state" "${values[url]-}" "$told"
     done 2>/dev/null
     printf 'status\t%s\t%s\n' "$node" "$line"
 }
 
 # One line of what went through on this node, where the gate has counted it.
 sum_up() {
-    local -A fields
+    local -A values
     local word
     refresh_status && read_fields "$state/status" || return 0
-    for word in requests bytes_up bytes_down reconnects; do [[ ${fields[$word]-} =~ ^[0-9]+$ ]] || return 0; done
+    for word in requests bytes_up bytes_down reconnects; do [[ ${values[$word]-} =~ ^[0-9]+$ ]] || return 0; done
     printf 'hpcproxy: %d requests from this node, %d KiB up, %d KiB down, %d reconnects\n' \
-        "${fields[requests]}" "$((10#${fields[bytes_up]} / 1024))" "$((10#${fields[bytes_down]} / 1024))" \
-        "${fields[reconnects]}" >&2
+        "${values[requests]}" "$((10#${values[bytes_up]} / 1024))" "$((10#${values[bytes_down]} / 1024))" \
+        "${values[reconnects]}" >&2
 }

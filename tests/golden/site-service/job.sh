@@ -187,4 +187,10 @@ variable_ours='127[.](6[4-9]|[7-9][0-9]|1[0-9][0-9]|2[0-9][0-9])[.]'
 
 #= lib/step/slurmversion.sh
 
+#= lib/step/step.sh
+
+#= lib/step/answers.sh
+
+#= lib/step/waiting.sh
+
 #= lib/step/job.sh

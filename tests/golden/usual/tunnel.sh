@@ -181,15 +181,21 @@ failures=(
 
 #= lib/any/nodes.sh
 
+#= lib/any/address.sh
+
+#= lib/holder/log.sh
+
+#= lib/holder/signals.sh
+
 #= lib/holder/certificate.sh
 
 #= lib/holder/reason.sh
 
-#= lib/any/address.sh
-
 #= lib/holder/sweep.sh
 
 #= lib/holder/home.sh
+
+#= lib/holder/election.sh
 
 #= lib/holder/company.sh
 
@@ -197,6 +203,10 @@ failures=(
 
 #= lib/holder/userconfig.sh
 
+#= lib/holder/gate.sh
+
 #= lib/holder/hold.sh
+
+#= lib/holder/probe.sh
 
 #= lib/holder/tunnel.sh
