@@ -98,6 +98,18 @@ def test_service_mode_does_not_open_everything_by_saying_nothing(tmp_path: Path,
     assert inventory.read(path)[1].allow == ("*",)
 
 
+def test_service_mode_is_not_had_without_the_agent(tmp_path: Path) -> None:
+    """ssh asks nobody who he is: every user of the node would have the service key's way."""
+    path = tmp_path / "site.yaml"
+    text = "nodes: c1\nmode: {}\nservice_key: /k\nsettings: {{jump: j, allow: ['*'], gate: false}}\n"
+    path.write_text(text.format("service"))
+    for key_needed in (True, False):
+        with pytest.raises(ConfigError, match="would open the service key to every user of a node"):
+            inventory.read(path, key_needed=key_needed)
+    path.write_text(text.format("user"))
+    assert inventory.read(path)[1].gate is False
+
+
 def test_the_manual_names_every_key_of_the_inventory() -> None:
     text = (REPOSITORY / "docs" / "admin-reference.md").read_text()
     assert [key for key in inventory.KEYS if f"`{key}`" not in text] == []
