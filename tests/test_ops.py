@@ -115,7 +115,7 @@ def test_check_says_that_a_lost_jump_host_is_down(account: Account, tmp_path: Pa
             os.kill(tunnel.pid, signal.SIGTERM)
             verbs.down(account)
     assert caught.value.layer == "tunnel"
-    assert "is down" in str(caught.value)
+    assert f"is down: {server.jump}: " in str(caught.value), "and why"
 
 
 def test_check_without_a_tunnel_finds_out_why(set_up: Account) -> None:
