@@ -50,6 +50,7 @@ def cases() -> Mapping[str, Plan]:
     return {
         "no-jump": plan("/home/alice/.hpcproxy"),
         "usual": plan("/home/alice/.hpcproxy", jump=["hello@192.168.31.10"]),
+        "direct": plan("/home/alice/.hpcproxy", via="direct"),
         "everything": plan("/home/größe/my files/.hpcproxy", **_EVERYTHING),
     }
 

@@ -20,6 +20,7 @@ GOOD: dict[str, Any] = {
     "port": 3000,
     "identity": "/keys/id",
     "gate": False,
+    "via": "direct",
     "scheme": "socks5",
     "replace_proxy": True,
     "hold_s": 0,

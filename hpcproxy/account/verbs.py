@@ -109,11 +109,14 @@ def init(account: Account, flags: Mapping[str, Any], trial: Trial, *, consent: C
     for line in checks.too_old(account.environ):
         say(line)
     own = KnownHosts.read(account.home.known_hosts)
-    keys = [_recognised(jump, own, config, trial.replace_key, consent, say) for jump in config.jump]
+    keys = [_recognised(jump, own, config, trial.replace_key, consent, say) for jump in config.jump_hosts]
     if any(key.is_refused for key in keys):
         return InitReport([], keys, [])
     results = changes.apply([_config_step(account, flags)])
     recognition.keep(account.home.known_hosts, own, keys, _PRIVATE_MODE)
+    if not config.jump_hosts:
+        say("there is no login to try: jobs get out by their nodes' own route")
+        return InitReport(results, keys, [])
     if not trial.login or any(key.error for key in keys):
         return InitReport(results, keys, [])
     if trial.on_node:
@@ -151,6 +154,8 @@ def _try_as_a_job(account: Account, config: Config) -> tuple[list[checks.Probe],
 
 def log_in_once(account: Account, config: Config, *, on_node: bool = False) -> list[checks.Probe]:
     """Return one login on trial for each jump host, by what is rendered now; raises WayOutError."""
+    if config.via != "ssh":
+        return []
     # The script bounds each login itself; this bound is for the script.
     timeout_s = (config.connect_timeout_s + 20) * max(1, len(config.jump)) + 10
     return checks.probe(bundle_of(account, config), account.environ, timeout_s, on_node=on_node)
@@ -295,7 +300,7 @@ def render_one(account: Account, name: str) -> bytes:
 def up(account: Account, say: Say) -> tunnels.Tunnel:
     """Start the way out for shells of this machine, unless it is up already, and return it."""
     config = settings_of(account)
-    if not config.jump:
+    if config.lacks_jump_host:
         raise WayOutError("configuration", "no jump host is configured", "run: hpcproxy init --jump USER@HOST")
     for tunnel in tunnels.find(account.environ, "shell"):
         return tunnel
@@ -359,8 +364,11 @@ def check(account: Account, timeout_s: float) -> Checked:
 
 def _why_none(account: Account, config: Config) -> WayOutError:
     """Return the layer that keeps this account from a way out, found by one login to each jump host."""
-    if not config.jump:
+    if config.lacks_jump_host:
         return WayOutError("configuration", "no jump host is configured", "run: hpcproxy init --jump USER@HOST")
+    if not config.jump_hosts:
+        reason = f"none is up here; with `via: {config.via}` nobody is logged in to for a trial"
+        return WayOutError("tunnel", reason, "start it with: hpcproxy up")
     probes = log_in_once(account, config)
     for probe in checks.failures(probes):
         return WayOutError(probe.layer or "", probe.reason, "", probe.jump)

@@ -31,6 +31,7 @@ def _account() -> Account:
 
 
 _CHECK_TIMEOUT_S = 20
+VIA_HELP = "How jobs get out: ssh, through a jump host (default), or direct, by the node's own route."
 JUMP_HELP = "Jump host, [USER@]HOST[:PORT]; may be given several times, the next is tried when one fails."
 
 
@@ -38,6 +39,7 @@ JUMP_HELP = "Jump host, [USER@]HOST[:PORT]; may be given several times, the next
     iterable=["jump", "fingerprint"],
     help={
         "jump": JUMP_HELP,
+        "via": VIA_HELP,
         "port": "TCP port of the way out on every node (default 2015).",
         "identity": "Private key for the jump host; without it ssh chooses as it always does.",
         "probe": "Try one login to each jump host (--no-probe skips it).",
@@ -52,6 +54,7 @@ def init(  # noqa: PLR0913, PLR0917 - the flags a user has
     _context: Context,
     jump: list[str],
     fingerprint: list[str],
+    via: str | None = None,
     port: int | None = None,
     identity: str | None = None,
     probe: bool = True,
@@ -61,9 +64,9 @@ def init(  # noqa: PLR0913, PLR0917 - the flags a user has
 ) -> None:
     """Write ~/.hpcproxy/config.yaml, show and pin the jump host's key, and try one login."""
     consent = Flags.of(yes, fingerprint)
-    flags = verbs.parse_flags(jump=jump, port=number(port), identity=_absolute(identity))
+    flags = verbs.parse_flags(jump=jump, via=via, port=number(port), identity=_absolute(identity))
     account = _account()
-    if not verbs.settings_of(account, flags).jump:
+    if verbs.settings_of(account, flags).lacks_jump_host:
         raise UsageError("say which jump host: hpcproxy init --jump USER@HOST")
     trial = verbs.Trial(login=probe, on_node=on_node, replace_key=replace_key)
     report = verbs.init(account, flags, trial, consent=consent.ask, say=say)
@@ -111,7 +114,7 @@ def install_bashrc(_context: Context, jump: list[str], port: int | None = None, 
         results(written)
         for line in remarks:
             say(line)
-    if not verbs.settings_of(account, verbs.parse_flags(jump=jump)).jump:
+    if verbs.settings_of(account, verbs.parse_flags(jump=jump)).lacks_jump_host:
         say("no jump host is configured yet; run: hpcproxy init --jump USER@HOST")
     elif not dry_run and any(result.outcome is Outcome.CHANGED for result in done):
         say("next: a new shell, or . ~/.bashrc; then: hpcproxy wrap --in-place job.sh")

@@ -248,6 +248,8 @@ def read(path: Path, *, key_needed: bool = True, via: str | None = None) -> tupl
     if inventory.known_hosts is None:
         inventory = inventory.model_copy(update={"known_hosts": path.absolute().parent / "known_hosts"})
     config = resolve(Layer(f"{path}: settings", inventory.settings))
+    if config.via != "ssh" and (inventory.mode == "service" or not key_needed):
+        raise ConfigError(str(path), "settings", f"via: {config.via} logs in nowhere and uses no key; say `mode: user`")
     if inventory.mode == "service" or not key_needed:
         _must_name_targets(str(path), config)
     if inventory.mode == "service":
@@ -255,7 +257,7 @@ def read(path: Path, *, key_needed: bool = True, via: str | None = None) -> tupl
             raise ConfigError(str(path), "service_key", "is missing; make one with: hpcproxy jump-kit")
         if not config.gate:
             raise ConfigError(str(path), "settings", "gate: false would open the service key to every user of a node")
-    if not config.jump:
+    if config.lacks_jump_host:
         raise ConfigError(str(path), "settings", "names no jump host; add `jump: USER@HOST`")
     return inventory, config
 

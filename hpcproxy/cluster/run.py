@@ -69,7 +69,7 @@ def read_site(request: Request, *, keys_needed: bool = True) -> Site:
         raise ConfigError(str(request.inventory), "known_hosts", "is not set")
     if told.site_task_prolog == PROGRAMS / TASK_PROLOG:
         raise ConfigError(str(request.inventory), "site_task_prolog", "is ours, which would run itself without end")
-    pinned = lines_for_nodes(KnownHosts.read(known_hosts), config.jump)
+    pinned = lines_for_nodes(KnownHosts.read(known_hosts), config.jump_hosts)
     missing = [str(jump) for jump, lines in pinned.items() if not lines]
     if keys_needed and missing:
         raise FileError(known_hosts, f"holds no key of {', '.join(missing)}", "look at it with: hpcproxy trust")
@@ -218,7 +218,7 @@ class Run:
 
     def _accounts(self) -> Accounts:
         site = self.site
-        pinned = "".join(lines_for_nodes(KnownHosts.read(site.known_hosts), site.config.jump).values())
+        pinned = "".join(lines_for_nodes(KnownHosts.read(site.known_hosts), site.config.jump_hosts).values())
         return Accounts(self.fleet, site.inventory, site.config, pinned, self.token, self.request.fanout)
 
 

@@ -20,7 +20,7 @@ from hpcproxy.files.plan import (
     agent_settings,
     script_values,
 )
-from hpcproxy.node.state.closed import KINDS
+from hpcproxy.node.state.closed import SERVICE
 from hpcproxy.node.state.policy import pack_address
 
 SETTINGS = Path("/etc/hpcproxy")
@@ -70,7 +70,7 @@ def _limits(inventory: Inventory, config: Config) -> dict[str, object]:
         return {"rules_of": "this site's defaults"}
     return {
         "rules_of": "this site's rules",
-        "closed": list(KINDS),
+        "closed": list(SERVICE),
         "jump_hosts": sorted({name for jump in config.jump for name in names_of(jump)}),
         "access_syslog": config.access_syslog is not False,
     }

@@ -38,7 +38,7 @@ def trust(request: Request, *, replace_key: bool, consent: Consent, on_key: OnKe
     if told.known_hosts is None:
         raise ConfigError(str(request.inventory), "known_hosts", "is not set")
     keeper = Keeper(told, told.known_hosts, request.fanout, request.timeout_s, replace_key)
-    return keeper.keep(config.jump, hosts, consent, on_key)
+    return keeper.keep(config.jump_hosts, hosts, consent, on_key)
 
 
 @dataclass(frozen=True)

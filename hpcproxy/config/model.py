@@ -175,6 +175,11 @@ class Config(pydantic.BaseModel):
         description="Put the gate in front of ssh: HTTP and SOCKS on one port, for this job's user only. `false`, or a "
         "node without python3 (3.6 or later), lets ssh itself listen.",
     )
+    via: Literal["ssh", "direct"] = pydantic.Field(
+        default="ssh",
+        description="How the gate gets out: `ssh`, through a jump host, or `direct`, by the node's own route, where it "
+        "has one; `direct` needs no ssh and no jump host.",
+    )
     scheme: Literal["socks5h", "socks5"] = pydantic.Field(
         default="socks5h",
         description="How the variables spell the way out where ssh itself listens: `socks5h` resolves names at the "
@@ -253,6 +258,23 @@ class Config(pydantic.BaseModel):
     check_url: Annotated[str, pydantic.AfterValidator(_http_url)] = pydantic.Field(
         default="https://ipinfo.io/ip", description="What `check` fetches; it must answer with the caller's address."
     )
+
+    @property
+    def jump_hosts(self) -> tuple[Jump, ...]:
+        """The jump hosts that nodes log in to: none where they get out by themselves."""
+        return self.jump if self.via == "ssh" else ()
+
+    @property
+    def lacks_jump_host(self) -> bool:
+        """Whether nodes are to log in to a jump host, and none is named."""
+        return self.via == "ssh" and not self.jump
+
+    @pydantic.field_validator("via", mode="after")
+    @classmethod
+    def _via(cls, value: str, info: pydantic.ValidationInfo) -> str:
+        if value != "ssh" and info.data.get("gate") is False:
+            raise ValueError(f"`via: {value}` needs the gate: take `gate: false` out")
+        return value
 
     @pydantic.field_validator("identity", mode="after")
     @classmethod

@@ -20,6 +20,7 @@ _JUMP = "jump host"
 _LIMIT_S = 600.0
 _BY_HAND = "ssh -v {} shows it by hand; ask your site"
 _ADDRESS = "hpcproxy init --jump USER@ADDRESS, with its address for the name"
+_NONE = "no jump host is asked"  # with `via`
 _PIN = "hpcproxy init --jump {}"
 _KEYS = re.compile(r"refused the key (\S+?)[;,]")
 
@@ -33,6 +34,8 @@ def _trouble(patient: Patient, concerns: Callable[[str], bool], fix: str) -> Fin
 
     Where no jump host is the user's own, his site's way out is up, and nothing is asked of its jump host.
     """
+    if patient.config().via != "ssh":
+        return good(_NONE)
     if not patient.config().jump:
         return good("your site's own way out is up, which needs it too")
     for jump, shown in patient.shown().items():
@@ -73,6 +76,8 @@ def _host_key(patient: Patient) -> Finding:
 
 
 def _login(patient: Patient) -> Finding:
+    if patient.config().via != "ssh":
+        return good(_NONE)
     found = patient.tunnel()
     if found and found[-1].ready:
         return good(f"your way out is logged in to {found[-1].jump}; no other login was tried")
@@ -99,6 +104,8 @@ def _named(probe: Probe, patient: Patient) -> Jump | None:
 
 
 def _forwarding(patient: Patient) -> Finding:
+    if patient.config().via != "ssh":
+        return good(_NONE)
     found = patient.tunnel()
     if found and found[-1].ready:
         return good(f"{found[-1].jump} forwards")

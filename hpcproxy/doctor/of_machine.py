@@ -55,7 +55,10 @@ def _settings(patient: Patient) -> Finding:
 
 
 def _named(patient: Patient) -> Finding:
-    jumps = patient.config().jump
+    config = patient.config()
+    if config.via != "ssh":
+        return good(f"none is needed with `via: {config.via}`")
+    jumps = config.jump
     if jumps:
         return good(", ".join(map(str, jumps)))
     error = patient.account.environ.get("HPCPROXY_ERROR")
@@ -69,7 +72,7 @@ def _named(patient: Patient) -> Finding:
 
 
 def _installed(patient: Patient) -> Finding:
-    if not patient.config().jump:
+    if patient.config().lacks_jump_host:
         return good("none are needed for your site's own way out")
     drifted = checks.drift(patient.bundle())
     if not drifted:

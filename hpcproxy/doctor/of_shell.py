@@ -16,7 +16,7 @@ _SHELL = "shell"
 
 def _block(patient: Patient) -> Finding:
     path = patient.account.bashrc
-    if not patient.config().jump:
+    if patient.config().lacks_jump_host:
         return good("none is needed for your site's own way out")
     (result,) = preview(install.bashrc_steps(path))
     if result.outcome is Outcome.UNCHANGED:
@@ -25,7 +25,7 @@ def _block(patient: Patient) -> Finding:
 
 
 def _reads(patient: Patient, reads: Callable[[login_shell.Asked], bool]) -> Finding:
-    if not patient.config().jump:
+    if patient.config().lacks_jump_host:
         return good("your site's own way out needs no block in it")
     asked = patient.asked_shells()
     return good("it reads the block") if reads(asked) else bad(asked.why, asked.why.rpartition("; ")[2])

@@ -52,6 +52,8 @@ def _resolved(patient: Patient) -> Iterator[Resolved]:
 
 def _configuration(patient: Patient) -> Finding:
     found = []
+    if patient.config().via != "ssh":
+        return good(f"not needed with `via: {patient.config().via}`")
     if not patient.config().jump:
         return good(_SITES)
     for one in _resolved(patient):
@@ -90,7 +92,9 @@ def _fault(path: Path) -> str:
 
 
 def _key(patient: Patient) -> Finding:
-    if not patient.config().jump:
+    if patient.config().via != "ssh":
+        return good(f"not needed with `via: {patient.config().via}`")
+    if not patient.config().jump_hosts:
         return good(_SITES)
     keys = _keys(patient)
     up = [tunnel for tunnel in patient.tunnel() if tunnel.ready]

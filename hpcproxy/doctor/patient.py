@@ -100,7 +100,7 @@ class Patient:
     @once
     def resolved(self) -> dict[Jump, Answer]:
         """What ssh makes of each jump host, or why it makes nothing of it."""
-        return {jump: _answer(jump) for jump in self.config().jump}
+        return {jump: _answer(jump) for jump in self.config().jump_hosts}
 
     @once
     def shown(self) -> dict[Jump, Shown]:
@@ -113,8 +113,8 @@ class Patient:
                 return Shown(str(jump), error=way)
             return recognition.recognise(Way(way), own, config.connect_timeout_s)
 
-        with ThreadPoolExecutor(max(1, len(config.jump))) as pool:
-            return dict(zip(config.jump, pool.map(ask, config.jump)))
+        with ThreadPoolExecutor(max(1, len(config.jump_hosts))) as pool:
+            return dict(zip(config.jump_hosts, pool.map(ask, config.jump_hosts)))
 
     @once
     def tunnel(self) -> list[Tunnel]:

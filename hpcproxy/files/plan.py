@@ -11,7 +11,7 @@ from hpcproxy import floors
 from hpcproxy.config.model import Config, safe_path
 from hpcproxy.errors import ConfigError
 from hpcproxy.files import elsewhere
-from hpcproxy.node.state.closed import LOOPBACK
+from hpcproxy.node.state.closed import LOOPBACK, NODE
 from hpcproxy.openssh import command, reasons
 
 SCRIPT_MODE = 0o700
@@ -122,6 +122,7 @@ def script_values(config: Config, programs: Path, known_hosts: Path, *, syslog: 
         "run": RUN,
         "port": config.port,
         "gate": config.gate,
+        "via": config.via,
         "scheme": config.scheme,
         "replace_proxy": config.replace_proxy,
         "autostart": config.autostart,
@@ -138,10 +139,10 @@ def script_values(config: Config, programs: Path, known_hosts: Path, *, syslog: 
         "identity": config.identity or "",
         "log_level": config.log_level,
         "syslog": syslog,
-        "jump_count": len(config.jump),
-        "jump_names": [str(jump) for jump in config.jump],
-        "jump_destinations": [jump.destination for jump in config.jump],
-        "jump_ports": [jump.port or "" for jump in config.jump],
+        "jump_count": len(config.jump_hosts),
+        "jump_names": [str(jump) for jump in config.jump_hosts],
+        "jump_destinations": [jump.destination for jump in config.jump_hosts],
+        "jump_ports": [jump.port or "" for jump in config.jump_hosts],
         "ssh_options": command.options(config, known_hosts),
         "first_cipher": command.FIRST_CIPHER,
         "login_option": command.LOGIN_OPTION,
@@ -189,12 +190,22 @@ def _row(failure: reasons.Failure) -> tuple[str | int, ...]:
     )
 
 
-def agent_settings(config: Config, known_hosts: Path, *, syslog: bool = False) -> dict[str, Any]:
-    """Return agent.json, version 1 (node/state/settings.py reads it); `syslog`: the system's log gets every line."""
+def _ways(config: Config, known_hosts: Path) -> list[dict[str, Any]]:
+    """Return the ways out, each of a kind that the agent knows."""
+    if config.via == "direct":
+        return [{"kind": "direct"}]
     options = command.options(config, known_hosts)
+    return [
+        {"kind": "ssh", "name": str(jump), "argv": ["ssh", *options, "-N", *command.target(jump)]}
+        for jump in config.jump_hosts
+    ]
+
+
+def agent_settings(config: Config, known_hosts: Path, *, syslog: bool = False) -> dict[str, Any]:
+    """Return agent.json, version 2 (node/state/settings.py reads it); `syslog`: the system's log gets every line."""
     return {
-        "version": 1,
-        "jumps": [{"name": str(jump), "argv": ["ssh", *options, "-N", *command.target(jump)]} for jump in config.jump],
+        "version": 2,
+        "ways": _ways(config, known_hosts),
         "failures": [vars(failure) for failure in reasons.FAILURES],
         "probe": command.PROBE_TARGET,
         "probe_https": command.probe_https(config),
@@ -204,7 +215,7 @@ def agent_settings(config: Config, known_hosts: Path, *, syslog: bool = False) -
         "deny": list(config.deny),
         # Whose rules they are, for those whom they refuse; and what is closed though none says so.
         "rules_of": "your settings or the site's defaults for them",
-        "closed": list(LOOPBACK),
+        "closed": list(LOOPBACK if config.via == "ssh" else NODE),
         "jump_hosts": [],
         "access_log": config.access_log,
         "access_syslog": bool(config.access_syslog),

@@ -104,6 +104,11 @@ def log_verbose():
     return ("--log-verbose", "yes") if b"\nlogverbose " in asked.stdout else ()
 
 
+def ways_of(jumps):
+    """What agent.json says of these jump hosts; what has a kind already is there as it is."""
+    return [way if "kind" in way else dict(way, kind="ssh") for way in jumps]
+
+
 class Agent:
     """One agent, with a state directory and an address of its own."""
 
@@ -116,7 +121,7 @@ class Agent:
         self.config = self.folder / "agent.json"
         self.words = settings.pop("words", ())  # more arguments
         # Here all far ends are on loopback.
-        self.settings = dict({"version": 1, "jumps": jumps, "failures": FAILURES, "closed": []}, **settings)
+        self.settings = dict({"version": 2, "ways": ways_of(jumps), "failures": FAILURES, "closed": []}, **settings)
         self.config.write_text(json.dumps(self.settings))
         self.pyz = self.folder / "agent.pyz"
         self.pyz.write_bytes(build())

@@ -13,6 +13,7 @@ import pytest
 
 from hpcproxy.node.io.loop import Loop
 from hpcproxy.node.io.stream import Stream
+from hpcproxy.node.proxy.door import Loopback
 from hpcproxy.node.proxy.gate import Gate
 from hpcproxy.node.proxy.listener import Clients, bind
 from hpcproxy.node.state.access_log import Access
@@ -115,7 +116,7 @@ def test_a_client_that_cannot_be_watched_is_closed_alone(tmp_path):
     folder_fd, journal = os.open(str(tmp_path), os.O_RDONLY), Journal("1", "c1", "info", False)
     record = Record(loop, folder_fd, journal, ("127.0.0.1", 1), Access(journal, 0, False, False))
     listener = bind("127.0.0.1", 0)
-    clients = Clients(loop, Gate(loop, None, None, record), listener, os.getuid(), 10)
+    clients = Clients(loop, Gate(loop, None, None, record, Loopback(listener, os.getuid())), 10)
     answers = []
 
     async def ask():

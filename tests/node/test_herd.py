@@ -5,14 +5,14 @@ import time
 
 import pytest
 
-from hpcproxy.node.state.settings import Jump
+from hpcproxy.node.state.settings import Way
 from hpcproxy.node.upstream.candidate import BUSY, Candidate, Turn, Verdict
 from tests.sshd import prepare
 from tests.waiting import until
 
 from .harness import FAILURES, jump_of
 
-JUMPS = (Jump("a", ("ssh",)), Jump("b", ("ssh",)), Jump("c", ("ssh",)))
+JUMPS = (Way("a", ("ssh",)), Way("b", ("ssh",)), Way("c", ("ssh",)))
 
 
 def turns(nodes, jumps=1, per_s=32.0, job="17"):

@@ -294,10 +294,10 @@ def test_a_wrong_agent_json_is_one_line(tmp_path):
     state = tmp_path / "s"
     state.mkdir(mode=0o700)
     config = tmp_path / "agent.json"
-    config.write_text(json.dumps({"version": 2}))
+    config.write_text(json.dumps({"version": 1}))
     done = run("hold", "--config", config, "--address", "127.64.0.1", "--port", PORT, "--state", state)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "hpcproxy agent: {}: version: is 2, this agent reads 1\n".format(config)
+    assert done.stderr == "hpcproxy agent: {}: version: is 1, this agent reads 2\n".format(config)
 
 
 def test_a_directory_that_another_agent_holds(gate):

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from hpcproxy.node.state import directory
-from hpcproxy.node.state.settings import Jump
+from hpcproxy.node.state.settings import Way
 from hpcproxy.node.upstream.candidate import Candidate, Verdict
 from tests.sshd import prepare
 from tests.waiting import until
@@ -234,12 +234,12 @@ def pauses(candidate, permanent, count):
 
 @pytest.mark.parametrize("longest", [1, 4, 600])
 def test_retry_max_s_bounds_the_pauses(longest):
-    passing = pauses(Candidate(Jump("j", ("ssh",)), longest), False, 15)
+    passing = pauses(Candidate(Way("j", ("ssh",)), longest), False, 15)
     assert passing[0] <= 0.5
     assert 0.49 * longest < passing[-1] <= longest
-    permanent = pauses(Candidate(Jump("j", ("ssh",)), longest), True, 1)
+    permanent = pauses(Candidate(Way("j", ("ssh",)), longest), True, 1)
     assert 0.49 * max(120, longest) < permanent[0] <= max(120, longest)
-    flapping = Candidate(Jump("j", ("ssh",)), longest)
+    flapping = Candidate(Way("j", ("ssh",)), longest)
     for _ in range(15):
         flapping.lost(1.0)
     assert 0.49 * longest < flapping.next_try - time.monotonic() <= longest

@@ -20,7 +20,21 @@ from .harness import OPENINGS, Agent, clean_environment, echo, jump_of
 PACKAGE = Path(build.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 STANDARD = {
-    *("array", "binascii", "collections", "ctypes", "errno", "fcntl", "gc", "heapq", "io", "json", "marshal", "os"),
+    *(
+        "_thread",
+        "array",
+        "binascii",
+        "collections",
+        "ctypes",
+        "errno",
+        "fcntl",
+        "gc",
+        "heapq",
+        "io",
+        "json",
+        "marshal",
+        "os",
+    ),
     *("re", "resource", "select", "signal", "socket", "stat", "struct", "sys", "termios", "time", "types", "typing"),
     *("zipfile", "zipimport"),
 }

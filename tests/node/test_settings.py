@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hpcproxy.node.state import settings
 from hpcproxy.node.state.policy import BadRule, Policy, denied_by, pack_address, parse_rule
 
-GOOD = {"version": 1, "jumps": [{"name": "me@host", "argv": ["ssh", "-N", "--", "host"]}]}
+GOOD = {"version": 2, "ways": [{"kind": "ssh", "name": "me@host", "argv": ["ssh", "-N", "--", "host"]}]}
 FAILURE = {"pattern": "x", "layer": "key", "reason": "y z", "permanent": True, "phase": "", "more": False}
 
 
@@ -21,18 +21,23 @@ def test_defaults():
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"version": 2}, "version: is 2"),
+        ({"version": 1}, "version: is 1"),
         ({"version": True}, "version: is True"),
         ({"version": None}, "version: is None"),
-        ({"holds": 1}, "unknown key 'holds'; valid: version, jumps, access_log"),
-        ({"jumps": []}, "jumps: is empty"),
-        ({"jumps": None}, "jumps: must be a list"),
-        ({"jumps": [{"name": "a"}]}, "jumps[0]: 'argv' is missing"),
-        ({"jumps": [{"name": "a b", "argv": ["ssh"]}]}, "jumps[0].name: must be one word"),
-        ({"jumps": [{"name": "a", "argv": []}]}, "jumps[0].argv: is empty"),
-        ({"jumps": [{"name": "a", "argv": ["ssh", "a\0b"]}]}, "jumps[0].argv: must be text"),
-        ({"jumps": [{"name": "a", "argv": "ssh -N"}]}, "jumps[0].argv: must be a list"),
-        ({"jumps": [{"name": "a", "argv": ["ssh"], "x": 1}]}, "jumps[0]: unknown key 'x'"),
+        ({"holds": 1}, "unknown key 'holds'; valid: version, ways, access_log"),
+        ({"ways": []}, "ways: is empty"),
+        ({"ways": None}, "ways: must be a list"),
+        ({"ways": [1]}, "ways[0]: must be an object with kind"),
+        ({"ways": [{"name": "a", "argv": ["ssh"]}]}, "ways[0].kind: must be one of ssh, direct, not None"),
+        ({"ways": [{"kind": "pigeon"}]}, "ways[0].kind: must be one of ssh, direct, not 'pigeon'"),
+        ({"ways": [{"kind": []}]}, "ways[0].kind: must be one of ssh, direct, not []"),
+        ({"ways": [{"kind": "direct", "name": "a"}]}, "ways[0]: unknown key 'name'; valid: kind"),
+        ({"ways": [{"kind": "ssh", "name": "a"}]}, "ways[0]: 'argv' is missing"),
+        ({"ways": [{"kind": "ssh", "name": "a b", "argv": ["ssh"]}]}, "ways[0].name: must be one word"),
+        ({"ways": [{"kind": "ssh", "name": "a", "argv": []}]}, "ways[0].argv: is empty"),
+        ({"ways": [{"kind": "ssh", "name": "a", "argv": ["ssh", "a\0b"]}]}, "ways[0].argv: must be text"),
+        ({"ways": [{"kind": "ssh", "name": "a", "argv": "ssh -N"}]}, "ways[0].argv: must be a list"),
+        ({"ways": [{"kind": "ssh", "name": "a", "argv": ["ssh"], "x": 1}]}, "ways[0]: unknown key 'x'"),
         ({"hold_s": "8"}, "hold_s: must be a number"),
         ({"hold_s": -1}, "hold_s: must be a number from 0 to 3600"),
         ({"hold_s": float("nan")}, "hold_s: must be a number"),

@@ -28,10 +28,12 @@ class TooLong(Exception):
 class Stream:
     """A non-blocking socket under the loop's watch until `close` or `detach`."""
 
-    def __init__(self, loop: Loop, sock: socket.socket) -> None:
+    def __init__(self, loop: Loop, sock: socket.socket, is_client: Optional[bool] = None) -> None:
         sock.setblocking(False)
         self.loop, self.sock = loop, sock
-        self.is_client = sock.family == socket.AF_INET  # kept: asking takes longer than to open and close it
+        # Kept: asking takes longer than to open and close it.
+        self.is_client = sock.family == socket.AF_INET if is_client is None else is_client
+        self.broken = False  # it was reset, or the other end is gone without a word: what came may not be the whole
         self.watch = loop.watch(sock.fileno())
         # All that the watch told of was read: there is nothing until it tells more. A new watch tells what is there.
         self.drained = True
@@ -52,6 +54,9 @@ class Stream:
             except BlockingIOError:
                 self.drained = True
                 continue
+            except OSError:
+                self.broken = True
+                raise
             self.drained = len(data) < size  # epoll(7), answer 9
             return data
 
@@ -74,12 +79,18 @@ class Stream:
             except BlockingIOError:
                 self.drained = True
                 continue
+            except OSError:
+                self.broken = True
+                raise
             break
         self.drained = count < len(room)
         try:
             sent = sink.sock.send(room[:count])
         except BlockingIOError:
             sent = 0
+        except OSError as error:
+            sink.broken = not isinstance(error, BrokenPipeError)
+            raise
         if sent < count:
             await sink.send(bytes(room[sent:count]))  # others use the place meanwhile
         return count
@@ -208,6 +219,9 @@ class Stream:
                 view = view[self.sock.send(view) :]
             except BlockingIOError:
                 await self.watch.wait_writable(deadline)
+            except OSError as error:
+                self.broken = not isinstance(error, BrokenPipeError)
+                raise
 
     def finish(self) -> None:
         """The other end sees our end of file; we can still read."""

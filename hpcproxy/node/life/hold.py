@@ -18,6 +18,7 @@ import sys
 from typing import Dict, List, Optional, Tuple
 
 from ..io.loop import Loop
+from ..proxy.door import Loopback
 from ..proxy.gate import Gate
 from ..proxy.listener import Clients, bind, raise_fd_limit
 from ..proxy.port import adopt, refuse
@@ -27,7 +28,7 @@ from ..state.closed import closed
 from ..state.directory import BadFolder, Folder
 from ..state.log import Journal
 from ..state.policy import pack_address
-from ..state.settings import BadSettings, Settings, load
+from ..state.settings import SSH, BadSettings, Settings, load
 from ..state.status import Record
 from ..upstream.candidate import Turn
 from ..upstream.ssh_log import LOG_VERBOSE
@@ -137,19 +138,21 @@ def main(words: List[str]) -> int:
 
 def here(settings: Settings, arguments: Arguments) -> Settings:
     """`settings` with what only this node knows."""
-    jumps, failures = settings.jumps, settings.failures
+    failures = settings.failures
     words: Tuple[str, ...] = ("-o", arguments.ssh_option) if arguments.ssh_option is not None else ()
     if arguments.ssh_config is not None:
         words += ("-F", arguments.ssh_config)
     if arguments.log_verbose:
         words += ("-o", LOG_VERBOSE)
-    jumps = tuple(jump._replace(argv=jump.argv[:1] + words + jump.argv[1:]) for jump in jumps)
+    ways = tuple(
+        way._replace(argv=way.argv[:1] + words + way.argv[1:]) if way.kind == SSH else way for way in settings.ways
+    )
     if arguments.key_note is not None:
         note = arguments.key_note.replace("%", "%%")
         # The row of a refused key is the one that names the keys.
         failures = tuple(row._replace(reason=note) if "%k" in row.reason else row for row in failures)
     policy = settings.policy._replace(closed=closed(settings.closed, settings.jump_hosts + arguments.jump_addresses))
-    return settings._replace(jumps=jumps, failures=failures, policy=policy)
+    return settings._replace(ways=ways, failures=failures, policy=policy)
 
 
 def occupy_standard_descriptors() -> None:
@@ -192,11 +195,12 @@ def hold(arguments: Arguments, settings: Settings, folder: Folder, listener: soc
     max_connections = raise_fd_limit(settings.max_connections)
     if max_connections < settings.max_connections:
         record.log("the limit on descriptors allows {} connections".format(max_connections))
-    turn = Turn(arguments.job, arguments.node, arguments.nodes, len(settings.jumps), settings.logins_per_s)
+    logins = sum(way.kind == SSH for way in settings.ways)
+    turn = Turn(arguments.job, arguments.node, arguments.nodes, logins, settings.logins_per_s)
     if arguments.leads:
         turn.delay_s = 0.0
     tunnel = Tunnel(loop, settings, folder, record, turn)
-    clients = Clients(loop, Gate(loop, settings, tunnel, record), listener, arguments.uid, max_connections)
+    clients = Clients(loop, Gate(loop, settings, tunnel, record, Loopback(listener, arguments.uid)), max_connections)
     loop.spawn(clients.accept())
     orphaned = loop.spawn(end_with(loop, life.lifeline, record))
     loop.spawn(keep(loop, tunnel, record))

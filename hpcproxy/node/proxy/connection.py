@@ -11,7 +11,7 @@ from ..upstream.way import WayError
 from . import socks
 from .forward import ClientGone, Exchange
 from .gate import Gate
-from .hand_over import Direct, hand_over
+from .hand_over import Direct, NotPassed, hand_over
 from .head import BadRequest, Request, body_length, parse_request
 from .order import OPENING_BYTES, opens_as_client
 from .relay import Far, Relay, first_words, open_far
@@ -134,7 +134,7 @@ class Talk:
             self.gate.check(target, self.busy)
             # What the client has sent ahead reaches the far end at once, and its answer could come before ours.
             before = self.counters.marks()
-            if before.waiting:
+            if before.waiting or not self.gate.tunnel.passes_fd:
                 outcome = await self._relay(target, reply)
             elif self.gate.order.may_hand_over(target):
                 outcome = await self._hand_over(target, before, reply)
@@ -152,7 +152,10 @@ class Talk:
 
     async def _hand_over(self, target: Target, before: Marks, reply: Reply) -> str:
         gate, client = self.gate, self.client
-        direct = self.direct = await hand_over(gate.loop, gate.tunnel, client, self.counters, before, target)
+        try:
+            direct = self.direct = await hand_over(gate.loop, gate.tunnel, client, self.counters, before, target)
+        except NotPassed:
+            return await self._relay(target, reply)
         try:
             if not direct.confirm(reply(None)):
                 gate.order.learn(target, b"")

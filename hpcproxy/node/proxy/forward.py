@@ -174,7 +174,7 @@ class Exchange:
             try:
                 return await wait(time.monotonic() + LOOK_S)
             except TimedOut:
-                if self.client.watch.ended and self.gate.peers.gone(self.client.sock):
+                if self.client.watch.ended and self.gate.door.gone(self.client.sock):
                     raise ClientGone()
 
     async def _upgraded(self, far: Far, request: Request, response: Response, upload: Task) -> None:
@@ -216,6 +216,11 @@ class Exchange:
         except (BadBody, Ended) as error:
             self.client.abort()
             raise CutShort("the far end sent {}".format(error) if str(error) else "the far end ended in the middle")
+        except OSError:
+            if not far.back.broken:
+                raise
+            self.client.abort()
+            raise CutShort("the far end was lost")
         if not body.done and (not isinstance(body, UntilClose) or far.lost()):
             self.client.abort()  # the client must not take it for the whole
             raise CutShort("the jump host was lost" if far.lost() else "the far end ended in the middle")

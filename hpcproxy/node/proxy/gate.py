@@ -1,15 +1,15 @@
-"""What all conversations share: the way out, the policy, what was learned, the record."""
+"""What all conversations share: the way out, the door, the policy, what was learned, the record."""
 
 from typing import Dict
 
 from ..io.loop import Loop
-from ..io.peer import Peers
 from ..state.policy import closed_by, denied_by
 from ..state.settings import Settings
 from ..state.status import Record
 from ..upstream.target import Target, spell
 from ..upstream.tunnel import Tunnel
 from ..upstream.way import WayError
+from .door import Door
 from .order import Order
 
 REMEMBERED = 1024  # targets whose verdict is kept
@@ -18,11 +18,11 @@ REMEMBERED = 1024  # targets whose verdict is kept
 class Gate:
     """One per agent."""
 
-    def __init__(self, loop: Loop, settings: Settings, tunnel: Tunnel, record: Record) -> None:
+    def __init__(self, loop: Loop, settings: Settings, tunnel: Tunnel, record: Record, door: Door) -> None:
         self.loop, self.settings, self.tunnel, self.record = loop, settings, tunnel, record
+        self.door = door
         self.judged: Dict[Target, str] = {}
         self.order = Order()
-        self.peers = Peers()
 
     def check(self, target: Target, busy: str) -> None:
         """`target` may be reached, and there is room for one more; WayError."""

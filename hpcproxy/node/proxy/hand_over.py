@@ -5,18 +5,42 @@ for ours is still open. ssh's log says when the far end has said all (upstream/s
 down; the end of the control connection says when the channel is closed.
 """
 
-import time
+import socket
 from typing import Optional, Tuple
 
 from ..io.loop import Loop
 from ..io.stream import Stream
 from ..io.tcp_info import Counters, Marks
-from ..upstream.control import MasterLost
-from ..upstream.master import Session
 from ..upstream.target import Target
 from ..upstream.tunnel import Tunnel
+from ..upstream.upstream import Channel, Ends
 from ..upstream.way import WayError
 from .pace import Pace
+
+
+class NotPassed(WayError):
+    """The way out that came up meanwhile hands no descriptors on."""
+
+
+class ClientEnds(Ends):
+    """The client's own socket, which was so far `before` any attempt."""
+
+    def __init__(self, client: Stream, counters: Counters, before: Marks) -> None:
+        self.client, self.counters, self.before = client, counters, before
+
+    def descriptors(self) -> Tuple[int, int]:
+        """As Ends."""
+        fd = self.client.sock.fileno()
+        return fd, fd
+
+    def join(self, sock: socket.socket) -> Stream:
+        """As Ends; NotPassed."""
+        sock.close()
+        raise NotPassed("down", "the way out is another one now")
+
+    def untouched(self) -> bool:
+        """As Ends: ssh has not read what the client sent ahead."""
+        return self.counters.marks().taken == self.before.taken
 
 
 async def hand_over(
@@ -26,23 +50,14 @@ async def hand_over(
 
     `before` says how far the connection is by now.
     """
-    deadline = time.monotonic() + tunnel.settings.hold_s + tunnel.settings.connect_timeout_s
-    fd = client.sock.fileno()
-    while True:
-        try:
-            session = await tunnel.open(target, (fd, fd))
-            return Direct(loop, client, counters, session, before)
-        except MasterLost:
-            # Trying again is safe as long as ssh has not read what the client sent ahead.
-            if time.monotonic() > deadline or counters.marks().taken != before.taken:
-                raise WayError("down", tunnel.outage())
-            await loop.sleep(0.05)
+    channel = await tunnel.open(target, ClientEnds(client, counters, before))
+    return Direct(loop, client, counters, channel, before)
 
 
 class Direct:
     """A client's socket in ssh's hands; how far it was `before` that."""
 
-    def __init__(self, loop: Loop, client: Stream, counters: Counters, session: Session, before: Marks) -> None:
+    def __init__(self, loop: Loop, client: Stream, counters: Counters, session: Channel, before: Marks) -> None:
         self.loop, self.client, self.counters, self.session = loop, client, counters, session
         self.taken, self.said = before.taken, before.sent
         self.final: Optional[Tuple[int, int]] = None

@@ -7,7 +7,6 @@ import socket
 from typing import Set, Tuple
 
 from ..io.loop import Loop
-from ..io.peer import who_may_pass
 from ..io.stream import Stream
 from .connection import Talk
 from .gate import Gate
@@ -48,23 +47,22 @@ def raise_fd_limit(max_connections: int) -> int:
 class Clients:
     """Everybody who is connected."""
 
-    def __init__(self, loop: Loop, gate: Gate, listener: socket.socket, uid: int, max_connections: int) -> None:
-        self.loop, self.gate, self.listener = loop, gate, listener
+    def __init__(self, loop: Loop, gate: Gate, max_connections: int) -> None:
+        self.loop, self.gate, self.door = loop, gate, gate.door
         self.max_connections = max_connections
-        self.allowed = who_may_pass(uid)
-        self.strangers: Set[object] = set()
+        self.strangers: Set[str] = set()
         self.troubles: Set[object] = set()
         self.talks: Set[Talk] = set()
-        listener.setblocking(False)
         gate.record.open_bytes = self.open_bytes
 
     async def accept(self) -> None:
         """Let clients in, for ever."""
-        watch = self.loop.watch(self.listener.fileno())
+        listener = self.door.listener
+        watch = self.loop.watch(listener.fileno())
         while True:
             for _ in range(AT_ONCE):
                 try:
-                    sock, address = self.listener.accept()
+                    sock, address = listener.accept()
                 except BlockingIOError:
                     await watch.wait_readable()
                     continue
@@ -88,7 +86,7 @@ class Clients:
                 self.gate.record.log("a client could not be served: {}; more are closed without a line".format(why))
 
     def _let_in(self, sock: socket.socket, address: Tuple[str, int]) -> None:
-        if not self._is_ours(sock, address) or len(self.talks) >= self.max_connections + OVER:
+        if not self._may_pass(sock, address) or len(self.talks) >= self.max_connections + OVER:
             self.gate.record.refused += 1
             self.gate.record.changed()
             sock.close()
@@ -105,13 +103,12 @@ class Clients:
         self.talks.add(talk)
         self.loop.spawn(self._serve(talk, client))
 
-    def _is_ours(self, sock: socket.socket, address: Tuple[str, int]) -> bool:
-        uid = self.gate.peers.client(sock, address)
-        if uid in self.allowed:
+    def _may_pass(self, sock: socket.socket, address: Tuple[str, int]) -> bool:
+        if self.door.admits(sock, address):
             return True
-        if uid not in self.strangers and len(self.strangers) < 1000:
-            self.strangers.add(uid)
-            who = "a connection whose owner the kernel does not name" if uid is None else "uid {}".format(uid)
+        who = self.door.owner()
+        if who not in self.strangers and len(self.strangers) < 1000:
+            self.strangers.add(who)
             self.gate.record.log("refused {}; more from there are refused without a line".format(who))
         return False
 
@@ -128,8 +125,7 @@ class Clients:
 
     def close(self) -> None:
         """The port is given up."""
-        self.listener.close()
-        self.gate.peers.close()
+        self.door.close()
 
     def open_bytes(self) -> Tuple[int, int]:
         """Bytes of all requests under way, up and down."""

@@ -1,84 +1,120 @@
 """Both ends of a tunnel in our hands: bytes are read here and written there."""
 
 import socket
-import time
-from typing import Callable, Optional
+from typing import Callable, Optional, Tuple
 
 from ..io.loop import Loop, Signal, TimedOut
 from ..io.stream import SIZE, Stream
-from ..upstream.control import MasterLost
-from ..upstream.master import Session
 from ..upstream.target import Target
 from ..upstream.tunnel import Tunnel
-from ..upstream.way import WayError
+from ..upstream.upstream import Channel, Ends
+from .pace import Gathering
 
 PART_S = 1.0
 BUFFER = 1 << 20  # so that neither end waits for the other's turn; the kernel takes as much as the site allows
 
 
-class Far:
-    """The far end, as two one-way socket pairs with ssh: only so its end of file shows on its own."""
+class Far(Ends):
+    """The far end: `to` goes there, `back` comes from there, until `close`.
 
-    def __init__(self, to: Stream, back: Stream) -> None:
-        self.to, self.back = to, back
-        self.session: Optional[Session] = None
+    Through ssh these are two one-way socket pairs: only so its end of file shows on its own. Of an upstream that
+    connects by itself both are its socket.
+    """
 
-    def lost(self) -> bool:
-        """The end of `back` is not the far end's, ssh died."""
-        return self.session is None or self.session.lost()
+    to: Stream
+    back: Stream
 
-    def over(self) -> bool:
-        """The channel carries no more requests."""
-        return self.session is None or self.session.over()
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.streams: Tuple[Stream, ...] = ()
+        self.theirs: Tuple[socket.socket, ...] = ()
+        self.channel: Optional[Channel] = None
 
-    def hang_up(self) -> None:
-        """ssh closes the channel, which ends `back` after what is under way."""
-        self.to.close()
-        if self.session is not None:
-            self.session.hang_up()
-
-    def close(self) -> None:
-        """The channel is closed and nobody reads any more. Twice is once."""
-        self.to.close()
-        self.back.close()
-        if self.session is not None:
-            self.session.close()
-
-
-async def open_far(loop: Loop, tunnel: Tunnel, target: Target) -> Far:
-    """A channel to `target`; WayError. An ssh that goes away meanwhile costs time only: nothing was said yet."""
-    deadline = time.monotonic() + tunnel.settings.hold_s + tunnel.settings.connect_timeout_s
-    while True:
+    def descriptors(self) -> Tuple[int, int]:
+        """As Ends: new ones each time, for who had the last ones may have written there."""
+        self._drop()
         ours_to, theirs_to = socket.socketpair()
         ours_back, theirs_back = socket.socketpair()
-        for theirs in (theirs_to, theirs_back):
+        self.theirs = (theirs_to, theirs_back)
+        for theirs in self.theirs:
             theirs.setblocking(False)  # ssh before 8.5 writes as the descriptor says, and would wait for us
         for sender in (ours_to, theirs_back):
             sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
-        far = Far(Stream(loop, ours_to), Stream(loop, ours_back))
-        try:
-            far.session = await tunnel.open(target, (theirs_to.fileno(), theirs_back.fileno()))
-            far.session.heed()
-            return far
-        except MasterLost:
-            if time.monotonic() > deadline:
-                raise WayError("down", tunnel.outage())
-            await loop.sleep(0.05)
-        finally:
-            theirs_to.close()
-            theirs_back.close()
-            if far.session is None:
-                far.close()
+        self.streams = self.to, self.back = Stream(self.loop, ours_to), Stream(self.loop, ours_back)
+        return theirs_to.fileno(), theirs_back.fileno()
+
+    def join(self, sock: socket.socket) -> Stream:
+        """As Ends."""
+        self._drop()
+        self.to = self.back = Stream(self.loop, sock, is_client=False)
+        self.streams = (self.to,)
+        return self.to
+
+    def _drop(self) -> None:
+        """What an attempt has left is gone."""
+        self.let_go()
+        for stream in self.streams:
+            stream.close()
+
+    def let_go(self) -> None:
+        """What was handed on is theirs alone."""
+        for theirs in self.theirs:
+            theirs.close()
+        self.theirs = ()
+
+    def lost(self) -> bool:
+        """The end of `back` is not the far end's: ssh died, or the connection was reset."""
+        return self.channel is None or self.channel.lost()
+
+    def over(self) -> bool:
+        """The channel carries no more requests."""
+        return self.channel is None or self.channel.over()
+
+    def finish(self) -> None:
+        """The far end sees that the client has said all."""
+        if self.to is self.back:
+            self.to.finish()
+        else:
+            self.to.close()
+
+    def hang_up(self) -> None:
+        """The channel is closed, which ends `back` after what is under way."""
+        self.finish()
+        if self.channel is not None:
+            self.channel.hang_up()
+
+    def close(self) -> None:
+        """The channel is closed and nobody reads any more. Twice is once."""
+        self._drop()
+        if self.channel is not None:
+            self.channel.close()
 
 
-async def pump(source: Stream, sink: Stream, count: Callable[[bytes], None]) -> None:
-    """All that comes from `source` has gone to `sink`; OSError if either breaks."""
+async def open_far(loop: Loop, tunnel: Tunnel, target: Target) -> Far:
+    """A channel to `target`; WayError."""
+    far = Far(loop)
+    try:
+        far.channel = await tunnel.open(target, far)
+        far.channel.heed()
+        return far
+    finally:
+        far.let_go()
+        if far.channel is None:
+            far.close()
+
+
+async def pump(loop: Loop, source: Stream, sink: Stream, count: Callable[[int], None]) -> None:
+    """All that comes from `source` has gone to `sink`; OSError if either breaks.
+
+    While much flows a moment is waited between two parts.
+    """
+    gathering = Gathering(loop)
     while True:
-        data = await source.recv(SIZE)
-        if not data:
+        size = await source.pass_on(sink, SIZE)
+        if not size:
             return
-        count(data)
-        await sink.send(data)
+        count(size)
+        await gathering.after(size)
 
 
 async def first_words(loop: Loop, client: Stream, back: Stream, size: int) -> bytes:
@@ -121,7 +157,7 @@ class Relay:
         """Both directions have ended, or broken."""
         upward = self.loop.spawn(self._upward())
         try:
-            await pump(self.far.back, self.client, self._count_down)
+            await self._downward()
             if self.far.lost():
                 self.client.abort()  # what came so far is not the whole, and must not look like it
             else:
@@ -133,22 +169,33 @@ class Relay:
         finally:
             upward.cancel()
 
+    async def _downward(self) -> None:
+        first = await self.far.back.recv(SIZE)
+        if first:
+            self._count_down(len(first))
+            await self.client.send(first)
+            await pump(self.loop, self.far.back, self.client, self._count_down)
+
     async def _upward(self) -> None:
         try:
-            await pump(self.client, self.far.to, self._count_up)
+            first = await self.client.recv(SIZE)
+            if first:
+                self._count_up(len(first), first)
+                await self.far.to.send(first)
+                await pump(self.loop, self.client, self.far.to, self._count_up)
         except BrokenPipeError:
             return  # the far end takes no more; what it still says is passed on
         except OSError:
             self.far.hang_up()  # the client is gone
             return
-        self.far.to.close()
+        self.far.finish()
 
-    def _count_up(self, data: bytes) -> None:
+    def _count_up(self, size: int, first: bytes = b"") -> None:
         if not self.up and not self.down:
-            self.learn(data[:16])
-        self.up += len(data)
+            self.learn(first[:16])
+        self.up += size
 
-    def _count_down(self, data: bytes) -> None:
+    def _count_down(self, size: int) -> None:
         if not self.up and not self.down:
             self.learn(b"")
-        self.down += len(data)
+        self.down += size

@@ -8,7 +8,7 @@ A name that resolves to such an address at the jump host cannot be seen from her
 
 import socket
 import struct
-from typing import Dict, Iterable, List, NamedTuple, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Set, Tuple
 
 from .policy import Closed, parse_rule
 
@@ -36,18 +36,27 @@ KINDS: Dict[str, Kind] = {
     ),
     "jump-hosts": Kind("the jump host itself", ()),
     "nodes": Kind("a network of this cluster", ()),
+    "node": Kind("this node itself", ()),  # for who gets out by the node's own route: its loopback and its addresses
 }
-LOOPBACK = ("loopback",)  # what is closed to everybody
+LOOPBACK = ("loopback",)  # what is closed to everybody through a jump host,
+NODE = ("node",)  # and without one
+SERVICE = ("loopback", "link-local", "metadata", "jump-hosts", "nodes")  # in service mode
 NARROW4, NARROW6 = 8, 16  # a route that is wider leads to the world, in halves or quarters
 ROUTES = 1000  # a router's table is no list of a node's networks
+TRIE = 100000
 
 
 def closed(kinds: Iterable[str], jump_hosts: Iterable[str], proc_net: str = "/proc/net") -> Tuple[Closed, ...]:
     """These kinds with their rules; what only the node knows, its networks, is asked of the kernel now."""
     found = []
     for name in kinds:
-        own = {"jump-hosts": tuple(jump_hosts), "nodes": tuple(networks(proc_net)) if name == "nodes" else ()}
-        rules = own.get(name, KINDS[name].rules)
+        rules = KINDS[name].rules
+        if name == "jump-hosts":
+            rules = tuple(jump_hosts)
+        elif name == "nodes":
+            rules = tuple(networks(proc_net))
+        elif name == "node":
+            rules = KINDS["loopback"].rules + tuple(own_addresses(proc_net))
         found.append(Closed(KINDS[name].what, tuple(map(parse_rule, rules))))
     return tuple(found)
 
@@ -57,6 +66,20 @@ def networks(proc_net: str) -> List[str]:
     found = [network4(line.split()) for line in lines(proc_net + "/route")[1:]]
     found += [network6(line.split()) for line in lines(proc_net + "/ipv6_route")]
     return sorted(set(found) - {""})
+
+
+def own_addresses(proc_net: str) -> List[str]:
+    """The addresses of this node, each as a rule: of the kernel's table of routes those that end here."""
+    found: Set[str] = set()
+    address = ""
+    for words in map(str.split, lines(proc_net + "/fib_trie", TRIE)):
+        if words[:1] == ["|--"]:
+            address = words[-1]
+        elif words[1:] == ["host", "LOCAL"]:
+            found.add(address + words[0])
+    for words in map(str.split, lines(proc_net + "/if_inet6")):
+        found.add(socket.inet_ntop(socket.AF_INET6, bytes.fromhex(words[0])))
+    return sorted(found)
 
 
 def network4(words: List[str]) -> str:
@@ -78,10 +101,10 @@ def network6(words: List[str]) -> str:
         return ""
 
 
-def lines(path: str) -> List[str]:
+def lines(path: str, most: int = ROUTES) -> List[str]:
     """The first lines of a kernel's table; none where there is no such protocol."""
     try:
         with open(path) as file:
-            return [line for line, _ in zip(file, range(ROUTES))]
+            return [line for line, _ in zip(file, range(most))]
     except OSError:
         return []

@@ -1,4 +1,4 @@
-"""agent.json, version 1, into frozen, validated values; whatever is not understood is refused."""
+"""agent.json, version 2, into frozen, validated values; whatever is not understood is refused."""
 
 import json
 import re
@@ -8,9 +8,21 @@ from .closed import KINDS, LOOPBACK
 from .log import LEVELS
 from .policy import BadRule, Policy, Rule, parse_rule
 
-VERSION = 1
+VERSION = 2
 
-Jump = NamedTuple("Jump", [("name", str), ("argv", Tuple[str, ...])])
+SSH, DIRECT = "ssh", "direct"
+# What a way of each kind is made of. For ssh a name for people and its whole command line.
+WAYS = {SSH: ["kind", "name", "argv"], DIRECT: ["kind"]}
+
+
+class Way(NamedTuple):
+    """One way out: `kind` is one of WAYS."""
+
+    name: str
+    argv: Tuple[str, ...] = ()
+    kind: str = SSH
+
+
 Failure = NamedTuple(
     "Failure",
     [("pattern", Pattern[str]), ("layer", str), ("reason", str), ("permanent", bool), ("phase", str), ("more", bool)],
@@ -18,7 +30,7 @@ Failure = NamedTuple(
 Settings = NamedTuple(
     "Settings",
     [
-        ("jumps", Tuple[Jump, ...]),
+        ("ways", Tuple[Way, ...]),
         ("failures", Tuple[Failure, ...]),
         ("hold_s", float),
         ("max_connections", int),
@@ -63,7 +75,7 @@ DEFAULTS: Dict[str, Any] = {
     "syslog": False,
 }
 PHASES = ("", "greeted", "login", "offered", "seen", "up")  # how far a login has come, for the rows that depend on it
-KEYS = ["version", "jumps"] + sorted(DEFAULTS)
+KEYS = ["version", "ways"] + sorted(DEFAULTS)
 
 
 class BadSettings(Exception):
@@ -105,11 +117,11 @@ def read(value: Any) -> Settings:
         raise BadSettings("version: is {!r}, this agent reads {}".format(given.get("version"), VERSION))
     unknown("agent.json", given, KEYS)
     whole = dict(DEFAULTS, **given)
-    jumps = tuple(jump(index, item) for index, item in enumerate(listed("jumps", whole.get("jumps"))))
-    if not jumps:
-        raise BadSettings("jumps: is empty")
+    ways = tuple(way(index, item) for index, item in enumerate(listed("ways", whole.get("ways"))))
+    if not ways:
+        raise BadSettings("ways: is empty")
     return Settings(
-        jumps=jumps,
+        ways=ways,
         failures=tuple(failure(index, item) for index, item in enumerate(listed("failures", whole["failures"]))),
         hold_s=number("hold_s", whole["hold_s"], 0, 3600),
         max_connections=int(number("max_connections", whole["max_connections"], 1, 65536, whole_only=True)),
@@ -132,14 +144,17 @@ def read(value: Any) -> Settings:
     )
 
 
-def jump(index: int, value: Any) -> Jump:
-    """One jump host: a name for people and the whole ssh command."""
-    where = "jumps[{}]".format(index)
-    given = exactly(where, value, ["name", "argv"])
+def way(index: int, value: Any) -> Way:
+    """One way out."""
+    where = "ways[{}]".format(index)
+    kind = one_of(where + ".kind", fields(where, value, ["kind"]).get("kind"), tuple(WAYS))
+    given = exactly(where, value, WAYS[kind])
+    if kind == DIRECT:
+        return Way(DIRECT, kind=DIRECT)
     argv = tuple(text(where + ".argv", item) for item in listed(where + ".argv", given["argv"]))
     if not argv:
         raise BadSettings("{}.argv: is empty".format(where))
-    return Jump(word(where + ".name", given["name"]), argv)
+    return Way(word(where + ".name", given["name"]), argv)
 
 
 def failure(index: int, value: Any) -> Failure:

@@ -1,11 +1,11 @@
-"""Which jump host is tried when: in turn, with pauses that grow, and not by all nodes of a cluster at once."""
+"""Which way out is tried when: in turn, with pauses that grow, and not by all nodes of a cluster at once."""
 
 import binascii
 import os
 import time
 from typing import List, NamedTuple, Optional, Tuple
 
-from ..state.settings import Jump
+from ..state.settings import Way
 
 SHORTEST_S = 0.5  # between attempts that may succeed the next time; retry_max_s is the longest
 # Between attempts that need somebody to mend something, or retry_max_s if that is more; twice as long each time. Each
@@ -32,29 +32,29 @@ Verdict = NamedTuple("Verdict", [("layer", str), ("reason", str), ("permanent", 
 class Turn:
     """The place of one node among the `nodes` of its `job`, the same whoever works it out.
 
-    `spread_s` is the time over which the nodes' first logins are spread, `logins_per_s` for each of `jumps` hosts;
-    tunnel.sh and job.sh reckon the same (spread.sh).
+    `spread_s` is the time over which the nodes' first logins are spread, `logins_per_s` for each of `jumps` hosts, none
+    where nobody logs in; tunnel.sh and job.sh reckon the same (spread.sh).
     """
 
     def __init__(self, job: str, node: str, nodes: int, jumps: int, logins_per_s: float) -> None:
         self.nodes = nodes
         self.number = binascii.crc32("{} {}".format(job, node).encode("utf-8", "replace")) & 0xFFFFFFFF if job else 0
         crowd = nodes if nodes > FEW_NODES else 0
-        self.spread_s = min(SPREAD_MAX_S, crowd / (logins_per_s * max(1, jumps)))
+        self.spread_s = min(SPREAD_MAX_S, crowd / (logins_per_s * jumps)) if jumps else 0.0
         # Other bits than those that choose the jump host: else each host would get its logins in a lump.
         self.delay_s = self.spread_s * (self.number >> 16) / 0x10000
 
-    def order(self, jumps: Tuple[Jump, ...]) -> List[Jump]:
-        """The jump hosts as this node tries them: each node has another first one, and the rest to fall back on."""
-        first = (self.number & 0xFFFF) % len(jumps)
-        return list(jumps[first:] + jumps[:first])
+    def order(self, ways: Tuple[Way, ...]) -> List[Way]:
+        """The ways out as this node tries them: each node has another first one, and the rest to fall back on."""
+        first = (self.number & 0xFFFF) % len(ways)
+        return list(ways[first:] + ways[:first])
 
 
 class Candidate:
-    """A jump host and when it is its turn again; `retry_max_s` bounds the pause after a passing failure."""
+    """A way out and when it is its turn again; `retry_max_s` bounds the pause after a passing failure."""
 
-    def __init__(self, jump: Jump, retry_max_s: float, spread_s: float = 0.0, nodes: int = 1) -> None:
-        self.jump, self.retry_max_s = jump, retry_max_s
+    def __init__(self, way: Way, retry_max_s: float, spread_s: float = 0.0, nodes: int = 1) -> None:
+        self.way, self.retry_max_s = way, retry_max_s
         self.busy_s = min(BUSY_MAX_S, max(BUSY_S, spread_s))
         self.rarely_s = max(RARELY_S, retry_max_s, RARELY_FOR_EACH_NODE_S * nodes)
         self.verdict: Optional[Verdict] = None

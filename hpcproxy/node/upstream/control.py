@@ -15,6 +15,7 @@ from ..io.loop import Loop, TimedOut
 from ..io.stream import Ended, Stream
 from . import mux
 from .target import Target
+from .upstream import Lost
 from .way import WayError
 
 BUSY_S = 0.005
@@ -27,7 +28,7 @@ HELLO = mux.hello()
 UCRED = struct.Struct("=iII")  # of unix(7): pid, uid, gid
 
 
-class MasterLost(Exception):
+class MasterLost(Lost):
     """ssh has gone, or does not answer on its control socket."""
 
 

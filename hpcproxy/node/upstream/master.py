@@ -1,4 +1,4 @@
-"""One ssh: started, listened to, asked for channels, watched, ended."""
+"""The transport `dial`: an ssh that is started here, listened to, asked for channels, ended."""
 
 import os
 import signal
@@ -14,10 +14,13 @@ from .chatter import Chatter
 from .control import Control, MasterLost
 from .ssh_log import LOG_VERBOSE, SshLog
 from .target import Target
+from .transport import Transport
+from .upstream import Channel, nothing
 from .way import explain
 from .words import LOG, Words
 
 POLL_S = 0.02
+END_S = 2.0  # for an ssh that is told to end, before it is ended by force
 # When ssh is logged in it makes its control socket; of an ssh that does not tell (LOG_VERBOSE) we have to look for it.
 LOGIN_POLL_S = 0.005
 TOLD_POLL_S = 0.5
@@ -25,11 +28,7 @@ LONGEST_LINE = 4096
 PIPE_READ = 65536
 
 
-def nothing() -> None:
-    """Nobody needs to know."""
-
-
-class Session:
+class Session(Channel):
     """One open channel; `number` is ssh's name for it.
 
     ssh drops the client's direction too as soon as the far end has ended its own (`force_drain` in its channels.c), so
@@ -89,7 +88,7 @@ class Session:
         self.control.close()
 
 
-class Master:
+class Master(Transport):
     """ssh under way; `start` makes it usable, `gone` fires when it has ended."""
 
     def __init__(self, loop: Loop, argv: Tuple[str, ...], tell: Callable[[str], None]) -> None:
@@ -137,6 +136,10 @@ class Master:
         self.drain()
         self.words.logged_in()
 
+    async def answers(self, deadline: float) -> bool:
+        """ssh is there and turns."""
+        return await self.control.answers(deadline)
+
     async def open(self, target: Target, fds: Tuple[int, int], deadline: float) -> Session:
         """A channel from the two descriptors (ssh reads, ssh writes) to `target`; WayError, MasterLost."""
         self._hush()  # what ssh writes to its log about this we look for when it has answered
@@ -169,7 +172,7 @@ class Master:
             await self.loop.sleep(POLL_S)
         else:
             child.signal(signal.SIGKILL)  # it closed its log and lives on: nothing ssh does
-        self.dead = True
+        self.dead, self.missing = True, self.exit == CANNOT_START
         self.control.close()
         self.heard.fire()
         self.gone.fire()
@@ -219,12 +222,28 @@ class Master:
         """The process is gone."""
         return self.child is None or self.child.reap() is not None
 
-    @property
-    def missing(self) -> bool:
-        """There was no ssh to start."""
-        return self.exit == CANNOT_START
-
     def stop(self, number: int = END) -> None:
         """ssh is told to end; `gone` fires when it has."""
         if self.child is not None and not self.dead:
             self.child.signal(number)
+
+    async def end(self) -> None:
+        """As Transport."""
+        self.stop()
+        deadline = time.monotonic() + END_S
+        while self.child is not None and not self.dead:
+            try:
+                await self.gone.wait(deadline)
+            except TimedOut:
+                self.stop(signal.SIGKILL)
+                deadline += END_S
+
+    def end_now(self) -> None:
+        """As Transport."""
+        self.control.close()
+        self.stop()
+        deadline = time.monotonic() + 1
+        while self.child is not None and self.child.reap() is None:
+            if time.monotonic() > deadline:
+                self.stop(signal.SIGKILL)
+            time.sleep(0.005)

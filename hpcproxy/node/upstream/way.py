@@ -1,6 +1,8 @@
 """Why there is no way to a far end, as a kind that every dialect has an answer for, and as words."""
 
-from typing import Tuple
+import errno
+import os
+from typing import Dict, Tuple
 
 # What sshd says (it is strerror and gai_strerror of the jump host's C library) and the kind it is.
 KINDS: Tuple[Tuple[str, str], ...] = (
@@ -19,6 +21,18 @@ KINDS: Tuple[Tuple[str, str], ...] = (
     ("host is unreachable", "host"),
     ("host is down", "host"),
 )
+# The same where we connect ourselves (connect(2)).
+ERRNO_KINDS: Dict[int, str] = {
+    errno.ECONNREFUSED: "refused",
+    errno.ETIMEDOUT: "timeout",
+    errno.ENETUNREACH: "network",
+    errno.ENETDOWN: "network",
+    errno.EAFNOSUPPORT: "network",
+    errno.EHOSTUNREACH: "host",
+    errno.EHOSTDOWN: "host",
+    errno.EACCES: "prohibited",
+    errno.EPERM: "prohibited",
+}
 
 
 class WayError(Exception):
@@ -36,6 +50,11 @@ def explain(line: str) -> WayError:
         if words in low:
             return WayError(kind, tidy(line))
     return WayError("failed", tidy(line))
+
+
+def from_errno(number: int) -> WayError:
+    """What a connect that ended with errno `number` means."""
+    return WayError(ERRNO_KINDS.get(number, "failed"), os.strerror(number))
 
 
 def tidy(line: str) -> str:

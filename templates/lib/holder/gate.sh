@@ -22,12 +22,12 @@ prepare_gate() {
     if ((${#cipher[@]})); then gate_words+=(--ssh-option "${cipher[1]}"); fi
     if ((${#log_verbose[@]})); then gate_words+=(--log-verbose yes); fi
     reason=''
-    look_at_key || :
+    if [[ $via == ssh ]]; then look_at_key || :; fi
     if [[ -n $reason ]]; then gate_words+=(--key-note "$reason"); fi
     if [[ $job != shell ]]; then gate_words+=(--job "$job" --nodes "$node_count"); fi
     if [[ -n $of_step ]]; then gate_words+=(--parent "$PPID"); fi
     if leads; then gate_words+=(--leads yes); fi
-    if [[ $1 != "$UID" ]]; then
+    if [[ $1 != "$UID" && $via == ssh ]]; then
         find_jump_addresses
         if [[ -n $addresses ]]; then gate_words+=(--jump-addresses "$addresses"); fi
     fi

@@ -26,6 +26,10 @@ learn() {
     cipher=() log_verbose=() follow=(setpriv --pdeathsig "$death")
     held_back=()
     if [[ -z $held ]]; then held_back=(env --block-signal="$heeded"); fi
+    if [[ $via != ssh ]]; then
+        if [[ -n $held ]] || ! env --block-signal="$heeded" --version >/dev/null 2>&1; then held_back=(); fi
+        return 0
+    fi
     ssh_would "${follow[@]}" ${held_back[@]+"${held_back[@]}"} ssh || code=$?
     # One that hangs in the user's own `Match exec`, or in a name service, would hang again.
     if ((code && code != 124 && code != 137)); then

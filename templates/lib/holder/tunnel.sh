@@ -41,6 +41,9 @@ name_job() {
 choose_mode() {
     mode=gate
     if [[ -z $gate || $1 == ssh ]] || ! find_python; then mode=ssh; fi
+    if [[ $mode == ssh && $via != ssh ]]; then
+        give_up "gate there is no python3 of 3.6 or later on this node, which 'via: $via' needs"
+    fi
     if [[ -n $held && $mode == ssh ]]; then give_up 'gate python3 was there a moment ago and is gone'; fi
 }
 
@@ -64,8 +67,10 @@ begin_hold() {
     # Held back or not: some a shell lets through while it waits for a program's output.
     if [[ $3 == gate && -z $4 ]]; then held=1; fi
     trap_signals
-    ((${#jump_names[@]})) || give_up 'configuration no jump host is configured; run: hpcproxy init --jump USER@HOST'
-    has_ssh || give_up 'ssh there is no ssh on this node; ask for the OpenSSH client'
+    if [[ $via == ssh ]]; then
+        ((${#jump_names[@]})) || give_up 'configuration no jump host is configured; run: hpcproxy init --jump USER@HOST'
+        has_ssh || give_up 'ssh there is no ssh on this node; ask for the OpenSSH client'
+    fi
     job_address "$job"
     choose_mode "$3"
     open_state "$mode" "$4" "$5"
@@ -76,7 +81,7 @@ begin_hold() {
     if [[ -z $4 ]]; then yield_to_older; fi
     await_first
     [[ -z $ending ]] || return 0
-    if [[ -n $of_step ]]; then
+    if [[ -n $of_step && $via == ssh ]]; then
         note_certificates
         if [[ -n $note ]]; then say "note $node certificate $note"; fi
     fi

@@ -8,6 +8,7 @@ least_bash=402
 least_ssh=704
 port=3128
 gate=''
+via=ssh
 scheme=socks5
 identity='/home/größe/my keys/id_ed25519'
 connect_timeout_s=5

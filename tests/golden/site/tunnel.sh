@@ -8,6 +8,7 @@ least_bash=402
 least_ssh=704
 port=2015
 gate=1
+via=ssh
 scheme=socks5h
 identity=''
 connect_timeout_s=10

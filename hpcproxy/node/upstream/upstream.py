@@ -1,0 +1,107 @@
+"""The seam: what every way out offers (Upstream), what an opened connection is (Channel), what it is joined to (Ends).
+
+A kind of way out is one class here and one row in `tunnel.KINDS`; who serves clients knows none of them.
+"""
+
+import socket
+from typing import Callable, Tuple
+
+from ..io.loop import Signal
+from ..io.stream import Stream
+from .candidate import Verdict
+from .target import Target
+
+
+class Lost(Exception):
+    """The way out has gone while it was asked, and nothing was said yet: the next one may be asked."""
+
+
+class Unusable(Exception):
+    """A way out did not come up; `verdict` says why."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+        super().__init__(verdict.reason)
+
+
+def nothing() -> None:
+    """Nobody needs to know."""
+
+
+class Channel:
+    """One open connection to a far end."""
+
+    eof = False  # the far end has said all, and the client's side has it
+
+    def heed(self, on_eof: Callable[[], None] = nothing) -> None:
+        """`on_eof` is called once, when `eof` comes; at once if it has. Only of what serves handed-on descriptors."""
+
+    async def closed(self) -> None:
+        """It is closed, both ways; only of what serves handed-on descriptors."""
+        raise NotImplementedError
+
+    def lost(self) -> bool:
+        """It was cut: the far end did not end it."""
+        raise NotImplementedError
+
+    def over(self) -> bool:
+        """It carries no more requests."""
+        raise NotImplementedError
+
+    def hang_up(self) -> None:
+        """The far end is told that this is the end; what it has said still comes, and then the end of it."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """It is closed; nobody waits for that. Twice is once."""
+        raise NotImplementedError
+
+
+class Ends:
+    """What the near side of a channel is made of. An upstream uses one of the two, once for each attempt."""
+
+    def descriptors(self) -> Tuple[int, int]:
+        """What is read for the far end, and what is written with what it says."""
+        raise NotImplementedError
+
+    def join(self, sock: socket.socket) -> Stream:
+        """`sock` is connected to the far end and belongs to these ends from now on, which read and write it so."""
+        raise NotImplementedError
+
+    def untouched(self) -> bool:
+        """Another attempt may be made: nothing of the client's has gone with the last one."""
+        return True
+
+
+class Upstream:
+    """One life of a way out: it is started, proved, used, and gone; `gone` fires then.
+
+    `passes_fd`: descriptors are handed on, and no byte passes through here. Otherwise it gives a socket (Ends.join).
+    """
+
+    passes_fd = False
+    again = False  # there was a way out before
+    gone: Signal
+
+    def dead(self) -> bool:
+        """It serves no more, and never again."""
+        raise NotImplementedError
+
+    async def start(self) -> None:
+        """It is there and proved; Unusable."""
+        raise NotImplementedError
+
+    async def open(self, target: Target, ends: Ends, deadline: float) -> Channel:
+        """A channel from `ends` to `target`; WayError, Lost."""
+        raise NotImplementedError
+
+    async def watch(self) -> None:
+        """It is looked after until it is dead, and ended if it does not serve any more."""
+        raise NotImplementedError
+
+    def why(self) -> Verdict:
+        """Why it is dead."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """It is ended now, whatever that takes; at most a second is waited."""

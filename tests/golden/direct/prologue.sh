@@ -1,0 +1,22 @@
+# shellcheck shell=dash
+# hpcproxy prologue.sh: rendered from the configuration; a change belongs there, not here.
+__hpcproxy_home=/home/alice/.hpcproxy
+__hpcproxy_replace=''
+__hpcproxy_required=''
+__hpcproxy_port=2015
+
+#= lib/sourced/proxies.sh
+
+#= lib/sourced/restore.sh
+
+#= lib/sourced/env.sh
+
+#= lib/sourced/listening.sh
+
+#= lib/sourced/start.sh
+
+#= lib/sourced/tell.sh
+
+#= lib/sourced/prologue.sh
+
+if ! __hpcproxy_begin; then exit 1; fi

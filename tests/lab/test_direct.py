@@ -1,0 +1,108 @@
+"""Nodes that have a route of their own: `via: direct`, in a job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from hpcproxy.lab import Lab
+
+from .researcher import FETCH, OUTER1, Researcher, until
+
+pytestmark = pytest.mark.lab
+INTERNET = "203.0.113.80"
+INSIDE = "192.168.31.10"  # of jump1, which is the router here
+NODES = ("c1", "c2", "c3")
+
+
+def status(alice: Researcher, job: int) -> str:
+    return alice.hpcproxy("status", "--job", str(job), "--json", check=False).stdout
+
+
+def route(lab: Lab, node: str, *, there: bool) -> None:
+    lab.run(node, ["ip", "route", "add" if there else "del", "default", "via", INSIDE], check=True)
+
+
+@pytest.fixture
+def routed(lab: Lab) -> Iterator[Lab]:
+    """The lab with a way for the nodes' packets, and names that nodes know."""
+    forward = "/proc/sys/net/ipv4/ip_forward"
+    back = ["192.168.31.0/24", "via", OUTER1]
+    known = {node: lab.path_on(node, "/etc/hosts").read_text() for node in NODES}
+    lab.run("jump1", ["sh", "-c", f"echo 1 >{forward}"], check=True)
+    lab.run("internet", ["ip", "route", "add", *back], check=True)
+    for node in NODES:
+        route(lab, node, there=True)
+        lab.machine(node).put("/etc/hosts", known[node] + f"{INTERNET} internet.test\n192.168.31.101 inner.test\n")
+    yield lab
+    for node in NODES:
+        lab.run(node, ["ip", "route", "del", "default"])
+        lab.machine(node).put("/etc/hosts", known[node])
+    lab.run("internet", ["ip", "route", "del", *back])
+    lab.run("jump1", ["sh", "-c", f"echo 0 >{forward}"])
+
+
+@pytest.fixture
+def alice(alice: Researcher, lab: Lab) -> Researcher:
+    """Alice, who names no jump host."""
+    lab.run("login", ["rm", "-rf", alice.home, ".bashrc"], "alice", check=True)
+    done = alice.hpcproxy("init", "--via", "direct")
+    assert "there is no login to try" in done.stderr
+    alice.set(check_url="https://internet.test/ip", ready_timeout_s=120)
+    return alice
+
+
+def test_a_job_gets_out_by_its_nodes_own_route(alice: Researcher, routed: Lab) -> None:
+    closed = "curl -sS -o /dev/null -w '%{http_connect} ' https://$n/ 2>/dev/null; "
+    body = f"srun {FETCH}\nfor n in c1 inner.test 127.0.0.1; do {closed} done\n"
+    result = alice.job("unset no_proxy NO_PROXY\n" + body)
+    lines = result.output.split("\n")
+    assert sorted(lines[:3]) == ["192.168.31.101", "192.168.31.102", "192.168.31.103"]
+    assert lines[3].startswith("403 403 403 ")
+    assert (result.state, result.exit_code) == ("COMPLETED", 0)
+
+
+def test_check_and_status_say_how(alice: Researcher, routed: Lab) -> None:
+    job = alice.submit("sleep 600\n")
+    until(
+        lambda: '"ready": true' in alice.hpcproxy("status", "--job", str(job), "--json", check=False).stdout, "it is up"
+    )
+    assert " direct " in alice.hpcproxy("status", "--job", str(job)).stdout.replace("│", " ")
+    routed.run("login", ["scancel", str(job)], "alice", check=True)
+
+
+def test_an_outage_is_waited_for(alice: Researcher, routed: Lab) -> None:
+    alice.set(hold_s=60, alive_interval_s=1)
+    job = alice.submit(
+        f"touch began; until [ -e cut ]; do sleep 0.1; done; touch asked; {FETCH}\n", "#SBATCH -N1 -w c1"
+    )
+    home = alice.home.rpartition("/")[0]
+    try:
+        until(lambda: routed.path_on("login", f"{home}/began").exists(), "the job runs")
+        route(routed, "c1", there=False)
+        routed.path_on("login", f"{home}/cut").touch()
+        until(lambda: routed.path_on("login", f"{home}/asked").exists(), "it asks")
+        until(
+            lambda: '"held": 1' in alice.hpcproxy("status", "--job", str(job), "--json", check=False).stdout, "it waits"
+        )
+        route(routed, "c1", there=True)
+        result = routed.wait_job(job)
+    finally:
+        routed.run("login", ["sh", "-c", "rm -f began cut asked"], "alice")
+    assert result.output == "192.168.31.101\n"
+
+
+def test_a_node_without_a_route_says_so(alice: Researcher) -> None:
+    result = alice.job('echo "proxy ${http_proxy-none}"\n', "#SBATCH -N1")
+    said = "route: direct: this node has no route to the internet; the job runs on without it\n"
+    assert result.output.endswith(said + "proxy none\n")
+    assert result.output.startswith("hpcproxy: no way out: c")
+
+
+def test_what_cannot_be_is_refused_in_a_sentence(alice: Researcher) -> None:
+    path = alice.lab.path_on("login", f"{alice.home}/config.yaml")
+    path.write_text("via: direct\ngate: false\n")
+    done = alice.hpcproxy("install-bashrc", check=False)
+    assert done.returncode == 2
+    assert "via: `via: direct` needs the gate: take `gate: false` out" in done.stderr

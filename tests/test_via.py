@@ -1,0 +1,138 @@
+"""`via: direct`: no ssh, no jump host, the same commands."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hpcproxy.cluster import inventory
+from hpcproxy.config.model import Config, Jump, Layer, resolve
+from hpcproxy.errors import ConfigError
+from hpcproxy.files.plan import agent_settings, script_values
+from hpcproxy.node.state import settings
+from tests import servers
+from tests.holder import Holder, write_script
+from tests.node import namespace
+from tests.waiting import until
+
+NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a network namespace of its own")
+
+
+@pytest.fixture
+def routed() -> Iterator[None]:
+    """This test has a network with a route out, which leads nowhere."""
+    with namespace.own_network():
+        yield
+
+
+def _resolve(**values: object) -> Config:
+    return resolve(Layer("test.yaml", values))
+
+
+def test_direct_needs_the_gate_and_says_so_in_one_sentence() -> None:
+    with pytest.raises(ConfigError, match=r"^settings: via: `via: direct` needs the gate: take `gate: false` out;"):
+        resolve(Layer("site", {"gate": False}), Layer("user", {"via": "direct"}))
+    with pytest.raises(ConfigError, match=r"^test\.yaml: via: .*; valid: ssh, direct$"):
+        _resolve(via="pigeon")
+
+
+def test_a_jump_host_that_is_named_is_not_looked_at() -> None:
+    config = _resolve(via="direct", jump=["a", "b"])
+    assert (config.jump_hosts, _resolve(jump="a").jump_hosts) == ((), (Jump("a"),))
+    values = script_values(config, Path("/h"), Path("/h/known_hosts"))
+    assert (values["jump_count"], values["jump_names"], values["jump_destinations"]) == (0, [], [])
+    agent = agent_settings(config, Path("/h/known_hosts"))
+    assert (agent["ways"], agent["closed"]) == ([{"kind": "direct"}], ["node"])
+    assert [way.kind for way in settings.read(agent).ways] == ["direct"]
+
+
+def test_an_inventory_without_a_jump_host(tmp_path: Path) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text("nodes: c1\nsettings: {via: direct}\n")
+    assert inventory.read(path)[1].via == "direct"
+    path.write_text("nodes: c1\nmode: service\nsettings: {via: direct, allow: '*'}\n")
+    with pytest.raises(ConfigError, match="via: direct logs in nowhere and uses no key; say `mode: user`"):
+        inventory.read(path)
+
+
+@pytest.fixture
+def hold(tmp_path: Path) -> Iterator[Callable[..., Holder]]:
+    """Start a holder on a node with no ssh and these settings; it is ended when the test is."""
+    holders: list[Holder] = []
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for directory in ("/usr/local/bin", "/usr/bin", "/bin"):
+        for program in Path(directory).iterdir():
+            if not program.name.startswith(("ssh", "scp", "sftp")) and not (programs / program.name).exists():
+                (programs / program.name).symlink_to(program)
+
+    def start(python: bool = True, **values: object) -> Holder:
+        script = write_script(tmp_path / f"home {len(holders)}", via="direct", **values)
+        text = script.read_text().replace("PATH=$PATH:/usr/local/bin:/usr/bin:/bin", f"PATH={programs}")
+        if not python:
+            text = re.sub(r"(?m)^find_python\(\) \{$", "find_python() {\n    return 1", text)
+        script.write_text(text)
+        holders.append(Holder(script))
+        return holders[-1]
+
+    yield start
+    for holder in holders:
+        holder.end()
+
+
+@NEEDS_ROOT
+def test_a_holder_without_ssh(routed: None, hold: Callable[..., Holder]) -> None:
+    holder = hold()
+    assert holder.line("mode").endswith(" gate")
+    assert holder.line("ready", "failed", "gave-up").split()[2:] == ["direct"]
+    with servers.internet() as url:
+        done = subprocess.run(["curl", "-sS", "--proxy", holder.url, url], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "203.0.113.7"
+
+
+@NEEDS_ROOT
+def test_a_node_without_a_route_or_without_python_says_so(routed: None, hold: Callable[..., Holder]) -> None:
+    namespace.set_route(False)
+    said = hold().line("ready", "gave-up").split(" ", 2)
+    assert (said[0], said[2]) == ("gave-up", "route direct: this node has no route to the internet")
+    said = hold(python=False).line("ready", "gave-up").split(" ", 2)
+    wanted = "gate there is no python3 of 3.6 or later on this node, which 'via: direct' needs"
+    assert (said[0], said[2]) == ("gave-up", wanted)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "hpcproxy", *arguments]
+    return subprocess.run(argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+
+
+@NEEDS_ROOT
+def test_a_day_without_a_jump_host(routed: None, home: Path) -> None:
+    done = run("init", "--via", "direct", "--port", str(servers.free_port()))
+    assert done.returncode == 0, done.stderr
+    assert "there is no login to try: jobs get out by their nodes' own route" in done.stderr
+    with servers.internet() as url, (home / ".hpcproxy" / "config.yaml").open("a") as file:
+        file.write(f"check_url: {url}\nallow: ['*', 127.0.0.1]\n")
+        file.flush()
+        done = run("install-bashrc")
+        assert (done.returncode, "jump host" in done.stderr) == (0, False)
+        done = run("check")
+        assert (done.returncode, "none is up here; with `via: direct`" in done.stderr) == (1, True)
+        up = run("up")
+        try:
+            assert "through direct;" in up.stdout, up.stderr
+            checked = run("check")
+            assert checked.stdout.startswith("203.0.113.7  ")
+            assert "through direct at" in checked.stdout
+            assert " direct " in run("status").stdout
+            found = run("doctor")
+            assert "none is needed with `via: direct`" in found.stdout + found.stderr
+            assert "no jump host is configured" not in found.stdout + found.stderr
+        finally:
+            run("down")
+    until(lambda: not list(Path(os.environ["TMPDIR"]).iterdir()), "the state is gone")
