@@ -30,7 +30,8 @@ def main() -> None:
         for home in (plain, ours):
             home.mkdir()
             (home / ".bashrc").write_text("export A=1\n")
-        verbs.install_bashrc(verbs.Account.of({"HOME": str(ours)}), {"jump": ["u@h"]}, dry_run=False)
+        account = verbs.Account.of({"HOME": str(ours)})
+        verbs.install_bashrc(account, verbs.settings_of(account, {"jump": ["u@h"]}), dry_run=False)
         times = [(_start_ms(plain), _start_ms(ours)) for _ in range(runs)]
     without, with_ours = (statistics.median(column) for column in zip(*times))
     more = with_ours - without

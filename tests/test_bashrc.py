@@ -23,7 +23,7 @@ TOUCHED = 'printf "%s|" "$-" "$IFS" "$PWD"; umask; trap'
 @pytest.fixture
 def source(account: Account) -> str:
     """The line that sources the installed file, as the block in .bashrc does."""
-    verbs.install_bashrc(account, {"jump": ["u@h"]}, dry_run=False)
+    verbs.install_bashrc(account, verbs.settings_of(account, {"jump": ["u@h"]}), dry_run=False)
     return f". {shlex.quote(str(account.home.directory / 'bashrc.sh'))}\n"
 
 
@@ -340,7 +340,7 @@ def _fake_job_script(account: Account, body: str) -> None:
 @every_shell
 @pytest.mark.parametrize("autostart", [False, True])
 def test_autostart_starts_the_jobs_way_out_in_a_job_only(shell: str, autostart: bool, account: Account) -> None:
-    verbs.install_bashrc(account, {"jump": ["u@h"], "autostart": autostart}, dry_run=False)
+    verbs.install_bashrc(account, verbs.settings_of(account, {"jump": ["u@h"], "autostart": autostart}), dry_run=False)
     source = f". {account.home.directory}/bashrc.sh\n"
     show = f'{source}printf "%s" "${{http_proxy-none}}"'
     with tunnel_state("80") as state:

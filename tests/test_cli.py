@@ -244,7 +244,7 @@ def _printed(name: str) -> bytes:
 def test_render_lists_the_artifacts_and_prints_one_as_it_would_be_installed(account: Account) -> None:
     listed = run("render")
     assert (listed.returncode, listed.stderr) == (0, "")
-    for file in bundle_of(account, settings_of(account)).files:
+    for file in bundle_of(account, settings_of(account).config).files:
         assert re.search(rf"^{re.escape(file.artifact.name)} .*{file.artifact.mode:04o}", listed.stdout, re.MULTILINE)
         assert _printed(file.artifact.name) == file.content
     done = run("render", "none")

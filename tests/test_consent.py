@@ -102,7 +102,9 @@ def test_the_trial_from_a_node_is_one_srun_of_the_same_script(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     flags = {"jump": [jump_host.jump], "identity": str(jump_host.identity)}
-    report = verbs.init(Account.of(os.environ), flags, Trial(on_node=True), consent=accept, say=lambda _: None)
+    account = Account.of(os.environ)
+    settings = verbs.settings_of(account, flags)
+    report = verbs.init(account, settings, Trial(on_node=True), consent=accept, say=lambda _: None)
     assert report.works, report.probes
     (said,) = (tmp_path / "asked").read_text().splitlines()
     assert said.startswith("--nodes=1 --ntasks=1 ")

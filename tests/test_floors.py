@@ -104,10 +104,10 @@ def test_init_says_what_is_too_old_here(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     said: list[str] = []
     flags = {"jump": [jump_host.jump], "identity": str(jump_host.identity)}
-    report = verbs.init(Account.of(os.environ), flags, Trial(), consent=accept, say=said.append)
+    account = Account.of(os.environ)
+    report = verbs.init(account, verbs.settings_of(account, flags), Trial(), consent=accept, say=said.append)
     assert report.works
     assert said[0] == floors.SLURM.too_old("20.02.7")
-    del account
 
 
 def test_slurm_conf_is_not_for_one_that_is_too_old() -> None:

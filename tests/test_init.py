@@ -26,7 +26,8 @@ Write = Callable[[Any], Path]
 def init(account: Account, jump_host: Sshd) -> Init:
     def run(consent: Any = accept, server: Sshd = jump_host, **trial: Any) -> InitReport:
         flags = {"jump": [server.jump], "identity": str(server.identity)}
-        return verbs.init(account, flags, Trial(**{"login": False, **trial}), consent=consent, say=lambda _: None)
+        settings, wish = verbs.settings_of(account, flags), Trial(**{"login": False, **trial})
+        return verbs.init(account, settings, wish, consent=consent, say=lambda _: None)
 
     return run
 
@@ -256,7 +257,8 @@ def test_a_login_that_only_an_agent_of_this_machine_makes_is_none_that_a_job_has
         monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
         subprocess.run(["ssh-add", "-q", str(jump_host.identity)], check=True)
         flags = {"jump": [jump_host.jump], "identity": str(locked)}
-        report = verbs.init(Account.of(os.environ), flags, Trial(), consent=accept, say=lambda _: None)
+        account = Account.of(os.environ)
+        report = verbs.init(account, verbs.settings_of(account, flags), Trial(), consent=accept, say=lambda _: None)
     finally:
         agent.terminate()
         agent.wait()
@@ -267,8 +269,9 @@ def test_a_login_that_only_an_agent_of_this_machine_makes_is_none_that_a_job_has
 
 def test_a_jump_host_that_is_away_leaves_a_valid_configuration(account: Account) -> None:
     jump = f"u@127.0.0.1:{servers.free_port()}"
-    report = verbs.init(account, {"jump": [jump]}, Trial(), consent=nobody, say=lambda _: None)
+    settings = verbs.settings_of(account, {"jump": [jump]})
+    report = verbs.init(account, settings, Trial(), consent=nobody, say=lambda _: None)
     assert report.probes == []
     assert not report.works
-    assert str(verbs.settings_of(account).jump[0]) == jump
+    assert str(verbs.settings_of(account).config.jump[0]) == jump
     assert list(Path(os.environ["TMPDIR"]).iterdir()) == []

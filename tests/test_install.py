@@ -26,7 +26,10 @@ BLOCK = block.put(b"", BASHRC_POINTER)
 
 
 def _install(account: Account, **flags: object) -> list[Outcome]:
-    return [result.outcome for result in verbs.install_bashrc(account, {**FLAGS, **flags}, dry_run=False)]
+    return [
+        result.outcome
+        for result in verbs.install_bashrc(account, verbs.settings_of(account, {**FLAGS, **flags}), dry_run=False)
+    ]
 
 
 def _plain(content: bytes) -> Callable[[Path], None]:
@@ -117,12 +120,14 @@ def test_a_second_run_changes_nothing(name: str, home: Path, account: Account) -
 def test_a_dry_run_touches_nothing_and_tells_the_truth(name: str, home: Path, account: Account) -> None:
     HOMES[name](home)
     before = tree(home, times=True)
-    preview = verbs.install_bashrc(account, FLAGS, dry_run=True)
+    preview = verbs.install_bashrc(account, verbs.settings_of(account, FLAGS), dry_run=True)
     assert tree(home, times=True) == before
     assert {result.outcome for result in preview} == {Outcome.WOULD_CHANGE}
-    done = verbs.install_bashrc(account, FLAGS, dry_run=False)
+    done = verbs.install_bashrc(account, verbs.settings_of(account, FLAGS), dry_run=False)
     assert [result.path for result in done] == [result.path for result in preview]
-    assert {result.outcome for result in verbs.install_bashrc(account, FLAGS, dry_run=True)} == {Outcome.UNCHANGED}
+    assert {
+        result.outcome for result in verbs.install_bashrc(account, verbs.settings_of(account, FLAGS), dry_run=True)
+    } == {Outcome.UNCHANGED}
 
 
 @every_home
@@ -264,8 +269,8 @@ def test_damaged_markers_leave_the_whole_account_untouched(
     make(home)
     before = tree(home, times=True)
     commands: list[Callable[[], object]] = [
-        lambda: verbs.install_bashrc(account, FLAGS, dry_run=False),
-        lambda: verbs.install_bashrc(account, FLAGS, dry_run=True),
+        lambda: verbs.install_bashrc(account, verbs.settings_of(account, FLAGS), dry_run=False),
+        lambda: verbs.install_bashrc(account, verbs.settings_of(account, FLAGS), dry_run=True),
         lambda: verbs.uninstall_bashrc(account),
         lambda: verbs.uninstall(account),
     ]

@@ -30,8 +30,11 @@ NEW = block.put(OLD, BASHRC_POINTER)
 
 
 def _steps(account: Account) -> list[Step]:
-    config = verbs.settings_of(account, FLAGS)
-    steps = [verbs._config_step(account, FLAGS), *install.bundle_steps(verbs.bundle_of(account, config))]
+    settings = verbs.settings_of(account, FLAGS)
+    steps = [
+        verbs._config_step(account, FLAGS, settings.text),
+        *install.bundle_steps(verbs.bundle_of(account, settings.config)),
+    ]
     return [*steps, *install.bashrc_steps(account.bashrc)]
 
 
@@ -103,13 +106,13 @@ def test_a_run_after_a_kill_completes_and_uninstall_leaves_nothing(
 
     def body() -> None:
         monkeypatch.setattr(os, "replace", kill_before)
-        verbs.install_bashrc(account, FLAGS, dry_run=False)
+        verbs.install_bashrc(account, verbs.settings_of(account, FLAGS), dry_run=False)
 
     assert _in_a_child(body) == signal.SIGKILL
     assert (home / ".bashrc").read_bytes() == OLD
-    verbs.install_bashrc(account, FLAGS, dry_run=False)
+    verbs.install_bashrc(account, verbs.settings_of(account, FLAGS), dry_run=False)
     assert (home / ".bashrc").read_bytes() == NEW
-    again = verbs.install_bashrc(account, FLAGS, dry_run=False)
+    again = verbs.install_bashrc(account, verbs.settings_of(account, FLAGS), dry_run=False)
     assert {result.outcome for result in again} == {Outcome.UNCHANGED}
     verbs.uninstall(account)
     assert tree(home) == before
@@ -126,7 +129,9 @@ def test_installs_at_once_end_as_one(home: Path) -> None:
         assert (process.returncode, err) == (0, ""), out
     assert (home / ".bashrc").read_bytes() == NEW
     account = Account.of(os.environ)
-    assert {result.outcome for result in verbs.install_bashrc(account, FLAGS, dry_run=True)} == {Outcome.UNCHANGED}
+    assert {
+        result.outcome for result in verbs.install_bashrc(account, verbs.settings_of(account, FLAGS), dry_run=True)
+    } == {Outcome.UNCHANGED}
     assert sorted(path.name for path in home.iterdir()) == [".bash_profile", ".bashrc", ".hpcproxy"]
 
 

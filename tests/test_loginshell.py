@@ -27,7 +27,7 @@ def _login_shell(monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
 
 @pytest.fixture
 def installed(account: Account) -> Account:
-    verbs.install_bashrc(account, {"jump": ["u@h"]}, dry_run=False)
+    verbs.install_bashrc(account, verbs.settings_of(account, {"jump": ["u@h"]}), dry_run=False)
     return account
 
 

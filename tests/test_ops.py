@@ -29,8 +29,9 @@ def set_up(account: Account, jump_host: Sshd) -> Iterator[Account]:
     flags = {"jump": [jump_host.jump], "identity": str(jump_host.identity), "port": servers.free_port()}
     account.home.directory.mkdir()
     account.home.config.write_text("connect_timeout_s: 3\nretry_max_s: 1\nallow: ['*', 127.0.0.1]\n")
-    assert verbs.init(account, flags, verbs.Trial(login=False), consent=accept, say=_silence).works
-    verbs.install_bashrc(account, {}, dry_run=False)
+    settings = verbs.settings_of(account, flags)
+    assert verbs.init(account, settings, verbs.Trial(login=False), consent=accept, say=_silence).works
+    verbs.install_bashrc(account, verbs.settings_of(account, {}), dry_run=False)
     yield account
     verbs.down(account)
 
@@ -45,7 +46,7 @@ def _with_check_url(account: Account, url: str) -> None:
 
 
 def test_up_status_check_down(set_up: Account, jump_host: Sshd) -> None:
-    port = verbs.settings_of(set_up).port
+    port = verbs.settings_of(set_up).config.port
     tunnel = verbs.up(set_up, _silence)
     assert (tunnel.job, tunnel.ready, tunnel.jump) == ("shell", True, jump_host.jump)
     assert tunnel.url == shells_url(port)
@@ -103,8 +104,8 @@ def test_check_says_that_a_lost_jump_host_is_down(account: Account, tmp_path: Pa
         account.home.directory.mkdir()
         account.home.config.write_text("connect_timeout_s: 2\nretry_max_s: 1\n")
         flags = {"jump": [server.jump], "identity": str(server.identity), "port": servers.free_port()}
-        verbs.init(account, flags, verbs.Trial(login=False), consent=accept, say=_silence)
-        verbs.install_bashrc(account, {}, dry_run=False)
+        verbs.init(account, verbs.settings_of(account, flags), verbs.Trial(login=False), consent=accept, say=_silence)
+        verbs.install_bashrc(account, verbs.settings_of(account, {}), dry_run=False)
         tunnel = verbs.up(account, _silence)
         try:
             server.stop()
@@ -141,7 +142,7 @@ def test_up_refuses_files_that_are_not_as_the_settings_say(set_up: Account) -> N
     assert [path.name for path in verbs.status(set_up)[1]] == ["tunnel.sh"]
     with pytest.raises(WayOutError, match="run: hpcproxy install-bashrc"):
         verbs.up(set_up, _silence)
-    verbs.install_bashrc(set_up, {}, dry_run=False)
+    verbs.install_bashrc(set_up, verbs.settings_of(set_up, {}), dry_run=False)
     assert verbs.up(set_up, _silence).url.startswith("socks5://")
 
 

@@ -27,7 +27,7 @@ TOUCHED = 'printf "%s|" "$-" "$IFS" "$PWD" "$*"; umask; trap'
 
 
 def _install(account: Account, **settings: object) -> None:
-    verbs.install_bashrc(account, {"jump": ["u@h"], **settings}, dry_run=False)
+    verbs.install_bashrc(account, verbs.settings_of(account, {"jump": ["u@h"], **settings}), dry_run=False)
 
 
 def _fake_job_script(account: Account, body: str) -> None:

@@ -118,7 +118,9 @@ def _filled(text: str | bytes, server: Sshd, directory: Path) -> bytes:
 
 
 def _init(account: Account) -> InitReport:
-    return verbs.init(account, {"jump": ["gate"]}, Trial(login=False), consent=accept, say=lambda _: None)
+    return verbs.init(
+        account, verbs.settings_of(account, {"jump": ["gate"]}), Trial(login=False), consent=accept, say=lambda _: None
+    )
 
 
 def _write(ssh_config: Write, text: str | bytes, server: Sshd, home: Path, directory: Path) -> None:

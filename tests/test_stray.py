@@ -24,7 +24,7 @@ SHOW = 'printf "%s\\n" "${http_proxy-none} ${HPCPROXY_URL-none}"\n'
 
 def _install(account: Account, **settings: object) -> str:
     """The line that sources the installed file, as the block in .bashrc does."""
-    verbs.install_bashrc(account, {"jump": ["u@h"], **settings}, dry_run=False)
+    verbs.install_bashrc(account, verbs.settings_of(account, {"jump": ["u@h"], **settings}), dry_run=False)
     return f". {shlex.quote(str(account.home.directory / 'bashrc.sh'))}\n"
 
 

@@ -64,18 +64,15 @@ class Probe:
     reason: str
 
 
-def probe(bundle: Bundle, environ: Mapping[str, str], timeout_s: float, *, on_node: bool = False) -> list[Probe]:
-    """Return one Probe for each jump host, made by the very script and options that will hold the tunnel.
+def probe(script: bytes, environ: Mapping[str, str], timeout_s: float, *, on_node: bool = False) -> list[Probe]:
+    """Return one Probe for each jump host, made by `script`, the very one and the options that will hold the tunnel.
 
     `on_node`: from a compute node that Slurm gives for it, within `_NODE_WAIT_S` seconds.
     """
-    script = bundle.named("tunnel.sh")
-    if script is None:
-        raise WayOutError("configuration", "the bundle has no tunnel.sh")
     try:
         done = subprocess.run(
             [*(_ON_NODE if on_node else ()), "/bin/bash", "-p", "-s", "probe"],
-            input=script.content,
+            input=script,
             capture_output=True,
             timeout=timeout_s + (_NODE_WAIT_S if on_node else 0),
             check=False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from hpcproxy.config import edit
 from hpcproxy.config.model import SITE_CONFIG, Config, Jump, Layer, read_layer, resolve
 from hpcproxy.errors import FileError, UsageError, WayOutError
 from hpcproxy.files import install
-from hpcproxy.files.plan import PROGRAMS, Artifact, Home, account_plan
-from hpcproxy.files.render import Bundle, render
+from hpcproxy.files.plan import PROGRAMS, TUNNEL, Artifact, Home, account_plan
+from hpcproxy.files.render import Bundle, File, render
 from hpcproxy.openssh import configuration, reasons, recognition
 from hpcproxy.openssh.host_key import Way
 from hpcproxy.openssh.known_hosts import KnownHosts
@@ -57,10 +57,19 @@ class Account:
         return self.user_home / ".bashrc"
 
 
-def settings_of(account: Account, flags: Mapping[str, Any] | None = None) -> Config:
-    """Return the configuration in force: site file, user file, then `flags`; raises ConfigError."""
-    user = read_layer(account.home.config)
-    return resolve(read_layer(account.site_config), user, Layer("command line", flags or {}))
+@dataclass(frozen=True)
+class Settings:
+    """The configuration in force, read and checked once; the flags in it; the user's file as it was, None: no file."""
+
+    config: Config
+    flags: Mapping[str, Any]
+    text: str | None
+
+
+def settings_of(account: Account, flags: Mapping[str, Any] | None = None) -> Settings:
+    """Return what is in force: site file, user file, then `flags`; raises ConfigError."""
+    user, given = read_layer(account.home.config), Layer("command line", flags or {})
+    return Settings(resolve(read_layer(account.site_config), user, given), given.values, user.text)
 
 
 def bundle_of(account: Account, config: Config) -> Bundle:
@@ -68,11 +77,14 @@ def bundle_of(account: Account, config: Config) -> Bundle:
     return render(account_plan(config, account.home))
 
 
-def _config_step(account: Account, flags: Mapping[str, Any]) -> Write:
-    """Return the step that keeps `flags` in config.yaml and everything else in it as it is."""
-    before = changes.read(account.home.config)
-    text = _NEW_CONFIG if before is None else before.decode()
-    changed = edit.change(text, flags, str(account.home.config))
+def _holder(bundle: Bundle) -> File:
+    """Return the script that holds the tunnel, which every account has."""
+    return next(file for file in bundle.files if file.artifact.name == TUNNEL)
+
+
+def _config_step(account: Account, flags: Mapping[str, Any], text: str | None) -> Write:
+    """Return the step that keeps `flags` in config.yaml, which holds `text`, and everything else in it as it is."""
+    changed = edit.change(_NEW_CONFIG if text is None else text, flags, str(account.home.config))
     return Write(account.home.config, changed.encode(), _PRIVATE_MODE)
 
 
@@ -87,6 +99,7 @@ class InitReport:
     keys: list[Shown]
     probes: list[checks.Probe]
     agent_only: bool = False  # the login works by an agent of this machine, which a job has not
+    outdated: bool = False  # the installed files are not as the settings say now
 
     @property
     def works(self) -> bool:
@@ -103,28 +116,27 @@ class Trial:
     replace_key: bool = False
 
 
-def init(account: Account, flags: Mapping[str, Any], trial: Trial, *, consent: Consent, say: Say) -> InitReport:
+def init(account: Account, settings: Settings, trial: Trial, *, consent: Consent, say: Say) -> InitReport:
     """Keep the keys that `consent` takes and write the settings, unless one is refused; try one login."""
-    config = settings_of(account, flags)
+    config = settings.config
     for line in checks.too_old(account.environ):
         say(line)
     own = KnownHosts.read(account.home.known_hosts)
     keys = [_recognised(jump, own, config, trial.replace_key, consent, say) for jump in config.jump_hosts]
     if any(key.is_refused for key in keys):
         return InitReport([], keys, [])
-    results = changes.apply([_config_step(account, flags)])
+    # Read anew: a person was asked meanwhile, who may have looked into it, too.
+    results = changes.apply([_config_step(account, settings.flags, read_layer(account.home.config).text)])
     recognition.keep(account.home.known_hosts, own, keys, _PRIVATE_MODE)
+    bundle = bundle_of(account, config)
+    probes: list[checks.Probe] = []
+    agent_only = False
     if not config.jump_hosts:
         say("there is no login to try: jobs get out by their nodes' own route")
-        return InitReport(results, keys, [])
-    if not trial.login or any(key.error for key in keys):
-        return InitReport(results, keys, [])
-    if trial.on_node:
-        say("trying one login to each jump host from a compute node")
-        return InitReport(results, keys, log_in_once(account, config, on_node=True))
-    say("trying one login to each jump host")
-    probes, agent_only = _try_as_a_job(account, config)
-    return InitReport(results, keys, probes, agent_only)
+    elif trial.login and not any(key.error for key in keys):
+        say(f"trying one login to each jump host{' from a compute node' if trial.on_node else ''}")
+        probes, agent_only = _try_login(account, config, bundle, on_node=trial.on_node)
+    return InitReport(results, keys, probes, agent_only, outdated=bool(checks.drift(bundle)))
 
 
 def _recognised(jump: Jump, own: KnownHosts, config: Config, replace_key: bool, consent: Consent, say: Say) -> Shown:
@@ -142,32 +154,41 @@ def _recognised(jump: Jump, own: KnownHosts, config: Config, replace_key: bool, 
     return shown
 
 
-def _try_as_a_job(account: Account, config: Config) -> tuple[list[checks.Probe], bool]:
-    """Try one login without this machine's agent, which no job has; where the key fails, say whether it helps."""
+def _try_login(account: Account, config: Config, bundle: Bundle, *, on_node: bool) -> tuple[list[checks.Probe], bool]:
+    """Try one login as a job has it, `on_node` in one; else without this machine's agent, which no job has.
+
+    Where the key fails then, say whether the agent helps.
+    """
+    script = _holder(bundle)
+    if on_node:
+        return _probe(account.environ, config, script, on_node=True), False
     alone = {name: value for name, value in account.environ.items() if name != "SSH_AUTH_SOCK"}
-    probes = log_in_once(replace(account, environ=alone), config)
+    probes = _probe(alone, config, script)
     if "SSH_AUTH_SOCK" not in account.environ or not any(probe.layer == "key" for probe in probes):
         return probes, False
-    helped = log_in_once(account, config)
-    return probes, not checks.failures(helped)
+    return probes, not checks.failures(_probe(account.environ, config, script))
 
 
-def log_in_once(account: Account, config: Config, *, on_node: bool = False) -> list[checks.Probe]:
+def log_in_once(account: Account, config: Config) -> list[checks.Probe]:
     """Return one login on trial for each jump host, by what is rendered now; raises WayOutError."""
     if config.via != "ssh":
         return []
+    return _probe(account.environ, config, render(account_plan(config, account.home).only(TUNNEL)).files[0])
+
+
+def _probe(environ: Mapping[str, str], config: Config, script: File, *, on_node: bool = False) -> list[checks.Probe]:
     # The script bounds each login itself; this bound is for the script.
     timeout_s = (config.connect_timeout_s + 20) * max(1, len(config.jump)) + 10
-    return checks.probe(bundle_of(account, config), account.environ, timeout_s, on_node=on_node)
+    return checks.probe(script.content, environ, timeout_s, on_node=on_node)
 
 
 # ------------------------------------------------------------------------------------------------ install
 
 
-def install_bashrc(account: Account, flags: Mapping[str, Any], *, dry_run: bool) -> list[Result]:
+def install_bashrc(account: Account, settings: Settings, *, dry_run: bool) -> list[Result]:
     """Put our files and the block in ~/.bashrc in place; every target is checked before the first is written."""
-    config = settings_of(account, flags)
-    steps = [_config_step(account, flags), *install.bundle_steps(bundle_of(account, config))]
+    bundle = bundle_of(account, settings.config)
+    steps = [_config_step(account, settings.flags, settings.text), *install.bundle_steps(bundle)]
     steps += install.bashrc_steps(account.bashrc)
     return changes.preview(steps) if dry_run else changes.apply(steps)
 
@@ -202,8 +223,8 @@ def uninstall(account: Account) -> tuple[list[Result], list[Path]]:
     for tunnel in tunnels.find(account.environ, "shell"):
         tunnels.stop(tunnel)
     # Without reading the settings: what cannot be read must not keep anybody from leaving.
-    bundle = bundle_of(account, resolve())
-    steps = _block_removal(account) + install.home_removal(bundle, account.home)
+    plan = account_plan(resolve(), account.home)
+    steps = _block_removal(account) + install.home_removal(plan, account.home)
     return changes.apply(steps), install.remove_directory(account.home)
 
 
@@ -281,17 +302,16 @@ def check_scripts(account: Account, path: Path) -> list[tuple[Path, job_script.S
 
 def artifacts(account: Account) -> list[Artifact]:
     """Return what `install-bashrc` would install."""
-    return list(account_plan(settings_of(account), account.home).artifacts)
+    return list(account_plan(settings_of(account).config, account.home).artifacts)
 
 
 def render_one(account: Account, name: str) -> bytes:
     """Return the bytes of the artifact called `name`; raises UsageError that lists the valid names."""
-    bundle = bundle_of(account, settings_of(account))
-    file = bundle.named(name)
-    if file is None:
-        names = ", ".join(file.artifact.name for file in bundle.files)
+    plan = account_plan(settings_of(account).config, account.home)
+    if plan.named(name) is None:
+        names = ", ".join(artifact.name for artifact in plan.artifacts)
         raise UsageError(f"there is no artifact {name!r}; valid: {names}")
-    return file.content
+    return render(plan.only(name)).files[0].content
 
 
 # ------------------------------------------------------------------------------------------------ tunnels
@@ -299,17 +319,16 @@ def render_one(account: Account, name: str) -> bytes:
 
 def up(account: Account, say: Say) -> tunnels.Tunnel:
     """Start the way out for shells of this machine, unless it is up already, and return it."""
-    config = settings_of(account)
+    config = settings_of(account).config
     if config.lacks_jump_host:
         raise WayOutError("configuration", "no jump host is configured", "run: hpcproxy init --jump USER@HOST")
     for tunnel in tunnels.find(account.environ, "shell"):
         return tunnel
     bundle = bundle_of(account, config)
-    script = bundle.named("tunnel.sh")
-    if script is None or checks.drift(bundle):
+    if checks.drift(bundle):
         reason = "the installed files are missing or older than the settings"
         raise WayOutError("installation", reason, "run: hpcproxy install-bashrc")
-    tunnels.start(script.artifact.path, account.environ, config.ready_timeout_s, say)
+    tunnels.start(_holder(bundle).artifact.path, account.environ, config.ready_timeout_s, say)
     for tunnel in tunnels.find(account.environ, "shell"):
         return tunnel
     raise WayOutError("tunnel", "came up and was gone again; see the messages above")
@@ -325,7 +344,7 @@ def down(account: Account) -> list[tunnels.Tunnel]:
 
 def status(account: Account) -> tuple[list[tunnels.Tunnel], list[Path]]:
     """Return our ways out on this machine, and the installed files that are not as the settings say."""
-    return tunnels.find(account.environ), checks.drift(bundle_of(account, settings_of(account)))
+    return tunnels.find(account.environ), checks.drift(bundle_of(account, settings_of(account).config))
 
 
 def status_of_job(account: Account, job: str) -> list[tunnels.Tunnel | str]:
@@ -345,7 +364,7 @@ class Checked:
 
 def check(account: Account, timeout_s: float) -> Checked:
     """Ask the internet for our address through this job's or shell's way out; raises WayOutError naming the layer."""
-    config = settings_of(account)
+    config = settings_of(account).config
     found = tunnels.find(account.environ, account.environ.get("SLURM_JOB_ID") or "shell")
     if not found:
         raise _why_none(account, config)
@@ -374,10 +393,3 @@ def _why_none(account: Account, config: Config) -> WayOutError:
         return WayOutError(probe.layer or "", probe.reason, "", probe.jump)
     names = ", ".join(probe.jump for probe in probes)
     return WayOutError("tunnel", f"none is up here, though {names} would let us through", "start it with: hpcproxy up")
-
-
-def parse_flags(**given: Any) -> dict[str, Any]:  # noqa: ANN401 - flags are of many types, validated by the config
-    """Return the settings among the command line's flags: those that were given; raises ConfigError for a bad one."""
-    values = {key: value for key, value in given.items() if value not in (None, [], "")}
-    resolve(Layer("command line", values))
-    return values

@@ -64,17 +64,17 @@ def init(  # noqa: PLR0913, PLR0917 - the flags a user has
 ) -> None:
     """Write ~/.hpcproxy/config.yaml, show and pin the jump host's key, and try one login."""
     consent = Flags.of(yes, fingerprint)
-    flags = verbs.parse_flags(jump=jump, via=via, port=number(port), identity=_absolute(identity))
     account = _account()
-    if verbs.settings_of(account, flags).lacks_jump_host:
+    settings = verbs.settings_of(account, _given(jump=jump, via=via, port=number(port), identity=_absolute(identity)))
+    if settings.config.lacks_jump_host:
         raise UsageError("say which jump host: hpcproxy init --jump USER@HOST")
     trial = verbs.Trial(login=probe, on_node=on_node, replace_key=replace_key)
-    report = verbs.init(account, flags, trial, consent=consent.ask, say=say)
+    report = verbs.init(account, settings, trial, consent=consent.ask, say=say)
     results(report.results)
     _tell(report)
     if any(key.is_refused for key in report.keys):
         raise Exit("hpcproxy: nothing was written, for a key is not confirmed", code=1)
-    if verbs.status(account)[1]:
+    if report.outdated:
         say("next: hpcproxy install-bashrc")
     if not report.works:
         raise Exit("hpcproxy: the settings are written, but the way out does not work yet", code=1)
@@ -107,14 +107,15 @@ def _tell(report: verbs.InitReport) -> None:
 def install_bashrc(_context: Context, jump: list[str], port: int | None = None, dry_run: bool = False) -> None:
     """Install ~/.hpcproxy/ and the block in ~/.bashrc."""
     account = _account()
-    done = verbs.install_bashrc(account, verbs.parse_flags(jump=jump, port=number(port)), dry_run=dry_run)
+    settings = verbs.settings_of(account, _given(jump=jump, port=number(port)))
+    done = verbs.install_bashrc(account, settings, dry_run=dry_run)
     results(done)
     if not dry_run:
         written, remarks = verbs.ask_shells(account)
         results(written)
         for line in remarks:
             say(line)
-    if verbs.settings_of(account, verbs.parse_flags(jump=jump)).lacks_jump_host:
+    if settings.config.lacks_jump_host:
         say("no jump host is configured yet; run: hpcproxy init --jump USER@HOST")
     elif not dry_run and any(result.outcome is Outcome.CHANGED for result in done):
         say("next: a new shell, or . ~/.bashrc; then: hpcproxy wrap --in-place job.sh")
@@ -365,6 +366,11 @@ def env(  # noqa: PLR0913, PLR0917 - a flag for each program
     if not json_:
         for line in needed.limits:
             say(line)
+
+
+def _given(**flags: Any) -> dict[str, Any]:  # noqa: ANN401 - flags are of many types, validated by the config
+    """Return the settings among the command line's flags: those that were given."""
+    return {key: value for key, value in flags.items() if value not in (None, [], "")}
 
 
 def _absolute(path: str | None) -> str | None:

@@ -294,15 +294,16 @@ KEYS = tuple(Config.model_fields)
 
 @dataclass(frozen=True)
 class Layer:
-    """Raw settings and the name of where they came from, for error messages."""
+    """Raw settings and where they came from, for error messages; `text` is what the file says, None: no file."""
 
     source: str
     values: Mapping[str, Any]
+    text: str | None = None
 
 
 def parse_layer(source: str, text: str) -> Layer:
     """Return the settings in YAML `text`; raises ConfigError on bad YAML, a non-mapping or an unknown key."""
-    return Layer(source, parse_mapping(source, text, KEYS))
+    return Layer(source, parse_mapping(source, text, KEYS), text)
 
 
 def parse_mapping(source: str, text: str, keys: tuple[str, ...]) -> dict[str, Any]:
@@ -335,9 +336,9 @@ def _refuse_doubles(source: str, text: str) -> None:
 def read_layer(path: Path) -> Layer:
     """Return the settings in the file at `path`, none if it does not exist; raises ConfigError or FileError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode()  # a line's end stays what it is
     except FileNotFoundError:
-        text = ""
+        return Layer(str(path), {})
     except UnicodeDecodeError:
         raise ConfigError(str(path), "", "is not UTF-8 text") from None
     except OSError as error:

@@ -80,7 +80,7 @@ class Patient:
     @once
     def config(self) -> Config:
         """The settings in force; ConfigError, FileError."""
-        return verbs.settings_of(self.account)
+        return verbs.settings_of(self.account).config
 
     @once
     def bundle(self) -> Bundle:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ PROGRAMS = Path("/usr/libexec/hpcproxy")
 PROFILE = Path("/etc/profile.d/hpcproxy.sh")  # proxy_on and its kin, for everybody
 IN_FORCE = "in-force"  # there: Slurm runs our Epilog on this node, without which our Prolog does nothing
 
+TUNNEL = "tunnel.sh"
 PROLOG, EPILOG, TASK_PROLOG = "prolog", "epilog", "taskprolog"
 PLUGIN = "spank_hpcproxy.so"
 AGENT_SETTINGS = "agent.json"
@@ -87,6 +88,14 @@ class Plan:
     agent: Mapping[str, Any]
     texts: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
+    def named(self, name: str) -> Artifact | None:
+        """Return the artifact called `name`, if there is one."""
+        return next((artifact for artifact in self.artifacts if artifact.name == name), None)
+
+    def only(self, name: str) -> Plan:
+        """Return the plan with nothing but the artifact called `name`, for whoever needs no other."""
+        return replace(self, artifacts=tuple(artifact for artifact in self.artifacts if artifact.name == name))
+
 
 def account_plan(config: Config, home: Home) -> Plan:
     """Return what `install-bashrc` puts into `home` for `config`."""
@@ -96,7 +105,7 @@ def account_plan(config: Config, home: Home) -> Plan:
 
     return Plan(
         artifacts=(
-            artifact("tunnel.sh", "node", SCRIPT_MODE, "holds the forward on one node; probes the jump hosts"),
+            artifact(TUNNEL, "node", SCRIPT_MODE, "holds the forward on one node; probes the jump hosts"),
             artifact("job.sh", "sbatch", SCRIPT_MODE, "starts and ends the holders on all nodes of a job"),
             artifact("prologue.sh", "sbatch", SOURCED_MODE, "what the hook line of a job script sources"),
             artifact("epilogue.sh", "sbatch", SOURCED_MODE, "ends the way out before the job's end"),

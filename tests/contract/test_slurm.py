@@ -32,7 +32,7 @@ TOLD = inventory.parse("case", "nodes: c1\nsettings: {jump: j}\ncontrollers: ctl
 def job(tmp_path: Path, account: Account, jump_host: Sshd) -> Callable[[Release], dict[str, str]]:
     """The environment of job 9 on this machine alone, of a Slurm of that release."""
     settings = {"jump": [jump_host.jump], "identity": str(jump_host.identity), "port": servers.free_port()}
-    verbs.install_bashrc(account, settings, dry_run=False)
+    verbs.install_bashrc(account, verbs.settings_of(account, settings), dry_run=False)
     account.home.known_hosts.write_text(jump_host.known_hosts)
 
     def of(release: Release) -> dict[str, str]:

@@ -31,8 +31,10 @@ def set_up(account: Account, server: Sshd, **more: Any) -> Account:
     account.home.directory.mkdir(mode=0o700, exist_ok=True)
     quick = {"connect_timeout_s": 5, "retry_max_s": 1, "allow": "['*', 127.0.0.1]", **more}
     account.home.config.write_text("".join(f"{key}: {value}\n" for key, value in quick.items()))
-    assert verbs.init(account, flags, verbs.Trial(login=False), consent=accept, say=lambda _text: None).works
-    verbs.install_bashrc(account, {}, dry_run=False)
+    assert verbs.init(
+        account, verbs.settings_of(account, flags), verbs.Trial(login=False), consent=accept, say=lambda _text: None
+    ).works
+    verbs.install_bashrc(account, verbs.settings_of(account), dry_run=False)
     verbs.ask_shells(account)
     return account
 

@@ -166,7 +166,7 @@ def test_a_gate_that_is_turned_off_is_no_fault(healthy: Account) -> None:
 
 
 def test_a_port_that_is_free_and_one_that_somebody_has(healthy: Account) -> None:
-    port = verbs.settings_of(healthy).port
+    port = verbs.settings_of(healthy).config.port
     where = shells_url(port).removeprefix("http://")
     assert look(healthy, "port").words == f"{where} is free"
     with socket.create_server((where.partition(":")[0], port)):
