@@ -37,9 +37,10 @@ def docs(context: Context) -> None:
 
 @task
 def golden(context: Context) -> None:
-    """Rewrite tests/golden from the templates as they are now; look at the difference before you commit it."""
+    """Rewrite tests/golden and the table of docs/configuration.md; look at the difference before you commit it."""
     with context.cd(ROOT):
         context.run(f"{BIN}/python -c 'from tests.golden_cases import write_goldens; write_goldens()'")
+        context.run(f"{BIN}/python -c 'from tests.settings_page import write_page; write_page()'")
 
 
 @task(help={"select": "Run only tests whose names match this expression (pytest -k)."})

@@ -15,7 +15,7 @@ import hypothesis
 import pytest
 
 from hpcproxy.account.verbs import Account
-from hpcproxy.config.model import SITE_CONFIG
+from hpcproxy.config.layers import SITE_CONFIG
 from tests import sshd
 from tests.holder import Holder, write_script
 from tests.sshd import Sshd

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcproxy.cluster import contract, enable, inventory, protocol
-from hpcproxy.config.model import Layer, resolve
+from hpcproxy.config.layers import Layer, resolve
 from hpcproxy.files.plan import AGENT_PROGRAM, Artifact, Home, Plan, account_plan
 from hpcproxy.files.render import Bundle, File, render
 from tests.deploy import cases as site

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hpcproxy.config.model import Layer, resolve
+from hpcproxy.config.layers import Layer, resolve
 from hpcproxy.files.plan import Home, account_plan
 from hpcproxy.files.render import render
 from tests.servers import REACHED, free_port

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcproxy.config.edit import change
-from hpcproxy.config.model import KEYS, Config, Jump, Layer, parse_layer, read_layer, resolve
+from hpcproxy.config.layers import Layer, parse_layer, read_layer, resolve
+from hpcproxy.config.model import KEYS, Config, Jump
 from hpcproxy.errors import ConfigError, FileError
 from tests.hostile import HOSTILE
 

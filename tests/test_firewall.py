@@ -15,7 +15,8 @@ import pytest
 
 from hpcproxy.cluster import firewall, jumpkit
 from hpcproxy.cluster.inventory import parse
-from hpcproxy.config.model import Config, Layer, resolve
+from hpcproxy.config.layers import Layer, resolve
+from hpcproxy.config.model import Config
 from tests.sshd import PROGRAM, make_key
 
 ACCOUNT = "nobody"

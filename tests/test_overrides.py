@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpcproxy.account import overrides
-from hpcproxy.config.model import resolve
+from hpcproxy.config.layers import resolve
 from hpcproxy.files.plan import Home, account_plan
 from hpcproxy.files.render import render
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from hpcproxy.cluster import inventory
-from hpcproxy.config.model import Config, Jump, Layer, resolve
+from hpcproxy.config.layers import Layer, resolve
+from hpcproxy.config.model import Config, Jump
 from hpcproxy.errors import ConfigError
 from hpcproxy.files.plan import agent_settings, script_values
 from hpcproxy.node.state import settings

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from hpcproxy.config.model import YAML_ERRORS
+from hpcproxy.config.layers import YAML_ERRORS
 from hpcproxy.files import elsewhere
 
 # What a person keeps in such a file is far below this; more is not read, so a wrong file costs no memory.

@@ -18,7 +18,8 @@ from hpcproxy.account import (
 )
 from hpcproxy.changes import Outcome, Result, Step, Write
 from hpcproxy.config import edit
-from hpcproxy.config.model import SITE_CONFIG, Config, Jump, Layer, read_layer, resolve
+from hpcproxy.config.layers import SITE_CONFIG, Layer, read_layer, resolve
+from hpcproxy.config.model import Config, Jump
 from hpcproxy.errors import FileError, UsageError, WayOutError
 from hpcproxy.files import install
 from hpcproxy.files.plan import PROGRAMS, TUNNEL, Artifact, Home, account_plan

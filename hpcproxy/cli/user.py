@@ -22,7 +22,7 @@ from hpcproxy.changes import Outcome
 from hpcproxy.cli import admin, status_page
 from hpcproxy.cli.consent import FINGERPRINT_HELP, YES_HELP, Flags
 from hpcproxy.cli.output import console, from_here, number, results, say, table, verb
-from hpcproxy.config.model import SITE_CONFIG
+from hpcproxy.config.layers import SITE_CONFIG
 from hpcproxy.errors import UsageError
 
 

@@ -19,7 +19,8 @@ from typing import Annotated, Any, Literal, Optional
 import pydantic
 import yaml
 
-from hpcproxy.config.model import Config, Jump, Layer, Seconds, parse_mapping, resolve, safe_path
+from hpcproxy.config.layers import Layer, parse_mapping, resolve
+from hpcproxy.config.model import Config, Jump, Seconds, safe_path
 from hpcproxy.errors import ConfigError, FileError
 
 SLURM, SPANK = "slurm", "spank"

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from hpcproxy.config.model import parse_layer
+from hpcproxy.config.layers import parse_layer
 from hpcproxy.errors import ConfigError
 
 

@@ -1,7 +1,7 @@
-"""Layers of YAML and flags become one frozen, validated `Config`.
+"""The settings, one table: key, type, bounds, default, text and who needs it; and one frozen, validated `Config`. Pure.
 
-Precedence, lowest first: the defaults below, the site's file, the user's file, the flags of the command line.
-Reads the files it is given; writes nothing.
+What shells and the agent get of it (files/plan.py) and the reference in docs/configuration.md are made from this table.
+The agent, which imports nothing of ours, has bounds of its own, and a test holds them against these.
 """
 
 from __future__ import annotations
@@ -9,22 +9,15 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 from urllib.parse import urlsplit
 
 import pydantic
-import yaml
 
-from hpcproxy.errors import ConfigError, FileError
 from hpcproxy.node.state.policy import BadRule, parse_rule
-
-SITE_CONFIG = Path("/etc/hpcproxy/config.yaml")
-# What PyYAML raises for a text that is none: Python's own errors too, for a tag that does not fit its value,
-# a date that is none, a number beyond all bounds.
-YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 _ALIAS = "; give it a name in ~/.ssh/config (Host NAME, then HostName, User, Port) and use that"
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.+-]*")
@@ -153,110 +146,154 @@ def _http_url(value: str) -> str:
 Seconds = Annotated[int, pydantic.Field(ge=1, le=600)]
 Rules = tuple[Annotated[str, pydantic.AfterValidator(_rule)], ...]
 
+# Who needs a setting: the program that is typed, the scripts, the agent.
+CLIENT, SHELL, AGENT = "client", "shell", "agent"
+_ALL = (CLIENT, SHELL, AGENT)
+
+
+def _setting(
+    default: object, text: str, needs: Sequence[str], *, low: int | None = None, high: int | None = None, told: str = ""
+) -> Any:  # noqa: ANN401 - the type stands beside it
+    """Return a field; `told` is what the manual says of the default where the value alone does not."""
+    extra: dict[str, Any] = {"needs": list(needs), "told": told}
+    return pydantic.Field(default=default, ge=low, le=high, description=text, json_schema_extra=extra)
+
 
 class Config(pydantic.BaseModel):
-    """All settings, valid and final. Field descriptions are the text of docs/configuration.md."""
+    """All settings, valid and final. The texts are those of docs/configuration.md."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    jump: Annotated[tuple[Jump, ...], pydantic.BeforeValidator(_jumps)] = pydantic.Field(
-        default=(),
-        description="Jump hosts, `[USER@]HOST[:PORT]`, one or a list. Nodes share them out, and each other is tried "
-        "when one fails.",
+    jump: Annotated[tuple[Jump, ...], pydantic.BeforeValidator(_jumps)] = _setting(
+        (),
+        "Jump hosts, `[USER@]HOST[:PORT]`, one or a list. Nodes share them out, and each other is tried when one fails."
+        " Names from your `~/.ssh/config` work.",
+        _ALL,
     )
-    port: int = pydantic.Field(
-        default=2015, ge=1024, le=65535, description="TCP port of the way out, the same on every node."
+    port: int = _setting(
+        2015, "TCP port of the way out, the same on every node.", (CLIENT, SHELL), low=1024, high=65535
     )
-    identity: Annotated[Optional[Path], pydantic.Field(strict=False)] = pydantic.Field(
-        default=None, description="Private key for the jump host; without it ssh chooses as it always does."
+    identity: Annotated[Optional[Path], pydantic.Field(strict=False)] = _setting(
+        None, "Private key for the jump host; without it ssh chooses as it always does.", (CLIENT, SHELL)
     )
-    gate: bool = pydantic.Field(
-        default=True,
-        description="Put the gate in front of ssh: HTTP and SOCKS on one port, for this job's user only. `false`, or a "
-        "node without python3 (3.6 or later), lets ssh itself listen.",
+    gate: bool = _setting(
+        True,
+        "Put the gate in front of ssh: HTTP and SOCKS on one port, for this job's user only. `false`, or a node without"
+        " python3 (3.6 or later), lets ssh itself listen.",
+        (SHELL,),
     )
-    via: Literal["ssh", "direct"] = pydantic.Field(
-        default="ssh",
-        description="How the gate gets out: `ssh`, through a jump host, or `direct`, by the node's own route, where it "
-        "has one; `direct` needs no ssh and no jump host.",
+    via: Literal["ssh", "direct"] = _setting(
+        "ssh",
+        "How the gate gets out: `ssh`, through a jump host, or `direct`, by the node's own route, where it has one;"
+        " `direct` needs no ssh and no jump host. [More](#without-a-jump-host).",
+        (CLIENT, SHELL),
     )
-    scheme: Literal["socks5h", "socks5"] = pydantic.Field(
-        default="socks5h",
-        description="How the variables spell the way out where ssh itself listens: `socks5h` resolves names at the "
-        "jump host, `socks5` is the older recipe's spelling and needs DNS on the node. The gate's are `http`.",
+    scheme: Literal["socks5h", "socks5"] = _setting(
+        "socks5h",
+        "How the variables spell the way out where ssh itself listens: `socks5h` resolves names at the jump host,"
+        " `socks5` is the older recipe's spelling and needs DNS on the node. The gate's are `http`.",
+        (SHELL,),
     )
-    replace_proxy: bool = pydantic.Field(
-        default=False,
-        description="Take the place of a proxy that your environment names already. By default a proxy of your "
-        "site's stays in force, and a line says so; one on loopback, the old recipe, is always replaced.",
+    replace_proxy: bool = _setting(
+        False,
+        "Take the place of a proxy that your environment names already. By default a proxy of your site's stays in"
+        " force, and a line says so; one on loopback, the old recipe, is always replaced.",
+        (SHELL,),
     )
-    autostart: bool = pydantic.Field(
-        default=False, description="An interactive shell inside a job starts the way out if none is up."
+    autostart: bool = _setting(False, "An interactive shell inside a job starts the way out if none is up.", (SHELL,))
+    required: bool = _setting(
+        False, "Stop the job if the way out is missing, instead of running on without it.", (SHELL,)
     )
-    required: bool = pydantic.Field(
-        default=False, description="Stop the job if the way out is missing, instead of running on without it."
+    ready_timeout_s: int = _setting(
+        30, "Seconds a job's prologue waits until every node is ready.", (CLIENT, SHELL), low=1, high=600
     )
-    ready_timeout_s: Seconds = pydantic.Field(
-        default=30, description="Seconds a job's prologue waits until every node is ready."
+    connect_timeout_s: int = _setting(10, "Seconds one attempt to reach a jump host may take.", _ALL, low=1, high=600)
+    alive_interval_s: int = _setting(
+        5, "Seconds of silence after which ssh asks the jump host whether it is there.", (SHELL, AGENT), low=1, high=600
     )
-    connect_timeout_s: Seconds = pydantic.Field(
-        default=10, description="Seconds one attempt to reach a jump host may take."
+    alive_count: int = _setting(
+        3,
+        "So many times `alive_interval_s` without an answer and the connection counts as dead and is made anew, 2 at"
+        " least.",
+        (SHELL, AGENT),
+        low=1,
+        high=100,
     )
-    alive_interval_s: Seconds = pydantic.Field(
-        default=5, description="Seconds of silence after which ssh asks the jump host whether it is there."
+    retry_max_s: int = _setting(
+        30,
+        "Longest pause, in seconds, between two attempts to bring the way out back.",
+        (SHELL, AGENT),
+        low=1,
+        high=600,
     )
-    alive_count: Annotated[int, pydantic.Field(ge=1, le=100)] = pydantic.Field(
-        default=3,
-        description="So many times `alive_interval_s` without an answer and the connection counts as dead and is made "
-        "anew, 2 at least.",
+    logins_per_s: int = _setting(
+        32,
+        "Logins in a second that the nodes of one job bring to each jump host: the first ones of a job of more than 8"
+        " nodes are spread over nodes / `logins_per_s` seconds, at most 120. `ready_timeout_s` and `task_wait_s` begin"
+        " after that.",
+        (SHELL, AGENT),
+        low=1,
+        high=10000,
     )
-    retry_max_s: Seconds = pydantic.Field(
-        default=30, description="Longest pause, in seconds, between two attempts to bring the way out back."
+    linger_s: Optional[int] = _setting(
+        None,
+        "Seconds the way out stays at most, after Slurm has told the job to end, while other processes of the job live"
+        " on the node; by default `KillWait` of slurm.conf less 2, or 28 where that cannot be read there.",
+        (SHELL, AGENT),
+        low=0,
+        high=600,
+        told="`KillWait` − 2",
     )
-    logins_per_s: Annotated[int, pydantic.Field(ge=1, le=10000)] = pydantic.Field(
-        default=32,
-        description="Logins in a second that the nodes of one job bring to each jump host: the first ones of a job of "
-        "more than 8 nodes are spread over nodes / `logins_per_s` seconds, at most 120.",
+    hold_s: int = _setting(
+        8,
+        "Seconds the gate lets new requests wait while ssh is away, before it answers 503.",
+        (AGENT,),
+        low=0,
+        high=600,
     )
-    linger_s: Annotated[Optional[int], pydantic.Field(ge=0, le=600)] = pydantic.Field(
-        default=None,
-        description="Seconds the way out stays at most, after Slurm has told the job to end, while other processes of "
-        "the job live on the node; by default `KillWait` of slurm.conf less 2, or 28 where that cannot be read there.",
+    max_connections: int = _setting(
+        1024, "Connections the gate serves at once; one more is answered 503.", (AGENT,), low=1, high=65536
     )
-    hold_s: Annotated[int, pydantic.Field(ge=0, le=600)] = pydantic.Field(
-        default=8, description="Seconds the gate lets new requests wait while ssh is away, before it answers 503."
+    allow: Rules = _setting(
+        (),
+        "If given, only these may be reached: names, `.suffixes`, `*`, addresses, networks, each with an optional"
+        " `:port` or `:port-port`.",
+        (CLIENT, AGENT),
     )
-    max_connections: Annotated[int, pydantic.Field(ge=1, le=65536)] = pydantic.Field(
-        default=1024, description="Connections the gate serves at once; one more is answered 503."
+    deny: Rules = _setting((), "What may not be reached, whatever `allow` says.", (AGENT,))
+    access_log: bool = _setting(
+        False,
+        "Keep a line for each connection in the state directory, as long as the way out lives: time, host and port,"
+        " bytes up and down, seconds, outcome.",
+        (AGENT,),
     )
-    allow: Rules = pydantic.Field(
-        default=(),
-        description="If given, only these may be reached: names, `.suffixes`, `*`, addresses, networks, each with an "
-        "optional `:port` or `:port-port`.",
+    access_syslog: Optional[bool] = _setting(
+        None,
+        "Send a line for each connection to the node's system log ([who reached what](security.md#who-reached-what)),"
+        " where it outlives the job. Without it a roll-out in service mode does, and nothing else.",
+        (AGENT,),
+        told="by `mode`",
     )
-    deny: Rules = pydantic.Field(default=(), description="What may not be reached, whatever `allow` says.")
-    access_log: bool = pydantic.Field(
-        default=False, description="Keep a line for each connection in the state directory."
+    log_level: Literal["error", "info", "debug"] = _setting(
+        "info",
+        "What the log in the state directory holds: `error` what went wrong, `info` each change of state, `debug` every"
+        " attempt and all that ssh says.",
+        (SHELL, AGENT),
     )
-    access_syslog: Optional[bool] = pydantic.Field(
-        default=None,
-        description="Send a line for each connection to the node's system log, where it outlives the job; without it "
-        "only a roll-out in service mode does.",
+    no_proxy: tuple[Annotated[str, pydantic.AfterValidator(_entry)], ...] = _setting(
+        (),
+        "Further names, addresses, `.suffixes` or IPv4 networks that are reached directly. No `*.`, no port: half of"
+        " the clients do not know them.",
+        (SHELL,),
     )
-    log_level: Literal["error", "info", "debug"] = pydantic.Field(
-        default="info",
-        description="What the log in the state directory holds; `debug`: every attempt, all that ssh says.",
+    bypass_private: bool = _setting(
+        True,
+        "Reach private networks (10/8, 172.16/12, 192.168/16) directly; `false` if a tracker of yours has a private"
+        " address behind the jump host.",
+        (SHELL,),
     )
-    no_proxy: tuple[Annotated[str, pydantic.AfterValidator(_entry)], ...] = pydantic.Field(
-        default=(), description="Further names, addresses, `.suffixes` or IPv4 networks that are reached directly."
-    )
-    bypass_private: bool = pydantic.Field(
-        default=True,
-        description="Reach private networks (10/8, 172.16/12, 192.168/16) directly; "
-        "`false` if a tracker of yours has a private address behind the jump host.",
-    )
-    check_url: Annotated[str, pydantic.AfterValidator(_http_url)] = pydantic.Field(
-        default="https://ipinfo.io/ip", description="What `check` fetches; it must answer with the caller's address."
+    check_url: Annotated[str, pydantic.AfterValidator(_http_url)] = _setting(
+        "https://ipinfo.io/ip", "What `check` fetches; it must answer with the caller's address.", (CLIENT,)
     )
 
     @property
@@ -293,87 +330,34 @@ KEYS = tuple(Config.model_fields)
 
 
 @dataclass(frozen=True)
-class Layer:
-    """Raw settings and where they came from, for error messages; `text` is what the file says, None: no file."""
+class Setting:
+    """A row of the table; `kind` is the type, `low` and `high` bound a number, `told` is the default in words."""
 
-    source: str
-    values: Mapping[str, Any]
-    text: str | None = None
-
-
-def parse_layer(source: str, text: str) -> Layer:
-    """Return the settings in YAML `text`; raises ConfigError on bad YAML, a non-mapping or an unknown key."""
-    return Layer(source, parse_mapping(source, text, KEYS), text)
-
-
-def parse_mapping(source: str, text: str, keys: tuple[str, ...]) -> dict[str, Any]:
-    """Return the mapping in YAML `text`, whose keys are among `keys`, each once; raises ConfigError."""
-    try:
-        values = yaml.safe_load(text)
-    except YAML_ERRORS as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}" if mark else ""
-        raise ConfigError(source, where, f"not valid YAML: {getattr(error, 'problem', None) or error}") from None
-    values = {} if values is None else values
-    if not isinstance(values, dict):
-        raise ConfigError(source, "", "expected `key: value` lines", keys)
-    for key in values:
-        if key not in keys:
-            raise ConfigError(source, str(key), "unknown key", keys)
-    _refuse_doubles(source, text)
-    return values
+    key: str
+    kind: Any
+    low: int | None
+    high: int | None
+    default: Any
+    text: str
+    needs: tuple[str, ...]
+    told: str
 
 
-def _refuse_doubles(source: str, text: str) -> None:
-    """Raise ConfigError for a key given twice: PyYAML would silently take the last."""
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    names = [name.value for name, _ in root.value] if isinstance(root, yaml.MappingNode) else []
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(source, name, "is given more than once")
+def settings() -> tuple[Setting, ...]:
+    """Return the table, in the order in which people read it."""
+    return tuple(_row(key, field) for key, field in Config.model_fields.items())
 
 
-def read_layer(path: Path) -> Layer:
-    """Return the settings in the file at `path`, none if it does not exist; raises ConfigError or FileError."""
-    try:
-        text = path.read_bytes().decode()  # a line's end stays what it is
-    except FileNotFoundError:
-        return Layer(str(path), {})
-    except UnicodeDecodeError:
-        raise ConfigError(str(path), "", "is not UTF-8 text") from None
-    except OSError as error:
-        raise FileError(path, f"cannot be read: {error.strerror}") from None
-    return parse_layer(str(path), text)
-
-
-def resolve(*layers: Layer) -> Config:
-    """Return the one configuration that `layers`, lowest precedence first, amount to; raises ConfigError.
-
-    A wrong value is reported with the layer it came from, even where a later layer overrides it: a wrong line in a
-    file is a mistake to hear of now, not on the day the override goes.
-    """
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        _validate(layer.source, layer.values)
-        merged.update(layer.values)
-    return _validate("settings", merged)
-
-
-def _validate(source: str, values: Mapping[str, Any]) -> Config:
-    try:
-        return Config.model_validate(dict(values))
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        key = str(first["loc"][0]) if first["loc"] else ""
-        reason = first["msg"].removeprefix("Value error, ")
-        shown = f"{reason} (got {first['input']!r})" if first["type"] != "value_error" else reason
-        raise ConfigError(source, key, shown, _valid_values(key)) from None
-
-
-def _valid_values(key: str) -> tuple[str, ...]:
-    field = Config.model_fields.get(key)
-    if field is None:
-        return KEYS
-    if field.annotation is bool:
-        return ("true", "false")
-    return tuple(getattr(field.annotation, "__args__", ())) if "Literal" in str(field.annotation) else ()
+def _row(key: str, field: pydantic.fields.FieldInfo) -> Setting:
+    bounds = {name: getattr(one, name) for one in field.metadata for name in ("ge", "le") if hasattr(one, name)}
+    extra: Any = field.json_schema_extra
+    return Setting(
+        key=key,
+        kind=field.annotation,
+        low=bounds.get("ge"),
+        high=bounds.get("le"),
+        default=field.default,
+        text=field.description or "",
+        needs=tuple(extra["needs"]),
+        told=extra["told"],
+    )

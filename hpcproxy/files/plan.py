@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcproxy import floors
-from hpcproxy.config.model import Config, safe_path
+from hpcproxy.config.model import AGENT, SHELL, Config, safe_path, settings
 from hpcproxy.errors import ConfigError
 from hpcproxy.files import elsewhere
 from hpcproxy.node.state.closed import LOOPBACK, NODE
@@ -129,24 +129,7 @@ def script_values(config: Config, programs: Path, known_hosts: Path, *, syslog: 
     return {
         "home": programs,
         "run": RUN,
-        "port": config.port,
-        "gate": config.gate,
-        "via": config.via,
-        "scheme": config.scheme,
-        "replace_proxy": config.replace_proxy,
-        "autostart": config.autostart,
-        "required": config.required,
-        "ready_timeout_s": config.ready_timeout_s,
-        "connect_timeout_s": config.connect_timeout_s,
-        "retry_max_s": config.retry_max_s,
-        "logins_per_s": config.logins_per_s,
-        "alive_interval_s": config.alive_interval_s,
-        "alive_count": config.alive_count,
-        "linger_s": "" if config.linger_s is None else config.linger_s,
-        "no_proxy": config.no_proxy,
-        "bypass_private": config.bypass_private,
-        "identity": config.identity or "",
-        "log_level": config.log_level,
+        **{key: "" if value is None else value for key, value in _needed_by(SHELL, config).items()},
         "syslog": syslog,
         "jump_count": len(config.jump_hosts),
         "jump_names": [str(jump) for jump in config.jump_hosts],
@@ -163,6 +146,11 @@ def script_values(config: Config, programs: Path, known_hosts: Path, *, syslog: 
         "failures": [_row(failure) for failure in reasons.FAILURES],
         **_elsewhere(),
     }
+
+
+def _needed_by(who: str, config: Config) -> dict[str, Any]:
+    """Return the settings that `who` needs, in the table's order; jump hosts aside, who have a form of their own."""
+    return {row.key: getattr(config, row.key) for row in settings() if who in row.needs and row.key != "jump"}
 
 
 def _elsewhere() -> dict[str, Any]:
@@ -218,22 +206,11 @@ def agent_settings(config: Config, known_hosts: Path, *, syslog: bool = False) -
         "failures": [vars(failure) for failure in reasons.FAILURES],
         "probe": command.PROBE_TARGET,
         "probe_https": command.probe_https(config),
-        "hold_s": config.hold_s,
-        "max_connections": config.max_connections,
-        "allow": list(config.allow),
-        "deny": list(config.deny),
+        **{key: list(value) if isinstance(value, tuple) else value for key, value in _needed_by(AGENT, config).items()},
+        "access_syslog": bool(config.access_syslog),
         # Whose rules they are, for those whom they refuse; and what is closed though none says so.
         "rules_of": "your settings or the site's defaults for them",
         "closed": list(LOOPBACK if config.via == "ssh" else NODE),
         "jump_hosts": [],
-        "access_log": config.access_log,
-        "access_syslog": bool(config.access_syslog),
-        "connect_timeout_s": config.connect_timeout_s,
-        "alive_interval_s": config.alive_interval_s,
-        "alive_count": config.alive_count,
-        "retry_max_s": config.retry_max_s,
-        "linger_s": config.linger_s,
-        "logins_per_s": config.logins_per_s,
-        "log_level": config.log_level,
         "syslog": syslog,
     }

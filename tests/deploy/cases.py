@@ -11,7 +11,7 @@ import yaml
 
 from hpcproxy.cluster import inventory
 from hpcproxy.cluster.site_plan import site_plan
-from hpcproxy.config.model import Layer, resolve
+from hpcproxy.config.layers import Layer, resolve
 from hpcproxy.files.plan import Plan
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpcproxy.cluster import firewall, inventory, jumpkit, kit
-from hpcproxy.config.model import Layer, resolve
+from hpcproxy.config.layers import Layer, resolve
 from hpcproxy.errors import FileError
 
 

@@ -10,7 +10,7 @@ import yaml
 from hpcproxy.cluster import plugstack, slurm_conf
 from hpcproxy.cluster.inventory import Inventory, parse
 from hpcproxy.cluster.site_plan import site_plan
-from hpcproxy.config.model import Layer, resolve
+from hpcproxy.config.layers import Layer, resolve
 from hpcproxy.errors import ConfigError
 from hpcproxy.files.plan import PLUGIN, PROGRAMS
 

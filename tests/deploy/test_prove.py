@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpcproxy.cluster import contract, inventory
-from hpcproxy.config.model import Layer, resolve
+from hpcproxy.config.layers import Layer, resolve
 from tests.deploy.cases import script_of
 from tests.deploy.keeping import Node, made
 
