@@ -6,14 +6,14 @@ is fetched, changed by the same pure function and put back only if it is still w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hpcproxy.cluster import contract, protocol
-from hpcproxy.cluster.fan_out import Fleet, Reply
+from hpcproxy.cluster import protocol
+from hpcproxy.cluster.fan_out import Fleet
 from hpcproxy.cluster.inventory import Inventory, site_yaml
-from hpcproxy.cluster.outcome import HostOutcome, Outcomes, judge
+from hpcproxy.cluster.outcome import HostOutcome, OnHost, Outcomes
 from hpcproxy.config.model import Config
 from hpcproxy.errors import BlockError, ConfigError
 from hpcproxy.files import block
@@ -22,7 +22,6 @@ from hpcproxy.files.render import Bundle, render
 
 _BASHRC = "~/.bashrc"
 _PRIVATE_MODE = 0o600
-OnHost = Callable[[HostOutcome], None]
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,6 @@ class Accounts:
     inventory: Inventory
     config: Config
     known_hosts: str
-    token: str
-    fanout: int
 
     def act(self, action: str, hosts: tuple[str, ...], on_host: OnHost, *, want_content: bool = False) -> Outcomes:
         """Carry `action` (look, apply, rollback, remove) out on `hosts` and return every host's outcome."""
@@ -55,9 +52,9 @@ class Accounts:
         for home in sorted({one.home for one in there.values()}):
             here = tuple(host for host, one in there.items() if one.home == home)
             message = protocol.message(
-                self.bundle(home), action, self.token, want_content=want_content, place=self._place(home)
+                self.bundle(home), action, self.fleet.token, want_content=want_content, place=self._place(home)
             )
-            done = done.merged(contract.ask(self.fleet, dict.fromkeys(here, message), self.token, self.fanout, on_host))
+            done = done.merged(self.fleet.ask(dict.fromkeys(here, message), on_host))
         if action != "remove":
             good = {host.host for host in done.hosts if host.word not in ("failed", "unreached")}
             done = done.merged(self._bashrcs({host: one for host, one in there.items() if host in good}, action))
@@ -81,18 +78,18 @@ class Accounts:
 
     def _look_around(self, hosts: tuple[str, ...]) -> tuple[dict[str, There], list[HostOutcome]]:
         there, bad = {}, []
-        for reply in self._ask(dict.fromkeys(hosts, protocol.reading((_BASHRC,), self.token))):
-            answer = reply.answer
+        for outcome in self.fleet.ask(dict.fromkeys(hosts, protocol.reading((_BASHRC,), self.fleet.token))).hosts:
+            answer = outcome.answer
             if answer is None or answer.word == "failed" or "home" not in answer.facts:
-                bad.append(judge(reply.host, answer, reply.trouble, reply.seconds))
+                bad.append(outcome)
                 continue
             home = answer.facts["home"]
             try:
                 Home.at(Path(home), None)
             except ConfigError as error:
-                bad.append(HostOutcome(reply.host, "failed", str(error)))
+                bad.append(HostOutcome(outcome.host, "failed", str(error)))
                 continue
-            there[reply.host] = There(home, answer.contents.get(f"{home}/.bashrc"))
+            there[outcome.host] = There(home, answer.contents.get(f"{home}/.bashrc"))
         return there, bad
 
     def _bashrcs(self, there: Mapping[str, There], action: str) -> Outcomes:
@@ -110,13 +107,8 @@ class Accounts:
             if after == one.bashrc or action == "look":
                 outcomes.append(HostOutcome(host, "unchanged" if after == one.bashrc else "would"))
             else:
-                messages[host] = protocol.editing((protocol.Edit(path, one.bashrc, after),), self.token)
-        replies = self._ask(messages)
-        outcomes += [judge(reply.host, reply.answer, reply.trouble, reply.seconds) for reply in replies]
-        return Outcomes(tuple(outcomes))
-
-    def _ask(self, messages: dict[str, bytes]) -> list[Reply]:
-        return self.fleet.ask(messages, self.token, self.fanout, _unheard)
+                messages[host] = protocol.editing((protocol.Edit(path, one.bashrc, after),), self.fleet.token)
+        return Outcomes(tuple(outcomes)).joined(self.fleet.ask(messages))
 
 
 def _without(bashrc: bytes | None, path: str) -> bytes | None:
@@ -124,7 +116,3 @@ def _without(bashrc: bytes | None, path: str) -> bytes | None:
     if bashrc is None or block.is_ours_alone(bashrc, path):
         return None
     return block.remove(bashrc, path)
-
-
-def _unheard(_reply: Reply) -> None:
-    return None

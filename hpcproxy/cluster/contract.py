@@ -1,17 +1,15 @@
-"""Checks that run on the hosts: Slurm's contract with our scripts, and what the service key can do. Connects."""
+"""What the hosts are asked to try: Slurm's contract with our scripts, and what the service key can do. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hpcproxy.cluster import slurm_conf
-from hpcproxy.cluster.fan_out import Fleet, Reply
 from hpcproxy.cluster.firewall import WALL_TARGET
 from hpcproxy.cluster.inventory import Inventory
-from hpcproxy.cluster.outcome import HostOutcome, Outcomes, judge
 from hpcproxy.cluster.protocol import STORE, framed
 from hpcproxy.config.model import Config
 from hpcproxy.files.plan import EPILOG, PROLOG, RUN, TASK_PROLOG, Artifact, Plan
@@ -95,21 +93,3 @@ def _is_closed(config: Config, host: str, port: int | str) -> bool:
 
 def _script(name: str, template: str, values: Mapping[str, Any]) -> bytes:
     return framed(render(Plan((Artifact(name, template, Path(name), 0o700, ""),), values, {})).files[0].content)
-
-
-def ask(
-    fleet: Fleet,
-    messages: Mapping[str, bytes],
-    token: str,
-    fanout: int,
-    on_host: Callable[[HostOutcome], None],
-) -> Outcomes:
-    """Send every host its message and return every host's outcome; a breach is a change called `breach`."""
-    outcomes: dict[str, HostOutcome] = {}
-
-    def hear(reply: Reply) -> None:
-        outcomes[reply.host] = judge(reply.host, reply.answer, reply.trouble, reply.seconds)
-        on_host(outcomes[reply.host])
-
-    fleet.ask(messages, token, fanout, hear)
-    return Outcomes(tuple(outcomes[host] for host in messages))

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcproxy.cluster import governed, protocol, slurm_conf
-from hpcproxy.cluster.fan_out import Fleet, Reply
+from hpcproxy.cluster.fan_out import Fleet
 from hpcproxy.cluster.inventory import Inventory, expand, fold
-from hpcproxy.cluster.outcome import HostOutcome, Outcomes, judge
+from hpcproxy.cluster.outcome import HostOutcome, Outcomes
 from hpcproxy.errors import BlockError
 from hpcproxy.files.plan import Artifact, Plan
 from hpcproxy.files.render import render
@@ -47,12 +47,10 @@ def scontrol(inventory: Inventory, *arguments: str, seconds: float = _ASK_S) -> 
 
 @dataclass(frozen=True)
 class Switch:
-    """Who is asked, what about, and how many at once."""
+    """Who is asked, and what about."""
 
     fleet: Fleet
     inventory: Inventory
-    token: str
-    fanout: int
 
     @property
     def controllers(self) -> tuple[str, ...]:
@@ -85,8 +83,8 @@ class Switch:
         ours = self._files[0]
         for path in running.get("SLURM_CONF", ()):
             command = ("/bin/bash", "-p", "-c", '[[ "$1" -ef "$2" ]]', "same", path, ours)
-            (reply,) = self._ask({host: protocol.reading((), self.token, command)}) if path != ours else (None,)
-            if reply is not None and (reply.answer is None or reply.answer.word == "failed"):
+            (reply,) = self._ask({host: protocol.reading((), self.fleet.token, command)}) if path != ours else (None,)
+            if reply is not None and (reply.answer is None or reply.word == "failed"):
                 return False
         return True
 
@@ -94,14 +92,14 @@ class Switch:
         """Return the site's lines that would run our hooks on `host`, where none is yet; how Slurm runs, if it says."""
         files = [path for name, path in slurm_conf.ours(self.inventory).items() if name in slurm_conf.HOOKS]
         command = scontrol(self.inventory, "show", "config")
-        (reply,) = self._ask({host: protocol.reading(files, self.token, command)})
+        (reply,) = self._ask({host: protocol.reading(files, self.fleet.token, command)})
         running = read(reply.answer)
         if reply.answer is None or running is None or any(path in reply.answer.contents for path in files):
             return [], running
         live = slurm_conf.live(running, self.inventory)
         others = slurm_conf.scripts(running)
         if others and not live:
-            (reply,) = self._ask({host: protocol.reading(others, self.token)})
+            (reply,) = self._ask({host: protocol.reading(others, self.fleet.token)})
             live = slurm_conf.runners(running, reply.answer.contents if reply.answer else {}, self.inventory)
         return live, running
 
@@ -140,9 +138,9 @@ class Switch:
         edits: dict[str, protocol.Edit] = {}
         stale: dict[str, bytes] = {}
         outcomes = []
-        for reply in self._ask(dict.fromkeys(hosts, protocol.reading((conf, extra), self.token))):
+        for reply in self._ask(dict.fromkeys(hosts, protocol.reading((conf, extra), self.fleet.token))):
             before = reply.answer.contents if reply.answer else {}
-            if reply.answer is None or reply.answer.word == "failed" or conf not in before:
+            if reply.answer is None or reply.word == "failed" or conf not in before:
                 outcomes.append(self._no_file(reply))
                 continue
             try:
@@ -154,9 +152,9 @@ class Switch:
         if not Outcomes(tuple(outcomes)).good:
             return self._left_alone(outcomes, edits)
         trial = scontrol(self.inventory, *_TRIAL)
-        messages = {host: protocol.editing((edit,), self.token, trial=trial) for host, edit in edits.items()}
+        messages = {host: protocol.editing((edit,), self.fleet.token, trial=trial) for host, edit in edits.items()}
         written = self._ask(messages)
-        done = Outcomes((*outcomes, *(_judge(reply) for reply in written)))
+        done = Outcomes((*outcomes, *written))
         if not done.good:
             return self._taken_back(done, edits, f"{fold(done.failed)} could not be changed")
         told = self._tell(lacking, verb, changed=any(host.word == "changed" for host in done.hosts))
@@ -167,10 +165,10 @@ class Switch:
             done = done.merged(self._heard(written))
         return done.merged(self._unincluded(stale)) if done.good else done
 
-    def _no_file(self, reply: Reply) -> HostOutcome:
+    def _no_file(self, reply: HostOutcome) -> HostOutcome:
         """Return the outcome of a host without a slurm.conf that could be had; a node that has none is right."""
-        if reply.answer is None or reply.answer.word == "failed":
-            return _judge(reply)
+        if reply.answer is None or reply.word == "failed":
+            return reply
         if reply.host in self.controllers:
             cause = f"{self._files[0]} is not there; say where slurm.conf is with `slurm_directory`"
             return HostOutcome(reply.host, "failed", cause)
@@ -191,12 +189,11 @@ class Switch:
         """Every slurm.conf that was changed is as before."""
         changed = [host.host for host in done.hosts if host.word == "changed"]
         back = {host: protocol.Edit(edits[host].path, edits[host].after, edits[host].before) for host in changed}
-        replies = self._ask({host: protocol.editing((edit,), self.token) for host, edit in back.items()})
+        replies = self._ask({host: protocol.editing((edit,), self.fleet.token) for host, edit in back.items()})
         cause = f"slurm.conf is as before here, for {why}"
-        others = [_judge(reply) for reply in replies]
         undone = [
             HostOutcome(host.host, "skipped", cause) if host.word in ("changed", "unchanged") else host
-            for host in others
+            for host in replies
         ]
         return Outcomes((*(host for host in done.hosts if host.host not in changed), *undone))
 
@@ -225,18 +222,18 @@ class Switch:
                 )
             time.sleep(_LOOK_AGAIN_S)
 
-    def _heard(self, written: Sequence[Reply]) -> Outcomes:
+    def _heard(self, written: Sequence[HostOutcome]) -> Outcomes:
         """The slurmd of every host has heard from slurmctld since its slurm.conf was written."""
         clocks = {reply.host: reply.answer.facts.get("clock", "0") for reply in written if reply.answer and reply.host}
         messages = {
-            host: protocol.reading((), self.token, wait_for_slurmd(self.inventory, clock))
+            host: protocol.reading((), self.fleet.token, wait_for_slurmd(self.inventory, clock))
             for host, clock in clocks.items()
         }
         return Outcomes(
             tuple(
-                _judge(reply)
-                if reply.answer is None or reply.answer.word != "failed"
-                else HostOutcome(reply.host, "failed", f"slurmd has not read slurm.conf anew: {_last(reply)}")
+                reply
+                if reply.answer is None or reply.word != "failed"
+                else HostOutcome(reply.host, "failed", f"slurmd has not read slurm.conf anew: {_last(reply.cause)}")
                 for reply in self._ask(messages)
             )
         )
@@ -244,22 +241,22 @@ class Switch:
     def _unincluded(self, stale: Mapping[str, bytes]) -> Outcomes:
         """What an earlier version let slurm.conf include is gone, now that nothing includes it."""
         messages = {
-            host: protocol.editing((protocol.Edit(self._files[1], text, None),), self.token)
+            host: protocol.editing((protocol.Edit(self._files[1], text, None),), self.fleet.token)
             for host, text in stale.items()
         }
-        return Outcomes(tuple(_judge(reply) for reply in self._ask(messages)))
+        return self.fleet.ask(messages)
 
     def _say(self, host: str, *arguments: str) -> bytes | str:
         """Return what scontrol prints on `host`, or why it prints nothing."""
-        (reply,) = self._ask({host: protocol.reading((), self.token, scontrol(self.inventory, *arguments))})
+        (reply,) = self._ask({host: protocol.reading((), self.fleet.token, scontrol(self.inventory, *arguments))})
         if reply.answer is None:
-            return reply.trouble
-        if reply.answer.word == "failed" or protocol.OUTPUT not in reply.answer.contents:
-            return _last(reply)
+            return reply.cause
+        if reply.word == "failed" or protocol.OUTPUT not in reply.answer.contents:
+            return _last(reply.cause)
         return reply.answer.contents[protocol.OUTPUT]
 
-    def _ask(self, messages: dict[str, bytes]) -> list[Reply]:
-        return self.fleet.ask(messages, self.token, self.fanout, _unheard) if messages else []
+    def _ask(self, messages: Mapping[str, bytes]) -> tuple[HostOutcome, ...]:
+        return self.fleet.ask(messages).hosts
 
 
 def read(answer: protocol.Answer | None) -> slurm_conf.Running | None:
@@ -277,18 +274,9 @@ def wait_for_slurmd(inventory: Inventory, since: str) -> tuple[str, ...]:
     return ("/bin/bash", "-p", "-c", script, "heard")
 
 
-def _last(reply: Reply) -> str:
-    text = reply.answer.text if reply.answer else reply.trouble
-    return text.rpartition("\n")[2]
+def _last(cause: str) -> str:
+    return cause.rpartition("\n")[2]
 
 
 def _failed(host: str, cause: str) -> Outcomes:
     return Outcomes((HostOutcome(host, "failed", cause),))
-
-
-def _judge(reply: Reply) -> HostOutcome:
-    return judge(reply.host, reply.answer, reply.trouble, reply.seconds)
-
-
-def _unheard(_reply: Reply) -> None:
-    return None

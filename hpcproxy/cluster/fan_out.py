@@ -11,9 +11,10 @@ import contextlib
 import ctypes
 import gc
 import logging
+import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from hpcproxy import heard
 from hpcproxy.cluster import become, identity, openssh_session, protocol
 from hpcproxy.cluster.become import Secrets
 from hpcproxy.cluster.dial import TOTAL_TIMES, Bounds, hang_up
+from hpcproxy.cluster.outcome import HostOutcome, OnHost, Outcomes, judge, unheard
 from hpcproxy.cluster.paramiko_session import Connection, open_connection, talk, transport
 from hpcproxy.cluster.pool import Pool
 from hpcproxy.cluster.routes import Route, Routes
@@ -51,19 +53,6 @@ class Login:
     become: str = ""
 
 
-@dataclass(frozen=True)
-class Reply:
-    """What became of one host: an answer, or why there is none in `trouble`."""
-
-    host: str
-    answer: protocol.Answer | None
-    trouble: str = ""
-    seconds: float = 0.0
-
-
-OnReply = Callable[[Reply], None]
-
-
 class NoGatewayError(HpcproxyError):
     """The gateway before the hosts cannot be used; `by_ssh` says that OpenSSH itself may still get in."""
 
@@ -73,9 +62,14 @@ class NoGatewayError(HpcproxyError):
 
 
 class Fleet:
-    """Who can be spoken to, and how. Made once: keys are parsed before the first thread starts."""
+    """Who can be spoken to, how, and how many at once. Made once: keys are parsed before the first thread starts.
 
-    def __init__(self, login: Login) -> None:
+    `token` marks the lines of an answer, for what a root's `.bashrc` prints is nobody's.
+    """
+
+    def __init__(self, login: Login, fanout: int = 32, token: str = "") -> None:
+        self.token = token or f"hpcproxy-{secrets.token_hex(8)}"
+        self._fanout = fanout
         # Paramiko logs what it also raises; without a handler that would reach the admin's screen.
         logging.getLogger("paramiko").addHandler(logging.NullHandler())
         logging.getLogger("paramiko").propagate = False
@@ -93,33 +87,35 @@ class Fleet:
         self._making = threading.Lock()
         self._way: fabric.Connection | NoGatewayError | None = None  # the gateway, open; or why it is not
 
-    def ask(self, messages: Mapping[str, bytes], token: str, fanout: int, on_reply: OnReply) -> list[Reply]:
-        """Send every host its message, at most `fanout` at once, and return a reply for each, in order."""
+    def ask(self, messages: Mapping[str, bytes], on_host: OnHost = unheard) -> Outcomes:
+        """Send every host its message, at most `fanout` at once, and return every host's outcome, in order."""
+        if not messages:
+            return Outcomes(())
         _tidy_up()
-        replies: dict[str, Reply] = {}
-        with Pool(max_workers=max(1, min(fanout, len(messages)))) as pool:
-            futures = {pool.submit(self._one, host, message, token): host for host, message in messages.items()}
+        outcomes: dict[str, HostOutcome] = {}
+        with Pool(max_workers=max(1, min(self._fanout, len(messages)))) as pool:
+            futures = {pool.submit(self._one, host, message): host for host, message in messages.items()}
             for future in _completed(futures):
-                reply = future.result()
-                replies[reply.host] = reply
-                on_reply(reply)
-                if len(replies) % _COLLECT_EVERY == 0 and len(replies) < len(messages):
+                outcome = future.result()
+                outcomes[outcome.host] = outcome
+                on_host(outcome)
+                if len(outcomes) % _COLLECT_EVERY == 0 and len(outcomes) < len(messages):
                     gc.collect()  # connections are circles of objects, with what they carried
-        return [replies[host] for host in messages]
+        return Outcomes(tuple(outcomes[host] for host in messages))
 
-    def _one(self, host: str, message: bytes, token: str) -> Reply:
+    def _one(self, host: str, message: bytes) -> HostOutcome:
         began = time.monotonic()
         bounds = Bounds(self.login.timeout_s * TOTAL_TIMES)
         try:
-            answer: protocol.Answer | None = self._talk(host, message, token, bounds)
+            answer: protocol.Answer | None = self._talk(host, message, bounds)
             trouble = ""
         except Exception as error:  # noqa: BLE001 - whatever a host makes a library raise is its own trouble, and no other's
             answer, trouble = None, explain(error, self._routes.user(host), self.login.timeout_s)
         # Of what was cut off nothing is believed, be it an answer or not.
         answer = None if bounds.broken else answer
-        return Reply(host, answer, bounds.broken or trouble, time.monotonic() - began)
+        return judge(host, answer, bounds.broken or trouble, time.monotonic() - began)
 
-    def _talk(self, host: str, message: bytes, token: str, bounds: Bounds) -> protocol.Answer:
+    def _talk(self, host: str, message: bytes, bounds: Bounds) -> protocol.Answer:
         """Return what `host` answers: over Paramiko where that can do what is needed, else by OpenSSH itself.
 
         Who is refused over Paramiko is tried by ssh once more, whose word counts: it knows certificates, security keys,
@@ -133,7 +129,7 @@ class Fleet:
                 raise
             by_ssh = True
         if by_ssh or not route.plain:
-            return self._by_ssh(route, message, token, bounds)
+            return self._by_ssh(route, message, bounds)
         connection = self._connection(route)
         try:
             try:
@@ -142,12 +138,11 @@ class Fleet:
                 if bounds.broken or not self._may_be_ours(error, connection):
                     raise
             else:
-                door = self._door(route, token)
-                command = become.command(self.login.become, token)
-                return _answer(*talk(connection, command, message, self.login.timeout_s, door), token)
+                command = become.command(self.login.become, self.token)
+                return self._answer(*talk(connection, command, message, self.login.timeout_s, self._door(route)))
         finally:
             hang_up(connection)
-        answer = self._by_ssh(route, message, token, bounds)
+        answer = self._by_ssh(route, message, bounds)
         self._only_ssh = True
         return answer
 
@@ -159,11 +154,11 @@ class Fleet:
         met = getattr(connection.client.get_transport(), "initial_kex_done", False)
         return isinstance(error, paramiko.SSHException) and (met or is_refusal(error))
 
-    def _by_ssh(self, route: Route, message: bytes, token: str, bounds: Bounds) -> protocol.Answer:
+    def _by_ssh(self, route: Route, message: bytes, bounds: Bounds) -> protocol.Answer:
         login = self.login
         words = openssh_session.argv(
             route.host,
-            become.command(login.become, token),
+            become.command(login.become, self.token),
             user=route.user,
             port=login.port,
             identity=login.identity,
@@ -171,10 +166,17 @@ class Fleet:
             timeout_s=login.timeout_s,
             gateway=login.gateway,
         )
-        return _answer(*openssh_session.talk(words, message, login.timeout_s, bounds, self._door(route, token)), token)
+        return self._answer(*openssh_session.talk(words, message, login.timeout_s, bounds, self._door(route)))
 
-    def _door(self, route: Route, token: str) -> become.Door | None:
-        return become.Door(token, route.user, self.secrets) if self.login.become else None
+    def _door(self, route: Route) -> become.Door | None:
+        return become.Door(self.token, route.user, self.secrets) if self.login.become else None
+
+    def _answer(self, output: bytes, errors: bytes) -> protocol.Answer:
+        try:
+            return protocol.parse(output, self.token)
+        except protocol.NoAnswerError as error:
+            said = heard.last_line(errors) or heard.last_line(output)
+            raise protocol.NoAnswerError(f"{error}: {said}" if said else str(error)) from None
 
     def _connection(self, route: Route) -> fabric.Connection:
         connection = Connection(
@@ -233,7 +235,7 @@ def _tidy_up() -> None:
         libc.malloc_trim(0)
 
 
-def _completed(futures: Mapping[Future[Reply], str]) -> Iterator[Future[Reply]]:
+def _completed(futures: Mapping[Future[HostOutcome], str]) -> Iterator[Future[HostOutcome]]:
     try:
         yield from as_completed(futures)
     except BaseException:
@@ -282,11 +284,3 @@ def _entry(path: Path, line: str) -> Any:  # noqa: ANN401 - Paramiko has no type
         return None
     except Exception:  # noqa: BLE001 - a damaged key makes it raise one thing or another
         raise FileError(path, f"holds what is no host key: {heard.line(line)}", "take that line out") from None
-
-
-def _answer(output: bytes, errors: bytes, token: str) -> protocol.Answer:
-    try:
-        return protocol.parse(output, token)
-    except protocol.NoAnswerError as error:
-        said = heard.last_line(errors) or heard.last_line(output)
-        raise protocol.NoAnswerError(f"{error}: {said}" if said else str(error)) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from hpcproxy import floors, heard
@@ -52,7 +52,14 @@ class HostOutcome:
         return self.word == "failed" and self.answer is not None and fact in self.answer.facts
 
 
-def judge(host: str, answer: Answer | None, trouble: str, seconds: float) -> HostOutcome:
+OnHost = Callable[[HostOutcome], None]
+
+
+def unheard(_outcome: HostOutcome) -> None:
+    """Tell nobody of a host's outcome."""
+
+
+def judge(host: str, answer: Answer | None, trouble: str = "", seconds: float = 0.0) -> HostOutcome:
     """Return the outcome of one host from its answer, or from why there is none."""
     if answer is None:
         return HostOutcome(host, "unreached", trouble, None, seconds)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcproxy.cluster import plugstack, protocol, slurm_conf
-from hpcproxy.cluster.fan_out import Fleet, Reply
+from hpcproxy.cluster.fan_out import Fleet
 from hpcproxy.cluster.inventory import Inventory, fold
-from hpcproxy.cluster.outcome import HostOutcome, Outcomes, judge
+from hpcproxy.cluster.outcome import HostOutcome, Outcomes
 from hpcproxy.errors import BlockError, HpcproxyError
 from hpcproxy.files.plan import Artifact, Plan
 from hpcproxy.files.render import render
@@ -29,12 +29,10 @@ class NamedError(HpcproxyError):
 
 @dataclass(frozen=True)
 class Plugin:
-    """Who is asked, what about, and how many at once."""
+    """Who is asked, and what about."""
 
     fleet: Fleet
     inventory: Inventory
-    token: str
-    fanout: int
 
     def on(self, hosts: Sequence[str]) -> Outcomes:
         """Every host that has a slurm.conf has our line beside it."""
@@ -55,21 +53,19 @@ class Plugin:
         conf, path = self._files
         outcomes: dict[str, HostOutcome] = {}
         edits: dict[str, bytes] = {}
-        for reply in self._ask(hosts, protocol.reading((conf, path), self.token)):
-            outcomes[reply.host] = judge(reply.host, reply.answer, reply.trouble, reply.seconds)
-            if reply.answer is None or reply.answer.word == "failed" or conf not in reply.answer.contents:
+        for seen in self._ask(hosts, protocol.reading((conf, path), self.fleet.token)):
+            outcomes[seen.host] = seen
+            if seen.answer is None or seen.word == "failed" or conf not in seen.answer.contents:
                 continue  # without a slurm.conf of its own a host has its plugstack.conf from the controller too
-            before = reply.answer.contents.get(path)
+            before = seen.answer.contents.get(path)
             try:
                 after = change(before)
             except (BlockError, NamedError) as error:
-                outcomes[reply.host] = HostOutcome(reply.host, "failed", str(error))
+                outcomes[seen.host] = HostOutcome(seen.host, "failed", str(error))
                 continue
             if after != before:
-                edits[reply.host] = protocol.editing((protocol.Edit(path, before, after),), self.token)
-        for reply in self.fleet.ask(edits, self.token, self.fanout, _unheard) if edits else ():
-            outcomes[reply.host] = judge(reply.host, reply.answer, reply.trouble, reply.seconds)
-        return Outcomes(tuple(outcomes[host] for host in hosts))
+                edits[seen.host] = protocol.editing((protocol.Edit(path, before, after),), self.fleet.token)
+        return Outcomes(tuple(outcomes[host] for host in hosts)).replaced(self.fleet.ask(edits))
 
     def words(self, hosts: Sequence[str]) -> list[str]:
         """Return what is left to do on `hosts` before the plugin runs there, in words."""
@@ -79,12 +75,12 @@ class Plugin:
         script = render(Plan((artifact,), values, {})).files[0].content.decode()
         command = ("/bin/bash", "-p", "-c", script, "plugged")
         lacking, stale = [], []
-        for reply in self._ask(hosts, protocol.reading((conf, path), self.token, command)):
-            found = reply.answer.contents if reply.answer and reply.answer.word != "failed" else {}
+        for seen in self._ask(hosts, protocol.reading((conf, path), self.fleet.token, command)):
+            found = seen.answer.contents if seen.answer and seen.word != "failed" else {}
             if conf in found and not plugstack.has_line(found.get(path), self.inventory):
-                lacking.append(reply.host)
+                lacking.append(seen.host)
             elif found.get(protocol.OUTPUT, b"").strip() == b"stale":
-                stale.append(reply.host)
+                stale.append(seen.host)
         said = []
         if lacking:
             wanted = plugstack.line(self.inventory)
@@ -96,16 +92,12 @@ class Plugin:
     def hooked(self, hosts: Sequence[str]) -> list[str]:
         """Return those of `hosts` that have the hooks of an earlier roll-out, which a plugin's would take away."""
         hooks = [path for name, path in slurm_conf.ours(self.inventory).items() if name in slurm_conf.HOOKS]
-        replies = self._ask(hosts, protocol.reading(hooks, self.token))
-        return [reply.host for reply in replies if reply.answer and not reply.answer.contents.keys().isdisjoint(hooks)]
+        seen = self._ask(hosts, protocol.reading(hooks, self.fleet.token))
+        return [one.host for one in seen if one.answer and not one.answer.contents.keys().isdisjoint(hooks)]
 
     @property
     def _files(self) -> tuple[str, str]:
         return f"{self.inventory.slurm_directory}/slurm.conf", plugstack.file(self.inventory)
 
-    def _ask(self, hosts: Sequence[str], message: bytes) -> Sequence[Reply]:
-        return self.fleet.ask(dict.fromkeys(hosts, message), self.token, self.fanout, _unheard) if hosts else ()
-
-
-def _unheard(_reply: Reply) -> None:
-    return None
+    def _ask(self, hosts: Sequence[str], message: bytes) -> Sequence[HostOutcome]:
+        return self.fleet.ask(dict.fromkeys(hosts, message)).hosts

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import gc
 import json
-import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpcproxy import changes
-from hpcproxy.cluster import contract, fan_out, inventory, plugstack, protocol
+from hpcproxy.cluster import fan_out, inventory, plugstack, protocol
 from hpcproxy.cluster.as_user import Accounts
 from hpcproxy.cluster.enable import Switch, scontrol
 from hpcproxy.cluster.inventory import Inventory
-from hpcproxy.cluster.outcome import GOOD, HostOutcome, Outcomes
+from hpcproxy.cluster.outcome import GOOD, HostOutcome, OnHost, Outcomes
 from hpcproxy.cluster.plugin import Plugin
 from hpcproxy.cluster.site_plan import site_plan
 from hpcproxy.config.model import Config
@@ -28,8 +27,6 @@ _BUILT = Path(__file__).resolve().parents[2] / "spank"
 LAST_RUN = ".hpcproxy-last-run.json"  # beside the inventory; `--limit @failed` reads it
 
 _SHUT = "; where hosts share it, one that may write it must be among `nodes` too"
-
-OnHost = Callable[[HostOutcome], None]
 
 
 @dataclass(frozen=True)
@@ -119,7 +116,6 @@ class Run:
     request: Request
     fleet: fan_out.Fleet
     as_user: bool = False
-    token: str = field(default_factory=lambda: f"hpcproxy-{secrets.token_hex(8)}")
 
     def act(
         self,
@@ -143,7 +139,9 @@ class Run:
         )
 
         def messages(place: protocol.SlurmPlace) -> dict[str, bytes]:
-            message = protocol.message(self.site.bundle, action, self.token, want_content=want_content, slurm=place)
+            message = protocol.message(
+                self.site.bundle, action, self.fleet.token, want_content=want_content, slurm=place
+            )
             each = dict.fromkeys(hosts, message)
             if action == "apply":
                 # Of the first only, for each program that is run costs: mostly all have the same.
@@ -175,7 +173,7 @@ class Run:
             else:
                 on_host(outcome)
 
-        first = contract.ask(self.fleet, given, self.token, self.request.fanout, hear)
+        first = self.fleet.ask(given, hear)
         again: dict[str, bytes] = {}
         if any(host.word in GOOD for host in first.hosts):
             again = {host: given[host] for host, outcome in held.items() if outcome.is_shut}
@@ -187,13 +185,13 @@ class Run:
         held = {host: _told(outcome, taken_out) for host, outcome in held.items() if host not in again}
         for outcome in held.values():
             on_host(outcome)
-        second = contract.ask(self.fleet, again, self.token, self.request.fanout, on_host) if again else Outcomes(())
+        second = self.fleet.ask(again, on_host)
         return first.replaced(second.joined(Outcomes(tuple(held.values()))))
 
     @property
     def plugin(self) -> Plugin:
         """What puts the plugin's line into plugstack.conf and takes it out."""
-        return Plugin(self.fleet, self.site.inventory, self.token, self.request.fanout)
+        return Plugin(self.fleet, self.site.inventory)
 
     @property
     def plugged(self) -> tuple[str, ...]:
@@ -219,7 +217,7 @@ class Run:
     def _accounts(self) -> Accounts:
         site = self.site
         pinned = "".join(lines_for_nodes(KnownHosts.read(site.known_hosts), site.config.jump_hosts).values())
-        return Accounts(self.fleet, site.inventory, site.config, pinned, self.token, self.request.fanout)
+        return Accounts(self.fleet, site.inventory, site.config, pinned)
 
 
 def _told(outcome: HostOutcome, taken_out: Outcomes) -> HostOutcome:
@@ -235,7 +233,7 @@ def start(request: Request, *, as_user: bool = False) -> Run:
     gc.freeze()  # what is loaded stays; `Fleet.ask` looks for garbage among the rest
     site = read_site(request)
     told = login(site.inventory, site.known_hosts, request.timeout_s, as_user=as_user)
-    return Run(site, request, fan_out.Fleet(told), as_user)
+    return Run(site, request, fan_out.Fleet(told, request.fanout), as_user)
 
 
 def login(told: Inventory, known_hosts: Path, timeout_s: float, *, as_user: bool = False) -> fan_out.Login:
@@ -249,4 +247,4 @@ def login(told: Inventory, known_hosts: Path, timeout_s: float, *, as_user: bool
 
 def switch_of(run: Run) -> Switch:
     """Return what puts our lines into slurm.conf and takes them out."""
-    return Switch(run.fleet, run.site.inventory, run.token, run.request.fanout)
+    return Switch(run.fleet, run.site.inventory)

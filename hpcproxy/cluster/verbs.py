@@ -75,8 +75,8 @@ def check_contract(run: Run, seen: Outcomes, on_host: OnHost) -> Outcomes:
 
 
 def _contract(run: Run, hosts: Sequence[str], scripts: contract.Set, on_host: OnHost) -> Outcomes:
-    message = contract.contract_message(run.site.bundle, run.site.inventory, run.token, scripts)
-    return contract.ask(run.fleet, dict.fromkeys(hosts, message), run.token, run.request.fanout, on_host)
+    message = contract.contract_message(run.site.bundle, run.site.inventory, run.fleet.token, scripts)
+    return run.fleet.ask(dict.fromkeys(hosts, message), on_host)
 
 
 def prove_key(run: Run, on_host: OnHost) -> Outcomes | None:
@@ -84,8 +84,8 @@ def prove_key(run: Run, on_host: OnHost) -> Outcomes | None:
     site = run.site
     if site.inventory.mode != "service":
         return None
-    message = contract.key_message(site.inventory, site.config, site.plan.values, run.token)
-    return contract.ask(run.fleet, {site.hosts[0]: message}, run.token, 1, on_host)
+    message = contract.key_message(site.inventory, site.config, site.plan.values, run.fleet.token)
+    return run.fleet.ask({site.hosts[0]: message}, on_host)
 
 
 # ------------------------------------------------------------------------------------------- back and away

@@ -11,6 +11,7 @@ import pytest
 
 from hpcproxy.cluster import fan_out, routes
 from hpcproxy.cluster.become import Door, NotRootError, Secrets
+from hpcproxy.cluster.outcome import HostOutcome
 from tests import sshd
 from tests.deploy.host import TOKEN
 from tests.sshd import USER, Sshd
@@ -31,7 +32,7 @@ done
 shift 4
 "$@"
 """
-Ask = Callable[..., fan_out.Reply]
+Ask = Callable[..., HostOutcome]
 
 
 @pytest.fixture(params=["paramiko", "ssh"])
@@ -51,7 +52,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 def ask(server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """ask(mode, typed): what sudo does there, and what a person types; two hosts are asked."""
 
-    def answer(mode: str, typed: str | None = None) -> fan_out.Reply:
+    def answer(mode: str, typed: str | None = None) -> HostOutcome:
         (tmp_path / "mode").write_text(mode)
         (tmp_path / "known_hosts").write_text(server.known_hosts + server.known_hosts.replace("127.0.0.1", "localhost"))
         questions: list[str] = []
@@ -63,9 +64,9 @@ def ask(server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
         monkeypatch.setattr(Secrets, "_type", type_it)
         login = fan_out.Login(USER, server.port, server.identity, None, tmp_path / "known_hosts", 20, "sudo")
         message = f"echo '{TOKEN} done unchanged'; exit\n".encode()
-        replies = fan_out.Fleet(login).ask(dict.fromkeys(("127.0.0.1", "localhost"), message), TOKEN, 2, lambda _: None)
+        replies = fan_out.Fleet(login, 2, TOKEN).ask(dict.fromkeys(("127.0.0.1", "localhost"), message)).hosts
         assert len(questions) <= 1, "asked once for all hosts"
-        assert (replies[0].answer, replies[0].trouble) == (replies[1].answer, replies[1].trouble)
+        assert (replies[0].answer, replies[0].cause) == (replies[1].answer, replies[1].cause)
         return replies[0]
 
     return answer
@@ -73,30 +74,30 @@ def ask(server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
 
 def test_a_sudo_without_a_password(ask: Ask, tmp_path: Path) -> None:
     reply = ask("free", "right")
-    assert reply.answer is not None, reply.trouble
+    assert reply.answer is not None, reply.cause
     assert reply.answer.word == "unchanged"
     assert not (tmp_path / "heard").exists()
 
 
 def test_a_password_goes_to_sudo_and_nowhere_else(ask: Ask, tmp_path: Path) -> None:
     reply = ask("ask", "right")
-    assert reply.answer is not None, reply.trouble
+    assert reply.answer is not None, reply.cause
     assert (tmp_path / "heard").read_text() == "right\nright\n"
 
 
 def test_a_wrong_password_is_tried_once(ask: Ask, tmp_path: Path) -> None:
-    assert ask("ask", "wrong").trouble == f"sudo there takes another password of {USER}"
+    assert ask("ask", "wrong").cause == f"sudo there takes another password of {USER}"
     assert (tmp_path / "heard").read_text() == "wrong\nwrong\n"
 
 
 def test_a_password_that_nobody_is_there_to_type(ask: Ask, tmp_path: Path) -> None:
-    trouble = ask("ask", None).trouble
+    trouble = ask("ask", None).cause
     assert trouble == f"sudo there asks for the password of {USER}; start this on a terminal"
     assert not (tmp_path / "heard").exists()
 
 
 def test_who_may_not_become_root(ask: Ask) -> None:
-    assert ask("stranger").trouble == f"{USER} cannot become root there by sudo: alice is not in the sudoers file."
+    assert ask("stranger").cause == f"{USER} cannot become root there by sudo: alice is not in the sudoers file."
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("sudo"), reason="needs root, and sudo")
@@ -104,8 +105,8 @@ def test_the_real_sudo(jump_host: Sshd, tmp_path: Path) -> None:
     (tmp_path / "known_hosts").write_text(jump_host.known_hosts)
     login = fan_out.Login(USER, jump_host.port, jump_host.identity, None, tmp_path / "known_hosts", 20, "sudo")
     message = f'((EUID == 0)) && [[ -n $SUDO_USER ]] && echo "{TOKEN} done unchanged"; exit\n'.encode()
-    (reply,) = fan_out.Fleet(login).ask({"127.0.0.1": message}, TOKEN, 1, lambda _reply: None)
-    assert reply.answer is not None, reply.trouble
+    (reply,) = fan_out.Fleet(login, 1, TOKEN).ask({"127.0.0.1": message}).hosts
+    assert reply.answer is not None, reply.cause
 
 
 def test_whoever_talks_on_at_the_door_is_left() -> None:

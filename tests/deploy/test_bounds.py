@@ -72,9 +72,9 @@ def test_a_login_has_an_end(
     with serving(talk) as port:
         login = fan_out.Login("root", port, make_key(tmp_path / "id"), None, tmp_path / "known_hosts", _LIMIT_S)
         began = time.monotonic()
-        (reply,) = fan_out.Fleet(login).ask({"127.0.0.1": b"exit\n"}, TOKEN, 1, lambda _reply: None)
+        (reply,) = fan_out.Fleet(login, 1, TOKEN).ask({"127.0.0.1": b"exit\n"}).hosts
         assert time.monotonic() - began < _LIMIT_S * _times(trouble) + 13
-    assert (reply.answer, reply.trouble) == (None, trouble)
+    assert (reply.answer, reply.cause) == (None, trouble)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,6 @@ def test_an_answer_has_an_end(
     (tmp_path / "known_hosts").write_text(jump_host.known_hosts)
     login = fan_out.Login(USER, jump_host.port, jump_host.identity, None, tmp_path / "known_hosts", _LIMIT_S)
     began = time.monotonic()
-    (reply,) = fan_out.Fleet(login).ask({"127.0.0.1": f"{command}\n".encode()}, TOKEN, 1, lambda _reply: None)
+    (reply,) = fan_out.Fleet(login, 1, TOKEN).ask({"127.0.0.1": f"{command}\n".encode()}).hosts
     assert time.monotonic() - began < _LIMIT_S * _times(trouble) + 13
-    assert (reply.answer, reply.trouble) == (None, trouble)
+    assert (reply.answer, reply.cause) == (None, trouble)

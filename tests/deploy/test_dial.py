@@ -59,8 +59,8 @@ def test_a_number_is_free_again_only_when_paramikos_thread_has_ended(
     (tmp_path / "known_hosts").touch()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         login = fan_out.Login("root", listener.getsockname()[1], identity, None, tmp_path / "known_hosts", 1)
-        (reply,) = fan_out.Fleet(login).ask({"127.0.0.1": b"exit\n"}, TOKEN, 1, lambda _reply: None)
-    assert reply.trouble == "accepts connections and stays silent for 1 s"
+        (reply,) = fan_out.Fleet(login, 1, TOKEN).ask({"127.0.0.1": b"exit\n"}).hosts
+    assert reply.cause == "accepts connections and stays silent for 1 s"
     assert readers == [[]]
 
 

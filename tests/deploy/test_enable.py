@@ -10,10 +10,12 @@ import pytest
 
 from hpcproxy.cli.output import console, table
 from hpcproxy.cluster import verbs
-from hpcproxy.cluster.fan_out import Fleet, OnReply, Reply
+from hpcproxy.cluster.fan_out import Fleet
+from hpcproxy.cluster.outcome import OnHost, Outcomes, judge, unheard
 from hpcproxy.cluster.protocol import Answer
 from hpcproxy.cluster.run import Request, Run, start
 from hpcproxy.errors import ConfigError, UsageError
+from tests.deploy.host import TOKEN
 from tests.sshd import make_key
 
 TOLD = "nodes: c[1-4]\nsettings: {jump: j}\n"
@@ -24,11 +26,14 @@ class _Answers:
 
     def __init__(self, output: bytes | None) -> None:
         self.output = output
+        self.token = TOKEN
 
-    def ask(self, messages: dict[str, bytes], _token: str, _fanout: int, _on_reply: OnReply) -> list[Reply]:
+    def ask(self, messages: dict[str, bytes], on_host: OnHost = unheard) -> Outcomes:
+        del on_host
         if self.output is None:
-            return [Reply(host, Answer("failed", "no answer within 10 s")) for host in messages]
-        return [Reply(host, Answer("unchanged", contents={"output": self.output})) for host in messages]
+            return Outcomes(tuple(judge(host, Answer("failed", "no answer within 10 s")) for host in messages))
+        answer = Answer("unchanged", contents={"output": self.output})
+        return Outcomes(tuple(judge(host, answer) for host in messages))
 
 
 @pytest.mark.parametrize(
@@ -75,12 +80,12 @@ def test_what_the_sites_own_lines_would_run_at_once_is_not_put_there(tmp_path: P
 
 def test_neither_is_what_a_script_of_the_sites_would_run(tmp_path: Path) -> None:
     class Answers(_Answers):
-        def ask(self, messages: dict[str, bytes], token: str, fanout: int, on_reply: OnReply) -> list[Reply]:
-            replies = super().ask(messages, token, fanout, on_reply)
+        def ask(self, messages: dict[str, bytes], on_host: OnHost = unheard) -> Outcomes:
+            replies = super().ask(messages, on_host).hosts
             text = {"/etc/slurm/prolog.sh": b"run-parts /etc/slurm/prolog.d"}
             assert isinstance(replies[0].answer, Answer)
             answer = replace(replies[0].answer, contents={**replies[0].answer.contents, **text})
-            return [replace(reply, answer=answer) for reply in replies]
+            return Outcomes(tuple(replace(reply, answer=answer) for reply in replies))
 
     run = replace(_run(tmp_path), fleet=cast("Fleet", Answers(b"Prolog = /etc/slurm/prolog.sh\n")))
     with pytest.raises(UsageError, match=r"Prolog=/etc/slurm/prolog.sh would run ours as soon as it is there"):
@@ -111,13 +116,14 @@ def test_the_plugin_takes_no_hook_away_that_slurm_would_miss(
     shown: str | None, hooked: bool, said: str, tmp_path: Path
 ) -> None:
     class Answers(_Answers):
-        def ask(self, messages: dict[str, bytes], token: str, fanout: int, on_reply: OnReply) -> list[Reply]:
-            replies = super().ask(messages, token, fanout, on_reply)
+        def ask(self, messages: dict[str, bytes], on_host: OnHost = unheard) -> Outcomes:
+            replies = super().ask(messages, on_host)
             if not hooked or all(HOOK.encode() not in message for message in messages.values()):
-                for reply in replies:
-                    on_reply(reply)
+                for reply in replies.hosts:
+                    on_host(reply)
                 return replies
-            return [Reply(host, Answer("unchanged", contents={HOOK: b"ours"})) for host in messages]
+            answer = Answer("unchanged", contents={HOOK: b"ours"})
+            return Outcomes(tuple(judge(host, answer) for host in messages))
 
     (tmp_path / "plugin.so").write_bytes(BUILT)
     run = _run(tmp_path, f"via: spank\nspank_plugin: {tmp_path}/plugin.so\n")
@@ -138,11 +144,11 @@ def test_a_limited_undeploy_leaves_the_controllers_line(limit: str | None, asked
     heard: set[str] = set()
 
     class Answers(_Answers):
-        def ask(self, messages: dict[str, bytes], token: str, fanout: int, on_reply: OnReply) -> list[Reply]:
+        def ask(self, messages: dict[str, bytes], on_host: OnHost = unheard) -> Outcomes:
             heard.update(messages)
-            replies = super().ask(messages, token, fanout, on_reply)
-            for reply in replies:
-                on_reply(reply)
+            replies = super().ask(messages, on_host)
+            for reply in replies.hosts:
+                on_host(reply)
             return replies
 
     (tmp_path / "plugin.so").write_bytes(BUILT)

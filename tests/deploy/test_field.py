@@ -47,11 +47,11 @@ def test_an_rsa_key_and_what_signatures_an_sshd_takes(tmp_path: Path, accepted: 
         (tmp_path / "known").write_text(server.known_hosts)
         login = fan_out.Login(USER, server.port, key, None, tmp_path / "known", 20)
         message = f"echo '{TOKEN} done unchanged'; exit\n".encode()
-        (reply,) = fan_out.Fleet(login).ask({"127.0.0.1": message}, TOKEN, 1, lambda _reply: None)
+        (reply,) = fan_out.Fleet(login, 1, TOKEN).ask({"127.0.0.1": message}).hosts
         argv = ["ssh", "-T", "-o", "BatchMode=yes", "-o", f"UserKnownHostsFile={tmp_path}/known", "-i", str(key)]
         argv += ["-o", "IdentitiesOnly=yes", "-p", str(server.port), f"{USER}@127.0.0.1", "true"]
         by_hand = subprocess.run(argv, capture_output=True, check=False).returncode == 0
-    assert (reply.answer is not None) == by_hand, reply.trouble
+    assert (reply.answer is not None) == by_hand, reply.cause
 
 
 def test_a_pattern_for_a_directory_that_is_not_there() -> None:

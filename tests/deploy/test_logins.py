@@ -12,6 +12,7 @@ import pytest
 
 from hpcproxy.cluster import fan_out, identity, routes
 from hpcproxy.cluster.become import Secrets
+from hpcproxy.cluster.outcome import HostOutcome
 from hpcproxy.errors import FileError
 from tests import sshd
 from tests.deploy.host import TOKEN
@@ -21,16 +22,16 @@ from tests.waiting import until
 
 def _ask(
     server: Sshd, known: Path, *, key: Path | None = None, host: str = "127.0.0.1", by_config: bool = False
-) -> fan_out.Reply:
+) -> HostOutcome:
     user, port = (None, None) if by_config else (USER, server.port)
     login = fan_out.Login(user, port, key, None, known, 20)
     message = f"echo '{TOKEN} done unchanged'; exit\n".encode()
-    (reply,) = fan_out.Fleet(login).ask({host: message}, TOKEN, 1, lambda _reply: None)
+    (reply,) = fan_out.Fleet(login, 1, TOKEN).ask({host: message}).hosts
     return reply
 
 
-def _word(reply: fan_out.Reply) -> str:
-    return reply.answer.word if reply.answer else reply.trouble
+def _word(reply: HostOutcome) -> str:
+    return reply.answer.word if reply.answer else reply.cause
 
 
 @pytest.fixture

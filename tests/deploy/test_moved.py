@@ -10,8 +10,8 @@ from typing import cast
 import pytest
 
 from hpcproxy.cluster import plugstack, protocol, verbs
-from hpcproxy.cluster.fan_out import Fleet, OnReply, Reply
-from hpcproxy.cluster.outcome import HostOutcome, Outcomes
+from hpcproxy.cluster.fan_out import Fleet
+from hpcproxy.cluster.outcome import HostOutcome, OnHost, Outcomes, judge, unheard
 from hpcproxy.cluster.run import Request, Run, read_site
 from hpcproxy.files.plan import EPILOG, PLUGIN, PROGRAMS, PROLOG, TASK_PROLOG, Artifact
 from hpcproxy.files.render import Bundle, File
@@ -82,16 +82,17 @@ class Hosts:
     def __init__(self, path: str, text: bytes) -> None:
         self.path, self.text = path, text
         self.steps: list[str] = []
+        self.token = TOKEN
 
-    def ask(self, messages: dict[str, bytes], _token: str, _fanout: int, on_reply: OnReply) -> list[Reply]:
-        replies = [Reply(name, self._answer(name, message)) for name, message in messages.items()]
+    def ask(self, messages: dict[str, bytes], on_host: OnHost = unheard) -> Outcomes:
+        replies = [judge(name, self._answer(name, message)) for name, message in messages.items()]
         verb = next(self._verb(message) for message in messages.values())
         facts = sum(b"hpcproxy_facts=1; " in message for message in messages.values())
         self.steps.append(f"{verb} {'+'.join(messages)}{' facts' * facts}")
         if verb == "apply":
             for reply in replies:
-                on_reply(reply)
-        return replies
+                on_host(reply)
+        return Outcomes(tuple(replies))
 
     def _verb(self, message: bytes) -> str:
         if b"unplugged=" in message:

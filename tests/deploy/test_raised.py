@@ -238,10 +238,10 @@ def _undecodable(_prompt: str) -> str:
 
 def test_a_machine_that_starts_no_more_threads(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ulimit -u, or a cgroup's pids.max: which Python says as a RuntimeError."""
-    fleet = Fleet(Login("root", 1, site.parent / "id", None, site.parent / "known_hosts", 1))
+    fleet = Fleet(Login("root", 1, site.parent / "id", None, site.parent / "known_hosts", 1), 2, "t")
     monkeypatch.setattr(threading.Thread, "start", _no_thread)
     with pytest.raises(HpcproxyError, match=r"no more threads.*--fanout"):
-        fleet.ask({"127.0.0.1": b"", "127.0.0.2": b""}, "t", 2, lambda _reply: None)
+        fleet.ask({"127.0.0.1": b"", "127.0.0.2": b""})
     with pytest.raises(HpcproxyError, match="no more threads"):
         trust(Request(site), replace_key=False, consent=lambda keys: [""] * len(keys), on_key=lambda _key: None)
     with pytest.raises(HpcproxyError, match="no more threads"):

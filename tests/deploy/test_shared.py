@@ -13,8 +13,8 @@ from typing import cast
 import pytest
 
 from hpcproxy.cluster import protocol
-from hpcproxy.cluster.fan_out import Fleet, OnReply, Reply
-from hpcproxy.cluster.outcome import HostOutcome
+from hpcproxy.cluster.fan_out import Fleet
+from hpcproxy.cluster.outcome import HostOutcome, OnHost, Outcomes, judge, unheard
 from hpcproxy.cluster.run import Request, Run, read_site
 from hpcproxy.files.plan import PROGRAMS, Artifact
 from hpcproxy.files.render import Bundle, File, render
@@ -207,16 +207,18 @@ def test_who_waits_for_another_host_is_asked_once_more(tmp_path: Path, others: s
     asked: list[list[str]] = []
 
     class Hosts:
-        def ask(self, messages: dict[str, bytes], _token: str, _fanout: int, on_reply: OnReply) -> list[Reply]:
+        token = TOKEN
+
+        def ask(self, messages: dict[str, bytes], on_host: OnHost = unheard) -> Outcomes:
             asked.append(list(messages))
             shut = protocol.Answer("failed", "/x cannot be written", facts={"shut": "/x"})
             first = {"c1": shut, "c2": protocol.Answer(others, "ill" if others == "failed" else "")}
             replies = [
-                Reply(name, first.get(name) if len(asked) == 1 else protocol.Answer("changed")) for name in messages
+                judge(name, first.get(name) if len(asked) == 1 else protocol.Answer("changed")) for name in messages
             ]
             for reply in replies:
-                on_reply(reply)
-            return replies
+                on_host(reply)
+            return Outcomes(tuple(replies))
 
     (tmp_path / "site.yaml").write_text("nodes: c[1-2]\nsettings: {jump: j}\n")
     (tmp_path / "known_hosts").write_text("j ssh-ed25519 AAAA\n")

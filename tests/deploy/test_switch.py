@@ -18,7 +18,8 @@ import pytest
 
 from hpcproxy.cluster import inventory, protocol, slurm_conf
 from hpcproxy.cluster.enable import Switch, scontrol, wait_for_slurmd
-from hpcproxy.cluster.fan_out import Fleet, OnReply, Reply
+from hpcproxy.cluster.fan_out import Fleet
+from hpcproxy.cluster.outcome import HostOutcome, OnHost, Outcomes, judge, unheard
 from hpcproxy.cluster.slurm_conf import parse
 
 TOKEN = "hpcproxy-token"  # noqa: S105 - no secret: it marks lines
@@ -48,17 +49,19 @@ class Cluster:
 
     root: Path
     away: tuple[str, ...] = ()
+    token: str = TOKEN
 
-    def ask(self, messages: dict[str, bytes], _token: str, _fanout: int, _on_reply: OnReply) -> list[Reply]:
-        return [self._one(host, message) for host, message in messages.items()]
+    def ask(self, messages: dict[str, bytes], on_host: OnHost = unheard) -> Outcomes:
+        del on_host
+        return Outcomes(tuple(self._one(host, message) for host, message in messages.items()))
 
-    def _one(self, host: str, message: bytes) -> Reply:
+    def _one(self, host: str, message: bytes) -> HostOutcome:
         if host in self.away:
-            return Reply(host, None, "no route to host")
+            return judge(host, None, "no route to host")
         # As long as the name it stands for: the message says how long its scripts are.
         there = message.replace(b"/HH/", b"/%s/" % host.encode()).replace(b"/HH'", b"/%s'" % host.encode())
         done = subprocess.run(["/bin/bash", "-p", "-s"], input=there, capture_output=True, check=True, timeout=60)
-        return Reply(host, protocol.parse(done.stdout.replace(b"/%s/" % host.encode(), b"/HH/"), TOKEN))
+        return judge(host, protocol.parse(done.stdout.replace(b"/%s/" % host.encode(), b"/HH/"), TOKEN))
 
     def conf(self, host: str) -> Path:
         return self.root / host / "slurm.conf"
@@ -66,7 +69,7 @@ class Cluster:
     def switch(self, controllers: str = "h0") -> Switch:
         text = f"nodes: h[1-2]\nsettings: {{jump: j}}\ncontrollers: {controllers}\n"
         told = inventory.parse("case", f"{text}slurm_directory: {self.root}/HH\nslurm_bin: {self.root}/HH/bin\n")
-        return Switch(cast("Fleet", self), told, TOKEN, 4)
+        return Switch(cast("Fleet", self), told)
 
 
 @pytest.fixture

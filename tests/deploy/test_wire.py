@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcproxy.cluster import fan_out, protocol
+from hpcproxy.cluster.outcome import HostOutcome
 from hpcproxy.files.render import Bundle
 from tests.deploy.cases import script_of
 from tests.deploy.host import TOKEN, Host
@@ -309,18 +310,16 @@ def test_a_host_that_falls_silent_after_the_login_is_given_up(
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         port = listener.getsockname()[1]
         (tmp_path / "known_hosts").write_text(f"[127.0.0.1]:{port} ssh-ed25519 {host_key.get_base64()}\n")
-        fleet = fan_out.Fleet(fan_out.Login("root", port, identity, None, tmp_path / "known_hosts", 1))
-        replies: list[fan_out.Reply] = []
-        asking = threading.Thread(
-            target=lambda: replies.extend(fleet.ask({"127.0.0.1": bytes(size_bytes)}, TOKEN, 1, lambda _reply: None))
-        )
+        fleet = fan_out.Fleet(fan_out.Login("root", port, identity, None, tmp_path / "known_hosts", 1), 1, TOKEN)
+        replies: list[HostOutcome] = []
+        asking = threading.Thread(target=lambda: replies.extend(fleet.ask({"127.0.0.1": bytes(size_bytes)}).hosts))
         asking.start()
         transport = paramiko.Transport(listener.accept()[0])
         transport.add_server_key(host_key)
         try:
             transport.start_server(server=_Deaf(ended), event=threading.Event())
             asking.join(timeout=30)
-            assert [reply.trouble for reply in replies] == [trouble]
+            assert [reply.cause for reply in replies] == [trouble]
         finally:
             ended.set()
             transport.close()
@@ -332,12 +331,12 @@ def test_a_host_may_end_before_it_has_read_all(tmp_path: Path, jump_host: Sshd, 
     (tmp_path / "known_hosts").write_text(jump_host.known_hosts)
     login = fan_out.Login(USER, jump_host.port, jump_host.identity, None, tmp_path / "known_hosts", 30)
     message = f"echo '{TOKEN} {said}'; exit\n".encode() + bytes(20_000_000)
-    (reply,) = fan_out.Fleet(login).ask({"127.0.0.1": message}, TOKEN, 1, lambda _reply: None)
+    (reply,) = fan_out.Fleet(login, 1, TOKEN).ask({"127.0.0.1": message}).hosts
     if said:
-        assert reply.answer is not None, reply.trouble
+        assert reply.answer is not None, reply.cause
         assert reply.answer.word == "unchanged"
     else:
-        assert reply.trouble.startswith("it ended without an answer")
+        assert reply.cause.startswith("it ended without an answer")
 
 
 # A key exchange whose first list of names is no text, in a packet as ssh sends it (RFC 4253, 6 and 7.1).
@@ -352,16 +351,14 @@ def test_bytes_that_are_no_ssh_are_the_trouble_of_one_host(tmp_path: Path) -> No
         port = listener.getsockname()[1]
         (tmp_path / "known_hosts").touch()
         fleet = fan_out.Fleet(fan_out.Login("root", port, identity, None, tmp_path / "known_hosts", 30))
-        replies: list[fan_out.Reply] = []
-        asking = threading.Thread(
-            target=lambda: replies.extend(fleet.ask({"127.0.0.1": b"exit\n"}, TOKEN, 1, lambda _reply: None))
-        )
+        replies: list[HostOutcome] = []
+        asking = threading.Thread(target=lambda: replies.extend(fleet.ask({"127.0.0.1": b"exit\n"}).hosts))
         asking.start()
         client = listener.accept()[0]
         with client:
             client.sendall(_NO_SSH)
             asking.join(timeout=60)
         (reply,) = replies
-        assert reply.trouble.startswith("ssh failed: what came is none, UnicodeDecodeError")
+        assert reply.cause.startswith("ssh failed: what came is none, UnicodeDecodeError")
         waits = [thread.name for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
         assert not waits, "nothing keeps the program from ending"
