@@ -28,7 +28,7 @@ def counted(account: Account, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     read, check, make = Path.read_bytes, Config.model_validate, render._render_one
 
     def reading(path: Path) -> bytes:
-        counts[path.name] += path.name == "config.yaml"
+        counts["config.yaml"] += path == account.home.config
         return read(path)
 
     def checking(values: object) -> Config:

@@ -78,11 +78,6 @@ def bundle_of(account: Account, config: Config) -> Bundle:
     return render(account_plan(config, account.home))
 
 
-def _holder(bundle: Bundle) -> File:
-    """Return the script that holds the tunnel, which every account has."""
-    return next(file for file in bundle.files if file.artifact.name == TUNNEL)
-
-
 def _config_step(account: Account, flags: Mapping[str, Any], text: str | None) -> Write:
     """Return the step that keeps `flags` in config.yaml, which holds `text`, and everything else in it as it is."""
     changed = edit.change(_NEW_CONFIG if text is None else text, flags, str(account.home.config))
@@ -160,7 +155,7 @@ def _try_login(account: Account, config: Config, bundle: Bundle, *, on_node: boo
 
     Where the key fails then, say whether the agent helps.
     """
-    script = _holder(bundle)
+    script = next(file for file in bundle.files if file.artifact.name == TUNNEL)
     if on_node:
         return _probe(account.environ, config, script, on_node=True), False
     alone = {name: value for name, value in account.environ.items() if name != "SSH_AUTH_SOCK"}
@@ -329,7 +324,7 @@ def up(account: Account, say: Say) -> tunnels.Tunnel:
     if checks.drift(bundle):
         reason = "the installed files are missing or older than the settings"
         raise WayOutError("installation", reason, "run: hpcproxy install-bashrc")
-    tunnels.start(_holder(bundle).artifact.path, account.environ, config.ready_timeout_s, say)
+    tunnels.start(account.home.directory / TUNNEL, account.environ, config.ready_timeout_s, say)
     for tunnel in tunnels.find(account.environ, "shell"):
         return tunnel
     raise WayOutError("tunnel", "came up and was gone again; see the messages above")

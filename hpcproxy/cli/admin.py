@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +18,7 @@ from hpcproxy.errors import UsageError
 if TYPE_CHECKING:
     from hpcproxy.cluster.outcome import HostOutcome, Outcomes
     from hpcproxy.cluster.run import Request, Run
+    from hpcproxy.cluster.verbs import Body
 
 INVENTORY_HELP = "The inventory, a YAML file (docs/admin-reference.md)."
 LIMIT_HELP = "Only these of its hosts, a node set; @failed: those that failed in the last run."
@@ -85,28 +83,52 @@ class _Told:
             self._screen.print(Text(f"{self.unsaid} more failed; the table has all of them", "red"), soft_wrap=True)
 
 
-def _with_progress(run: Run, title: str, body: Callable[[Callable[[HostOutcome], None]], Outcomes]) -> Outcomes:
-    """Run `body` under a live display on stderr that counts hosts; a failure is said when it happens."""
-    screen = Console(stderr=True)
-    told = _Told(screen)
-    if not screen.is_terminal:
-        outcomes = body(told.hear)
+class _Screen:
+    """Where an admin's verb speaks: a live display on stderr that counts hosts, lines there, differences on stdout."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def watch(self, title: str, body: Body) -> Outcomes:
+        """Run `body` under the display; a failure is said when it happens."""
+        screen = Console(stderr=True)
+        told = _Told(screen)
+        if not screen.is_terminal:
+            outcomes = body(told.hear)
+            told.end()
+            return outcomes
+        # Here, not above: a report to a file or a pipe has no use for it.
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=screen, transient=True) as progress:
+            bar = progress.add_task(title, total=len(self._run.site.hosts))
+
+            def hear(outcome: HostOutcome) -> None:
+                progress.advance(bar)
+                told.hear(outcome)
+
+            outcomes = body(hear)
         told.end()
         return outcomes
-    # Here, not above: a report to a file or a pipe has no use for it.
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=screen, transient=True) as progress:
-        bar = progress.add_task(title, total=len(run.site.hosts))
+    def differences(self, outcomes: Outcomes) -> None:
+        """Show every distinct change, line by line."""
+        out = console()
+        for difference in outcomes.differences(self._run.site.bundle):
+            out.print(f"{difference.action} {difference.path} on {difference.hosts}", style="bold")
+            for line in difference.lines:
+                style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
+                out.print(line, style=style, soft_wrap=True)
 
-        def hear(outcome: HostOutcome) -> None:
-            progress.advance(bar)
-            told.hear(outcome)
+    def findings(self, outcomes: Outcomes) -> None:
+        """Say every distinct change, a line each."""
+        for difference in outcomes.differences(self._run.site.bundle):
+            say(f"{difference.action}: {difference.path} ({difference.hosts})")
 
-        outcomes = body(hear)
-    told.end()
-    return outcomes
+    def say(self, line: str) -> None:
+        """Say one line."""
+        say(line)
 
 
 def _finish(run: Run, title: str, outcomes: Outcomes, report: str | None, *, good: bool) -> None:
@@ -123,15 +145,6 @@ def _finish(run: Run, title: str, outcomes: Outcomes, report: str | None, *, goo
         verbs.write_report(Path(report), title, outcomes)
     if not good:
         raise Exit(code=1)
-
-
-def _show_differences(outcomes: Outcomes, run: Run) -> None:
-    out = console()
-    for difference in outcomes.differences(run.site.bundle):
-        out.print(f"{difference.action} {difference.path} on {difference.hosts}", style="bold")
-        for line in difference.lines:
-            style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
-            out.print(line, style=style, soft_wrap=True)
 
 
 @task(
@@ -167,32 +180,11 @@ def deploy(  # noqa: PLR0913, PLR0917 - the flags an admin has
     from hpcproxy.cluster.run import start  # noqa: PLC0415
 
     run = start(request, as_user=as_user)
-    if enable:
-        verbs.check_enable(run)
-    if dry_run or diff:
-        seen = _with_progress(run, "look", lambda hear: verbs.look(run, hear, want_content=diff))
-        if diff:
-            _show_differences(seen, run)
-        if dry_run:
-            _finish(run, "deploy --dry-run", seen, report, good=not seen.failed)
-            return
-    outcomes = _with_progress(run, "deploy", lambda hear: verbs.roll_out(run, hear, canary=first, enabling=enable))
-    if enable and outcomes.good:
-        outcomes = outcomes.merged(_enable(run))
-    elif outcomes.good and not outcomes.as_wanted and not as_user:
-        for line in (*outcomes.cautions(time.time()), *verbs.slurm_lines(run, outcomes)):
-            say(line)
-    _finish(run, "deploy", outcomes, report, good=outcomes.good)
-
-
-def _enable(run: Run) -> Outcomes:
-    from hpcproxy.cluster import verbs  # noqa: PLC0415
-
-    enabled = _with_progress(run, "enable", lambda hear: verbs.enable(run, hear))
-    _show_findings(enabled, run)
-    for line in verbs.plugin_words(run):
-        say(line)
-    return enabled
+    outcomes = verbs.deploy(run, verbs.Wish(dry_run, diff, first, enable), _Screen(run))
+    if dry_run:
+        _finish(run, "deploy --dry-run", outcomes, report, good=not outcomes.failed)
+    else:
+        _finish(run, "deploy", outcomes, report, good=outcomes.good)
 
 
 @task(
@@ -216,34 +208,11 @@ def verify(  # noqa: PLR0913, PLR0917 - the flags an admin has
     """Say which hosts are as the inventory says and how the others differ; changes nothing."""
     request = _request(inventory, limit, fanout, timeout, via)
     from hpcproxy.cluster import verbs  # noqa: PLC0415
-    from hpcproxy.cluster.outcome import Outcomes  # noqa: PLC0415
     from hpcproxy.cluster.run import start  # noqa: PLC0415
 
     run = start(request, as_user=as_user)
-    outcomes = _with_progress(run, "verify", lambda hear: verbs.look(run, hear))
-    for difference in outcomes.differences(run.site.bundle):
-        say(f"{difference.path}: {difference.action} needed on {difference.hosts}")
-    for words in (verbs.limits(run), outcomes.cautions(time.time()), verbs.prospects(run, outcomes)):
-        for line in words:
-            say(line)
-    for line in verbs.plugin_words(run):
-        say(line)
-    checks = [outcomes]
-    if contract and not as_user:
-        checks.append(_with_progress(run, "contract", lambda hear: verbs.check_contract(run, outcomes, hear)))
-        _show_findings(checks[-1], run)
-    if outcomes.as_wanted and not as_user:
-        proved = verbs.prove_key(run, lambda _outcome: None)
-        if proved is not None:
-            _show_findings(proved, run)
-            checks.append(proved)
-    merged = functools.reduce(Outcomes.merged, checks)
-    _finish(run, "verify", merged, report, good=merged.as_wanted)
-
-
-def _show_findings(outcomes: Outcomes, run: Run) -> None:
-    for difference in outcomes.differences(run.site.bundle):
-        say(f"{difference.action}: {difference.path} ({difference.hosts})")
+    outcomes = verbs.verify(run, _Screen(run), with_contract=contract)
+    _finish(run, "verify", outcomes, report, good=outcomes.as_wanted)
 
 
 @task(help=COMMON)
@@ -264,7 +233,7 @@ def rollback(  # noqa: PLR0913, PLR0917 - the flags an admin has
     from hpcproxy.cluster.run import start  # noqa: PLC0415
 
     run = start(request, as_user=as_user)
-    outcomes = _with_progress(run, "rollback", lambda hear: verbs.roll_back(run, hear))
+    outcomes = _Screen(run).watch("rollback", lambda hear: verbs.roll_back(run, hear))
     _finish(run, "rollback", outcomes, report, good=outcomes.good)
 
 
@@ -286,7 +255,7 @@ def undeploy(  # noqa: PLR0913, PLR0917 - the flags an admin has
     from hpcproxy.cluster.run import start  # noqa: PLC0415
 
     run = start(request, as_user=as_user)
-    outcomes = _with_progress(run, "undeploy", lambda hear: verbs.undeploy(run, hear))
+    outcomes = _Screen(run).watch("undeploy", lambda hear: verbs.undeploy(run, hear))
     _finish(run, "undeploy", outcomes, report, good=outcomes.good)
 
 

@@ -1,22 +1,103 @@
-"""One function per verb that an admin types: a few calls, each named for its stage. Returns values; prints nothing."""
+"""One function per verb that an admin types: a few calls, each named for its stage. Prints nothing by itself."""
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol, Union
 
 from hpcproxy import changes
 from hpcproxy.changes import Write
 from hpcproxy.cluster import contract, governed, inventory, plugstack, prospect, slurm_conf
 from hpcproxy.cluster.enable import Slurm, read
-from hpcproxy.cluster.outcome import HostOutcome, Outcomes
-from hpcproxy.cluster.run import OnHost, Request, Run, switch_of
+from hpcproxy.cluster.outcome import HostOutcome, OnHost, Outcomes, unheard
+from hpcproxy.cluster.run import Request, Run, switch_of
 from hpcproxy.errors import UsageError
 from hpcproxy.files.plan import PLUGIN
 
-# ------------------------------------------------------------------------------------------------ the fleet
+Body = Callable[[OnHost], Outcomes]
+Ask = Callable[[], Union[slurm_conf.Running, str]]  # how Slurm runs, or why it cannot be asked, in words
+
+
+class Screen(Protocol):
+    """Where a verb speaks while it works; what it returns is shown at its end."""
+
+    def watch(self, title: str, body: Body) -> Outcomes:
+        """Return the outcomes of `body`, whose hosts are counted while it runs."""
+
+    def differences(self, outcomes: Outcomes) -> None:
+        """Show every distinct change, line by line."""
+
+    def findings(self, outcomes: Outcomes) -> None:
+        """Say every distinct change, a line each."""
+
+    def say(self, line: str) -> None:
+        """Say one line."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How `deploy` is to go: only look, show differences, begin with so many hosts, have Slurm run it afterwards."""
+
+    dry_run: bool = False
+    diff: bool = False
+    canary: int = 0
+    enable: bool = False
+
+
+# ------------------------------------------------------------------------------------------------ the verbs
+
+
+def deploy(run: Run, wish: Wish, screen: Screen) -> Outcomes:
+    """Bring all hosts to the bundle's version, as `wish` says; raises UsageError before anything is done."""
+    if wish.enable:
+        check_enable(run)
+    if wish.dry_run or wish.diff:
+        seen = screen.watch("look", lambda hear: look(run, hear, want_content=wish.diff))
+        if wish.diff:
+            screen.differences(seen)
+        if wish.dry_run:
+            return seen
+    done = screen.watch("deploy", lambda hear: roll_out(run, hear, canary=wish.canary, enabling=wish.enable))
+    if wish.enable and done.good:
+        enabled = screen.watch("enable", lambda hear: enable(run, hear))
+        screen.findings(enabled)
+        _say_all(screen, plugin_words(run))
+        return done.merged(enabled)
+    if done.good and not done.as_wanted and not run.as_user:
+        _say_all(screen, done.cautions(time.time()), slurm_lines(run, done))
+    return done
+
+
+def verify(run: Run, screen: Screen, *, with_contract: bool = False) -> Outcomes:
+    """Say how the hosts differ from what they shall be and what follows; `with_contract`: try our scripts there too."""
+    running = functools.cache(lambda: switch_of(run).running(run.asked))  # asked once, by whoever needs it first
+    seen = screen.watch("verify", lambda hear: look(run, hear))
+    for difference in seen.differences(run.site.bundle):
+        screen.say(f"{difference.path}: {difference.action} needed on {difference.hosts}")
+    _say_all(screen, limits(run, running), seen.cautions(time.time()), prospects(run, seen, running), plugin_words(run))
+    checks = [seen]
+    if with_contract and not run.as_user:
+        checks.append(screen.watch("contract", lambda hear: check_contract(run, seen, hear, running)))
+        screen.findings(checks[-1])
+    proved = prove_key(run, unheard) if seen.as_wanted and not run.as_user else None
+    if proved is not None:
+        screen.findings(proved)
+        checks.append(proved)
+    return functools.reduce(Outcomes.merged, checks)
+
+
+def _say_all(screen: Screen, *groups: Sequence[str]) -> None:
+    for line in itertools.chain(*groups):
+        screen.say(line)
+
+
+# ------------------------------------------------------------------------------------------------ their stages
 
 
 def roll_out(run: Run, on_host: OnHost, *, canary: int = 0, enabling: bool = False) -> Outcomes:
@@ -34,14 +115,10 @@ def roll_out(run: Run, on_host: OnHost, *, canary: int = 0, enabling: bool = Fal
     if not canary or canary >= len(hosts):
         return run.act("apply", hosts, on_host, in_force=in_force)
     first = run.act("apply", hosts[:canary], on_host, in_force=in_force, on_trial=True)
-    checked = run.act("look", hosts[:canary], _unheard)
+    checked = run.act("look", hosts[:canary], unheard)
     if not first.good or not checked.as_wanted:
         return first.skipping(hosts[canary:], "left alone: the first hosts are not right")
     return first.joined(run.act("apply", hosts[canary:], on_host, in_force=in_force))
-
-
-def _unheard(_outcome: HostOutcome) -> None:
-    return None
 
 
 def look(run: Run, on_host: OnHost, *, want_content: bool = False) -> Outcomes:
@@ -49,25 +126,25 @@ def look(run: Run, on_host: OnHost, *, want_content: bool = False) -> Outcomes:
     return run.act("look", run.site.hosts, on_host, want_content=want_content)
 
 
-def prospects(run: Run, seen: Outcomes) -> list[str]:
+def prospects(run: Run, seen: Outcomes, ask: Ask) -> list[str]:
     """Return what will happen at the next job on the hosts that were `seen` to be not as they shall be."""
     if run.as_user or not any(host.word in ("would", "unreached") for host in seen.hosts):
         return []
-    return prospect.tell(seen, switch_of(run).running(run.asked), run.site.inventory)
+    return prospect.tell(seen, ask(), run.site.inventory)
 
 
-def limits(run: Run) -> list[str]:
+def limits(run: Run, ask: Ask) -> list[str]:
     """Return what the version of the Slurm that runs cannot do for us, in words; nothing where nobody can say."""
     if run.as_user or not run.site.inventory.controllers:
         return []
-    running = switch_of(run).running(run.asked)
+    running = ask()
     return [] if isinstance(running, str) else slurm_conf.limits(running, run.site.inventory)
 
 
-def check_contract(run: Run, seen: Outcomes, on_host: OnHost) -> Outcomes:
+def check_contract(run: Run, seen: Outcomes, on_host: OnHost, ask: Ask) -> Outcomes:
     """Run the installed scripts as slurmd would on every host that was `seen` to have ours; a breach is a failure."""
     hosts = tuple(host.host for host in seen.hosts if host.word in ("unchanged", "would"))
-    running = switch_of(run).running(run.asked)
+    running = ask()
     scripts = contract.effective(None if isinstance(running, str) else running, run.site.inventory)
     if run.site.inventory.via == inventory.SPANK:
         scripts = contract.Set((), ())

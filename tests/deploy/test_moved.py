@@ -85,6 +85,8 @@ class Hosts:
         self.token = TOKEN
 
     def ask(self, messages: dict[str, bytes], on_host: OnHost = unheard) -> Outcomes:
+        if not messages:
+            return Outcomes(())
         replies = [judge(name, self._answer(name, message)) for name, message in messages.items()]
         verb = next(self._verb(message) for message in messages.values())
         facts = sum(b"hpcproxy_facts=1; " in message for message in messages.values())

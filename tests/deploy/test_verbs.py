@@ -11,7 +11,7 @@ import pytest
 from hpcproxy.cluster import enable, slurm_conf, verbs
 from hpcproxy.cluster.outcome import HostOutcome, Outcomes
 from hpcproxy.cluster.protocol import Answer, Change
-from hpcproxy.cluster.run import Request, Run, read_site
+from hpcproxy.cluster.run import Request, Run, read_site, switch_of
 
 IN_FORCE = "slurmctld does not say"
 
@@ -31,6 +31,10 @@ def _outcomes(**words: str) -> Outcomes:
 
 def _silent(_outcome: HostOutcome) -> None:
     return None
+
+
+def _ask(run: Run) -> verbs.Ask:
+    return lambda: switch_of(run).running(run.asked)
 
 
 @pytest.mark.parametrize(
@@ -76,13 +80,13 @@ def running(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_what_becomes_of_the_next_job_is_asked_only_where_a_host_is_not_right(run: Run, running: list[str]) -> None:
-    assert verbs.prospects(run, _outcomes(c1="unchanged", c2="failed")) == []
+    assert verbs.prospects(run, _outcomes(c1="unchanged", c2="failed"), _ask(run)) == []
     assert running == []
     lacks = HostOutcome("c3", "would", "", Answer("would", "", (Change("create", "/x"),), {}, {"conf": "own"}))
-    (line,) = verbs.prospects(run, Outcomes((HostOutcome("c1", "unchanged"), lacks)))
+    (line,) = verbs.prospects(run, Outcomes((HostOutcome("c1", "unchanged"), lacks)), _ask(run))
     assert line.startswith("c3: ")
     assert IN_FORCE in line
-    assert verbs.prospects(run, _outcomes(c4="unreached")) != []
+    assert verbs.prospects(run, _outcomes(c4="unreached"), _ask(run)) != []
     assert len(running) == 2
 
 
@@ -98,18 +102,18 @@ def test_the_contract_is_tried_where_our_files_are(
 
     monkeypatch.setattr(verbs, "_contract", ask)
     seen = _outcomes(c1="unchanged", c2="would", c3="failed", c4="unreached")
-    verbs.check_contract(run, seen, _silent)
+    verbs.check_contract(run, seen, _silent, _ask(run))
     assert asked == ["c1", "c2"]
 
 
 def test_what_this_slurm_cannot_do_is_told_where_somebody_can_be_asked(
     run: Run, monkeypatch: pytest.MonkeyPatch, running: list[str]
 ) -> None:
-    assert verbs.limits(run) == [], "nobody can say"
+    assert verbs.limits(run, _ask(run)) == [], "nobody can say"
     told = slurm_conf.parse("SLURM_VERSION = 20.11.9\n")
     (kind,) = [each for each in vars(enable).values() if isinstance(each, type) and hasattr(each, "about_to_run")]
     monkeypatch.setattr(kind, "running", lambda _switch, _host: told)
     monkeypatch.setattr(slurm_conf, "limits", lambda found, _inventory: [f"asked of {found is told}"])
-    assert verbs.limits(run) == ["asked of True"]
+    assert verbs.limits(run, _ask(run)) == ["asked of True"]
     site = replace(run.site, inventory=run.site.inventory.model_copy(update={"controllers": None}))
-    assert verbs.limits(replace(run, site=site)) == []
+    assert verbs.limits(replace(run, site=site), _ask(run)) == []
