@@ -23,6 +23,7 @@ HpcproxyError            exit code 1
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -82,13 +83,41 @@ class RenderError(HpcproxyError):
         super().__init__(f"template {template}: {reason}")
 
 
+@dataclass(frozen=True)
+class Reason:
+    """What went wrong: the `layer` that failed, why, what to do; `permanent`: waiting will not help.
+
+    The one type for that, whoever found out: a probe, the pinning of a key, a job, a roll-out. What ssh says and what
+    it means is one table of them (`openssh/reasons.py`).
+    """
+
+    layer: str
+    reason: str
+    advice: str = ""
+    permanent: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.advice}" if self.advice else self.reason
+
+
 class WayOutError(HpcproxyError):
-    """The way out through `jump` failed in `layer`; `advice` says what to do."""
+    """The way out through `jump` failed, for `why`."""
 
     def __init__(self, layer: str, reason: str, advice: str = "", jump: str = "") -> None:
-        self.layer, self.reason, self.advice, self.jump = layer, reason, advice, jump
-        through = f"{jump}: " if jump else ""
-        super().__init__(f"{layer}: {through}{reason}{'; ' + advice if advice else ''}")
+        self.why, self.jump = Reason(layer, reason, advice), jump
+        super().__init__(f"{layer}: {f'{jump}: ' if jump else ''}{self.why}")
+
+    @classmethod
+    def of(cls, why: Reason, jump: str = "") -> WayOutError:
+        """Return the error that says `why`."""
+        error = cls(why.layer, why.reason, why.advice, jump)
+        error.why = why
+        return error
+
+    @property
+    def layer(self) -> str:
+        """What failed."""
+        return self.why.layer
 
 
 class LabError(HpcproxyError):

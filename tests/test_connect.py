@@ -10,9 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from hpcproxy.account import checks, verbs
+from hpcproxy.account import checks
 from hpcproxy.account.connect import connect
-from hpcproxy.account.verbs import Account
 from hpcproxy.errors import WayOutError
 from tests.servers import free_port
 from tests.waiting import DEADLINE_S
@@ -187,13 +186,12 @@ def test_what_fails_by_socks_has_its_layer() -> None:
     ],
 )
 def test_a_login_on_trial_that_cannot_begin_is_named(
-    error: Exception, on_node: bool, layer: str, words: str, account: Account, monkeypatch: pytest.MonkeyPatch
+    error: Exception, on_node: bool, layer: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object, **__: object) -> None:
         raise error
 
-    bundle = verbs.bundle_of(account, verbs.settings_of(account, {"jump": ["u@h"]}))
     monkeypatch.setattr(checks.subprocess, "run", fails)
     with pytest.raises(WayOutError) as caught:
-        checks.probe(bundle, {}, 7, on_node=on_node)
-    assert (caught.value.layer, caught.value.reason) == (layer, words)
+        checks.probe(b"", {}, 7, on_node=on_node)
+    assert (caught.value.layer, caught.value.why.reason) == (layer, words)

@@ -86,7 +86,7 @@ def _layer(jump: str, timeout_s: float = 1) -> tuple[str, str]:
     with pytest.raises(WayOutError) as caught:
         _fetch(jump, timeout_s)
     assert caught.value.jump == jump
-    return caught.value.layer, caught.value.reason
+    return caught.value.layer, str(caught.value.why)
 
 
 def test_each_way_to_fail_has_its_layer() -> None:
@@ -165,8 +165,8 @@ def test_a_hop_that_nobody_confirmed_is_never_logged_in_to(
         _fetch("jump")
     assert _logins(three[1]) == before
     assert caught.value.layer == "host-key"
-    assert "hop2, on the way to it, is in none of your lists" in caught.value.reason
-    assert "look at its key with: ssh -J hop1 hop2" in caught.value.advice
+    assert "hop2, on the way to it, is in none of your lists" in caught.value.why.reason
+    assert "look at its key with: ssh -J hop1 hop2" in caught.value.why.advice
     assert known.read_text() == three[0].known_hosts + other
 
 
@@ -181,7 +181,7 @@ def test_a_hop_that_refuses_the_key_is_named(ssh_config: Write, three: list[Sshd
     with pytest.raises(WayOutError) as caught:
         _fetch("jump")
     assert (caught.value.layer, caught.value.jump) == ("key", "jump")
-    assert caught.value.reason.startswith("hop1, on the way to it: ")
+    assert caught.value.why.reason.startswith("hop1, on the way to it: ")
 
 
 def test_a_hop_that_is_silent_costs_its_own_time_only(ssh_config: Write, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_hop_that_is_silent_costs_its_own_time_only(ssh_config: Write, tmp_pat
             _fetch("jump", 1)
     assert time.monotonic() - began < 8
     assert caught.value.layer == "route"
-    assert caught.value.reason.startswith("hop, on the way to it: ")
+    assert caught.value.why.reason.startswith("hop, on the way to it: ")
 
 
 def test_hops_of_hops_and_circles(ssh_config: Write) -> None:
@@ -211,4 +211,4 @@ def test_hops_of_hops_and_circles(ssh_config: Write) -> None:
 def test_a_proxy_command_that_fails_has_its_words_passed_on(ssh_config: Write) -> None:
     ssh_config("Host jump\n HostName 10.0.0.1\n ProxyCommand sh -c 'echo no way there >&2; exit 3'\n")
     layer, reason = _layer("jump", 5)
-    assert (layer, reason) == ("ssh", "its ProxyCommand does not get there: no way there")
+    assert (layer, reason) == ("ssh", "its ProxyCommand does not get there: no way there; see ~/.ssh/config")

@@ -240,7 +240,7 @@ def test_a_revoked_authority_is_none(init: Init, personal: Path, signed: tuple[S
 
 def test_one_login_is_tried_and_works(init: Init) -> None:
     (probe,) = init(login=True).probes
-    assert (probe.layer, probe.reason) == (None, "login and forwarding work")
+    assert (probe.why, probe.note) == (None, "")
 
 
 def test_a_login_that_only_an_agent_of_this_machine_makes_is_none_that_a_job_has(
@@ -264,7 +264,8 @@ def test_a_login_that_only_an_agent_of_this_machine_makes_is_none_that_a_job_has
         agent.wait()
     assert report.agent_only
     assert not report.works
-    assert report.probes[0].layer == "key"
+    assert report.probes[0].why
+    assert report.probes[0].why.layer == "key"
 
 
 def test_a_jump_host_that_is_away_leaves_a_valid_configuration(account: Account) -> None:

@@ -106,9 +106,9 @@ def test_a_line_that_ssh_cannot_take_is_named_in_its_own_words(ssh_config: Write
     with pytest.raises(WayOutError) as caught:
         configuration.ask(Jump("gw"))
     assert caught.value.layer == "ssh"
-    assert f"{path}" in caught.value.reason
-    assert words in caught.value.reason
-    assert "terminating" not in caught.value.reason
+    assert f"{path}" in caught.value.why.reason
+    assert words in caught.value.why.reason
+    assert "terminating" not in caught.value.why.reason
 
 
 def test_a_match_exec_without_an_end_is_bounded(ssh_config: Write, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_each_way_to_fail_has_its_layer_and_reason(
 )
 def test_a_connection_that_ends_is_known_by_every_name_that_ssh_has_for_it(line: str, layer: str) -> None:
     """sshpkt_vfatal (packet.c) puts a word for the moment before some: which one comes is chance."""
-    assert next(row.layer for row in FAILURES if not row.phase and re.search(row.pattern, line)) == layer
+    assert next(row.why.layer for row in FAILURES if not row.phase and re.search(row.pattern, line)) == layer
 
 
 def _gives_up_only_where_waiting_is_no_use(holder: Holder, layer: str, reason: str) -> None:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from hpcproxy import floors, heard, process
 from hpcproxy.account.connect import connect
 from hpcproxy.changes import Outcome, preview
-from hpcproxy.errors import WayOutError
+from hpcproxy.errors import Reason, WayOutError
 from hpcproxy.files.install import bundle_steps
 from hpcproxy.files.render import Bundle
 
@@ -57,11 +57,11 @@ def too_old(environ: Mapping[str, str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Probe:
-    """One login to one jump host: `layer` is what failed, None if login, forwarding and the way back all work."""
+    """One login to one jump host: why it failed, None if login, forwarding and the way back all work; else a `note`."""
 
     jump: str
-    layer: str | None
-    reason: str
+    why: Reason | None
+    note: str = ""
 
 
 def probe(script: bytes, environ: Mapping[str, str], timeout_s: float, *, on_node: bool = False) -> list[Probe]:
@@ -96,10 +96,10 @@ def _parse(line: str) -> Probe:
     verb, _, rest = line.partition(" ")
     if verb == "ok":
         jump, _, note = rest.partition(" ")
-        return Probe(jump=jump, layer=None, reason="login and forwarding work" + (f"; {note}" if note else ""))
+        return Probe(jump, None, note)
     layer, _, text = rest.partition(" ")
     jump, _, reason = text.partition(": ")
-    return Probe(jump=jump if reason else "", layer=layer, reason=reason or text)
+    return Probe(jump if reason else "", Reason(layer, reason or text))
 
 
 @dataclass(frozen=True)
@@ -175,4 +175,4 @@ def _get(stream: socket.socket, host: str, port: int | None, path: str) -> tuple
 
 def failures(probes: Sequence[Probe]) -> list[Probe]:
     """Return those of `probes` that failed."""
-    return [probe for probe in probes if probe.layer is not None]
+    return [probe for probe in probes if probe.why is not None]

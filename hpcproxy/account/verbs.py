@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +160,7 @@ def _try_login(account: Account, config: Config, bundle: Bundle, *, on_node: boo
         return _probe(account.environ, config, script, on_node=True), False
     alone = {name: value for name, value in account.environ.items() if name != "SSH_AUTH_SOCK"}
     probes = _probe(alone, config, script)
-    if "SSH_AUTH_SOCK" not in account.environ or not any(probe.layer == "key" for probe in probes):
+    if "SSH_AUTH_SOCK" not in account.environ or not any(probe.why and probe.why.layer == "key" for probe in probes):
         return probes, False
     return probes, not checks.failures(_probe(account.environ, config, script))
 
@@ -371,8 +371,10 @@ def check(account: Account, timeout_s: float) -> Checked:
         answer = checks.fetch_address(tunnel.url, config.check_url, timeout_s)
     except WayOutError as error:
         # Through a SOCKS port a failed open is a closed connection; only ssh's own words tell why.
-        why = reasons.open_failure(tunnel.log_tail) if error.layer == "far end" and tunnel.log_tail else error.advice
-        raise WayOutError(error.layer, error.reason, why, tunnel.jump or "") from None
+        why = error.why
+        if why.layer == reasons.FAR_END and tunnel.log_tail:
+            why = replace(why, advice=reasons.open_failure(tunnel.log_tail))
+        raise WayOutError.of(why, tunnel.jump or "") from None
     others = [str(found) for found in overrides.in_tools(account.user_home, account.environ)]
     return Checked(answer, tunnel.url, tunnel.jump or "", overrides.in_environment(account.environ) + others)
 
@@ -385,7 +387,8 @@ def _why_none(account: Account, config: Config) -> WayOutError:
         reason = f"none is up here; with `via: {config.via}` nobody is logged in to for a trial"
         return WayOutError("tunnel", reason, "start it with: hpcproxy up")
     probes = log_in_once(account, config)
-    for probe in checks.failures(probes):
-        return WayOutError(probe.layer or "", probe.reason, "", probe.jump)
+    for probe in probes:
+        if probe.why is not None:
+            return WayOutError.of(probe.why, probe.jump)
     names = ", ".join(probe.jump for probe in probes)
     return WayOutError("tunnel", f"none is up here, though {names} would let us through", "start it with: hpcproxy up")

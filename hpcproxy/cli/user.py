@@ -87,10 +87,10 @@ def _tell(report: verbs.InitReport) -> None:
         else:
             say(str(shown.error))
     for result in report.probes:
-        if result.layer is None:
-            print(f"login         {result.jump}  {result.reason}")
+        if result.why is None:
+            print(f"login         {result.jump}  login and forwarding work{f'; {result.note}' if result.note else ''}")
         else:
-            say(f"{result.layer}: {result.jump}: {result.reason}")
+            say(f"{result.why.layer}: {result.jump}: {result.why}")
     if report.agent_only:
         say("it works with the agent of this machine, which no job has: use a key without a passphrase, for this alone")
 

@@ -33,7 +33,7 @@ from hpcproxy.cluster.pool import Pool
 from hpcproxy.cluster.routes import Route, Routes
 from hpcproxy.cluster.trouble import explain, is_refusal
 from hpcproxy.config.model import Jump
-from hpcproxy.errors import FileError, HpcproxyError
+from hpcproxy.errors import FileError, HpcproxyError, Reason
 
 _COLLECT_EVERY = 16  # connections; more of them cost memory, fewer gain none
 _SSH_PORT = 22
@@ -108,12 +108,13 @@ class Fleet:
         bounds = Bounds(self.login.timeout_s * TOTAL_TIMES)
         try:
             answer: protocol.Answer | None = self._talk(host, message, bounds)
-            trouble = ""
+            why: Reason | None = None
         except Exception as error:  # noqa: BLE001 - whatever a host makes a library raise is its own trouble, and no other's
-            answer, trouble = None, explain(error, self._routes.user(host), self.login.timeout_s)
+            answer, why = None, explain(error, self._routes.user(host), self.login.timeout_s)
         # Of what was cut off nothing is believed, be it an answer or not.
-        answer = None if bounds.broken else answer
-        return judge(host, answer, bounds.broken or trouble, time.monotonic() - began)
+        if bounds.broken:
+            answer, why = None, Reason("host", bounds.broken)
+        return judge(host, answer, why, time.monotonic() - began)
 
     def _talk(self, host: str, message: bytes, bounds: Bounds) -> protocol.Answer:
         """Return what `host` answers: over Paramiko where that can do what is needed, else by OpenSSH itself.

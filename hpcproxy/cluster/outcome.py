@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hpcproxy import floors, heard
 from hpcproxy.cluster.inventory import fold
 from hpcproxy.cluster.protocol import Answer, Change
+from hpcproxy.errors import Reason
 from hpcproxy.files.render import Bundle, File
 
 GOOD = ("unchanged", "changed")
@@ -25,13 +26,17 @@ _DIFF_LINES_MAX = 3000
 
 @dataclass(frozen=True)
 class HostOutcome:
-    """One host: `word` is unchanged, changed, would, failed, unreached or skipped; `cause` says why it is not good."""
+    """One host: `word` is unchanged, changed, would, failed, unreached or skipped; `cause` says why it is not good.
+
+    `why` is the cause of one that was not reached; what one that answers lacks it says in its own words.
+    """
 
     host: str
     word: str
     cause: str = ""
     answer: Answer | None = None
     seconds: float = 0.0
+    why: Reason | None = None
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -59,10 +64,10 @@ def unheard(_outcome: HostOutcome) -> None:
     """Tell nobody of a host's outcome."""
 
 
-def judge(host: str, answer: Answer | None, trouble: str = "", seconds: float = 0.0) -> HostOutcome:
+def judge(host: str, answer: Answer | None, why: Reason | None = None, seconds: float = 0.0) -> HostOutcome:
     """Return the outcome of one host from its answer, or from why there is none."""
     if answer is None:
-        return HostOutcome(host, "unreached", trouble, None, seconds)
+        return HostOutcome(host, "unreached", str(why or ""), None, seconds, why)
     return HostOutcome(host, answer.word, answer.text, answer, seconds)
 
 

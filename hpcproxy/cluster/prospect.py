@@ -11,6 +11,7 @@ from hpcproxy.cluster import slurm_conf
 from hpcproxy.cluster.inventory import Inventory, fold
 from hpcproxy.cluster.outcome import HostOutcome, Outcomes
 from hpcproxy.files.plan import PROGRAMS
+from hpcproxy.openssh import reasons
 
 FATE = {
     "Prolog": "drains it and is requeued",
@@ -32,7 +33,7 @@ def tell(outcomes: Outcomes, running: slurm_conf.Running | str, inventory: Inven
 
 def _one(host: HostOutcome, running: slurm_conf.Running | str, inventory: Inventory) -> str:
     if host.word == "unreached":
-        if "another host key" in host.cause:
+        if host.why == reasons.ANOTHER_KEY:
             return f"has been installed anew, or is another machine; {UNKNOWN}"
         return f"cannot be reached: it is down, or its sshd is; {UNKNOWN}"
     gone = {change.path for change in host.changes if change.action == "create"}

@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Union
 
@@ -15,7 +15,7 @@ from hpcproxy.cluster.inventory import Inventory
 from hpcproxy.cluster.pool import Pool
 from hpcproxy.cluster.run import Request, limit
 from hpcproxy.config.model import Jump
-from hpcproxy.errors import ConfigError, WayOutError
+from hpcproxy.errors import ConfigError, Reason, WayOutError
 from hpcproxy.openssh import configuration, hops, host_key, recognition
 from hpcproxy.openssh.host_key import Way
 from hpcproxy.openssh.known_hosts import KnownHosts
@@ -66,8 +66,8 @@ class Keeper:
             with self._gateway(told.gateway) as proxy:
                 return shown + self._group(inside, proxy, consent, on_key)
         except WayOutError as error:
-            words = f"behind the gateway {told.gateway}: {error.reason}"
-            away = [WayOutError(error.layer, words, error.advice, str(host)) for host in inside]
+            why = replace(error.why, reason=f"behind the gateway {told.gateway}: {error.why.reason}")
+            away = [WayOutError.of(why, str(host)) for host in inside]
             return shown + [Shown(str(host), error=one) for host, one in zip(inside, away)]
 
     def _group(self, asked: Sequence[Jump], proxy: str | None, consent: Consent, on_key: OnKey) -> list[Shown]:
@@ -143,6 +143,6 @@ class Keeper:
         while not socket.exists():
             if process.poll() is not None or time.monotonic() > deadline:
                 words = log.read_text(errors="replace").splitlines() if log.exists() else []
-                layer, reason = hops.meaning(words)
-                raise WayOutError(layer or "route", reason or f"does not answer within {2 * self.timeout_s:g} s")
+                late = Reason("route", f"does not answer within {2 * self.timeout_s:g} s")
+                raise WayOutError.of(hops.meaning(words) or late)
             time.sleep(_LOOK_S)

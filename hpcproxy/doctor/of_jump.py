@@ -41,8 +41,8 @@ def _trouble(patient: Patient, concerns: Callable[[str], bool], fix: str) -> Fin
     for jump, shown in patient.shown().items():
         if concerns(_layer(shown)):
             error = shown.error
-            advice = error.advice if isinstance(error, WayOutError) else ""
-            words = f"{jump}: {error.reason}" if isinstance(error, WayOutError) else str(error)
+            advice = error.why.advice if isinstance(error, WayOutError) else ""
+            words = f"{jump}: {error.why.reason}" if isinstance(error, WayOutError) else str(error)
             return bad(words, advice or fix.format(jump.destination))
     return None
 
@@ -82,17 +82,17 @@ def _login(patient: Patient) -> Finding:
     if found and found[-1].ready:
         return good(f"your way out is logged in to {found[-1].jump}; no other login was tried")
     for probe in patient.probes():
-        if probe.layer not in {None, "forwarding"}:
-            return bad(f"{probe.jump}: {probe.reason}", _fix(probe, patient))
-    notes = [probe.reason.partition("; ")[2] for probe in patient.probes()]
+        if probe.why is not None and probe.why.layer != "forwarding":
+            return bad(f"{probe.jump}: {probe.why}", _fix(probe, patient))
+    notes = [probe.note for probe in patient.probes()]
     return good("by key alone, as a job's" + "".join(f"; {note}" for note in notes if note))
 
 
 def _fix(probe: Probe, patient: Patient) -> str:
-    _, run, command = probe.reason.partition("run: ")
+    _, run, command = str(probe.why).partition("run: ")
     if run:
         return command
-    refused, jump = _KEYS.search(probe.reason), _named(probe, patient)
+    refused, jump = _KEYS.search(str(probe.why)), _named(probe, patient)
     if refused and jump is not None:
         port = f" -p {jump.port}" if jump.port else ""
         return f"ssh-copy-id -i {refused[1]}.pub{port} {jump.destination}"
@@ -110,8 +110,8 @@ def _forwarding(patient: Patient) -> Finding:
     if found and found[-1].ready:
         return good(f"{found[-1].jump} forwards")
     for probe in patient.probes():
-        if probe.layer == "forwarding":
-            return bad(f"{probe.jump}: {probe.reason}", f"ask the admin of {probe.jump} whether forwarding is allowed")
+        if probe.why is not None and probe.why.layer == "forwarding":
+            return bad(f"{probe.jump}: {probe.why}", f"ask the admin of {probe.jump} whether forwarding is allowed")
     return good("it forwards")
 
 

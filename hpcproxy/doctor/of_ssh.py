@@ -85,7 +85,7 @@ def _fault(path: Path) -> str:
         return f"{path} is a security key's, which nobody can touch inside a job" if touched else ""
     known = reasons.meaning(lines)
     if known is not None:
-        return known[1]
+        return str(known)
     if any("incorrect passphrase" in line for line in lines):
         return f"{path} has a passphrase, which nobody can type inside a job"
     return f"{path}: {heard.last_line(done.stderr) or 'ssh-keygen cannot read it'}"

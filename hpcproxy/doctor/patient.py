@@ -135,7 +135,7 @@ class Patient:
             if not found[-1].ready:
                 raise WayOutError("tunnel", f"is down: {found[-1].last_error or 'not up yet'}")
             return found[-1]
-        let_through = {probe.jump for probe in self.probes() if probe.layer is None}
+        let_through = {probe.jump for probe in self.probes() if probe.why is None}
         jumps = [jump for jump in self.config().jump if str(jump) in let_through]
         return self.temporary.start(self.config().model_copy(update={"jump": tuple(jumps)}), self.account)
 

@@ -127,7 +127,7 @@ def _connected(tunnel: Tunnel, place: Place) -> socket.socket:
 
 def _reached(error: WayOutError, tunnel: Tunnel) -> Reached:
     """Return what the gate's answer means; where ssh itself listens only its own log tells."""
-    text = error.reason
+    text = error.why.reason
     denied = _DENIED.search(text)
     if denied:
         return Reached(Stage.DENIED, heard.line(denied[1]))
@@ -138,7 +138,7 @@ def _reached(error: WayOutError, tunnel: Tunnel) -> Reached:
         return Reached(Stage.PROHIBITED, meaning)
     if "name" in meaning and "resolve" in meaning:
         return Reached(Stage.NAMELESS, meaning)
-    return Reached(Stage.FAILED, heard.line(meaning if meaning != text else error.reason))
+    return Reached(Stage.FAILED, heard.line(meaning if meaning != text else error.why.reason))
 
 
 def _signer(tunnel: Tunnel, place: Place) -> str:

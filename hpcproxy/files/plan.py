@@ -143,7 +143,7 @@ def script_values(config: Config, programs: Path, known_hosts: Path, *, syslog: 
         "least_bash": floors.BASH.number,
         "least_slurm": floors.SLURM.number,
         "least_ssh": floors.OPENSSH.number,
-        "failures": [_row(failure) for failure in reasons.FAILURES],
+        "failures": [tuple(map(_number, failure.as_row().values())) for failure in reasons.FAILURES],
         **_elsewhere(),
     }
 
@@ -175,16 +175,9 @@ def _elsewhere() -> dict[str, Any]:
     }
 
 
-def _row(failure: reasons.Failure) -> tuple[str | int, ...]:
-    """Return `failure` as reason.sh has it, in its order of columns."""
-    return (
-        failure.pattern,
-        failure.layer,
-        failure.reason,
-        int(failure.permanent),
-        failure.phase,
-        int(failure.more),
-    )
+def _number(value: str | bool) -> str | int:
+    """Return a field of a row of reasons as reason.sh has it, whose columns are in the row's order."""
+    return int(value) if isinstance(value, bool) else value
 
 
 def _ways(config: Config, known_hosts: Path) -> list[dict[str, Any]]:
@@ -203,7 +196,7 @@ def agent_settings(config: Config, known_hosts: Path, *, syslog: bool = False) -
     return {
         "version": 2,
         "ways": _ways(config, known_hosts),
-        "failures": [vars(failure) for failure in reasons.FAILURES],
+        "failures": [failure.as_row() for failure in reasons.FAILURES],
         "probe": command.PROBE_TARGET,
         "probe_https": command.probe_https(config),
         **{key: list(value) if isinstance(value, tuple) else value for key, value in _needed_by(AGENT, config).items()},

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcproxy.config.model import Jump
-from hpcproxy.errors import WayOutError
+from hpcproxy.errors import Reason, WayOutError
 from hpcproxy.openssh import configuration, reasons
 from hpcproxy.openssh.configuration import Resolved
 from hpcproxy.quoting import word
@@ -99,10 +99,10 @@ def _literal(text: str) -> str:
     return str(word(text.replace("%", "%%")))
 
 
-def meaning(words: Sequence[str]) -> tuple[str, str]:
-    """Return the layer and the reason that ssh's `words` stand for; its last line if they are unknown."""
+def meaning(words: Sequence[str]) -> Reason | None:
+    """Return what ssh's `words` stand for: its last line if they are unknown, None if it has said nothing."""
     known = reasons.meaning(words)
     if known is not None:
         return known
     told = [line for line in words if line.strip() and not line.startswith("Warning: ")]
-    return ("ssh", configuration.said(told[-1].encode())) if told else ("", "")
+    return Reason("ssh", configuration.said(told[-1].encode())) if told else None

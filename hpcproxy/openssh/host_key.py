@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from hpcproxy.config.model import Jump
-from hpcproxy.errors import WayOutError
+from hpcproxy.errors import Reason, WayOutError
 from hpcproxy.openssh import configuration, hops
 from hpcproxy.openssh.configuration import Resolved
 from hpcproxy.openssh.hops import Hop
@@ -141,23 +141,24 @@ class _Attempt:
         name = str(self.way.jump)
         for place, hop in enumerate(self.hops, 1):
             words = self.words(hop.log(self.directory, place))
-            layer, reason = hops.meaning(words)
-            if layer == "host-key":
+            why = hops.meaning(words)
+            if why is not None and why.layer == "host-key":
                 raise WayOutError(
-                    layer,
+                    why.layer,
                     f"{hop.jump}, on the way to it, is in none of your lists of known hosts, or with another key",
                     f"nothing was logged in to; look at its key with: {hop.typed}",
                     name,
                 )
-            if words and layer:
-                raise WayOutError(layer, f"{hop.jump}, on the way to it: {reason}", f"try: {hop.typed}", name)
-        layer, reason = hops.meaning(self.words(self.directory / _LOG))
+            if why is not None:
+                raise WayOutError(why.layer, f"{hop.jump}, on the way to it: {why}", f"try: {hop.typed}", name)
+        why = hops.meaning(self.words(self.directory / _LOG))
         told = configuration.said(self.said)
         if self.way.resolved.proxy_command is not None and told:
             raise WayOutError("ssh", f"its ProxyCommand does not get there: {told}", "see ~/.ssh/config", name)
         if self.late:
             raise WayOutError("route", f"does not answer within {self.timeout_s:g} s", "is its address right?", name)
-        raise WayOutError(layer or "ssh", reason or told or "showed no host key", "", name)
+        why = why or Reason("ssh", told or "showed no host key")
+        raise WayOutError(why.layer, str(why), "", name)
 
 
 @contextlib.contextmanager

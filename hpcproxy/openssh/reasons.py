@@ -1,4 +1,4 @@
-"""What the lines of ssh's own log mean, once, for the agent and the scripts. Pure.
+"""What ssh says and what it means, the one table, for the agent, the scripts, probes, pinning and roll-outs. Pure.
 
 ssh writes its log where -E says, and only that: what the jump host has to say (its banner) and what stands on the way
 (ProxyJump, ProxyCommand) goes to stderr. Lines are read in the order of time, and the first that decides is the reason:
@@ -9,8 +9,10 @@ OpenSSH 7.4 to 10.5, `ssh.c`, `sshconnect.c`, `sshconnect2.c`, `authfile.c`, `re
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from hpcproxy.errors import Reason
 
 # Layers that are no reasons. PHASE: the login has come as far as `reason` says, UP makes what was before void.
 # GREETED: it said something that no sshd says. SEEN: this ssh tells how far it is, and no login has begun.
@@ -23,42 +25,61 @@ UP, LOGIN, GREETED, SEEN = "up", "login", "greeted", "seen"
 
 @dataclass(frozen=True)
 class Failure:
-    """What a line of ssh's log that `pattern` matches means; `permanent` says that waiting will not help.
+    """What a line that `pattern` matches means.
 
     `pattern` is an extended regular expression that bash and Python read alike. It counts in `phase` only, if that is
     not empty. After a row without `more` nothing counts: ssh ends there, and what a far end has put behind a line
-    break is none of ssh's. In `reason` %0 is the line, %1 and %2 are the pattern's groups, %k the keys that were
-    offered, %t what was said beside the log, in quotation marks.
+    break is none of ssh's. In its words %0 is the line, %1 and %2 are the pattern's groups, %k the keys that were
+    offered, %t what was said beside the log, in quotation marks, %u who was to log in.
     """
 
     pattern: str
-    layer: str
-    reason: str
-    permanent: bool
+    why: Reason
     phase: str = ""
     more: bool = False
 
+    def as_row(self) -> dict[str, str | bool]:
+        """Return what the agent and the scripts get of it, whose readers see reason and advice as one."""
+        return {
+            "pattern": self.pattern,
+            "layer": self.why.layer,
+            "reason": str(self.why),
+            "permanent": self.why.permanent,
+            "phase": self.phase,
+            "more": self.more,
+        }
 
-def _lasting(pattern: str, layer: str, reason: str, *, more: bool = False) -> Failure:
-    return Failure(pattern, layer, reason, permanent=True, more=more)
+
+def _lasting(
+    pattern: str, layer: str, reason: str, advice: str = "", *, phase: str = "", more: bool = False
+) -> Failure:
+    return Failure(pattern, Reason(layer, reason, advice, permanent=True), phase, more)
 
 
-def _passing(pattern: str, layer: str, reason: str, phase: str = "", *, more: bool = False) -> Failure:
-    return Failure(pattern, layer, reason, permanent=False, phase=phase, more=more)
+def _passing(
+    pattern: str, layer: str, reason: str, advice: str = "", *, phase: str = "", more: bool = False
+) -> Failure:
+    return Failure(pattern, Reason(layer, reason, advice), phase, more)
 
 
-_PIN_IT = "the jump host's key is not pinned; run: hpcproxy init --jump USER@HOST"
-_NO_ANSWER = "it does not answer; is its address right, its firewall open?"
+_PIN_IT = ("host-key", "the jump host's key is not pinned", "run: hpcproxy init --jump USER@HOST")
+_NO_ANSWER = ("route", "it does not answer", "is its address right, its firewall open?")
 _SILENT = "it accepts connections and stays silent"
-_NO_SSH = "what answers there is no ssh server; is the port right?"
-_HUNG_UP = "it hung up during the login; is the account there alive?%t"
+_NO_SSH = ("route", "what answers there is no ssh server", "is the port right?")
+_HUNG_UP = ("ssh", "it hung up during the login", "is the account there alive?%t")
 _NOTHING_OFFERED = (
-    "ssh had no key to offer it: is IdentityFile a key, its kind among PubkeyAcceptedAlgorithms, publickey among"
-    " PreferredAuthentications? ssh -v says which%k"
+    "key",
+    (
+        "ssh had no key to offer it: is IdentityFile a key, its kind among PubkeyAcceptedAlgorithms, publickey among"
+        " PreferredAuthentications? ssh -v says which%k"
+    ),
 )
 _NO_ROUTE = "no route to it from here"
 # It says why (MaxStartups, PerSourcePenalties) in a line that ssh shows at its debug levels only.
-_BUSY = "it hung up before the login: it has too many logins at once, or shuts this cluster's address out for a while"
+_BUSY = (
+    "busy",
+    "it hung up before the login: it has too many logins at once, or shuts this cluster's address out for a while",
+)
 
 # For each line the first row that matches.
 FAILURES: Sequence[Failure] = (
@@ -76,10 +97,13 @@ FAILURES: Sequence[Failure] = (
     _lasting(
         "^(bind( .*)?: )?Address already in use$",
         "port",
-        "the port is taken by another process of this node and nothing of theirs is used; choose another port",
+        "the port is taken by another process of this node and nothing of theirs is used",
+        "choose another port",
     ),
     _lasting("^(/.*|command-line):? line [0-9]+: ", "config", "ssh cannot read its configuration: %0"),
-    _lasting("^Bad owner or permissions on (.*)$", "config", "ssh does not read %1, which others may write; chmod 600"),
+    _lasting(
+        "^Bad owner or permissions on (.*)$", "config", "ssh does not read %1, which others may write", "chmod 600"
+    ),
     _lasting(
         "^bind:? (.*): Cannot assign requested address$",
         "config",
@@ -92,37 +116,39 @@ FAILURES: Sequence[Failure] = (
         "name",
         "it has no address of the kind that the configuration of ssh asks for (AddressFamily)",
     ),
-    _passing("^ssh: Could not resolve hostname ", "name", "its name does not resolve here; use its address"),
+    _passing("^ssh: Could not resolve hostname ", "name", "its name does not resolve here", "use its address"),
     _passing("^ssh: connect to host .*: (No route to host|Network is unreachable)$", "route", _NO_ROUTE),
     _passing("^ssh: connect to host .*: Connection refused$", "route", "nothing listens at its ssh port"),
-    _passing("^ssh: connect to host .*: Connection timed out$", "route", _NO_ANSWER),
+    _passing("^ssh: connect to host .*: Connection timed out$", *_NO_ANSWER),
     _passing("^Connection timed out during banner exchange", "route", _SILENT, more=True),
     _passing("^Timeout, server .* not responding", "route", "it stopped answering"),
-    _passing("^Connection .* timed out$", "route", _NO_ANSWER),
+    _passing("^Connection .* timed out$", *_NO_ANSWER),
     _passing(
         "^(kex_exchange_identification: )?banner line [0-9]+: (Exceeded MaxStartups|Not allowed at this time)",
         SKIP,
         SKIP,
     ),
     _passing("^(kex_exchange_identification: )?banner line [0-9]+: ", PHASE, GREETED),
-    _passing("^(kex|ssh)_exchange_identification: ", "route", _NO_SSH, GREETED, more=True),
-    _passing("^(kex|ssh)_exchange_identification: ", "busy", _BUSY, more=True),
-    _passing("^banner exchange: Connection ", "busy", _BUSY, more=True),
-    _passing("^write: (Broken pipe|Connection reset by peer)$", "busy", _BUSY, more=True),  # the last word up to 7.5
+    _passing("^(kex|ssh)_exchange_identification: ", *_NO_SSH, phase=GREETED, more=True),
+    _passing("^(kex|ssh)_exchange_identification: ", *_BUSY, more=True),
+    _passing("^banner exchange: Connection ", *_BUSY, more=True),
+    _passing("^write: (Broken pipe|Connection reset by peer)$", *_BUSY, more=True),  # the last word up to 7.5
     # ---------------------------------------------------------------------------------------------- its key
     _lasting(
         "^@ +WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! +@",
         "host-key",
-        "the jump host shows another key than the one pinned; ask its admin, then run: hpcproxy init --replace-key",
+        "the jump host shows another key than the one pinned",
+        "ask its admin, then run: hpcproxy init --replace-key",
     ),
     _lasting(
         "^@ +WARNING: REVOKED HOST KEY DETECTED! +@",
         "host-key",
-        "the jump host shows a key that is marked as revoked; do not connect, ask its admin",
+        "the jump host shows a key that is marked as revoked",
+        "do not connect, ask its admin",
     ),
-    _lasting("^Host key .* revoked by file (.*)$", "host-key", "the jump host's key is revoked by %1; ask its admin"),
-    _lasting("^Host key verification failed", "host-key", _PIN_IT),
-    _lasting("^No .* host key is known for ", "host-key", _PIN_IT),
+    _lasting("^Host key .* revoked by file (.*)$", "host-key", "the jump host's key is revoked by %1", "ask its admin"),
+    _lasting("^Host key verification failed", *_PIN_IT),
+    _lasting("^No .* host key is known for ", *_PIN_IT),
     _lasting(
         "^Unable to negotiate with .*: no matching ([a-z -]+) found. Their offer: (.*)$",
         "ssh",
@@ -132,20 +158,22 @@ FAILURES: Sequence[Failure] = (
     _lasting(
         "^Authenticated .*with partial success",
         "key",
-        "it took the key and wants a second factor too, which no job can give; ask its admin for a login by key alone",
+        "it took the key and wants a second factor too, which no job can give",
+        "ask its admin for a login by key alone",
         more=True,
     ),
     _lasting(
         "^Permissions (0[0-7]+) for '(.*)' are too open",
         "key",
-        "ssh does not use the key %2, for others may read it (mode %1); run: chmod 600 %2",
+        "ssh does not use the key %2, for others may read it (mode %1)",
+        "run: chmod 600 %2",
         more=True,
     ),
     _lasting(
         r'^Load key "(.*\.pub)": ',
         "key",
-        "%1 is the public half of a key, which is no use here; name the other one, without .pub (IdentityFile, or"
-        " hpcproxy init --identity)",
+        "%1 is the public half of a key, which is no use here",
+        "name the other one, without .pub (IdentityFile, or hpcproxy init --identity)",
         more=True,
     ),
     _lasting(
@@ -157,80 +185,132 @@ FAILURES: Sequence[Failure] = (
     _lasting(
         "^((send_pubkey_test|sign_and_send_pubkey): )?no mutual signature ",
         "key",
-        "it takes no signature of the kind that this key makes:%k; make another (ssh-keygen -t ed25519) and put its"
-        " public half there",
+        "it takes no signature of the kind that this key makes:%k",
+        "make another (ssh-keygen -t ed25519) and put its public half there",
         more=True,
     ),
     _lasting(
         "^Received disconnect from .*:2: Too many authentication failures",
         "key",
-        "it refused too many keys; name the right one with: hpcproxy init --identity",
+        "it refused too many keys",
+        "name the right one with: hpcproxy init --identity",
     ),
     # Up to OpenSSH 7.5 without the account before it.
-    Failure(r"^([^:]*: )?Permission denied \(([^)]*,)?publickey", "key", _NOTHING_OFFERED, permanent=True, phase=LOGIN),
+    _lasting(r"^([^:]*: )?Permission denied \(([^)]*,)?publickey", *_NOTHING_OFFERED, phase=LOGIN),
     _lasting(
         r"^([^:]*: )?Permission denied \(([^)]*,)?publickey",
         "key",
-        "it refused the key%k; is the public half in its authorized_keys, without a from= that shuts this node out, and"
-        " the account there alive?",
+        "it refused the key%k",
+        "is the public half in its authorized_keys, without a from= that shuts this node out, and the account there"
+        " alive?",
     ),
     _lasting(
         r"^([^:]*: )?Permission denied \((.*)\)",
         "key",
-        "it takes no keys at all, only %2, which a job cannot give; ask your site for a login by key",
+        "it takes no keys at all, only %2, which a job cannot give",
+        "ask your site for a login by key",
     ),
     _lasting(
         "^channel [0-9]+: open failed: administratively prohibited",
         "forwarding",
         "the jump host does not allow forwarding, by its own rule (AllowTcpForwarding) or your key's in"
-        " authorized_keys (restrict); ask your site. If it lets through to certain hosts (PermitOpen), name one in your"
-        " settings (allow)",
+        " authorized_keys (restrict)",
+        "ask your site. If it lets through to certain hosts (PermitOpen), name one in your settings (allow)",
     ),
     # ---------------------------------------------------------------------------------------------- the end
     _passing("^Received disconnect from .* port [0-9]+:[0-9]+: (.*)$", "ssh", "it ended the connection: %1"),
-    _passing("^Authentication failed[.]$", "ssh", _HUNG_UP),
-    _passing("^Connection (closed|reset) by ", "ssh", "it hung up", UP),
-    _passing("^Connection (closed|reset) by ", "ssh", _HUNG_UP, LOGIN),
-    _passing("^Connection (closed|reset) by ", "ssh", _HUNG_UP, OFFERED),
-    _passing("^Connection (closed|reset) by ", "route", _NO_SSH, GREETED, more=True),
-    _passing("^Connection (closed|reset) by ", "busy", _BUSY, SEEN, more=True),
+    _passing("^Authentication failed[.]$", *_HUNG_UP),
+    _passing("^Connection (closed|reset) by ", "ssh", "it hung up", phase=UP),
+    _passing("^Connection (closed|reset) by ", *_HUNG_UP, phase=LOGIN),
+    _passing("^Connection (closed|reset) by ", *_HUNG_UP, phase=OFFERED),
+    _passing("^Connection (closed|reset) by ", *_NO_SSH, phase=GREETED, more=True),
+    _passing("^Connection (closed|reset) by ", *_BUSY, phase=SEEN, more=True),
     # Up to OpenSSH 8.4 nothing says how far a login is, but an end before it has a word in front (above).
-    _passing("^Connection (closed|reset) by ", "ssh", _HUNG_UP),
+    _passing("^Connection (closed|reset) by ", *_HUNG_UP),
 )
 
-# What ssh says of a channel that the jump host could not open, behind "open failed: "; first match wins.
-_OPEN_FAILURES: Sequence[tuple[str, str]] = (
-    ("administratively prohibited", "the jump host does not allow forwarding to it; this is its admin's rule"),
-    ("Name or service not known", "its name does not resolve at the jump host"),
-    ("Temporary failure in name resolution", "its name does not resolve at the jump host"),
-    ("Connection refused", "nothing listens there"),
-    ("timed out", "it does not answer the jump host"),
-    ("No route to host", "the jump host has no route to it"),
-    ("Network is unreachable", "the jump host has no route to it"),
+FAR_END = "far end"
+# What ssh says of a channel that the jump host could not open, behind "open failed: "; the first match counts.
+_OPEN_FAILURES: Sequence[Failure] = (
+    _passing(
+        "administratively prohibited",
+        FAR_END,
+        "the jump host does not allow forwarding to it",
+        "this is its admin's rule",
+    ),
+    _passing("Name or service not known", FAR_END, "its name does not resolve at the jump host"),
+    _passing("Temporary failure in name resolution", FAR_END, "its name does not resolve at the jump host"),
+    _passing("Connection refused", FAR_END, "nothing listens there"),
+    _passing("timed out", FAR_END, "it does not answer the jump host"),
+    _passing("No route to host", FAR_END, "the jump host has no route to it"),
+    _passing("Network is unreachable", FAR_END, "the jump host has no route to it"),
+)
+
+# A host of an admin's inventory, whoever found out: Paramiko, or ssh, of which only the last line on stderr is known.
+# Its reader has other means than a user has of a jump host: `trust` and the inventory's keys.
+NO_NAME = Reason("name", "its name does not resolve here")
+NOBODY = Reason("route", "nothing listens at its ssh port")
+NO_KEY_KEPT = Reason("host-key", "its host key is not known", "look at it with: hpcproxy trust", permanent=True)
+ANOTHER_KEY = Reason(
+    "host-key",
+    "shows another host key than the one in known_hosts",
+    "look into it, then: hpcproxy trust --replace-key",
+    permanent=True,
+)
+REFUSED = Reason("key", "refuses the login of %u", permanent=True)
+REFUSED_ROOT = replace(REFUSED, advice="where root may not log in, say user: and become: sudo")
+_OF_HOSTS: Sequence[Failure] = (
+    _lasting(
+        "Too many authentication failures",
+        "key",
+        "refuses the login of %u: it was offered more keys than it takes",
+        "name one with identity:",
+    ),
+    Failure(r"Permission denied \(", REFUSED),
+    _lasting(
+        "Host key verification failed",
+        "host-key",
+        "its host key is not known, or is not the known one",
+        "hpcproxy trust shows it",
+    ),
+    Failure("Could not resolve hostname", NO_NAME),
+    Failure("Connection refused", NOBODY),
+    _passing("timed out", "route", "does not answer"),
+    _passing("", "ssh", "ssh failed: %0"),
 )
 
 
 def open_failure(line: str) -> str:
     """Return in words why a channel was not opened, from ssh's line about it; the line's own text if it is unknown."""
-    return next((words for text, words in _OPEN_FAILURES if text in line), line.rpartition("open failed: ")[2])
+    found = (str(row.why) for row in _OPEN_FAILURES if re.search(row.pattern, line))
+    return next(found, line.rpartition("open failed: ")[2])
 
 
-def meaning(lines: Sequence[str]) -> tuple[str, str] | None:
-    """Return the layer and the reason of the first of `lines` that decides, where nothing tells how far a login is."""
+def of_host(last_line: str, user: str) -> Reason:
+    """Return what ssh's last line means where a host of the inventory was to be logged in to as `user`."""
+    why = next(row.why for row in _OF_HOSTS if re.search(row.pattern, last_line))
+    return refused(user) if why is REFUSED else _filled(why, {"%0": last_line, "%u": user})
+
+
+def refused(user: str) -> Reason:
+    """Return that a host of the inventory refuses the login of `user`."""
+    return _filled(REFUSED_ROOT if user == "root" else REFUSED, {"%u": user})
+
+
+def meaning(lines: Sequence[str]) -> Reason | None:
+    """Return what the first of `lines` means that decides, where nothing tells how far a login is."""
     for line in (line.strip() for line in lines):
         for failure in FAILURES:
-            counts = failure.layer not in _PROGRESS and failure.phase in ("", SEEN)
+            counts = failure.why.layer not in _PROGRESS and failure.phase in ("", SEEN)
             found = re.search(failure.pattern, line) if counts else None
             if found:
-                return failure.layer, _filled(failure.reason, line, found)
+                groups = {f"%{number}": part or "" for number, part in enumerate(found.groups(), 1)}
+                return _filled(failure.why, {"%0": line, "%k": "", "%t": "", **groups})
     return None
 
 
-def _filled(reason: str, line: str, found: re.Match[str]) -> str:
-    parts = {
-        "%0": line,
-        "%k": "",
-        "%t": "",
-        **{f"%{number}": part or "" for number, part in enumerate(found.groups(), 1)},
-    }
-    return re.sub("%[0-9kt]", lambda name: parts.get(name.group(), ""), reason)
+def _filled(why: Reason, parts: Mapping[str, str]) -> Reason:
+    def fill(words: str) -> str:
+        return re.sub("%[0-9ktu]", lambda name: parts.get(name.group(), ""), words)
+
+    return replace(why, reason=fill(why.reason), advice=fill(why.advice))

@@ -18,7 +18,7 @@ from tests.holder import write_script
 
 LOGS = [(name, situation) for name, release in RELEASES.items() for situation in release.logs]
 _TABLE = tuple(
-    Failure(re.compile(row.pattern), row.layer, row.reason, row.permanent, row.phase, row.more)
+    Failure(re.compile(row.pattern), row.why.layer, str(row.why), row.why.permanent, row.phase, row.more)
     for row in reasons.FAILURES
 )
 _WORDS = {"a refused key": "it refused the key", "no keys taken": "no keys at all, only password,keyboard-interactive,"}

@@ -21,6 +21,7 @@ from hpcproxy.cluster.enable import Switch, scontrol, wait_for_slurmd
 from hpcproxy.cluster.fan_out import Fleet
 from hpcproxy.cluster.outcome import HostOutcome, OnHost, Outcomes, judge, unheard
 from hpcproxy.cluster.slurm_conf import parse
+from hpcproxy.errors import Reason
 
 TOKEN = "hpcproxy-token"  # noqa: S105 - no secret: it marks lines
 HOSTS = ("h0", "h1", "h2")  # the first is slurmctld's
@@ -57,7 +58,7 @@ class Cluster:
 
     def _one(self, host: str, message: bytes) -> HostOutcome:
         if host in self.away:
-            return judge(host, None, "no route to host")
+            return judge(host, None, Reason("route", "no route to host"))
         # As long as the name it stands for: the message says how long its scripts are.
         there = message.replace(b"/HH/", b"/%s/" % host.encode()).replace(b"/HH'", b"/%s'" % host.encode())
         done = subprocess.run(["/bin/bash", "-p", "-s"], input=there, capture_output=True, check=True, timeout=60)

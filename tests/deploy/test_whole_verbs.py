@@ -13,6 +13,7 @@ from hpcproxy.cluster.fan_out import Fleet
 from hpcproxy.cluster.outcome import OnHost, Outcomes, judge, unheard
 from hpcproxy.cluster.protocol import Answer, Change
 from hpcproxy.cluster.run import Request, Run, read_site
+from hpcproxy.errors import Reason
 from tests.deploy.host import TOKEN
 
 RUNNING = b"Prolog = /site/prolog\nSLURM_VERSION = 22.05.8\nSlurmctldHost[0] = c1\n"
@@ -29,7 +30,9 @@ class Answering:
         self.asked += [_about(message) for message in messages.values()]
         lacking = Answer("would", "", (Change("create", "/etc/hpcproxy/known_hosts"),), contents={"output": RUNNING})
         outcomes = Outcomes(
-            tuple(judge(host, None if host == "c2" else lacking, "no route to host") for host in messages)
+            tuple(
+                judge(host, None if host == "c2" else lacking, Reason("route", "no route to host")) for host in messages
+            )
         )
         for outcome in outcomes.hosts:
             on_host(outcome)
