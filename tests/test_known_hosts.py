@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpcproxy.errors import FileError
-from hpcproxy.openssh.known_hosts import CA, REVOKED, HostKey, KnownHosts
+from hpcproxy.openssh.known_hosts import CA, REVOKED, HostKey, KnownHosts, only
 from tests import sshd
 
 
@@ -109,3 +109,23 @@ def test_without_ssh_keygen_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FileError, match="ssh-keygen"):
         _list("h ssh-rsa AAAA\n").of("h")
+
+
+def test_who_must_read_the_lines_himself_gets_them_with_their_markers() -> None:
+    text = b"# gr\xf6\xdfe\n\n  h ssh-ed25519 AAAA\r\n@cert-authority *.lan ssh-rsa BBBB x\n@revoked h ssh-rsa CCCC\n"
+    assert _list(text).lines() == [
+        ("", "h ssh-ed25519 AAAA"),
+        (CA, "@cert-authority *.lan ssh-rsa BBBB x"),
+        (REVOKED, "@revoked h ssh-rsa CCCC"),
+    ]
+
+
+def test_one_list_alone_says_whose_key_counts(tmp_path: Path) -> None:
+    """Asked of the ssh at hand: a blank does not take the path apart, and what ssh would expand stays as it is."""
+    path = tmp_path / "my %h list"
+    argv = ["ssh", "-F", "/dev/null", "-G", *only(path), "--", "h"]
+    said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "stricthostkeychecking true" in said
+    assert "globalknownhostsfile /dev/null" in said
+    (told,) = (line for line in said if line.startswith("userknownhostsfile "))
+    assert told.replace("%%", "%") == f"userknownhostsfile {path}"

@@ -29,11 +29,12 @@ from hpcproxy.cluster.become import Secrets
 from hpcproxy.cluster.dial import TOTAL_TIMES, Bounds, hang_up
 from hpcproxy.cluster.outcome import HostOutcome, OnHost, Outcomes, judge, unheard
 from hpcproxy.cluster.paramiko_session import Connection, open_connection, talk, transport
+from hpcproxy.cluster.pinned_keys import PinnedKeys
 from hpcproxy.cluster.pool import Pool
 from hpcproxy.cluster.routes import Route, Routes
 from hpcproxy.cluster.trouble import explain, is_refusal
 from hpcproxy.config.model import Jump
-from hpcproxy.errors import FileError, HpcproxyError, Reason
+from hpcproxy.errors import HpcproxyError, Reason
 
 _COLLECT_EVERY = 16  # connections; more of them cost memory, fewer gain none
 _SSH_PORT = 22
@@ -77,7 +78,7 @@ class Fleet:
         # The inventory says all there is to say; an admin's ~/.ssh/config could say something else on each machine. One
         # for all: making one costs more than a handshake.
         self._config = fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig())
-        self._known = _KnownHosts(login.known_hosts)
+        self._known = PinnedKeys.read(login.known_hosts)
         self.secrets = Secrets()
         key = identity.load(login.identity, self.secrets)
         self._only_ssh = key is identity.ONLY_SSH or self._known.has_revoked
@@ -249,39 +250,3 @@ def _connect_kwargs(timeout_s: float, key: object) -> dict[str, Any]:
     bounds: dict[str, Any] = dict.fromkeys(("banner_timeout", "auth_timeout", "channel_timeout"), timeout_s)
     bounds["transport_factory"] = transport
     return {**bounds, "pkey": key, "allow_agent": False, "look_for_keys": False} if key is not None else bounds
-
-
-class _KnownHosts:
-    """A known_hosts file, read once; Paramiko goes through all of its lines for every connection."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            lines = path.read_bytes().decode(errors="replace").splitlines()  # a comment may be in any code
-        except OSError as error:
-            raise FileError(path, f"cannot be read: {error.strerror}", "make it with: hpcproxy trust") from None
-        lines = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-        # What a mark says ssh understands and Paramiko does not.
-        self.has_authorities = any(line.startswith("@cert-authority") for line in lines)
-        self.has_revoked = any(line.startswith("@revoked") for line in lines)
-        entries = [entry for line in lines if line[0] != "@" and (entry := _entry(path, line)) is not None]
-        self._by_name: dict[str, list[Any]] = {}
-        self._hashed = [entry for entry in entries if any(name.startswith("|1|") for name in entry.hostnames)]
-        for entry in entries:
-            for name in entry.hostnames:
-                self._by_name.setdefault(name, []).append(entry)
-
-    def of(self, name: str) -> paramiko.HostKeys:
-        """Return the lines of one host, named as in the file; a hashed name may be anybody's."""
-        keys = paramiko.HostKeys()
-        keys._entries = [*self._by_name.get(name, ()), *self._hashed]  # noqa: SLF001 - as above
-        return keys
-
-
-def _entry(path: Path, line: str) -> Any:  # noqa: ANN401 - Paramiko has no types
-    """Return what Paramiko makes of a line, None for a kind of key that it does not know; raises FileError."""
-    try:
-        return paramiko.hostkeys.HostKeyEntry.from_line(line)
-    except paramiko.pkey.UnknownKeyType:
-        return None
-    except Exception:  # noqa: BLE001 - a damaged key makes it raise one thing or another
-        raise FileError(path, f"holds what is no host key: {heard.line(line)}", "take that line out") from None

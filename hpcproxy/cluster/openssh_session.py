@@ -17,14 +17,21 @@ from hpcproxy.cluster.become import Door
 from hpcproxy.cluster.dial import Bounds
 from hpcproxy.config.model import Jump
 from hpcproxy.errors import HpcproxyError
+from hpcproxy.openssh.known_hosts import only
 from hpcproxy.quoting import word
 
 _ASK_S = 20
 _FAILED = 255  # ssh itself, not what it ran
 # What the user or the system may have set for every ssh, and no conversation of ours has a use for.
 _NOT = (
-    *("BatchMode=yes", "StrictHostKeyChecking=yes", "GlobalKnownHostsFile=/dev/null", "UpdateHostKeys=no"),
-    *("CheckHostIP=no", "VerifyHostKeyDNS=no", "NoHostAuthenticationForLocalhost=no", "ConnectionAttempts=1"),
+    *(
+        "BatchMode=yes",
+        "UpdateHostKeys=no",
+        "CheckHostIP=no",
+        "VerifyHostKeyDNS=no",
+        "NoHostAuthenticationForLocalhost=no",
+        "ConnectionAttempts=1",
+    ),
     *("ControlMaster=no", "ControlPath=none", "ClearAllForwardings=yes", "PermitLocalCommand=no", "RemoteCommand=none"),
     *("RequestTTY=no", "LogLevel=ERROR", "Tunnel=no", "ForwardAgent=no", "ForwardX11=no"),
 )
@@ -47,8 +54,8 @@ def argv(  # noqa: PLR0913 - what a login is made of
     gateway: Jump | None = None,
 ) -> list[str]:
     """Return the command line that runs `command` on `host`, through a `gateway` if there is one."""
-    words = ["ssh", "-T", "-x", "-a"]
-    for option in (*_NOT, *_known_to_this_ssh(), f'UserKnownHostsFile="{_literal(known_hosts)}"'):
+    words = ["ssh", "-T", "-x", "-a", *only(known_hosts)]
+    for option in (*_NOT, *_known_to_this_ssh()):
         words += ["-o", option]
     words += ["-o", f"ConnectTimeout={max(1, round(timeout_s))}"]
     if identity is not None:
@@ -67,10 +74,6 @@ def argv(  # noqa: PLR0913 - what a login is made of
         words += ["-o", f"ProxyCommand=exec {' '.join([*quoted[:-2], '-W', '[%h]:%p', *quoted[-2:]])}"]
     words += [*(("-l", user) if user else ()), *(("-p", str(port)) if port else ()), "--", host]
     return [*words, command] if command else words
-
-
-def _literal(path: Path) -> str:
-    return str(path).replace("%", "%%")
 
 
 @functools.lru_cache(1)

@@ -16,7 +16,7 @@ from hpcproxy.cluster.pool import Pool
 from hpcproxy.cluster.run import Request, limit
 from hpcproxy.config.model import Jump
 from hpcproxy.errors import ConfigError, Reason, WayOutError
-from hpcproxy.openssh import configuration, hops, host_key, recognition
+from hpcproxy.openssh import configuration, hops, host_key, known_hosts, recognition
 from hpcproxy.openssh.host_key import Way
 from hpcproxy.openssh.known_hosts import KnownHosts
 from hpcproxy.openssh.recognition import Consent, Shown
@@ -112,8 +112,7 @@ class Keeper:
                 "-E",
                 str(log),
             ]
-            argv += ["-o", "StrictHostKeyChecking=yes", "-o", f'UserKnownHostsFile="{self.path}"']
-            argv += ["-o", "GlobalKnownHostsFile=/dev/null", "-o", f"ConnectTimeout={max(1, int(self.timeout_s))}"]
+            argv += [*known_hosts.only(self.path), "-o", f"ConnectTimeout={max(1, int(self.timeout_s))}"]
             on_the_way = hops.of(configuration.ask(gateway, user=self.told.user))
             if on_the_way:
                 argv += ["-o", f"ProxyCommand={hops.proxy_command(on_the_way, Path(name), self.timeout_s)}"]

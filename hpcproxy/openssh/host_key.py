@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from hpcproxy.config.model import Jump
 from hpcproxy.errors import Reason, WayOutError
-from hpcproxy.openssh import configuration, hops
+from hpcproxy.openssh import configuration, hops, known_hosts
 from hpcproxy.openssh.configuration import Resolved
 from hpcproxy.openssh.hops import Hop
 from hpcproxy.openssh.known_hosts import HostKey, KnownHosts
@@ -111,8 +111,7 @@ class _Attempt:
             str(self.directory / _LOG),
             *self.way.more,
         ]  # the first word counts
-        argv += ["-o", f"StrictHostKeyChecking={strict}", "-o", f"UserKnownHostsFile={self.directory / _LIST}"]
-        argv += ["-o", "GlobalKnownHostsFile=/dev/null", "-o", "CheckHostIP=no", "-o", "HashKnownHosts=no"]
+        argv += [*known_hosts.only(self.directory / _LIST, strict), "-o", "CheckHostIP=no", "-o", "HashKnownHosts=no"]
         argv += ["-o", f"ConnectTimeout={max(1, int(self.timeout_s)) * (len(self.hops) + 1)}"]
         proxy = self.way.proxy
         if self.hops:

@@ -1,4 +1,6 @@
-"""Lists of host keys: which of their lines speak of a name, and the list without or with a line. Runs ssh-keygen.
+"""Lists of host keys, the one room for them: who reads them, which of their lines speak of a name, what is put in.
+
+Runs ssh-keygen.
 
 `ssh-keygen -F` is the reader: hashed names, several names on a line, patterns, negations and markers are its business.
 What is added or taken out is whole lines, so that every other byte stays. Format: sshd(8).
@@ -25,6 +27,7 @@ from hpcproxy.openssh import configuration
 _FOUND = re.compile(rb"^# Host .* found: line ([0-9]+)(?: (CA|REVOKED))?\s*$")
 _KEYGEN_TIMEOUT_S = 60
 CA, REVOKED = "CA", "REVOKED"
+_MARKERS = {"@cert-authority": CA, "@revoked": REVOKED}
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,14 @@ class KnownHosts:
             return cls(path, b"")  # a pipe would be waited for, /dev/zero read for ever: what is no list knows nobody
         return cls(path, changes.read(path) or b"")
 
+    def lines(self) -> list[tuple[str, str]]:
+        """Return the lines that hold a key, each with its marker (CA, REVOKED or none), for who must read them himself.
+
+        A comment may be in any code.
+        """
+        held = (line.strip() for line in self.content.decode(errors="replace").splitlines())
+        return [(_MARKERS.get(line.split()[0], ""), line) for line in held if line and not line.startswith("#")]
+
     def of(self, name: str) -> list[Entry]:
         """Return the lines that speak of `name`; raises FileError if ssh-keygen is not there."""
         if not self.content.strip():
@@ -111,6 +122,14 @@ class KnownHosts:
         Revoked keys stay revoked, authorities stay.
         """
         return self.without([entry for entry in self.of(key.name) if not entry.marker]).adding(key)
+
+
+def only(path: Path, strict: str = "yes") -> list[str]:
+    """Return the options by which the list at `path` alone says whose key counts, for an ssh that is not a tunnel's."""
+    # ssh expands what stands in it, and takes it apart at blanks.
+    own = str(path).replace("%", "%%")
+    options = (f"StrictHostKeyChecking={strict}", f'UserKnownHostsFile="{own}"', "GlobalKnownHostsFile=/dev/null")
+    return [word for option in options for word in ("-o", option)]
 
 
 def lines_for_nodes(known: KnownHosts, jumps: Sequence[Jump]) -> Mapping[Jump, str]:
