@@ -112,4 +112,4 @@ VARIABLES: Sequence[tuple[str, str, str]] = (
 )
 VARIABLE_GIVES = "gives % a proxy of its own, which wins over the way out"
 # Values with an address that only ways out have (`hpcproxy env`): 127.64.0.0 and beyond.
-OURS = "127[.](6[4-9]|[7-9][0-9]|1[0-9][0-9]|2[0-9][0-9])[.]"
+OURS = "(^|[^0-9.])127[.](6[4-9]|[7-9][0-9]|1[0-9][0-9]|2[0-9][0-9])[.]"

@@ -40,9 +40,9 @@ linger_seconds() {
     [[ -z $linger ]] || return 0
     linger=28
     for file in "${SLURM_CONF-}" /etc/slurm/slurm.conf /run/slurm/conf/slurm.conf /etc/slurm-llnl/slurm.conf; do
-        [[ -r $file ]] || continue
-        while IFS='=' read -r key value; do
-            if [[ ${key,,} =~ ^[[:space:]]*killwait[[:space:]]*$ && $value =~ ^[[:space:]]*([0-9]{1,5}) ]]; then
+        [[ -f $file && -r $file ]] || continue
+        while IFS='=' read -r key value || [[ -n $key ]]; do
+            if [[ ${key,,} =~ ^[[:space:]]*killwait[[:space:]]*$ && $value =~ ^[[:space:]]*([0-9]{1,5})([^[:alnum:]_]|$) ]]; then
                 linger=$((10#${BASH_REMATCH[1]} - 2))
             fi
         done <"$file"

@@ -165,7 +165,7 @@ variable_patterns=(
     '[pP]roxyHost='
 )
 variable_words='gives % a proxy of its own, which wins over the way out'
-variable_ours='127[.](6[4-9]|[7-9][0-9]|1[0-9][0-9]|2[0-9][0-9])[.]'
+variable_ours='(^|[^0-9.])127[.](6[4-9]|[7-9][0-9]|1[0-9][0-9]|2[0-9][0-9])[.]'
 
 #= lib/step/least.sh
 
