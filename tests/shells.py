@@ -16,12 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from hpcproxy.files import variables
+
 SHELLS = ("bash", "dash")
 PEOPLES = (*SHELLS, "zsh")  # zsh as somebody has it who reads our fragment by `emulate sh`
-PROXY_VARIABLES = (
-    "http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY",
-    "ftp_proxy", "grpc_proxy", "no_grpc_proxy", "PIP_PROXY", "NODE_USE_ENV_PROXY",
-)  # fmt: skip
+PROXY_VARIABLES = variables.NAMES
 
 
 def program_of(shell: str) -> str:

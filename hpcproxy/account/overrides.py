@@ -19,13 +19,13 @@ from pathlib import Path
 import yaml
 
 from hpcproxy.config.layers import YAML_ERRORS
-from hpcproxy.files import elsewhere
+from hpcproxy.files import elsewhere, variables
 
 # What a person keeps in such a file is far below this; more is not read, so a wrong file costs no memory.
 _MOST_BYTES = 1 << 20
 _GIT_TIMEOUT_S = 5
 
-_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+_PROXIES = tuple(sorted((*variables.named(variables.URL), "all_proxy", "ALL_PROXY"), key=str.isupper))
 _MOST_DEEP = 3  # of files that read files
 
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from xml.sax.saxutils import escape
 
 from hpcproxy.errors import UsageError, WayOutError
+from hpcproxy.files import variables
 from hpcproxy.quoting import ShellText, csh, fish, word
 
 _SCHEMES = ("http", "socks5", "socks5h")
@@ -22,7 +23,6 @@ _SCHEMES = ("http", "socks5", "socks5h")
 _ENTRY = re.compile(
     r"\*|[*.]?[A-Za-z0-9_][A-Za-z0-9._-]*(/\d{1,2})?(:\d+)?|\[?[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\]?(/\d{1,3})?"
 )
-_OVERRIDING = ("all_proxy", "ALL_PROXY", "ftp_proxy", "grpc_proxy", "no_grpc_proxy", "PIP_PROXY")
 _OCTETS = 4
 _LONG_JAVA_BYTES = 1000  # Java 8 drops a JAVA_TOOL_OPTIONS of 1024 bytes and more without a word
 
@@ -63,8 +63,8 @@ class Present:
 
     def variables(self) -> dict[str, str]:
         """Return the variables that most programs read."""
-        proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"), self.url)
-        return {**proxies, "no_proxy": self.no_proxy, "NO_PROXY": self.no_proxy}
+        direct = dict.fromkeys(variables.named(variables.DIRECT), self.no_proxy)
+        return {**dict.fromkeys(variables.named(variables.URL), self.url), **direct}
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ def one_of(chosen: Mapping[str, bool]) -> str:
 
 
 def _shell(present: Present) -> Lines:
-    node = {"NODE_USE_ENV_PROXY": "1"} if present.scheme == "http" else {}
-    return Lines({**present.variables(), **node}, _OVERRIDING)
+    node = dict.fromkeys(variables.named(variables.NODE), "1") if present.scheme == "http" else {}
+    return Lines({**present.variables(), **node}, variables.named(variables.UNSET))
 
 
 def _java(present: Present) -> Lines:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hpcproxy.cluster.inventory import SPANK, Inventory, site_yaml
 from hpcproxy.config.model import Config, Jump
+from hpcproxy.files import variables
 from hpcproxy.files.plan import (
     AGENT_PROGRAM,
     AGENT_SETTINGS,
@@ -140,4 +141,7 @@ def _site_values(inventory: Inventory) -> dict[str, object]:
         "site_runs_hooks": inventory.site_runs_hooks,
         "site_task_prolog": inventory.site_task_prolog or "",
         "task_wait_s": inventory.task_wait_s,
+        "variables": variables.NAMES,
+        "own_variables": (*variables.OWN, "HPCPROXY_ERROR"),
+        "saved": variables.SAVED,
     }

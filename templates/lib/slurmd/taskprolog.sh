@@ -3,11 +3,6 @@
 # The user runs it, before each task; its stdout is a protocol of Slurm's: `export NAME=value` to the end of the line, `unset
 # NAME`, `print text`. Anything but exit code 0 cancels the task, so nothing of ours ends with another.
 
-names=(
-    http_proxy HTTP_PROXY https_proxy HTTPS_PROXY no_proxy NO_PROXY all_proxy ALL_PROXY ftp_proxy
-    grpc_proxy no_grpc_proxy PIP_PROXY NODE_USE_ENV_PROXY
-)
-
 # Run the site's own TaskProlog as Slurm would: with the environment that was meant for it, and what it prints passes line by
 # line. A last line that does not end is ended, for ours follow. `status` is its exit code. (The user's TMOUT would bound `read`.)
 run_sites() {
@@ -114,10 +109,7 @@ print_changes() {
 
 main() {
     local -A before=()
-    local kept=(
-        "${names[@]}" "${names[@]/#/HPCPROXY_SAVED_}"
-        HPCPROXY_URL HPCPROXY_KEY HPCPROXY_STEP HPCPROXY_STATE HPCPROXY_LISTEN HPCPROXY_ERROR
-    )
+    local kept=("${names[@]}" "${names[@]/#/$saved}" "${own_names[@]}")
     local job=${SLURM_JOB_ID-} restart=${SLURM_RESTART_COUNT:-0} name
     for name in "${kept[@]}"; do
         if [[ -v $name ]]; then before[$name]="=${!name}"; fi
