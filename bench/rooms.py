@@ -39,6 +39,13 @@ TESTS = {
 }  # fmt: skip
 
 
+# They hold how the code looks, and see that something changed and not that it is wrong.
+GUARDS = {
+    *("test_layers", "test_mutants", "test_once", "test_pages", "test_security_page", "test_shell_rules", "test_wheel"),
+    "test_vocabulary",
+}
+
+
 def rooms_of(path: str) -> list[str]:
     """The rooms of a file of the code: for a part of scripts each folder with a script of it."""
     parts = Path(path).parts
@@ -67,6 +74,13 @@ def room_of(path: str) -> str:
 
 
 def tests_of(path: str) -> tuple[str, ...]:
-    """The test files of a file of the code, from the root."""
-    names = [name for room in rooms_of(path) for name in TESTS[room].split()]
-    return tuple(dict.fromkeys(f"tests/{name}.py" for name in names))
+    """The test files of a file of the code, from the root: its rooms', and those that stand in no row yet."""
+    listed = {name for names in TESTS.values() for name in names.split()}
+    names = [name for room in rooms_of(path) for name in TESTS.get(room, "").split()]
+    of_agent = path.startswith("hpcproxy/node/")
+    for test in sorted((ROOT / "tests").rglob("test_*.py")):
+        name = str(test.relative_to(ROOT / "tests").with_suffix(""))
+        if name not in listed and test.stem not in GUARDS and not name.startswith("lab/"):
+            names += [name] * (of_agent == name.startswith("node/"))
+    found = dict.fromkeys(f"tests/{name}.py" for name in names)
+    return tuple(name for name in found if (ROOT / name).is_file())

@@ -124,7 +124,7 @@ _PURE = [
     path
     for path in sorted(PACKAGE.rglob("*.py"))
     if "templates" not in path.parts
-    and re.search(r"\bPure\b(?! but)", ast.get_docstring(ast.parse(path.read_text())) or "")
+    and re.search(r"\bPure\b(?!,? but)", ast.get_docstring(ast.parse(path.read_text())) or "")
 ]
 
 

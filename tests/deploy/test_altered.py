@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from hpcproxy.files.plan import Artifact
+from hpcproxy.files.render import Bundle, File
 from tests.deploy.host import Host
 from tests.snapshot import tree
 
@@ -32,3 +36,18 @@ def test_what_was_altered_is_as_it_shall_be_again(host: Host, name: str, how: st
     assert (answer.word, [change.path for change in answer.changes]) == ("changed", [str(path)])
     assert (tree(host.root / "etc"), tree(host.root / "lib")) == wanted
     assert host.do("apply", bundle).word == "unchanged"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_file_is_its_owners_whoever_had_it(host: Host) -> None:
+    """Who may write it is not what its bytes say."""
+    uid = pwd.getpwnam("nobody").pw_uid
+    path = host.root / "etc/a.d/key"
+    bundle = Bundle((File(Artifact("key", "t", path, 0o644, "", "nobody"), b"text"),))
+    assert host.do("apply", bundle).word == "changed"
+    assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (uid, 0o644)
+    assert host.do("look", bundle).word == "unchanged"
+    os.chown(path, 0, 0)
+    assert host.do("look", bundle).word == "would"
+    assert host.do("apply", bundle).word == "changed"
+    assert path.stat().st_uid == uid
