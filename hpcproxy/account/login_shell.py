@@ -30,12 +30,16 @@ Question = tuple[list[str], Mapping[str, str]]
 
 @dataclass(frozen=True)
 class Asked:
-    """Which of the account's shells read the block; `why` says in one line what is wrong, empty if nothing is."""
+    """Which of the account's shells read the block; `why` says in one line what is wrong, empty if nothing is.
+
+    `is_other`: the login shell is none that reads a .bashrc.
+    """
 
     login: bool
     interactive: bool
     in_job: bool
     why: str
+    is_other: bool = False
 
 
 # What is typed in another shell; zsh keeps the manners of sh for functions that are defined so (zshbuiltins(1)).
@@ -57,7 +61,7 @@ def ask(home: Path, environ: Mapping[str, str]) -> Asked:
             f"your login shell is {name}, which reads no .bashrc: {instead};"
             " job scripts need no .bashrc, the hook line is enough"
         )
-        return Asked(login=False, interactive=False, in_job=False, why=why)
+        return Asked(login=False, interactive=False, in_job=False, why=why, is_other=True)
     inside = {**environ, "SLURM_JOB_ID": "1", "SLURM_JOBID": "1"}
     questions = (([shell, "-l"], environ), ([shell], environ), ([shell], inside))
     with ThreadPoolExecutor(len(questions)) as pool:

@@ -83,7 +83,7 @@ def first_page() -> str:
         f"hpcproxy {__version__}: {WHAT}\n\n{steps}\n"
         "In the job curl, pip, git, SwanLab, W&B and LLM clients get out by themselves.\n"
         "See it first: hpcproxy demo. Is it up: hpcproxy status. All: hpcproxy --help.\n"
-        "To read: docs/researcher.md; for admins docs/admin.md.\n"
+        "If it fails: hpcproxy doctor. To read: docs/researcher.md, docs/admin.md.\n"
     )
 
 

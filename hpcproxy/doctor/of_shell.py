@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from hpcproxy.account import login_shell, overrides
 from hpcproxy.changes import Outcome, preview
-from hpcproxy.doctor.finding import Check, Finding, bad, good
+from hpcproxy.doctor.finding import Check, Finding, bad, good, untried
 from hpcproxy.doctor.of_machine import INSTALL
 from hpcproxy.doctor.patient import Patient
 from hpcproxy.files import install
@@ -28,6 +28,8 @@ def _reads(patient: Patient, reads: Callable[[login_shell.Asked], bool]) -> Find
     if patient.config().lacks_jump_host:
         return good("your site's own way out needs no block in it")
     asked = patient.asked_shells()
+    if asked.is_other:
+        return untried(asked.why)
     return good("it reads the block") if reads(asked) else bad(asked.why, asked.why.rpartition("; ")[2])
 
 

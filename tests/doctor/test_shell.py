@@ -44,7 +44,10 @@ def test_a_line_that_leaves_before_it(healthy: Account) -> None:
 def test_another_shell(healthy: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = pwd.struct_passwd((*pwd.getpwuid(os.getuid())[:6], "/bin/dash"))
     monkeypatch.setattr(pwd, "getpwuid", lambda _uid: entry)
-    is_bad(look(healthy, "interactive shell"), "your login shell is dash", "the hook line is enough")
+    found = looked(healthy, *_NAMES)
+    assert found["interactive shell"].mark is Mark.UNTRIED
+    assert "your login shell is dash, which reads no .bashrc" in found["interactive shell"].words
+    assert found["login shell"].words == found["interactive shell"].words
 
 
 def test_a_login_file_that_reads_no_bashrc(healthy: Account) -> None:
