@@ -67,6 +67,15 @@ _SLACK = f"""import slack_sdk
 client = slack_sdk.WebClient("lab", base_url="{url_of("slack")}/api/")
 print(client.chat_postMessage(channel="C1", text="done").data["message"]["text"])
 """
+# Its address is built in: the one thing that is changed in the program.
+_KAGGLE = f"""import sys
+from kagglesdk.kaggle_env import KaggleEnv, _env_to_endpoint
+_env_to_endpoint[KaggleEnv.PROD] = "{url_of("kaggle")}"
+from kaggle.cli import main
+sys.argv = ["kaggle", "datasets", "download", "lab/data", "-f", "token.txt", "-q"]
+main()
+"""
+_KAGGLE_KEY = "mkdir home && export HOME=$work/home KAGGLE_USERNAME=alice KAGGLE_KEY=lab\n"
 _MODELSCOPE = f"""mkdir home && export HOME=$work/home MODELSCOPE_ENDPOINT={url_of("modelscope")}
 modelscope download lab/model --local-dir got
 cat got/token.txt
@@ -109,6 +118,17 @@ DATA = (
         ("gcsfs",),
         setting=_FSSPEC_SETTING,
         says="Error",
+    ),
+    Further(
+        # six: it is imported, and not named among what it needs
+        Client(
+            "kaggle",
+            installed("kaggle"),
+            f"{_KAGGLE_KEY}{in_python(_KAGGLE)}cat token.txt\n",
+            "kaggle GET /store/token.txt",
+        ),
+        ("kaggle", "six"),
+        says="Error|problem",
     ),
     Further(
         Client(

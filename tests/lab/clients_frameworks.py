@@ -156,5 +156,5 @@ FRAMEWORKS = (
         says="Error|Exception",
     ),
     _neptune("neptune", "None"),
-    _neptune("neptune, proxies=…", 'dict(https=os.environ["https_proxy"])'),
+    _neptune("neptune, init_run(proxies=…)", 'dict(https=os.environ["https_proxy"])'),
 )

@@ -21,7 +21,7 @@ from .standins.world import BOOK
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAMES = (
-    *("anthropic", "cas", "codex", "conda", "crates", "gcs", "gemini", "git", "go", "hub", "maven", "mlflow"),
+    *("anthropic", "cas", "codex", "conda", "crates", "gcs", "gemini", "git", "go", "hub", "kaggle", "maven", "mlflow"),
     *("modelscope", "neptune", "npm", "oci", "openai", "pypi", "s3", "slack", "swanlab", "wandb", "www"),
 )
 _DIRECTORY = "/srv/standins"

@@ -13,7 +13,8 @@
               over a websocket: what codex speaks   slack    Slack, for one message
     swanlab   SwanLab's cloud                       wandb    Weights & Biases' cloud
     mlflow    MLflow's tracking server              neptune   Neptune's cloud
-    gcs       Google Cloud Storage's JSON API       modelscope  ModelScope's hub with one model
+    kaggle    Kaggle, with one data set             modelscope  ModelScope's hub with one model
+    gcs       Google Cloud Storage's JSON API
 
 They run on the lab's host `internet`: python -m tests.lab.standins DIRECTORY CERTIFICATE KEY
 """
