@@ -35,6 +35,8 @@ name_taker() {
     local hex where state uid _
     hex_address
     while read -r _ where _ state _ _ _ uid _; do
+        # Listening sockets come first, and of a table of thousands bash would be minutes reading the rest.
+        [[ $state == 0A || $state == st ]] || break
         if [[ $state == 0A && ($where == "$hex" || $where == "00000000:${hex#*:}") ]]; then
             reason+=" (uid $uid has it)"
             return 0

@@ -3,14 +3,16 @@
 
 # Set the array `hierarchies` to where a cgroup can be made, the better one first.
 find_hierarchies() {
-    local where type options _ freezer=()
+    local line rest where type options lines=() freezer=()
     hierarchies=()
-    while read -r _ where type options _; do
+    mapfile -t lines </proc/self/mounts # at once: for each `read` the kernel begins at the table's first line
+    for line in ${lines[@]+"${lines[@]}"}; do
+        rest=${line#* } where=${rest%% *} rest=${rest#* } type=${rest%% *} rest=${rest#* } options=${rest%% *}
         case $type:,$options, in
             cgroup2:*,rw,*) hierarchies+=("$where") ;;
             cgroup:*,rw,*,freezer,* | cgroup:*,freezer,*,rw,*) freezer+=("$where") ;;
         esac
-    done </proc/self/mounts
+    done
     hierarchies+=(${freezer[@]+"${freezer[@]}"})
 }
 

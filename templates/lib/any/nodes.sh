@@ -89,13 +89,16 @@ add_entries() {
 # Add to `own` every address of this node: those that the kernel calls its own, but not link-local ones, which need their
 # interface's name beside them. Bounded, for a node may have one for each container.
 own_addresses() {
-    local word='' address='' rest scope _
-    while read -r word rest && ((${#own[@]} < 64)); do
-        case $word in
-            '|--') address=$rest ;;
-            /32) if [[ $rest == 'host LOCAL' && " ${own[*]-} " != *" $address "* ]]; then own+=("$address"); fi ;;
+    local word='' address='' line table=() scope _
+    # At once: for each `read` the kernel begins at the table's first line, and each route has three.
+    mapfile -t table 2>/dev/null </proc/net/fib_trie || :
+    for line in ${table[@]+"${table[@]}"}; do
+        ((${#own[@]} < 64)) || break
+        case $line in
+            *'|-- '*) address=${line##* } ;;
+            *' /32 host LOCAL') if [[ " ${own[*]-} " != *" $address "* ]]; then own+=("$address"); fi ;;
         esac
-    done 2>/dev/null </proc/net/fib_trie
+    done
     while read -r word _ _ scope _ && ((${#own[@]} < 64)); do
         if [[ $scope == 00 ]]; then spell_ipv6 "$word" && own+=("$address"); fi
     done 2>/dev/null </proc/net/if_inet6

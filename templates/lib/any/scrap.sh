@@ -8,10 +8,12 @@
 
 # True if something is mounted at $1, which is not touched for it.
 is_mounted() {
-    local where _
-    while read -r _ where _; do
-        if [[ $where == "$1" ]]; then return 0; fi
-    done </proc/self/mounts
+    local line rest lines=()
+    mapfile -t lines </proc/self/mounts # at once: for each `read` the kernel begins at the table's first line
+    for line in ${lines[@]+"${lines[@]}"}; do
+        rest=${line#* }
+        if [[ ${rest%% *} == "$1" ]]; then return 0; fi
+    done
     return 1
 }
 

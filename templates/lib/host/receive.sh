@@ -145,6 +145,8 @@ name_stranger() {
     printf -v hex '%04X' "$port"
     for table in tcp tcp6; do
         while read -r _ where _ state _ _ _ uid _; do
+            # Listening sockets come first, and of a table of thousands bash would be minutes reading the rest.
+            [[ $state == 0A || $state == st ]] || break
             [[ $state == 0A && $where =~ ^0+:$hex$ ]] || continue
             answer "fact taken port $port is uid $uid's at all addresses"
             return 0
