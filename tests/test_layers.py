@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +38,9 @@ PLACES = {
     for door, module, _line, libraries in _rows("design.md", 4)
 }
 NODE = {(module if door == "ground" else f"{door}.{module}"): door for door, module, _line in _rows("agent.md", 3)}
-DOORS = ("io", "state", "upstream", "proxy", "life")  # of the agent, each above the one before
+# Each door in one piece, above those that may import from it: to its left in the page's drawing.
+DOORS = ("ground", "config", "openssh", "files", "account", "cluster", "doctor", "cli")
+NODE_DOORS = ("ground", "io", "state", "upstream", "proxy", "life")
 
 
 def _modules(folder: Path) -> dict[str, Path]:
@@ -72,6 +75,11 @@ def test_the_table_has_every_module_and_no_other() -> None:
     assert len(PLACES) > 50
 
 
+def test_the_tables_have_each_door_in_one_piece_and_in_its_order() -> None:
+    for doors, found in ((DOORS, [door for door, _ in PLACES.values()]), (NODE_DOORS, list(NODE.values()))):
+        assert found == sorted(found, key=doors.index)
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_a_module_names_what_it_imports_from_the_root(name: str) -> None:
     relative = [
@@ -103,6 +111,18 @@ def test_what_stands_apart_is_used_where_the_table_says(apart: str) -> None:
 
 def _of(name: str, package: str) -> bool:
     return name == package or name.startswith(f"{package}.")
+
+
+def test_no_library_is_used_that_the_table_would_not_name() -> None:
+    used = {library.split(".")[0] for path in OURS.values() for library in _imports(path)}
+    assert {name for name in used if _is_installed(name)} <= LIBRARIES
+
+
+def _is_installed(name: str) -> bool:
+    """Whether it is neither ours nor Python's own."""
+    spec = importlib.util.find_spec(name)
+    where = spec.origin if spec is not None else ""
+    return name != "hpcproxy" and bool(re.search("/(site|dist)-packages/", where or ""))
 
 
 @pytest.mark.parametrize("name", PLACES)

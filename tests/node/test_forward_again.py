@@ -96,9 +96,10 @@ def test_a_request_that_waits_for_its_answer_costs_no_processor(gate, far_end):
     with gate.connect() as sock:
         sock.sendall(request(server, "GET"))
         until(lambda: server.connections, "it is with the far end")
-        before, since = cpu_ticks(gate), time.monotonic()
-        until(lambda: time.monotonic() > since + 1, "a while has passed")
-        assert cpu_ticks(gate) - before < 0.5 * os.sysconf("SC_CLK_TCK"), "half a second of work in one of waiting"
+        before, since = cpu_ticks(gate), time.process_time()
+        while time.process_time() < since + 1:
+            """A second's work of our own: on a busy machine, too, one that does not wait gets as much."""
+        assert cpu_ticks(gate) - before < 0.5 * os.sysconf("SC_CLK_TCK"), "half a second of work beside one of ours"
 
 
 def cpu_ticks(agent):
