@@ -10,7 +10,7 @@ from hpcproxy.cli.program import tasks
 
 ROOT = Path(__file__).parent
 BIN = Path(sys.executable).parent  # the tools of this environment, whatever PATH says
-SHELL_FILES = "templates/lib/*/*.sh .ci/run"
+SHELL_FILES = "templates/lib/*/*.sh templates/line/*.sh .ci/run"
 # Tests on a lab mostly wait for Slurm, so three workers suit two cores. A file's tests share what is dear to set up; in
 # the order of the files the long ones, on labs, come early.
 SIDE_BY_SIDE = "-n 3 --dist loadfile --no-loadscope-reorder"

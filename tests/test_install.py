@@ -17,12 +17,11 @@ from hpcproxy.account.verbs import Account
 from hpcproxy.changes import Outcome
 from hpcproxy.errors import BlockError, FileError, HpcproxyError
 from hpcproxy.files import block
-from hpcproxy.files.plan import BASHRC_POINTER
 from tests import modest
 from tests.snapshot import tree
 
 FLAGS = {"jump": ["hello@192.168.31.10"], "port": 2015}
-BLOCK = block.put(b"", BASHRC_POINTER)
+BLOCK = block.put(b"", block.bashrc_pointer())
 
 
 def _install(account: Account, **flags: object) -> list[Outcome]:

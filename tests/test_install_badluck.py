@@ -20,13 +20,12 @@ from hpcproxy.account import verbs
 from hpcproxy.account.verbs import Account
 from hpcproxy.changes import Outcome, Step
 from hpcproxy.files import block, install
-from hpcproxy.files.plan import BASHRC_POINTER
 from tests.snapshot import tree
 
 FLAGS = {"jump": ["hello@192.168.31.10"], "port": 2015}
 COMMAND = [sys.executable, "-m", "hpcproxy", "install-bashrc", "--jump", "hello@192.168.31.10", "--port", "2015"]
 OLD = b"export A=1\n" * 50
-NEW = block.put(OLD, BASHRC_POINTER)
+NEW = block.put(OLD, block.bashrc_pointer())
 
 
 def _steps(account: Account) -> list[Step]:
@@ -161,7 +160,7 @@ def test_a_file_that_cannot_grow_leaves_the_old_one_and_no_debris(limit_bytes: i
     assert (home / ".bashrc").read_bytes() == old
     assert [path.name for path in home.rglob("*") if "hpcproxy-new" in path.name] == []
     assert subprocess.run(COMMAND, capture_output=True, check=False).returncode == 0
-    assert (home / ".bashrc").read_bytes() == block.put(old, BASHRC_POINTER)
+    assert (home / ".bashrc").read_bytes() == block.put(old, block.bashrc_pointer())
 
 
 def test_a_full_disk_leaves_the_old_file_and_no_debris(home: Path) -> None:

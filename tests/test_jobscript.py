@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcproxy.account import job_script
-from hpcproxy.account.job_script import HOOK, MARK, State
+from hpcproxy.account.job_script import MARK, State
 from hpcproxy.errors import ScriptError
 
 _HEADS = [b"#!/bin/bash", b"#!/bin/sh", b"#!/usr/bin/env bash", b"#! /bin/dash -e"]
@@ -129,7 +129,7 @@ def test_the_hook_stands_behind_every_line_that_a_program_reads(line: bytes) -> 
 
 
 _SUBMITTER = b"#!/bin/sh\nfor a in 1 2; do\nsbatch %s\n#!/bin/bash\n#SBATCH -N1\n#SBATCH -J job_$a\ncurl x\n%s\ndone\n"
-PLAIN = job_script.plain_hook()
+HOOK, PLAIN = job_script.usual_hook(), job_script.plain_hook()
 
 
 @pytest.mark.parametrize(

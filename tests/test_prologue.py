@@ -22,7 +22,7 @@ from tests.sshd import Sshd
 from tests.waiting import until
 
 every_shell = pytest.mark.parametrize("shell", SHELLS)
-HOOK = job_script.HOOK.decode() + "\n"
+HOOK = job_script.usual_hook().decode() + "\n"
 TOUCHED = 'printf "%s|" "$-" "$IFS" "$PWD" "$*"; umask; trap'
 
 

@@ -17,7 +17,7 @@ from tests import servers
 from tests.shells import SHELLS, interactive, script, tunnel_state, url_of
 
 every_shell = pytest.mark.parametrize("shell", SHELLS)
-HOOK = job_script.HOOK.decode() + "\n"
+HOOK = job_script.usual_hook().decode() + "\n"
 SITE_PROXY = "http://proxy.site:3128"
 SHOW = 'printf "%s\\n" "${http_proxy-none} ${HPCPROXY_URL-none}"\n'
 

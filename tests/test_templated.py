@@ -6,10 +6,9 @@ from __future__ import annotations
 import pytest
 
 from hpcproxy.account import job_script
-from hpcproxy.account.job_script import HOOK
 from hpcproxy.errors import ScriptError
 
-PLAIN = job_script.plain_hook()
+HOOK, PLAIN = job_script.usual_hook(), job_script.plain_hook()
 
 # What a template writes itself is no command of the script: mlr-org/batchtools (inst/templates/slurm-simple.tmpl, issue 291),
 # ropensci/drake#1083, futureverse/future.batchtools#78, glotzerlab/signac-flow#456, Bioconductor/BiocParallel#222.

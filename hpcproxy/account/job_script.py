@@ -1,4 +1,4 @@
-"""Put the hook line into a job script, behind what sbatch and its plugins read, and take it out again. Pure: bytes.
+"""Put the hook line into a job script, behind what sbatch and its plugins read, and take it out. Pure: bytes.
 
 sbatch, and the plugins that read the script too (burst buffers: #DW, #BB; #PBS), read up to the first line that is
 neither a comment nor blank (sbatch(1), burst_buffer.conf(5)), so the hook must stand behind the last line of that block
@@ -16,13 +16,9 @@ from dataclasses import dataclass
 
 from hpcproxy.account import template_lines
 from hpcproxy.errors import ScriptError
+from hpcproxy.shell_lines import shell_line
 
 MARK = b"# hpcproxy hook"
-HOOK = (
-    b'if [ -r "${HPCPROXY_HOME:-${HOME-}/.hpcproxy}/prologue.sh" ]; then'
-    b' . "${HPCPROXY_HOME:-${HOME-}/.hpcproxy}/prologue.sh";'
-    b" else printf 'hpcproxy: no prologue.sh here; the job runs on without a way out\\n' >&2; fi  " + MARK
-)
 DEFAULT_HOME = "~/.hpcproxy"
 
 _SHEBANG = re.compile(rb"#!\s*(?P<program>\S+)(?:\s+(?P<arguments>.*))?")
@@ -56,6 +52,11 @@ class Placed:
     why: str
 
 
+def usual_hook() -> bytes:
+    """Return the hook line; its directory is looked up when the job runs."""
+    return f"{shell_line('hook')}  ".encode() + MARK
+
+
 def plain_hook(home: str = DEFAULT_HOME) -> bytes:
     """Return the hook with no brace, dollar, percent sign or backslash in it, for templates and here-documents.
 
@@ -63,9 +64,8 @@ def plain_hook(home: str = DEFAULT_HOME) -> bytes:
     """
     if not _SAFE_PATH.fullmatch(home):
         raise ScriptError(home, "cannot stand in a hook line without quotes; move HPCPROXY_HOME to a plain path")
-    path = f"{home}/prologue.sh"
-    missing = "echo hpcproxy: no prologue.sh here, the job runs on without a way out >&2"
-    return f"if test -r {path}; then . {path}; else {missing}; fi  ".encode() + MARK
+    line = shell_line("hook_plain").replace("PROLOGUE", f"{home}/prologue.sh")
+    return f"{line}  ".encode() + MARK
 
 
 def put(script: bytes, path: str = "script") -> bytes:
@@ -89,7 +89,7 @@ def place(script: bytes, path: str = "script", *, plain: bool = False, home: str
     elif template_lines.is_one(bare):
         why = "this looks like a template"
     as_plain = plain or was_plain or bool(why)
-    hook = plain_hook(home) if as_plain else HOOK
+    hook = plain_hook(home) if as_plain else usual_hook()
     if not jobs:
         _check(lines, path)
         if not reads_options:
@@ -131,7 +131,7 @@ def state(script: bytes, home: str = DEFAULT_HOME) -> State:
     hooks = _hooks(script)
     if not hooks:
         return State.NONE
-    if any(hook not in (HOOK, plain_hook(home)) for hook in hooks):
+    if any(hook not in (usual_hook(), plain_hook(home)) for hook in hooks):
         return State.STALE
     try:
         right = place(script, home=home).content

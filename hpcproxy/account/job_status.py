@@ -10,16 +10,15 @@ from pathlib import Path
 from hpcproxy import heard, process
 from hpcproxy.account.tunnels import Tunnel, told
 from hpcproxy.errors import WayOutError
+from hpcproxy.shell_lines import shell_line
 
 _ASK_TIMEOUT_S = 60
-# The first of the scripts given that is there: an account's own, or the one that an admin has rolled out.
-_RUN_FIRST = 'for script; do if [ -r "$script" ]; then exec /bin/bash -p "$script" status; fi; done; exit 1'
 
 
 def collect(job: str, scripts: Sequence[Path], environ: Mapping[str, str]) -> list[Tunnel | str]:
     """Return the way out of `job` on each of its nodes, or the node's name where there is none; raises WayOutError."""
     nodes = _node_count(job, environ)
-    ask = ("/bin/bash", "-p", "-c", _RUN_FIRST, "bash", *map(str, scripts))
+    ask = ("/bin/bash", "-p", "-c", shell_line("status"), "bash", *map(str, scripts))
     said = _run([*step(job, nodes, "hpcproxy-status"), *ask], environ)
     found = [_parse(heard.fields(line)) for line in said.split("\n") if line.startswith("status\t")]
     if not found:

@@ -12,14 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hpcproxy.shell_lines import shell_line
+
 _TIMEOUT_S = 10
-_MARK = "hpcproxy-block-was-read"
-# Printed by the shell itself once its files are read; the function is what our block defines.
-_QUESTION = f"command -v proxy_on >/dev/null 2>&1 && printf '%s\\n' {_MARK}"
+_MARK = "hpcproxy-block-was-read"  # printed by question.sh
 # Read by a login bash: the first that exists, and only that (bash(1), INVOCATION).
 LOGIN_FILES = (".bash_profile", ".bash_login", ".profile")
-# How bash shows each line that it runs (-x): the first character is repeated for what runs within another.
-_PS4 = "+hpcproxy:${BASH_SOURCE}:${LINENO}:"
+# How bash shows each line that it runs, in trace.sh.
 _TRACED = re.compile(r"^\++hpcproxy:(/[^\n:]*):(\d+):(.*)$", re.MULTILINE)
 _SYNTAX = re.compile(r": line (\d+): .*(?:syntax error|unexpected|conditional)")
 _LEAVES = re.compile(r"(?:^|[\s;&|])(?:return|exit|exec)\b")
@@ -103,7 +102,7 @@ def _leaver(path: Path, argv: list[str], environ: Mapping[str, str]) -> str:
     Where it shows none that can leave, the last line of `path` above our block that can. (PS4 from outside is not taken
     from root.)
     """
-    rc = f"PS4='{_PS4}'; set -x; . \"$HOME/{path.name}\"\n"
+    rc = shell_line("trace").replace("FILE", path.name) + "\n"
     shown = _run([*argv, "--rcfile", "/dev/stdin", "-i", "-c", ":"], environ, rc.encode(), errors=True)
     ran = _TRACED.findall(shown.decode(errors="replace"))
     if ran:
@@ -140,7 +139,7 @@ def _reads_block(argv: list[str], environ: Mapping[str, str]) -> bool:
 
     What says nothing counts as a shell that does not read it: the advice that follows does no harm.
     """
-    return _MARK.encode() in _run([*argv, "-i", "-c", _QUESTION], environ).splitlines()
+    return _MARK.encode() in _run([*argv, "-i", "-c", shell_line("question")], environ).splitlines()
 
 
 def _run(argv: list[str], environ: Mapping[str, str], words: bytes = b"", *, errors: bool = False) -> bytes:

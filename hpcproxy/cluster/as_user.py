@@ -17,7 +17,7 @@ from hpcproxy.cluster.outcome import HostOutcome, OnHost, Outcomes
 from hpcproxy.config.model import Config
 from hpcproxy.errors import BlockError, ConfigError
 from hpcproxy.files import block
-from hpcproxy.files.plan import BASHRC_POINTER, Artifact, Home, account_plan
+from hpcproxy.files.plan import Artifact, Home, account_plan
 from hpcproxy.files.render import Bundle, render
 
 _BASHRC = "~/.bashrc"
@@ -99,7 +99,9 @@ class Accounts:
             path = f"{one.home}/.bashrc"
             try:
                 after = (
-                    _without(one.bashrc, path) if action == "remove" else block.put(one.bashrc, BASHRC_POINTER, path)
+                    _without(one.bashrc, path)
+                    if action == "remove"
+                    else block.put(one.bashrc, block.bashrc_pointer(), path)
                 )
             except BlockError as error:
                 outcomes.append(HostOutcome(host, "failed", str(error)))

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from hpcproxy import heard
-from hpcproxy.cluster.protocol import COMMAND
 from hpcproxy.errors import HpcproxyError
+from hpcproxy.shell_lines import shell_line
 
 SUDO = "sudo"
 _TALK_MAX_BYTES = 64 * 1024  # of a lecture, a banner, a .bashrc; each piece of it has all of it looked through
@@ -56,21 +56,15 @@ class Secrets:
 def command(become: str, token: str) -> str:
     """Return what a login runs: a bash that reads its stdin, and says first that it is root's where it becomes that."""
     if become != SUDO:
-        return COMMAND
-    # For any login shell; `exec` so that nothing of it stays in between. The prompt says when to send the password.
-    inner = f'printf "%s root\\n" {token}; {COMMAND}'
-    return f"exec sudo -S -p '{_prompt(token)}' -- /bin/bash -p -c '{inner}'"
-
-
-def _prompt(token: str) -> str:
-    return f"{token} password "
+        return shell_line("shell")
+    return shell_line("become").replace("TOKEN", token)
 
 
 class Door:
     """The talk with sudo before the message may be sent: told what has come in, it says what goes out."""
 
     def __init__(self, token: str, user: str, secrets: Secrets) -> None:
-        self._root, self._prompt = f"{token} root\n".encode(), _prompt(token).encode()
+        self._root, self._prompt = f"{token} root\n".encode(), f"{token} password ".encode()  # as become.sh says them
         self._who, self._secrets = user, secrets
         self._asked = 0
         self.open = False

@@ -22,6 +22,7 @@ from hpcproxy.errors import HpcproxyError
 from hpcproxy.files.plan import EPILOG, IN_FORCE, PLUGIN, PROGRAMS, PROLOG, RUN, TASK_PROLOG, Artifact, Plan
 from hpcproxy.files.render import Bundle, File, render
 from hpcproxy.quoting import word
+from hpcproxy.shell_lines import shell_line
 
 STORE = Path("/var/lib/hpcproxy")
 LOCK_FILE = Path("/run/hpcproxy-deploy.lock")
@@ -35,13 +36,9 @@ _LINES_MAX = 5000  # of one answer; a host with more to say than that has anothe
 _PATH_MAX = 4096
 _TEXT_MAX = 1000
 
-# Does not depend on the login shell's language, and reads nobody's rc file; the shell in between may, and may print.
-COMMAND = "exec /bin/bash -p -s"
-# `read -N`, which counts characters, so bytes in this locale, is older than all that we run on.
-_OLD_BASH = b"((BASH_VERSINFO[0] > 3)) || { echo bash $BASH_VERSION is too old, 4.2 is needed >&2; exit; }; LC_ALL=C; "
+# What with_command and with_facts fill in (templates/line/receive.sh).
 _NO_COMMAND = b"hpcproxy_command=(); "
 _NO_FACTS = b"hpcproxy_facts=; "
-_PART = b'IFS= read -r -N %d hpcproxy_part; eval "$hpcproxy_part"; '
 
 
 @dataclass(frozen=True)
@@ -162,20 +159,15 @@ def with_facts(message: bytes) -> bytes:
 
 
 def framed(script: bytes, archive: bytes = b"", first: bytes = b"") -> bytes:
-    """Return what `COMMAND` reads on stdin: a line that takes the scripts `first` and `script` whole; the archive.
+    """Return what a host reads on stdin: a line that takes the scripts `first` and `script` whole; the archive.
 
     From a pipe bash reads its own commands byte by byte, a system call for each; `read -N` takes as many as it is
     told, and no more. Nothing that follows that line is ever read as shell, whatever becomes of the scripts.
     """
     parts = [part for part in (first, script) if part]
-    return b"%s%s%s%sexit\n%s%s" % (
-        _OLD_BASH,
-        _NO_COMMAND,
-        _NO_FACTS,
-        b"".join(_PART % len(part) for part in parts),
-        b"".join(parts),
-        archive,
-    )
+    takes = [shell_line("part").replace("SIZE", str(len(part))) for part in parts]
+    line = "; ".join([shell_line("receive"), *takes, "exit"])
+    return b"%s\n%s%s" % (line.encode(), b"".join(parts), archive)
 
 
 def glance(bundle: Bundle, token: str, place: Place, slurm: SlurmPlace | None = None) -> bytes:

@@ -10,6 +10,7 @@ import io
 from dataclasses import dataclass
 
 from hpcproxy.errors import BlockError
+from hpcproxy.shell_lines import shell_line
 
 BEGIN = b"# >>> hpcproxy >>>"
 END = b"# <<< hpcproxy <<<"
@@ -19,6 +20,11 @@ _ADDED_NEWLINE = b" (the line above had no newline)"
 _MADE_FILE = b" (there was no file)"
 
 _BEGIN_LINES = (BEGIN, BEGIN + _ADDED_NEWLINE, BEGIN + _MADE_FILE)
+
+
+def bashrc_pointer() -> bytes:
+    """Return the constant pointer that `.bashrc` gets; all that changes lives in our own file."""
+    return f"{shell_line('pointer')}\n".encode()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hpcproxy.changes import Remove, Step, Write, debris, read, translated
 from hpcproxy.files import block
-from hpcproxy.files.plan import BASHRC_POINTER, Home, Plan
+from hpcproxy.files.plan import Home, Plan
 from hpcproxy.files.render import Bundle
 
 _LARGEST_SCRIPT_BYTES = 4 << 20  # slurmctld's own bound, max_script_size (slurm.conf(5))
@@ -24,7 +24,7 @@ def bundle_steps(bundle: Bundle) -> list[Step]:
 def bashrc_steps(bashrc: Path) -> list[Step]:
     """Return the step that puts our block into `bashrc`; raises BlockError or FileError before anything is written."""
     before = read(bashrc)
-    return [Write(bashrc, block.put(before, BASHRC_POINTER, str(bashrc)), None)]
+    return [Write(bashrc, block.put(before, block.bashrc_pointer(), str(bashrc)), None)]
 
 
 def bashrc_removal(bashrc: Path) -> list[Step]:

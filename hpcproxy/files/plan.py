@@ -31,12 +31,6 @@ PLUGIN = "spank_hpcproxy.so"
 AGENT_SETTINGS = "agent.json"
 AGENT_PROGRAM = "agent.pyz"
 
-# The constant pointer that `.bashrc` gets; all that changes lives in our own file.
-BASHRC_POINTER = (
-    b'if [ -r "${HPCPROXY_HOME:-${HOME-}/.hpcproxy}/bashrc.sh" ]; then'
-    b' . "${HPCPROXY_HOME:-${HOME-}/.hpcproxy}/bashrc.sh"; fi\n'
-)
-
 
 @dataclass(frozen=True)
 class Home:

@@ -24,7 +24,7 @@ from tests.shells import script
 from tests.sshd import Sshd
 
 every_release = pytest.mark.parametrize("name", RELEASES)
-HOOK = job_script.HOOK.decode() + "\n"
+HOOK = job_script.usual_hook().decode() + "\n"
 TOLD = inventory.parse("case", "nodes: c1\nsettings: {jump: j}\ncontrollers: ctl\n")
 
 
