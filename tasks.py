@@ -24,7 +24,7 @@ def lint(context: Context) -> None:
         context.run(f"{BIN}/ruff format --check .")
         context.run(f"{BIN}/mypy")
         context.run(f"shfmt -i 4 -ci -d {SHELL_FILES}")
-        # Variables that another part of the same script sets; the rendered whole is checked by the tests without this.
+        # All checks (.shellcheckrc) but of variables that another part of the script sets: tests look at the whole.
         context.run(f"shellcheck --exclude=SC2154,SC2034 {SHELL_FILES}")
 
 

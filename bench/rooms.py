@@ -28,14 +28,15 @@ TESTS = {
     "node/proxy": "node/test_dialects node/test_forward_again node/test_listener node/test_http node/test_http_unusual node/test_bodies node/test_bounds node/test_order node/test_pace"
     " node/test_parsers node/test_port_reuse node/test_fuzz node/test_peer",
     "node/life": "node/test_life node/test_clock node/test_outage node/test_compiled test_job_end",
-    "templates/bashrc": "test_bashrc test_listening test_proxies test_stray test_state_taken",
+    "templates/bashrc": "test_twins test_bashrc test_listening test_proxies test_stray test_state_taken",
     "templates/sbatch": "test_prologue test_job_step test_spread test_state_ours test_first test_collect test_job_end test_stray test_overrides test_proxies test_arithmetic contract/test_slurm",
-    "templates/node": "test_address test_hold_pauses test_spread test_state_ours test_company test_job_end test_learn test_no_proxy test_nodes test_reason test_state_taken test_sweep"
+    "templates/node": "test_twins test_address test_hold_pauses test_spread test_state_ours test_company test_job_end test_learn test_no_proxy test_nodes test_reason test_state_taken test_sweep"
     " test_tunnel test_tunnel_layers test_tunnel_talk test_userconfig test_inherited contract/test_openssh test_arithmetic",
     "templates/slurmd": "deploy/test_cgroups deploy/test_epilog test_spread deploy/test_keeper deploy/test_mounts deploy/test_scripts deploy/test_taskprolog test_nodes test_address",
     "templates/deploy": "deploy/test_contract deploy/test_heard deploy/test_remove deploy/test_shared deploy/test_switch deploy/test_versions"
     " deploy/test_wire deploy/test_moved",
     "templates/jump": "deploy/test_prove",
+    "templates/line": "test_shell_lines test_jobscript test_loginshell deploy/test_wire deploy/test_become",
 }  # fmt: skip
 
 

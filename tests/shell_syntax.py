@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcproxy.files.render import TEMPLATES
+from tests import style
 
 LIBRARY = TEMPLATES / "lib"
 _ASIDE = {"Subshell", "CmdSubst", "ProcSubst"}  # what runs in them is a process of its own
@@ -39,8 +40,8 @@ def parts() -> list[Path]:
 
 
 def templates() -> list[Path]:
-    """Return what is rendered, each with the parts that it includes."""
-    return sorted(TEMPLATES.glob("*/*.j2"))
+    """Return what is rendered for sh and bash, each with the parts that it includes; no other shell takes any."""
+    return sorted(path for path in TEMPLATES.glob("*/*.j2") if path.suffixes[-2] not in (".fish", ".zsh"))
 
 
 def includes(template: Path) -> list[Path]:
@@ -74,9 +75,8 @@ def calls(path: Path) -> list[Call]:
 @cache
 def _tree(path: Path) -> Any:
     dialect = "-ln=bash" if "shell=bash" in path.read_text() or "#!/bin/bash" in path.read_text() else "-ln=posix"
-    done = subprocess.run(
-        ["shfmt", dialect, "--to-json"], input=shell_text(path), capture_output=True, text=True, check=True
-    )
+    argv = style.shfmt(dialect, "--to-json")
+    done = subprocess.run(argv, input=shell_text(path), capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +26,9 @@ def shellcheck(*options: str) -> list[str]:
     """The command, with `options`; the test is skipped where there is none, or an older one."""
     if _version("shellcheck") < FINDINGS:
         pytest.skip(f"the style is of shellcheck {_dotted(FINDINGS)} and later")
-    return ["shellcheck", *options]
+    # What .shellcheckrc says, for scripts that lie elsewhere too.
+    left_out = ",".join(re.findall(r"(?m)^disable=(SC\d+)$", (Path(__file__).parents[1] / ".shellcheckrc").read_text()))
+    return ["shellcheck", "--norc", "--enable=all", f"--exclude={left_out}", *options]
 
 
 def _version(program: str) -> tuple[int, ...]:

@@ -11,14 +11,16 @@ import pytest
 
 import hpcproxy
 from hpcproxy.shell_lines import LINES, shell_line
+from tests import style
 
 PACKAGE = Path(hpcproxy.__file__).parent
 NAMES = sorted(path.stem for path in LINES.iterdir())
 # Developers' tools have their own: the lab and the demo are no part of what is installed on a cluster.
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.relative_to(PACKAGE).parts[0] not in ("lab", "demo")]
 SHELL = re.compile(
-    r"; (?:then|do) (?!not)|(?<![\w-])(?:if \[|fi;|\|\| \{|exec /|exec sudo|set -[eux]|trap '|read -r|eval \"|sh -c)"
-    r"|printf ['\"]%|\$\{\w+[:}-]"
+    r"\b(?:if|for|while|until) [^;]+; (?:then|do) |\$\{\w+[:}-]|printf ['\"]%"
+    r"|(?<![\w-])(?:if \[|fi;|\|\| \{|exec /|exec sudo|set -[ux]|set -e[ux\n]|trap '|read -r|eval \"(?!`))"
+    r"|(?<!emulate )\bsh -c"
 )
 # What looks like shell and is none of ours to run: a reader of job scripts, advice, ssh's own option.
 KNOWN = {
@@ -61,6 +63,6 @@ def test_a_line_is_one_and_does_what_its_file_does(name: str) -> None:
 
 
 def _minified(dialect: str, text: str) -> str:
-    argv = ["shfmt", dialect, "-mn"]
+    argv = style.shfmt(dialect, "-mn")
     shown = subprocess.run(argv, input=text, capture_output=True, text=True, check=True).stdout
     return re.sub(r"\b(then|else|do);|\{;", lambda match: f"{match[0][:-1]} ", shown.replace("\n", ";"))

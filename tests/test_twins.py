@@ -5,12 +5,14 @@ How logins spread has a file of its own (`test_spread.py`).
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from hpcproxy.account import tunnels
 from hpcproxy.files import elsewhere
 from hpcproxy.files.render import TEMPLATES
 from hpcproxy.node.life import shutdown
@@ -219,3 +221,54 @@ def test_what_job_address_makes_is_one(key: str) -> None:
     argv = ["bash", "-euo", "pipefail", "-c", text, "bash", str(_part("address.sh")), key]
     address = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     assert re.match(elsewhere.OURS, address)
+
+
+# ------------------------------------------------------------------------------------------------ where states are
+
+# A TMPDIR, below a directory of the test's, and whether holders make their states there; else in /tmp.
+BASES = [
+    (None, False),
+    ("", False),
+    ("relative", False),
+    ("./", False),
+    ("{}", True),
+    ("{}/", True),
+    ("{}/a b", True),
+    ("{}/missing", False),
+    ("{}/file", False),
+    ("{}/new\nline", False),
+]
+
+
+def _told(text: str, *words: object, shell: str = "bash", **environ: str) -> str:
+    argv = [shell, "-c", text, shell, *map(str, words)]
+    clean = {"PATH": os.environ["PATH"], **environ}
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, env=clean, timeout=60)
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.mark.parametrize(("given", "there"), BASES)
+def test_commands_and_shells_look_where_holders_make_their_states(
+    given: str | None, there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a b", "new\nline", "relative"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    environ = {} if given is None else {"TMPDIR": given.format(tmp_path)}
+    base = Path(environ["TMPDIR"]) if there else Path("/tmp")
+    home = base / f"hpcproxy-{os.geteuid()}"
+    ask = 'set -euo pipefail; . "$1"; find_state_base; printf %s "$state_home"'
+    made = _told(ask, _part("state.sh"), **environ)
+    assert made == str(home)
+    monkeypatch.setattr(tunnels, "_ours", lambda _directory: True)
+    assert home in tunnels.homes(environ)
+    if there:
+        (home / "9.0-abcd1234").mkdir(parents=True)
+        look = (
+            '. "$2"; __hpcproxy_try() { [ -d "$2" ] && printf %s "$2"; }; __hpcproxy_run=/n; __hpcproxy_search 9 "$1"'
+        )
+        for shell in SHELLS:
+            found = _told(look, os.geteuid(), _part("find.sh"), shell=shell, **environ)
+            assert Path(found) == home / "9.0-abcd1234"

@@ -76,7 +76,8 @@ def test_every_combination_parses(rendered: list[Path]) -> None:
 
 def test_every_combination_passes_shellcheck(rendered: list[Path]) -> None:
     for start in range(0, len(rendered), 8):
-        _silent(style.shellcheck(), rendered[start : start + 8])
+        # SC2292 would have [[ ]] of what sh reads, too, and the TaskProlog has such parts.
+        _silent(style.shellcheck("-e", "SC2292"), rendered[start : start + 8])
 
 
 # What bash has learned since 4.2, which is RHEL 7's; manual and CHANGES of bash. No older bash is to be had here.

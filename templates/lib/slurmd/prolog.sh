@@ -10,11 +10,11 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 
 # True if the job is one of those that get a way out: all, or those that meet one of the conditions.
 wanted() {
-    local word
+    local word comment=${SLURM_JOB_COMMENT-}
     if [[ -z $policy_comment$policy_option ]] && ((${#policy_partitions[@]} + ${#policy_accounts[@]} == 0)); then return 0; fi
     # Of `#SBATCH --hpcproxy`; only our SPANK plugin sets it.
     if [[ -n $policy_option && -n ${HPCPROXY_ASKED-} ]]; then return 0; fi
-    if [[ -n $policy_comment && " ${SLURM_JOB_COMMENT//[$' \t\n,;']/ } " == *" $policy_comment "* ]]; then return 0; fi
+    if [[ -n $policy_comment && " ${comment//[$' \t\n,;']/ } " == *" $policy_comment "* ]]; then return 0; fi
     for word in ${policy_partitions[@]+"${policy_partitions[@]}"}; do
         if [[ ${SLURM_JOB_PARTITION-} == "$word" ]]; then return 0; fi
     done
