@@ -42,9 +42,13 @@ class Node:
     def path(self, name: str) -> Path:
         return next(Path(file.artifact.path) for file in self.bundle.files if file.artifact.name == name)
 
-    def breaches(self, scripts: contract.Set | None = None, **settings: int) -> list[str]:
-        """What the check names; `settings` take the place of its own bounds."""
+    def breaches(
+        self, scripts: contract.Set | None = None, *, instead: tuple[str, str] = ("", ""), **settings: int
+    ) -> list[str]:
+        """What the check names; `settings` take the place of its own bounds, and of a line of it stands another."""
         script = script_of(contract.contract_message(self.bundle, self.told, TOKEN, scripts)).decode()
+        assert instead[0] in script
+        script = script.replace(*instead, 1) if instead[0] else script
         # This machine may be busy; how long they take is a check of one test only.
         for name, value in {"slow_ms": 60_000, "pipe_ms": 3000, **settings}.items():  # as whole words
             own = next(word for word in script.split() if word.startswith(f"{name}="))
@@ -225,3 +229,16 @@ def test_files_beside_ours_are_looked_at_in_slurms_order_and_never_run(node: Nod
         "prolog.d/10-site~ looks like a backup, and is run after ours",
     ]
     assert not (node.root / "ran").exists()
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_slurmd_that_reads_another_slurm_conf_is_named(node: Node, same: bool, tmp_path: Path) -> None:
+    """What is changed would be in force for nobody there."""
+    (node.root / "slurm.conf").write_text("")
+    read = node.root / "slurm.conf" if same else tmp_path / "elsewhere.conf"
+    read.write_text("")
+    line = f"find_slurm() {{ SLURM_CONF={read}; }}; is_slurmd() {{ :; }}; look_at_slurm"
+    named = node.breaches(instead=("    look_at_slurm\n", f"    {line}\n"))
+    where = str(read).replace(f"{node.root}/", "")
+    words = f"slurmd reads {where} here, not slurm.conf; say where it is with slurm_directory"
+    assert named == ([] if same else [words])
