@@ -41,6 +41,8 @@ def _default(row: Setting) -> str:
 def _values(row: Setting) -> str:
     if row.low is not None:
         return f"{row.low} to {row.high}"
+    if row.key == "via":
+        return "`ssh`, `direct`, an address"  # two words beside a form
     kind = _given(row.kind)
     if kind is bool:
         return "`true`, `false`"

@@ -128,7 +128,8 @@ def init(account: Account, settings: Settings, trial: Trial, *, consent: Consent
     probes: list[checks.Probe] = []
     agent_only = False
     if not config.jump_hosts:
-        say("there is no login to try: jobs get out by their nodes' own route")
+        how = "their nodes' own route" if config.site_proxy is None else config.via
+        say(f"there is no login to try: jobs get out by {how}")
     elif trial.login and not any(key.error for key in keys):
         say(f"trying one login to each jump host{' from a compute node' if trial.on_node else ''}")
         probes, agent_only = _try_login(account, config, bundle, on_node=trial.on_node)

@@ -23,6 +23,7 @@ _ALIAS = "; give it a name in ~/.ssh/config (Host NAME, then HostName, User, Por
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.+-]*")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
 _JUMP = re.compile(r"(?:(?P<user>[^@]*)@)?(?P<host>\[[^\]]*\]|[^@:]*)(?::(?P<port>[0-9]+))?", re.ASCII)
+_PROXY = re.compile(r"(?P<kind>http|socks5)://(?P<place>[^@/]+)/?", re.ASCII)
 # What every client understands (docs/clients): names, addresses, `.suffix`, IPv4 networks; no `*.`, no port, no space.
 _NO_PROXY_NAME = re.compile(r"\.?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?", re.ASCII)
 # ssh splits and expands option values itself; these characters cannot be passed through it on every version.
@@ -133,6 +134,19 @@ def _rule(value: str) -> str:
     return value
 
 
+def _way_out(value: str) -> str:
+    if value in {"ssh", "direct"}:
+        return value
+    match = _PROXY.fullmatch(value)
+    if match is None:
+        advice = "; a login goes into the file that `proxy_auth_file` names" if "@" in value else ""
+        raise ValueError(f"{value!r} is none of ssh, direct, http://HOST:PORT, socks5://HOST:PORT{advice}")
+    jump = Jump.parse(match["place"])
+    if jump.port is None:
+        raise ValueError(f"{value!r} names no port")
+    return f"{match['kind']}://{jump}"
+
+
 def _http_url(value: str) -> str:
     if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[!-~]*)?", value, re.ASCII):
         raise ValueError(f"{value!r} is not an http:// or https:// address")
@@ -182,11 +196,18 @@ class Config(pydantic.BaseModel):
         " python3 (3.6 or later), lets ssh itself listen.",
         (SHELL,),
     )
-    via: Literal["ssh", "direct"] = _setting(
+    via: Annotated[str, pydantic.AfterValidator(_way_out)] = _setting(
         "ssh",
-        "How the gate gets out: `ssh`, through a jump host, or `direct`, by the node's own route, where it has one;"
-        " `direct` needs no ssh and no jump host. [More](#without-a-jump-host).",
+        "How the gate gets out: `ssh`, through a jump host; `direct`, by the node's own route, where it has one;"
+        " `http://HOST:PORT` or `socks5://HOST:PORT`, through a proxy of the site's. Only `ssh` needs ssh and a jump"
+        " host. [More](#without-a-jump-host).",
         (CLIENT, SHELL),
+    )
+    proxy_auth_file: Annotated[Optional[Path], pydantic.Field(strict=False)] = _setting(
+        None,
+        "The file with `USER:PASSWORD` for the proxy in `via`, in its first line; yours alone (mode 0600), and read by"
+        " the agent only.",
+        (CLIENT,),
     )
     scheme: Literal["socks5h", "socks5"] = _setting(
         "socks5h",
@@ -306,6 +327,12 @@ class Config(pydantic.BaseModel):
         """Whether nodes are to log in to a jump host, and none is named."""
         return self.via == "ssh" and not self.jump
 
+    @property
+    def site_proxy(self) -> Optional[tuple[str, Jump]]:
+        """The kind of the site's proxy that nodes get out by, and where it is."""
+        kind, _, place = self.via.partition("://")
+        return (kind, Jump.parse(place)) if place else None
+
     @pydantic.field_validator("via", mode="after")
     @classmethod
     def _via(cls, value: str, info: pydantic.ValidationInfo) -> str:
@@ -313,7 +340,7 @@ class Config(pydantic.BaseModel):
             raise ValueError(f"`via: {value}` needs the gate: take `gate: false` out")
         return value
 
-    @pydantic.field_validator("identity", mode="after")
+    @pydantic.field_validator("identity", "proxy_auth_file", mode="after")
     @classmethod
     def _identity(cls, value: Path | None) -> Path | None:
         return None if value is None else safe_path(value)

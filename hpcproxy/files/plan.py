@@ -11,7 +11,7 @@ from hpcproxy import floors
 from hpcproxy.config.model import AGENT, SHELL, Config, safe_path, settings
 from hpcproxy.errors import ConfigError
 from hpcproxy.files import elsewhere
-from hpcproxy.node.state.closed import LOOPBACK, NODE
+from hpcproxy.node.state.closed import LOOPBACK, NODE, PROXY
 from hpcproxy.openssh import command, reasons
 
 SCRIPT_MODE = 0o700
@@ -124,6 +124,8 @@ def script_values(config: Config, programs: Path, known_hosts: Path, *, syslog: 
         "home": programs,
         "run": RUN,
         **{key: "" if value is None else value for key, value in _needed_by(SHELL, config).items()},
+        # The environment's is the very one that the gate gets out by, or one that is not needed.
+        "replace_proxy": config.replace_proxy or config.site_proxy is not None,
         "syslog": syslog,
         "jump_count": len(config.jump_hosts),
         "jump_names": [str(jump) for jump in config.jump_hosts],
@@ -178,6 +180,10 @@ def _ways(config: Config, known_hosts: Path) -> list[dict[str, Any]]:
     """Return the ways out, each of a kind that the agent knows."""
     if config.via == "direct":
         return [{"kind": "direct"}]
+    if config.site_proxy is not None:
+        kind, place = config.site_proxy
+        login = str(config.proxy_auth_file or "")
+        return [{"kind": kind, "name": config.via, "host": place.host, "port": place.port, "auth_file": login}]
     options = command.options(config, known_hosts)
     return [
         {"kind": "ssh", "name": str(jump), "argv": ["ssh", *options, "-N", *command.target(jump)]}
@@ -197,7 +203,7 @@ def agent_settings(config: Config, known_hosts: Path, *, syslog: bool = False) -
         "access_syslog": bool(config.access_syslog),
         # Whose rules they are, for those whom they refuse; and what is closed though none says so.
         "rules_of": "your settings or the site's defaults for them",
-        "closed": list(LOOPBACK if config.via == "ssh" else NODE),
+        "closed": list({"ssh": LOOPBACK, "direct": NODE}.get(config.via, PROXY)),
         "jump_hosts": [],
         "syslog": syslog,
     }

@@ -64,8 +64,8 @@ class NameServer:
             threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
     def _serve(self, sock):
-        with contextlib.suppress(OSError):
-            while True:
+        while sock.fileno() >= 0:
+            with contextlib.suppress(OSError):  # an asker that has gone is nobody else's loss
                 query, client = sock.recvfrom(512)
                 answer = self.answer(query)
                 if answer:

@@ -8,7 +8,8 @@ import pytest
 from hpcproxy.node.state.closed import KINDS, closed, own_addresses
 from hpcproxy.node.state.policy import Policy, parse_rule
 from hpcproxy.node.upstream import way
-from hpcproxy.node.upstream.direct import unpack, why_closed
+from hpcproxy.node.upstream.dial import unpack
+from hpcproxy.node.upstream.direct import why_closed
 from hpcproxy.node.upstream.target import Target
 from tests.waiting import until
 

@@ -8,6 +8,7 @@ from hpcproxy.node.state import settings
 from hpcproxy.node.state.policy import BadRule, Policy, denied_by, pack_address, parse_rule
 
 GOOD = {"version": 2, "ways": [{"kind": "ssh", "name": "me@host", "argv": ["ssh", "-N", "--", "host"]}]}
+PROXY = {"kind": "socks5", "name": "a", "host": "h", "port": 1080, "auth_file": ""}
 FAILURE = {"pattern": "x", "layer": "key", "reason": "y z", "permanent": True, "phase": "", "more": False}
 
 
@@ -28,9 +29,17 @@ def test_defaults():
         ({"ways": []}, "ways: is empty"),
         ({"ways": None}, "ways: must be a list"),
         ({"ways": [1]}, "ways[0]: must be an object with kind"),
-        ({"ways": [{"name": "a", "argv": ["ssh"]}]}, "ways[0].kind: must be one of ssh, direct, not None"),
-        ({"ways": [{"kind": "pigeon"}]}, "ways[0].kind: must be one of ssh, direct, not 'pigeon'"),
-        ({"ways": [{"kind": []}]}, "ways[0].kind: must be one of ssh, direct, not []"),
+        (
+            {"ways": [{"name": "a", "argv": ["ssh"]}]},
+            "ways[0].kind: must be one of ssh, direct, http, socks5, not None",
+        ),
+        ({"ways": [{"kind": "pigeon"}]}, "ways[0].kind: must be one of ssh, direct, http, socks5, not 'pigeon'"),
+        ({"ways": [{"kind": []}]}, "ways[0].kind: must be one of ssh, direct, http, socks5, not []"),
+        ({"ways": [{"kind": "http", "name": "a", "host": "h", "port": 1}]}, "ways[0]: 'auth_file' is"),
+        ({"ways": [dict(PROXY, port=0)]}, "ways[0].port: must be a number from 1 to 65535"),
+        ({"ways": [dict(PROXY, port="80")]}, "ways[0].port: must be a number"),
+        ({"ways": [dict(PROXY, host="a b")]}, "ways[0].host: must be one word"),
+        ({"ways": [dict(PROXY, auth_file=None)]}, "ways[0].auth_file: must be text"),
         ({"ways": [{"kind": "direct", "name": "a"}]}, "ways[0]: unknown key 'name'; valid: kind"),
         ({"ways": [{"kind": "ssh", "name": "a"}]}, "ways[0]: 'argv' is missing"),
         ({"ways": [{"kind": "ssh", "name": "a b", "argv": ["ssh"]}]}, "ways[0].name: must be one word"),

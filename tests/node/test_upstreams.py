@@ -51,7 +51,7 @@ def agent(request, tmp_path_factory, jump):
         flags=("-I", "-X", "dev", "-W", "error"),
         deny=["denied.test", "203.0.113.0/24"],
         access_log=True,
-        connect_timeout_s=2,
+        connect_timeout_s=5,
         uid=1,
     ).start()
     found.kind = request.param

@@ -41,6 +41,7 @@ REPEATABLE = ("GET", "HEAD", "OPTIONS", "TRACE")
 
 T = TypeVar("T")
 Body = Union[Fixed, Chunked, UntilClose]
+Head = Callable[[Optional[List[Header]]], bytes]
 
 
 class NoResponse(Exception):
@@ -80,7 +81,11 @@ class Exchange:
         if len(values(request.headers, "host")) > 1:
             raise BadRequest("more than one Host")
         body = body_of(body_length(request.headers, request.minor), Fixed(0))
-        head = request_head(request, authority, path)
+
+        def head(more: Optional[List[Header]]) -> bytes:
+            """For its far end, or for a proxy."""
+            return request_head(request, authority, path, more)
+
         began, outcome = time.monotonic(), "client gone"
         self.up = self.down = 0
         self.answered = False
@@ -101,12 +106,14 @@ class Exchange:
             self.gate.finished(spell(target), self.up, self.down, time.monotonic() - began, outcome)
             self.up = self.down = 0
 
-    async def _try(self, target: Target, request: Request, head: bytes, body: Body) -> bool:
+    async def _try(self, target: Target, request: Request, head: Head, body: Body) -> bool:
         # What has come unasked is no answer to this request: a timeout's, or the body of a 204 (RFC 9112, 9.3).
         reused = self.far is not None and self.far_target == target and not self.far.over() and self.far.back.quiet()
         if not reused:
             self.close()
-            self.far = await open_far(self.gate.loop, self.gate.tunnel, target)
+            # An upgrade turns the connection into one to the far end itself, whoever is on the way.
+            plain = upgrade(request.headers) is None
+            self.far = await open_far(self.gate.loop, self.gate.tunnel, target, plain_http=plain)
             self.far_target = target
         assert self.far is not None
         try:
@@ -120,8 +127,8 @@ class Exchange:
                 raise
             return await self._try(target, request, head, body)
 
-    async def _exchange(self, far: Far, request: Request, head: bytes, body: Body) -> bool:
-        upload = self.gate.loop.spawn(self._upload(far, head, body))
+    async def _exchange(self, far: Far, request: Request, head: Head, body: Body) -> bool:
+        upload = self.gate.loop.spawn(self._upload(far, head(far.plain_headers()), body))
         try:
             response = await self._final_response(far, request, upload)
             if response is None:
@@ -160,6 +167,7 @@ class Exchange:
                 await self._upgraded(far, request, response, upload)
                 return None
             if response.status >= 200:
+                far.judge(response.status, bool(values(response.headers, "proxy-authenticate")))
                 return response
             if request.minor >= 1:
                 await self._send(write_head(status_line(response), end_to_end(response.headers)))
@@ -275,11 +283,16 @@ def why_not(error: Exception) -> str:
     return "closed without a response"
 
 
-def request_head(request: Request, authority: str, path: str) -> bytes:
-    """The request in the form that the far end wants; Host is the URL's, whatever the client said (RFC 9112, 3.2.2)."""
+def request_head(request: Request, authority: str, path: str, more: Optional[List[Header]] = None) -> bytes:
+    """The request in the form that the far end wants; Host is the URL's, whatever the client said (RFC 9112, 3.2.2).
+
+    With `more`, which may be empty, in the form that a proxy wants, and with those headers.
+    """
     if request.method == "OPTIONS" and request.target.partition("://")[2] == authority:
         path = "*"
-    headers: List[Header] = [("Host", authority)]
+    if more is not None:
+        path = "http://{}{}".format(authority, "" if path == "*" else path)
+    headers: List[Header] = [("Host", authority)] + (more or [])
     headers += [(key, value) for key, value in end_to_end(request.headers) if key.lower() != "host"]
     protocol = upgrade(request.headers)
     if protocol is not None:

@@ -1,13 +1,13 @@
 """Both ends of a tunnel in our hands: bytes are read here and written there."""
 
 import socket
-from typing import Callable, Optional, Tuple
+from typing import Callable, List, Optional, Tuple
 
 from ..io.loop import Loop, Signal, TimedOut
 from ..io.stream import SIZE, Stream
 from ..upstream.target import Target
 from ..upstream.tunnel import Tunnel
-from ..upstream.upstream import Channel, Ends
+from ..upstream.upstream import Channel, Ends, Header
 from .pace import Gathering
 
 PART_S = 1.0
@@ -24,8 +24,8 @@ class Far(Ends):
     to: Stream
     back: Stream
 
-    def __init__(self, loop: Loop) -> None:
-        self.loop = loop
+    def __init__(self, loop: Loop, plain_http: bool = False) -> None:
+        self.loop, self.plain_http = loop, plain_http
         self.streams: Tuple[Stream, ...] = ()
         self.theirs: Tuple[socket.socket, ...] = ()
         self.channel: Optional[Channel] = None
@@ -62,6 +62,15 @@ class Far(Ends):
             theirs.close()
         self.theirs = ()
 
+    def plain_headers(self) -> Optional[List[Header]]:
+        """What a request for an http:// URL gets where it is written for a proxy; None: for its far end. WayError."""
+        return None if self.channel is None else self.channel.plain_http()
+
+    def judge(self, status: int, challenged: bool) -> None:
+        """A response is the far end's, and not a proxy's about itself; WayError."""
+        if self.channel is not None:
+            self.channel.judge(status, challenged)
+
     def lost(self) -> bool:
         """The end of `back` is not the far end's: ssh died, or the connection was reset."""
         return self.channel is None or self.channel.lost()
@@ -90,9 +99,9 @@ class Far(Ends):
             self.channel.close()
 
 
-async def open_far(loop: Loop, tunnel: Tunnel, target: Target) -> Far:
+async def open_far(loop: Loop, tunnel: Tunnel, target: Target, plain_http: bool = False) -> Far:
     """A channel to `target`; WayError."""
-    far = Far(loop)
+    far = Far(loop, plain_http)
     try:
         far.channel = await tunnel.open(target, far)
         far.channel.heed()

@@ -36,10 +36,12 @@ KINDS: Dict[str, Kind] = {
     ),
     "jump-hosts": Kind("the jump host itself", ()),
     "nodes": Kind("a network of this cluster", ()),
+    "proxy": Kind("the proxy's own loopback", ()),
     "node": Kind("this node itself", ()),  # for who gets out by the node's own route: its loopback and its addresses
 }
 LOOPBACK = ("loopback",)  # what is closed to everybody through a jump host,
-NODE = ("node",)  # and without one
+NODE = ("node",)  # without one,
+PROXY = ("proxy",)  # and through a proxy of the site's
 SERVICE = ("loopback", "link-local", "metadata", "jump-hosts", "nodes")  # in service mode
 NARROW4, NARROW6 = 8, 16  # a route that is wider leads to the world, in halves or quarters
 ROUTES = 1000  # a router's table is no list of a node's networks
@@ -55,6 +57,8 @@ def closed(kinds: Iterable[str], jump_hosts: Iterable[str], proc_net: str = "/pr
             rules = tuple(jump_hosts)
         elif name == "nodes":
             rules = tuple(networks(proc_net))
+        elif name == "proxy":
+            rules = KINDS["loopback"].rules
         elif name == "node":
             rules = KINDS["loopback"].rules + tuple(own_addresses(proc_net))
         found.append(Closed(KINDS[name].what, tuple(map(parse_rule, rules))))

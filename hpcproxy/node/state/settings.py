@@ -10,9 +10,11 @@ from .policy import BadRule, Policy, Rule, parse_rule
 
 VERSION = 2
 
-SSH, DIRECT = "ssh", "direct"
-# What a way of each kind is made of. For ssh a name for people and its whole command line.
-WAYS = {SSH: ["kind", "name", "argv"], DIRECT: ["kind"]}
+SSH, DIRECT, HTTP, SOCKS5 = "ssh", "direct", "http", "socks5"
+# What a way of each kind is made of. For ssh a name for people and its whole command line; for a proxy of the site's
+# where it is, and the file with USER:PASSWORD for it, or "".
+PROXY = ["kind", "name", "host", "port", "auth_file"]
+WAYS = {SSH: ["kind", "name", "argv"], DIRECT: ["kind"], HTTP: PROXY, SOCKS5: PROXY}
 
 
 class Way(NamedTuple):
@@ -21,6 +23,9 @@ class Way(NamedTuple):
     name: str
     argv: Tuple[str, ...] = ()
     kind: str = SSH
+    host: str = ""
+    port: int = 0
+    auth_file: str = ""
 
 
 Failure = NamedTuple(
@@ -151,10 +156,15 @@ def way(index: int, value: Any) -> Way:
     given = exactly(where, value, WAYS[kind])
     if kind == DIRECT:
         return Way(DIRECT, kind=DIRECT)
-    argv = tuple(text(where + ".argv", item) for item in listed(where + ".argv", given["argv"]))
-    if not argv:
-        raise BadSettings("{}.argv: is empty".format(where))
-    return Way(word(where + ".name", given["name"]), argv)
+    name = word(where + ".name", given["name"])
+    if kind == SSH:
+        argv = tuple(text(where + ".argv", item) for item in listed(where + ".argv", given["argv"]))
+        if not argv:
+            raise BadSettings("{}.argv: is empty".format(where))
+        return Way(name, argv)
+    host, port = word(where + ".host", given["host"]), number(where + ".port", given["port"], 1, 65535, whole_only=True)
+    auth_file = given["auth_file"]
+    return Way(name, (), kind, host, int(port), text(where + ".auth_file", auth_file) if auth_file != "" else "")
 
 
 def failure(index: int, value: Any) -> Failure:

@@ -82,9 +82,13 @@ class Resolver:
         try:
             _thread.stack_size(STACK)
             _thread.start_new_thread(self._work, ())
-        except RuntimeError:  # this user may have no more of them: those that are there do it, or the next to come
+        except RuntimeError:  # this user may have no more of them: those that are there do it
             with self.lock:
                 self.threads -= 1
+                if not self.threads:
+                    self.waiting.remove(question)
+                    question.error = "this node starts no thread to ask its name service"
+                    self._tell(question)
 
     def _work(self) -> None:
         """A thread, until nobody asks."""

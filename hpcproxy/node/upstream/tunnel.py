@@ -5,7 +5,7 @@ from typing import Callable, Dict, Optional, Set, Tuple
 
 from ..io.loop import Loop, Signal, TimedOut
 from ..state.directory import BadFolder, Folder
-from ..state.settings import DIRECT, SSH, Settings, Way
+from ..state.settings import DIRECT, HTTP, SOCKS5, SSH, Settings, Way
 from ..state.status import Record
 from .candidate import Candidate, Turn, Verdict
 from .target import Target
@@ -24,15 +24,29 @@ def make_ssh(loop: Loop, settings: Settings, way: Way, record: Record) -> Upstre
     return Ssh(loop, settings, way, record)
 
 
-def make_direct(loop: Loop, settings: Settings, way: Way, record: Record) -> Upstream:
+def make_direct(loop: Loop, settings: Settings, _way: Way, record: Record) -> Upstream:
     """By this node's own route."""
     from .direct import Direct
 
     return Direct(loop, settings, record)
 
 
+def make_http(loop: Loop, settings: Settings, way: Way, record: Record) -> Upstream:
+    """Through an HTTP proxy of the site's."""
+    from .http_proxy import HttpProxy
+
+    return HttpProxy(loop, settings, way, record)
+
+
+def make_socks5(loop: Loop, settings: Settings, way: Way, record: Record) -> Upstream:
+    """Through a SOCKS proxy of the site's."""
+    from .socks_proxy import SocksProxy
+
+    return SocksProxy(loop, settings, way, record)
+
+
 # What is not used is not imported: each module costs every agent its memory and its part of the start.
-KINDS: Dict[str, Maker] = {SSH: make_ssh, DIRECT: make_direct}
+KINDS: Dict[str, Maker] = {SSH: make_ssh, DIRECT: make_direct, HTTP: make_http, SOCKS5: make_socks5}
 
 
 class GaveUp(Exception):

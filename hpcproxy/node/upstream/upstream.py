@@ -4,12 +4,14 @@ A kind of way out is one class here and one row in `tunnel.KINDS`; who serves cl
 """
 
 import socket
-from typing import Callable, Tuple
+from typing import Callable, List, Optional, Tuple
 
 from ..io.loop import Signal
 from ..io.stream import Stream
 from .candidate import Verdict
 from .target import Target
+
+Header = Tuple[str, str]
 
 
 class Lost(Exception):
@@ -44,6 +46,16 @@ class Channel:
         """It was cut: the far end did not end it."""
         raise NotImplementedError
 
+    def plain_http(self) -> Optional[List[Header]]:
+        """Requests for http:// URLs are written here in absolute form, with these headers; None: as to a far end.
+
+        WayError.
+        """
+        return None
+
+    def judge(self, _status: int, _challenged: bool) -> None:
+        """A response with that status, with a challenge of a proxy's or without, is none of the far end's; WayError."""
+
     def over(self) -> bool:
         """It carries no more requests."""
         raise NotImplementedError
@@ -58,7 +70,12 @@ class Channel:
 
 
 class Ends:
-    """What the near side of a channel is made of. An upstream uses one of the two, once for each attempt."""
+    """What the near side of a channel is made of. An upstream uses one of the two, once for each attempt.
+
+    `plain_http`: what will be asked for there are http:// URLs.
+    """
+
+    plain_http = False
 
     def descriptors(self) -> Tuple[int, int]:
         """What is read for the far end, and what is written with what it says."""

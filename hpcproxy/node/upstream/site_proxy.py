@@ -1,0 +1,102 @@
+"""What the proxies of a site have in common: one connection for each request, with a login or without.
+
+A proxy that cannot be connected to is an outage: requests wait, and it is tried again as a jump host is. What it says
+to a request is that request's answer.
+"""
+
+import socket
+import time
+from typing import Optional
+
+from ..io.loop import Loop
+from ..io.stream import Stream
+from ..state.secret import BadSecret, Login, LoginFile
+from ..state.settings import Settings, Way
+from ..state.status import Record
+from .candidate import Verdict
+from .dial import Connected, Dialled
+from .target import Target, spell
+from .upstream import Channel, Ends, Lost, Unusable
+from .way import WayError
+
+LAYER = "proxy"
+
+
+class WrongLogin(WayError):
+    """The proxy does not let us in."""
+
+
+class NoProxy(WayError):
+    """No answer of a proxy's; `for_good`: what listens there is something else."""
+
+    def __init__(self, kind: str, reason: str, for_good: bool = False) -> None:
+        super().__init__(kind, reason)
+        self.for_good = for_good
+
+
+class SiteProxy(Dialled):
+    """The proxy, from when it answered until it cannot be connected to."""
+
+    def __init__(self, loop: Loop, settings: Settings, way: Way, record: Record) -> None:
+        super().__init__(loop, settings, record)
+        self.place = Target(way.host, way.port)
+        self.file = LoginFile(way.auth_file)
+
+    async def greet(self, stream: Stream, target: Target, deadline: float) -> None:
+        """The proxy has joined `stream` to `target`; WrongLogin, NoProxy, or another WayError if it said why not."""
+        raise NotImplementedError
+
+    def plain(self, _stream: Stream) -> Optional[Channel]:
+        """What carries requests for http:// URLs without being joined to their far end, if there is such a thing."""
+        return None
+
+    async def start(self) -> None:
+        """As Upstream: it answers and takes our login, shown by a target at which nobody listens."""
+        deadline = time.monotonic() + self.settings.connect_timeout_s
+        try:
+            stream = Stream(self.loop, await self._reach(deadline), is_client=False)
+        except WayError as error:
+            raise Unusable(Verdict(LAYER, error.reason, False))
+        try:
+            await self.greet(stream, Target(*self.settings.probe), deadline)
+        except (WrongLogin, NoProxy) as error:
+            for_good = error.for_good if isinstance(error, NoProxy) else True
+            raise Unusable(Verdict(LAYER, error.reason, for_good and not self.again))
+        except WayError:
+            pass  # it answered
+        finally:
+            stream.close()
+
+    async def _reach(self, deadline: float) -> socket.socket:
+        """A connection to the proxy; WayError."""
+        try:
+            return await self.dial(await self.addresses(self.place.host, deadline), self.place.port, deadline)
+        except WayError as error:
+            raise WayError(error.kind, "{} is not reached: {}".format(spell(self.place), error.reason))
+
+    async def open(self, target: Target, ends: Ends, deadline: float) -> Channel:
+        """As Upstream."""
+        try:
+            sock = await self._reach(deadline)
+        except WayError as error:
+            self.die(Verdict(LAYER, error.reason, False))
+            raise Lost()
+        stream = ends.join(sock)
+        channel = self.plain(stream) if ends.plain_http else None
+        if channel is None:
+            await self.greet(stream, target, deadline)
+        return channel or Connected(stream)
+
+    def login(self) -> Optional[Login]:
+        """What lets us in there; WrongLogin."""
+        try:
+            return self.file.read()
+        except BadSecret as error:
+            raise WrongLogin("prohibited", str(error))
+
+    def wrong_login(self, said: str) -> WrongLogin:
+        """What is to be done about a proxy that has `said` that it does not let us in."""
+        if self.file.path:
+            return WrongLogin("prohibited", "the proxy refuses the login in {} ({})".format(self.file.path, said))
+        advice = "name a file with one by `proxy_auth_file`"
+        return WrongLogin("prohibited", "the proxy asks for a login ({}): {}".format(said, advice))
