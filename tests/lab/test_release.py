@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import subprocess
 import sys
@@ -136,6 +137,20 @@ def test_what_fails_is_red_and_what_is_not_done_in_time_is_said(
     assert ended(["--suites", "trixie", "--features", "demo", "--within", within], monkeypatch) is ("failed" in says)
     assert says in capsys.readouterr().err
     assert gone.exists() is (within == "1")  # its labs are removed by itself
+
+
+@pytest.mark.parametrize(("code", "says"), [(0, "1 passed"), (2, "**failed**: it did not come to its end: 1 passed")])
+def test_what_was_interrupted_has_not_passed(
+    code: int, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    report = "<testsuites><testsuite><testcase/></testsuite></testsuites>"
+    python.write_text(
+        f'#!/bin/bash\nfor word; do :; done\nfile=${{4#--junitxml=}}\necho "{report}" >"$file"\nexit {code}\n'
+    )
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    assert reach._run("jobs", "trixie", reach.Asked(["trixie"], ["jobs"], False, tmp_path, math.inf)) == says
 
 
 def test_what_was_not_run_stays_in_the_table_with_its_day() -> None:
