@@ -55,7 +55,7 @@ def alice(alice: Researcher, lab: Lab) -> Researcher:
 
 def test_a_job_gets_out_by_its_nodes_own_route(alice: Researcher, routed: Lab) -> None:
     closed = "curl -sS -o /dev/null -w '%{http_connect} ' https://$n/ 2>/dev/null; "
-    body = f"srun {FETCH}\nfor n in c1 inner.test 127.0.0.1; do {closed} done\n"
+    body = f"srun {FETCH}\nfor n in c1 inner.test 127.0.0.1; do {closed} done; true\n"
     result = alice.job("unset no_proxy NO_PROXY\n" + body)
     lines = result.output.split("\n")
     assert sorted(lines[:3]) == ["192.168.31.101", "192.168.31.102", "192.168.31.103"]
