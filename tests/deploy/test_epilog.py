@@ -57,6 +57,25 @@ def test_one_that_is_told_of_no_run_ends_what_there_is(epilog: Path, later: subp
     assert later.wait(30) < 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, as the Epilog does")
+def test_one_that_was_forked_with_a_users_effective_id_does_its_work(
+    epilog: Path, later: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    """As slurmstepd of Slurm 24.11 does with RunInJob while it shuts X11 forwarding down (_drop_privileges)."""
+    for folder in (tmp_path, *tmp_path.parents):
+        folder.chmod(folder.stat().st_mode | 0o055)  # the script itself can be read by everybody, as on a node
+
+    def be_the_user() -> None:
+        os.setgroups([1234])
+        os.setegid(1234)
+        os.seteuid(1234)
+
+    done = subprocess.run([str(epilog)], env=_job(), preexec_fn=be_the_user, check=False, timeout=60)
+    assert done.returncode == 0
+    assert later.wait(30) < 0
+    assert list((tmp_path / "run/holders").iterdir()) == []
+
+
 def test_what_it_kills_is_bounded(epilog: Path, tmp_path: Path) -> None:
     """A user may have started what he likes, and slurmd waits for us."""
     many = 150
