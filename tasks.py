@@ -70,7 +70,7 @@ def clients_table(context: Context, all: bool = False, only: str = "") -> None: 
 
 @task
 def outages_table(context: Context) -> None:
-    """Break the way out in all ways in the lab (as root) and write the tables of docs/outages.md."""
+    """Break the tunnel in all ways in the lab (as root) and write the tables of docs/outages.md."""
     write_tables(context, {"OUTAGES_TABLE": "1"}, "tests/lab/test_outages.py tests/lab/test_outages_clients.py")
 
 

@@ -1,11 +1,11 @@
-"""Far ends that speak first, through the gate and through plain `ssh -D`: `python bench/first_word.py`, as root.
+"""Far ends that speak first, through the agent and through plain `ssh -D`: `python bench/first_word.py`, as root.
 
     python bench/first_word.py [--count 50] [--ms 0,1,5,50]
 
 A far end that greets at once (as ssh, smtp and databases do) listens on ports where most wait for the client; between
-node and jump host lies a link of so many milliseconds each way. Each connection goes to an address that the gate has
+node and jump host lies a link of so many milliseconds each way. Each connection goes to an address that the agent has
 not seen before, so that nothing it has learned helps. Right is: our answer to CONNECT first and alone, then every byte
-of the greeting. Prints a table; the exit code is 1 if a single connection through the gate was not right.
+of the greeting. Prints a table; the exit code is 1 if a single connection through the agent was not right.
 """
 
 import argparse
@@ -45,12 +45,12 @@ def main():
     if INSIDE not in os.environ:  # the ports of a network of our own are nobody else's
         words = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", sys.executable, *sys.argv]
         return subprocess.run(words, env={**os.environ, INSIDE: "1"}, check=False).returncode
-    print("| ms each way | ports | gate: right | wrong | median ms | ssh -D: right | wrong | median ms |")
+    print("| ms each way | ports | agent: right | wrong | median ms | ssh -D: right | wrong | median ms |")
     print("|---|---|---|---|---|---|---|---|")
     wrong = 0
     for milliseconds in options.ms.split(","):
-        with both(float(milliseconds) / 1000) as (gate, plain):
-            rows = [greeted(connect, options.count, side) for side, connect in enumerate((gate, plain))]
+        with both(float(milliseconds) / 1000) as (agent, plain):
+            rows = [greeted(connect, options.count, side) for side, connect in enumerate((agent, plain))]
             wrong += sum(rows[0][1].values())
             ports = ", ".join(map(str, PORTS))
             print("| {} | {} | {} | {} |".format(milliseconds, ports, *map(shown, rows)), flush=True)
@@ -65,7 +65,7 @@ def shown(row):
 
 @contextlib.contextmanager
 def both(seconds):
-    """(connect through the gate, connect through ssh -D), with a link of `seconds` each way before the jump host."""
+    """(connect through the agent, connect through ssh -D), with a link of `seconds` each way before the jump host."""
     with tempfile.TemporaryDirectory(prefix="fw", dir="/tmp") as name, contextlib.ExitStack() as stack:
         for port in PORTS:
             stack.callback(harness.FarEnd(greet, port, "0.0.0.0").close)  # noqa: S104 - a network of our own

@@ -1,4 +1,4 @@
-"""Eight curl at once in a real job: the gate beside plain `ssh -D`, same cipher. `python bench/job.py`, as root.
+"""Eight curl at once in a real job: the agent beside plain `ssh -D`, same cipher. `python bench/job.py`, as root.
 
     python bench/job.py [--streams 8] [--mb 256] [--rounds 6]
 
@@ -31,7 +31,7 @@ import json, os, pathlib, signal, socket, subprocess, sys, time
 
 jump, streams, mb, rounds = sys.argv[1], *map(int, sys.argv[2:])
 url = f"http://internet.test/bytes/{mb * 1000000}"
-gate = os.environ.pop("http_proxy")
+agent = os.environ.pop("http_proxy")
 for name in ("HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY"):
     os.environ.pop(name, None)
 
@@ -40,7 +40,7 @@ def cipher():
         for word in path.read_bytes().split(b"\0"):
             if word.startswith(b"Ciphers="):
                 return word.decode()
-    raise SystemExit("the way out names no cipher")
+    raise SystemExit("the tunnel names no cipher")
 
 def plain(port):
     words = ["ssh", "-F", "none", "-N", "-D", f"127.0.0.1:{port}", "-o", cipher(), "-o", "BatchMode=yes"]
@@ -62,7 +62,7 @@ def seconds(options):
 
 held = [plain(11080), plain(11081)]
 one, other = (["--socks5-hostname", f"127.0.0.1:{port}"] for port in (11080, 11081))
-ways = [one, ["-p", "-x", gate], ["-x", gate], other]
+ways = [one, ["-p", "-x", agent], ["-x", agent], other]
 for number in range(rounds + 1):
     took = [0.0] * 4
     for way in (range(4), reversed(range(4)))[number % 2]:

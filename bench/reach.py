@@ -42,7 +42,7 @@ FEATURES = {
     "demo": (),
     "jobs": ("tests/lab/test_jobs.py",),
     "second user": ("tests/lab/test_second_user.py",),
-    "undisturbed": ("tests/lab/test_undisturbed.py", "tests/lab/test_no_way_out.py"),
+    "undisturbed": ("tests/lab/test_undisturbed.py", "tests/lab/test_no_tunnel.py"),
     "deploy": ("tests/lab/test_deploy.py", "tests/lab/test_deploy_badluck.py"),
     "outages": ("tests/lab/test_outages.py",),
     "ends": ("tests/lab/test_ends.py", "tests/lab/test_ends_site.py"),
@@ -57,7 +57,12 @@ UNIT_TOOLS += ("exceptiongroup", "tomli", "typing_extensions", "importlib_metada
 # Style is no property of a release.
 # What meets a release's own Python, bash and OpenSSH on a node; of the rest most is the same everywhere.
 UNIT_TESTS = ("tests/node", "tests/contract", "tests/test_tunnel.py", "tests/test_job_end.py", "tests/test_prologue.py")
-UNIT_TESTS += ("tests/test_bashrc.py", "tests/test_arithmetic.py", "tests/test_listening.py", "tests/test_company.py")
+UNIT_TESTS += (
+    "tests/test_bashrc.py",
+    "tests/test_arithmetic.py",
+    "tests/test_listening.py",
+    "tests/test_job_processes.py",
+)
 UNIT_TESTS += ("tests/test_floors.py", "tests/test_install.py", "tests/deploy/test_taskprolog.py")
 VERSIONS = "versions"
 TIMEOUT_S = 2400.0

@@ -3,7 +3,7 @@
     python bench/recovery.py [--rounds 15] [--holes 3]
 
 In a lab (hpcproxy/lab), one job on one node. Some rounds of two things in turn: `ssh jump true` by hand, and `kill -9`
-of the way out's ssh, from that moment to the answer of a request made at once; four more programs ask all the while.
+of the tunnel's ssh, from that moment to the answer of a request made at once; four more programs ask all the while.
 The median of the second may be 1.5 times that of the first, and not one request may be refused. Then, some times: the
 jump host in use vanishes without a word while a second one is there; the first answer through that may take 20 s.
 Exit code 1 if a bound is missed.
@@ -55,8 +55,8 @@ def children(pid):
     return pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 def ssh():
-    guardian = pathlib.Path(state, "pid").read_text().split()[0]
-    for agent in children(guardian):
+    supervisor = pathlib.Path(state, "pid").read_text().split()[0]
+    for agent in children(supervisor):
         for pid in children(agent):
             with open(f"/proc/{pid}/cmdline", "rb") as words:
                 if b"-M" in words.read().split(b"\0"):
@@ -72,7 +72,7 @@ def kill():
     return time.monotonic() - begun
 
 def settle():
-    # A way out that lived for long begins with the shortest pause: the ordinary case.
+    # A tunnel that lived for long begins with the shortest pause: the ordinary case.
     time.sleep(1)
 
 others = [threading.Thread(target=keep_asking) for _ in range(4)]

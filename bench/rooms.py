@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - a table
-"""Which tests lie beside which code: a door of `hpcproxy/`, or a folder of `templates/`, and its test files.
+"""Which tests lie beside which code: a package of `hpcproxy/`, or a folder of `templates/`, and its test files.
 
 A part in templates/lib belongs to every room one of whose scripts has it in.
 """
@@ -16,7 +16,7 @@ TESTS = {
     "cli": "test_cli test_consent test_demo test_ops test_init deploy/test_raised deploy/test_reference deploy/test_enable",
     "cluster": "deploy/test_become deploy/test_bounds deploy/test_dial deploy/test_enable deploy/test_field deploy/test_groups deploy/test_heard"
     " deploy/test_image deploy/test_inventory deploy/test_kit deploy/test_logins deploy/test_moved deploy/test_plugstack deploy/test_prospect"
-    " deploy/test_raised deploy/test_slurmconf test_firewall test_trusting deploy/test_contract deploy/test_switch deploy/test_wire deploy/test_shared deploy/test_versions deploy/test_remove",
+    " deploy/test_raised deploy/test_slurmconf test_firewall test_trusting deploy/test_contract deploy/test_enablement deploy/test_wire deploy/test_shared deploy/test_versions deploy/test_remove",
     "config": "test_config",
     "files": "test_block test_install test_install_badluck test_render",
     "openssh": "test_hostkey test_known_hosts test_ssh_configurations test_sshconfig test_sshoptions test_init test_trusting test_tunnel_layers",
@@ -24,18 +24,18 @@ TESTS = {
     "node": "node/test_compiled node/test_python node/test_life",
     "node/io": "node/test_loop node/test_peer node/test_port_reuse node/test_tcpinfo node/test_life node/test_dialects node/test_bounds",
     "node/state": "node/test_access node/test_closed node/test_journal node/test_settings node/test_parsers node/test_life node/test_outage",
-    "node/upstream": "node/test_herd test_spread node/test_outage node/test_life node/test_clock node/test_dialects node/test_parsers node/test_journal test_tunnel_layers test_tunnel_talk",
-    "node/proxy": "node/test_dialects node/test_forward_again node/test_listener node/test_http node/test_http_unusual node/test_bodies node/test_bounds node/test_order node/test_pace"
+    "node/upstream": "node/test_many_tunnels test_spread node/test_outage node/test_life node/test_clock node/test_dialects node/test_parsers node/test_journal test_tunnel_layers test_tunnel_talk",
+    "node/proxy": "node/test_dialects node/test_forward_again node/test_listener node/test_http node/test_http_unusual node/test_bodies node/test_bounds node/test_first_speaker node/test_pace"
     " node/test_parsers node/test_port_reuse node/test_fuzz node/test_peer",
     "node/life": "node/test_life node/test_clock node/test_outage node/test_compiled test_job_end",
     "templates/bashrc": "test_twins test_bashrc test_listening test_proxies test_stray test_state_taken",
     "templates/sbatch": "test_prologue test_job_step test_spread test_state_ours test_first test_collect test_job_end test_stray test_overrides test_proxies test_arithmetic contract/test_slurm",
-    "templates/node": "test_twins test_address test_hold_pauses test_spread test_state_ours test_company test_job_end test_learn test_no_proxy test_nodes test_reason test_state_taken test_sweep"
+    "templates/node": "test_twins test_address test_hold_pauses test_spread test_state_ours test_job_processes test_job_end test_learn test_no_proxy test_nodes test_reason test_state_taken test_sweep"
     " test_tunnel test_tunnel_layers test_tunnel_talk test_userconfig test_inherited contract/test_openssh test_arithmetic",
-    "templates/slurmd": "deploy/test_cgroups deploy/test_epilog test_spread deploy/test_keeper deploy/test_mounts deploy/test_scripts deploy/test_taskprolog test_nodes test_address",
-    "templates/deploy": "deploy/test_contract deploy/test_heard deploy/test_remove deploy/test_shared deploy/test_switch deploy/test_versions"
+    "templates/slurmd": "deploy/test_cgroups deploy/test_epilog test_spread deploy/test_supervisor deploy/test_mounts deploy/test_scripts deploy/test_taskprolog test_nodes test_address",
+    "templates/deploy": "deploy/test_contract deploy/test_heard deploy/test_remove deploy/test_shared deploy/test_enablement deploy/test_versions"
     " deploy/test_wire deploy/test_moved",
-    "templates/jump": "deploy/test_prove",
+    "templates/jump": "deploy/test_keycheck",
     "templates/line": "test_shell_lines test_jobscript test_loginshell deploy/test_wire deploy/test_become",
 }  # fmt: skip
 

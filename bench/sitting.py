@@ -1,4 +1,4 @@
-"""The ways that bench/gate.py compares, all of them just started.
+"""The ways that bench/agent.py compares, all of them just started.
 
 An sshd and far ends on loopback, the agent in front of ssh, two `ssh -D`, and an ssh that gets its connections handed
 over with no agent there.
@@ -33,7 +33,7 @@ BLOCK = bytes(262144)
 
 @contextlib.contextmanager
 def start(python):
-    """The ways (the gate, ssh -D, another, the bare hand-over) and the agent, all of them just started."""
+    """The ways (the agent, ssh -D, another, the bare hand-over) and the agent, all of them just started."""
     with tempfile.TemporaryDirectory(prefix="gb", dir="/tmp") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         sshd = prepare(folder / "jump", "MaxSessions 1000").start()
@@ -55,7 +55,7 @@ def start(python):
 
 
 class Way:
-    """A way out: `connect(target)` gives a socket; `pid` is its ssh. `url` begins what is asked for on it."""
+    """A tunnel: `connect(target)` gives a socket; `pid` is its ssh. `url` begins what is asked for on it."""
 
     def __init__(self, connect, pid, process=None, url=""):
         self.connect, self.pid, self.process, self.url = connect, pid, process, url
@@ -172,12 +172,12 @@ def via_connect(agent, target):
 
 
 def http_way(agent):
-    """The gate once more, asked for http:// URLs."""
+    """The agent once more, asked for http:// URLs."""
     return Way(lambda _: agent.connect(30), agent.ssh_pid(), url="http://{}:{}".format(*DATA))
 
 
 def send_as_asked(sock):
-    """The far end: GET /NUMBER, and so many bytes. HTTP, so that the gate sees who speaks first and hands over."""
+    """The far end: GET /NUMBER, and so many bytes. HTTP, so that the agent sees who speaks first and hands over."""
     head = harness.read_head(sock).split()
     left = int(head[1][1:]) if head else 0
     sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % left)

@@ -7,7 +7,7 @@ HpcproxyError            exit code 1
 ├── ScriptError          a job script cannot take the hook line
 ├── FileError            a file of the user's cannot be read or written
 ├── RenderError          a template asks for what it may not have
-├── WayOutError          the way out does not work; names the layer that failed
+├── TunnelError          the tunnel does not work; names the layer that failed
 ├── LabError             the lab cannot be built here, or is not there
 ├── process
 │   └── TooMuchError     a program says more than any answer holds
@@ -100,15 +100,15 @@ class Reason:
         return f"{self.reason}; {self.advice}" if self.advice else self.reason
 
 
-class WayOutError(HpcproxyError):
-    """The way out through `jump` failed, for `why`."""
+class TunnelError(HpcproxyError):
+    """The tunnel through `jump` failed, for `why`."""
 
     def __init__(self, layer: str, reason: str, advice: str = "", jump: str = "") -> None:
         self.why, self.jump = Reason(layer, reason, advice), jump
         super().__init__(f"{layer}: {f'{jump}: ' if jump else ''}{self.why}")
 
     @classmethod
-    def of(cls, why: Reason, jump: str = "") -> WayOutError:
+    def of(cls, why: Reason, jump: str = "") -> TunnelError:
         """Return the error that says `why`."""
         error = cls(why.layer, why.reason, why.advice, jump)
         error.why = why

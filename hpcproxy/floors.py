@@ -46,7 +46,7 @@ _NUMBERS = r"(\d+\.\d+[.\d]*)"
 SLURM = Floor("Slurm", "20.11", "26.05", rf"^(?:slurm\S* )?{_NUMBERS}", "its srun has no --overlap, which a job needs")
 OPENSSH = Floor("OpenSSH", "7.4", "10.6", r"OpenSSH_(\d+\.\d+)", "nobody has looked at what its ssh knows and says")
 PYTHON = Floor("Python", "3.9", "3.14", rf"Python {_NUMBERS}", "hpcproxy cannot be installed with it")
-NODE_PYTHON = Floor("Python", "3.6", "3.14", rf"Python {_NUMBERS}", "the gate does not run, and ssh itself listens")
+NODE_PYTHON = Floor("Python", "3.6", "3.14", rf"Python {_NUMBERS}", "the agent does not run, and ssh itself listens")
 BASH = Floor("bash", "4.2", "5.3", rf"^(?:GNU bash, version )?{_NUMBERS}", "our scripts do not run")
 # Others (uutils, busybox) count their versions from elsewhere.
 COREUTILS = Floor("coreutils", "8.22", "9.10", rf"GNU coreutils\) {_NUMBERS}", "they lack options that we use")

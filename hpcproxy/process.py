@@ -22,7 +22,7 @@ class TooMuchError(HpcproxyError):
     """A program says more than any answer holds."""
 
 
-class Door(Protocol):
+class Dialogue(Protocol):
     """What must be said before a message may be sent."""
 
     open: bool
@@ -47,12 +47,12 @@ def run(
     timeout_s: float,
     silence_s: float | None = None,
     environ: Mapping[str, str] | None = None,
-    door: Door | None = None,
+    dialogue: Dialogue | None = None,
 ) -> Done:
     """Have `argv` read `message`, away from the terminal; return how it ended. Nothing outlives it.
 
     Raises OSError, TooMuchError, subprocess.TimeoutExpired after `timeout_s`, TimeoutError after `silence_s` without a
-    word. `door` is talked to first, if there is one.
+    word. `dialogue` is talked to first, if there is one.
     """
     process = subprocess.Popen(
         argv,
@@ -63,7 +63,7 @@ def run(
         start_new_session=True,
     )
     try:
-        with _Talk(process, message, door).watched() as talk:
+        with _Talk(process, message, dialogue).watched() as talk:
             talk.through(time.monotonic() + timeout_s, silence_s or timeout_s)
         return Done(process.wait(), *(bytes(said) for said in talk.said.values()))
     finally:
@@ -79,9 +79,9 @@ def run(
 class _Talk:
     """Both directions of one program; `said` holds stdout and stderr."""
 
-    def __init__(self, process: subprocess.Popen[bytes], message: bytes, door: Door | None) -> None:
-        self._process, self._message, self._door = process, memoryview(message), door
-        self._left = memoryview(b"" if door else message)
+    def __init__(self, process: subprocess.Popen[bytes], message: bytes, dialogue: Dialogue | None) -> None:
+        self._process, self._message, self._dialogue = process, memoryview(message), dialogue
+        self._left = memoryview(b"" if dialogue else message)
         self.said = {stream.fileno(): bytearray() for stream in (process.stdout, process.stderr) if stream is not None}
         self._selector = selectors.DefaultSelector()
 
@@ -94,7 +94,7 @@ class _Talk:
             if self._process.stdin is not None:
                 os.set_blocking(self._process.stdin.fileno(), False)
             self._send(self._left)
-            if self._door is None and not self._left:
+            if self._dialogue is None and not self._left:
                 self._end_message()
             yield self
 
@@ -122,10 +122,10 @@ class _Talk:
             self._knock()
 
     def _knock(self) -> None:
-        if self._door is None or self._door.open:
+        if self._dialogue is None or self._dialogue.open:
             return
-        word = self._door.hear(b"".join(bytes(said) for said in self.said.values()))
-        self._send(self._message if self._door.open else memoryview(word))
+        word = self._dialogue.hear(b"".join(bytes(said) for said in self.said.values()))
+        self._send(self._message if self._dialogue.open else memoryview(word))
 
     def _send(self, words: memoryview) -> None:
         stdin = self._process.stdin
@@ -145,7 +145,7 @@ class _Talk:
             self._left = self._left[:0]
         if not self._left:
             self._selector.unregister(descriptor)
-            if self._door is None or self._door.open:
+            if self._dialogue is None or self._dialogue.open:
                 self._end_message()
 
     def _end_message(self) -> None:

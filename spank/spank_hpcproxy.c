@@ -184,7 +184,7 @@ int slurm_spank_job_prolog(spank_t spank, int count, char *arguments[])
 
 	/* Nothing of this name may come from anywhere else. */
 	unsetenv("HPCPROXY_ASKED");
-	/* This process, a slurmstepd, ends at once; the holder finds Slurm's programs beside its parent. */
+	/* This process, a slurmstepd, ends at once; the supervisor finds Slurm's programs beside its parent. */
 	snprintf(slurmd, sizeof slurmd, "%d", (int) getppid());
 	setenv("HPCPROXY_SLURMD", slurmd, 1);
 	if (has_argument(count, arguments, "option") && spank_option_getopt(spank, &option, NULL) == ESPANK_SUCCESS)

@@ -17,8 +17,8 @@ import pytest
 from hpcproxy.account.verbs import Account
 from hpcproxy.config.layers import SITE_CONFIG
 from tests import sshd
-from tests.holder import Holder, write_script
 from tests.sshd import Sshd
+from tests.supervisor import Supervisor, write_script
 
 hypothesis.settings.register_profile("steady", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("steady")
@@ -114,22 +114,22 @@ def jump_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         yield server
 
 
-@pytest.fixture(params=["gate", "ssh"])
+@pytest.fixture(params=["agent", "ssh"])
 def mode(request: pytest.FixtureRequest) -> str:
     """Who listens at the port: both ways are first-class."""
     return str(request.param)
 
 
 @pytest.fixture
-def hold(tmp_path: Path, mode: str) -> Iterator[Callable[..., Holder]]:
-    """Start a holder with these settings in this mode; it is ended when the test is."""
-    holders: list[Holder] = []
+def hold(tmp_path: Path, mode: str) -> Iterator[Callable[..., Supervisor]]:
+    """Start a supervisor with these settings in this mode; it is ended when the test is."""
+    supervisors: list[Supervisor] = []
 
-    def start(job: str = "", **settings: Any) -> Holder:
-        script = write_script(tmp_path / f"home {len(holders)}", **{"gate": mode == "gate", **settings})
-        holders.append(Holder(script, job))
-        return holders[-1]
+    def start(job: str = "", **settings: Any) -> Supervisor:
+        script = write_script(tmp_path / f"home {len(supervisors)}", **{"agent": mode == "agent", **settings})
+        supervisors.append(Supervisor(script, job))
+        return supervisors[-1]
 
     yield start
-    for holder in holders:
-        holder.end()
+    for supervisor in supervisors:
+        supervisor.end()

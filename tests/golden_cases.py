@@ -25,7 +25,7 @@ _EVERYTHING: dict[str, Any] = {
     "jump": ["hello@192.168.31.10", "u@[2001:db8::1]:2222"],
     "port": 3128,
     "identity": "/home/größe/my keys/id_ed25519",
-    "gate": False,
+    "agent": False,
     "scheme": "socks5",
     "replace_proxy": True,
     "hold_s": 3,
@@ -90,7 +90,7 @@ def remote_scripts() -> dict[str, bytes]:
         "reading.sh": site.script_of(protocol.reading(("/a b",), "TOKEN", ("true", "it's"))),
         "editing.sh": site.script_of(protocol.editing((edit,), "TOKEN", ("true",), ("false",))),
         "contract.sh": site.script_of(contract.contract_message(render(site.plan()), told, "TOKEN")),
-        "glance.sh": protocol.glance(bundle, "TOKEN", protocol.Place(protocol.STORE, protocol.LOCK_FILE)),
+        "inspect.sh": protocol.inspection(bundle, "TOKEN", protocol.Place(protocol.STORE, protocol.LOCK_FILE)),
         "scontrol.sh": enable.scontrol(told, "ping")[3].encode(),
         "wait_for_slurmd.sh": enable.wait_for_slurmd(told, "1")[3].encode(),
     }

@@ -28,7 +28,7 @@ class _Address(BaseHTTPRequestHandler):
         pass
 
 
-# What a configuration must say for the gate to reach `internet`, which is on loopback here.
+# What a configuration must say for the agent to reach `internet`, which is on loopback here.
 REACHED = ["*", "127.0.0.1"]
 
 

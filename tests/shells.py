@@ -74,7 +74,7 @@ def _take_the_terminal() -> None:
 
 @contextmanager
 def tunnel_state(job: str = "shell", *, listening: bool = True, **lines: str) -> Iterator[Path]:
-    """Have the state directory of a way out for `job`, and a listener where it says so."""
+    """Have the state directory of a tunnel for `job`, and a listener where it says so."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         if listening:
@@ -98,12 +98,12 @@ def tunnel_state(job: str = "shell", *, listening: bool = True, **lines: str) ->
 
 
 def shells_url(port: object) -> str:
-    """Return where the way out of this user's shells is; any/address.sh has another part for uids beyond 22 bits."""
+    """Return where the tunnel of this user's shells is; any/address.sh has another part for uids beyond 22 bits."""
     return f"http://{ipaddress.IPv4Address('127.128.0.0') + os.getuid()}:{port}"
 
 
 def url_of(state: Path) -> str:
-    """Return where the way out of `state` is."""
+    """Return where the tunnel of `state` is."""
     return environment_of(state)["url"]
 
 

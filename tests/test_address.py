@@ -1,4 +1,4 @@
-"""lib/any/address.sh: where a way out listens, by job and by user; nobody asks anybody for it."""
+"""lib/any/address.sh: where a tunnel listens, by job and by user; nobody asks anybody for it."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ import pytest
 
 from hpcproxy.files.render import render
 from tests.deploy.cases import plan
-from tests.holder import write_script
 from tests.shells import SHELLS, script, tunnel_state
+from tests.supervisor import write_script
 
 # What a script reads of its environment, by the names that it writes out.
 OUTSIDE = re.compile(r"\b(?:SLURM|SLURMD|SRUN|HPCPROXY)_?[A-Z0-9_]*\b|\b(?:TMPDIR|HOME|UID|RANDOM|HOSTNAME)\b")

@@ -1,4 +1,4 @@
-"""bashrc.sh in real shells: silent, harmless to its caller, and using nothing but a way out that is ours and up."""
+"""bashrc.sh in real shells: silent, harmless to its caller, and using nothing but a tunnel that is ours and up."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ def test_a_script_that_sources_it_gets_the_functions_only(shell: str, source: st
     with tunnel_state():
         done = script(shell, f"{source}{SHOW}proxy_status")
     assert [line for line in done.stdout.splitlines() if " x " in line] == []
-    assert "off in this shell; a way out is up at" in done.stdout
+    assert "off in this shell; a tunnel is up at" in done.stdout
 
 
 # ------------------------------------------------------------------------------------------------ on and off
 
 
 @every_shell
-def test_an_interactive_shell_uses_a_way_out_that_is_up(shell: str, source: str) -> None:
+def test_an_interactive_shell_uses_a_tunnel_that_is_up(shell: str, source: str) -> None:
     with tunnel_state() as state:
         code, shown = interactive(shell, f"{source}{SHOW}proxy_status")
     url = url_of(state)
@@ -127,7 +127,7 @@ def test_off_brings_back_what_was_set_empty_or_unset(shell: str, shift: int, sou
 
 
 @every_shell
-def test_the_gate_is_spelled_for_everybody(shell: str, source: str) -> None:
+def test_the_agent_is_spelled_for_everybody(shell: str, source: str) -> None:
     with tunnel_state(url="http://127.64.0.1:2015"):
         _, shown = interactive(shell, f"{source}{SHOW}")
     assert "https_proxy x http://127.64.0.1:2015" in shown.splitlines()
@@ -231,7 +231,7 @@ def test_what_the_verbs_say_and_return(shell: str, source: str) -> None:
         assert interactive(shell, text)[1].splitlines() == [
             "hpcproxy: off; your own proxy settings are back",
             "0",
-            f"hpcproxy: off in this shell; a way out is up at {url} (proxy_on uses it)",
+            f"hpcproxy: off in this shell; a tunnel is up at {url} (proxy_on uses it)",
             "1",
             f"hpcproxy: on, {url}",
             "0",
@@ -280,7 +280,7 @@ def test_a_half_written_state_is_not_used(shell: str, source: str) -> None:
 def test_a_state_of_another_version_is_said_and_not_used(shell: str, version: str, source: str) -> None:
     with tunnel_state(version=version) as state:
         assert not _is_used(shell, source)
-        said = f"hpcproxy: another version of hpcproxy has started the way out in {state}; it is not used"
+        said = f"hpcproxy: another version of hpcproxy has started the tunnel in {state}; it is not used"
         code, shown = interactive(shell, f"set -u\n{source}proxy_status || proxy_on || printf 'no\\n'")
         assert (code, shown.splitlines()) == (0, [said, said, "no"])
 
@@ -315,7 +315,7 @@ def test_nothing_in_a_state_is_executed(shell: str, source: str, tmp_path: Path)
 
 
 @every_shell
-def test_in_a_job_the_jobs_own_way_out_is_used_and_no_other(shell: str, source: str) -> None:
+def test_in_a_job_the_jobs_own_tunnel_is_used_and_no_other(shell: str, source: str) -> None:
     show = f'{source}printf "%s" "${{http_proxy-none}}"'
     environ = {**os.environ, "SLURM_JOB_ID": "77"}
     with tunnel_state("shell"), tunnel_state("777"):
@@ -339,7 +339,7 @@ def _fake_job_script(account: Account, body: str) -> None:
 
 @every_shell
 @pytest.mark.parametrize("autostart", [False, True])
-def test_autostart_starts_the_jobs_way_out_in_a_job_only(shell: str, autostart: bool, account: Account) -> None:
+def test_autostart_starts_the_jobs_tunnel_in_a_job_only(shell: str, autostart: bool, account: Account) -> None:
     verbs.install_bashrc(account, verbs.settings_of(account, {"jump": ["u@h"], "autostart": autostart}), dry_run=False)
     source = f". {account.home.directory}/bashrc.sh\n"
     show = f'{source}printf "%s" "${{http_proxy-none}}"'
@@ -350,9 +350,9 @@ def test_autostart_starts_the_jobs_way_out_in_a_job_only(shell: str, autostart: 
         assert interactive(shell, show) == (0, "none")
         expected = url if autostart else "none"
         assert interactive(shell, show, {**os.environ, "SLURM_JOB_ID": "80"}) == (0, expected)
-    _fake_job_script(account, "printf 'hpcproxy: no way out: because\\n' >&2; exit 1")
+    _fake_job_script(account, "printf 'hpcproxy: no tunnel: because\\n' >&2; exit 1")
     code, shown = interactive(shell, show, {**os.environ, "SLURM_JOB_ID": "80"})
-    assert (code, shown) == (0, "hpcproxy: no way out: because\nnone" if autostart else "none")
+    assert (code, shown) == (0, "hpcproxy: no tunnel: because\nnone" if autostart else "none")
 
 
 @every_shell

@@ -303,7 +303,7 @@ def test_wrap_says_where_the_hook_stands_and_what_wins_over_it(job: Path) -> Non
     job.write_bytes(JOB + b"export http_proxy=http://proxy:3128\n")
     assert run("wrap", str(job), "--in-place").stderr == (
         f"hpcproxy: {job}:3: the hook line stands behind all that sbatch reads\n"
-        f"hpcproxy: {job}:5: sets http_proxy, which wins over the way out; take it out\n"
+        f"hpcproxy: {job}:5: sets http_proxy, which wins over the tunnel; take it out\n"
     )
 
 
@@ -386,6 +386,6 @@ def test_init_that_cannot_log_in_says_which_layer_and_leaves_a_valid_configurati
     done = run("init", "--jump", jump, "--no-probe")
     assert done.returncode == 1
     assert f"hpcproxy: route: {jump}: nothing listens" in done.stderr
-    assert "the settings are written, but the way out does not work yet" in done.stderr
+    assert "the settings are written, but the tunnel does not work yet" in done.stderr
     assert run("render").returncode == 0
     assert (home / ".hpcproxy" / "config.yaml").exists()

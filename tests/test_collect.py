@@ -13,9 +13,9 @@ import pytest
 
 from hpcproxy.account import job_status
 from hpcproxy.account.tunnels import Tunnel
-from hpcproxy.errors import WayOutError
-from tests.holder import Holder
+from hpcproxy.errors import TunnelError
 from tests.sshd import Sshd
+from tests.supervisor import Supervisor
 
 _SQUEUE = """#!/bin/bash
 [[ "$*" == "--noheader --jobs="*" --format=%A %D %T" ]] || exit 1
@@ -48,7 +48,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], No
 
 
 def test_it_tells_of_every_node(
-    hold: Callable[..., Holder],
+    hold: Callable[..., Supervisor],
     jump_host: Sshd,
     slurm: Callable[[str], None],
     mode: str,
@@ -57,37 +57,37 @@ def test_it_tells_of_every_node(
 ) -> None:
     slurm("RUNNING")
     monkeypatch.setenv("SLURMD_NODENAME", "z1")
-    holder = hold(**jump_host.settings)
-    holder.line("ready")
+    supervisor = hold(**jump_host.settings)
+    supervisor.line("ready")
     scripts = [tmp_path / "missing", next(tmp_path.glob("home*/job.sh"))]
-    without, found = job_status.collect(holder.job, scripts, os.environ)  # by name; z1 comes last
+    without, found = job_status.collect(supervisor.job, scripts, os.environ)  # by name; z1 comes last
     assert isinstance(found, Tunnel)
     assert found.node == "z1"
-    assert (found.job, found.ready, found.jump, found.url) == (holder.job, True, jump_host.jump, holder.url)
-    assert (found.pid, found.directory) == (holder.process.pid, holder.state)
+    assert (found.job, found.ready, found.jump, found.url) == (supervisor.job, True, jump_host.jump, supervisor.url)
+    assert (found.pid, found.directory) == (supervisor.process.pid, supervisor.state)
     assert found.counts["reconnects"] == 0
-    assert ("refused" in found.counts) == (mode == "gate")
+    assert ("refused" in found.counts) == (mode == "agent")
     assert without == "c2"
     assert found.since > 0
-    assert not (holder.state / "status.old").exists()
+    assert not (supervisor.state / "status.old").exists()
 
 
 def test_the_command_says_it_as_json_and_its_exit_code_that_a_node_has_none(
-    hold: Callable[..., Holder], jump_host: Sshd, slurm: Callable[[str], None], tmp_path: Path
+    hold: Callable[..., Supervisor], jump_host: Sshd, slurm: Callable[[str], None], tmp_path: Path
 ) -> None:
     slurm("RUNNING")
-    holder = hold(**jump_host.settings)
-    holder.line("ready")
+    supervisor = hold(**jump_host.settings)
+    supervisor.line("ready")
     home = str(next(tmp_path.glob("home*/job.sh")).parent)
-    argv = [sys.executable, "-m", "hpcproxy", "status", "--job", holder.job]
+    argv = [sys.executable, "-m", "hpcproxy", "status", "--job", supervisor.job]
     environ = {**os.environ, "HPCPROXY_HOME": home}
     done = subprocess.run([*argv, "--json"], capture_output=True, text=True, check=False, env=environ)
     said = json.loads(done.stdout)
     assert (done.returncode, said["without"], len(said["tunnels"])) == (1, ["c2"], 1)
     assert said["tunnels"][0]["jump"] == jump_host.jump
     done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environ)
-    assert f"c2 has no way out of job {holder.job}" in done.stderr
-    assert holder.job in done.stdout
+    assert f"c2 has no tunnel of job {supervisor.job}" in done.stderr
+    assert supervisor.job in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -96,18 +96,18 @@ def test_the_command_says_it_as_json_and_its_exit_code_that_a_node_has_none(
 )
 def test_why_there_is_nothing_to_tell(job: str, state: str, words: str, slurm: Callable[[str], None]) -> None:
     slurm(state)
-    with pytest.raises(WayOutError, match=words):
+    with pytest.raises(TunnelError, match=words):
         job_status.collect(job, [Path("/nonexistent")], os.environ)
 
 
 def test_a_job_whose_nodes_have_nothing_of_ours(slurm: Callable[[str], None]) -> None:
     slurm("RUNNING")
-    with pytest.raises(WayOutError, match="no node of job 7 answered"):
+    with pytest.raises(TunnelError, match="no node of job 7 answered"):
         job_status.collect("7", [Path("/nonexistent")], os.environ)
 
 
 @pytest.mark.parametrize("line", ["status\tc1\ta\tb\tc\td\t{}", "status\tc1\t1.0\t5\t/x\tu\t[]", "status\tc1\t1.0\t5"])
-def test_what_cannot_be_understood_is_no_way_out(line: str) -> None:
+def test_what_cannot_be_understood_is_no_tunnel(line: str) -> None:
     assert job_status._parse(line) == "c1"
 
 
@@ -116,11 +116,11 @@ def test_a_node_that_says_too_much_ends_the_question(
 ) -> None:
     slurm("RUNNING")
     (tmp_path / "slurm" / "srun").write_text("#!/bin/sh\nexec yes\n")
-    with pytest.raises(WayOutError, match="srun says more than any answer holds"):
+    with pytest.raises(TunnelError, match="srun says more than any answer holds"):
         job_status.collect("7", [], os.environ)
     monkeypatch.setattr(job_status, "_ASK_TIMEOUT_S", 1)
     (tmp_path / "slurm" / "srun").write_text("#!/bin/sh\nwhile :; do printf .; sleep 0.1; done\n")
-    with pytest.raises(WayOutError, match="srun has not answered for 1 s"):
+    with pytest.raises(TunnelError, match="srun has not answered for 1 s"):
         job_status.collect("7", [], os.environ)
 
 

@@ -20,7 +20,7 @@ GOOD: dict[str, Any] = {
     "jump": ["u@a", "b:2222"],
     "port": 3000,
     "identity": "/keys/id",
-    "gate": False,
+    "agent": False,
     "via": "direct",
     "proxy_auth_file": "/keys/proxy",
     "scheme": "socks5",
@@ -39,7 +39,7 @@ GOOD: dict[str, Any] = {
     "alive_count": 9,
     "retry_max_s": 5,
     "logins_per_s": 100,
-    "linger_s": 10,
+    "grace_s": 10,
     "log_level": "debug",
     "no_proxy": ["a.example", ".b.example"],
     "bypass_private": False,
@@ -147,7 +147,7 @@ def test_a_file_that_is_not_utf8_or_not_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("value", [None, {}, {"a": 1}, [[1]], 3.5, Path("x")], ids=repr)
 def test_a_value_of_the_wrong_type_names_file_and_key(key: str, value: object) -> None:
-    if key in ("identity", "proxy_auth_file", "linger_s", "access_syslog") and value is None:
+    if key in ("identity", "proxy_auth_file", "grace_s", "access_syslog") and value is None:
         assert getattr(_resolve(**{key: None}), key) is None
         return
     with pytest.raises(ConfigError, match=rf"^test\.yaml: {key}: ") as caught:

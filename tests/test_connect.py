@@ -12,7 +12,7 @@ import pytest
 
 from hpcproxy.account import checks
 from hpcproxy.account.connect import connect
-from hpcproxy.errors import WayOutError
+from hpcproxy.errors import TunnelError
 from tests.servers import free_port
 from tests.waiting import DEADLINE_S
 
@@ -21,7 +21,7 @@ BANNER = b"SSH-2.0-OpenSSH_10.0\r\n"
 
 
 @contextlib.contextmanager
-def _gate(*pieces: bytes, asked: list[bytes] | None = None) -> Iterator[str]:
+def _agent(*pieces: bytes, asked: list[bytes] | None = None) -> Iterator[str]:
     """One that answers a CONNECT in these packets, then ends its sending."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(DEADLINE_S)
@@ -59,7 +59,7 @@ def _gate(*pieces: bytes, asked: list[bytes] | None = None) -> Iterator[str]:
     ids=["one packet", "two", "cut in the end", "byte by byte", "bare line feeds"],
 )
 def test_what_the_far_end_says_first_is_all_there(pieces: list[bytes]) -> None:
-    with _gate(*pieces) as url, connect(url, "h.test", 22, 30) as far:
+    with _agent(*pieces) as url, connect(url, "h.test", 22, 30) as far:
         heard = b""
         while data := far.recv(4096):
             heard += data
@@ -75,14 +75,14 @@ def test_what_the_far_end_says_first_is_all_there(pieces: list[bytes]) -> None:
             "h.test:22 was not reached .*502 .*refused",
         ),
         (b"HTTP/1.1 403\r\n\r\n", "far end", "h.test:22 was not reached .*403"),
-        (b"SSH-2.0-x\r\n\r\n", "tunnel", "is no way out"),
-        (b"HTTP/1.1 200 yes\r\n", "tunnel", "is no way out"),
-        (b"", "tunnel", "is no way out"),
-        (b"x" * 16384, "tunnel", "is no way out"),
+        (b"SSH-2.0-x\r\n\r\n", "tunnel", "is no tunnel"),
+        (b"HTTP/1.1 200 yes\r\n", "tunnel", "is no tunnel"),
+        (b"", "tunnel", "is no tunnel"),
+        (b"x" * 16384, "tunnel", "is no tunnel"),
     ],
 )
 def test_an_answer_that_is_no_connection_is_named(answer: bytes, layer: str, words: str) -> None:
-    with _gate(answer) as url, pytest.raises(WayOutError, match=words) as caught:
+    with _agent(answer) as url, pytest.raises(TunnelError, match=words) as caught:
         connect(url, "h.test", 22, 30)
     assert caught.value.layer == layer
 
@@ -90,11 +90,11 @@ def test_an_answer_that_is_no_connection_is_named(answer: bytes, layer: str, wor
 def test_silence_and_nobody_are_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises(WayOutError, match=r"h.test:22 did not answer within 0.2 s"):
+        with pytest.raises(TunnelError, match=r"h.test:22 did not answer within 0.2 s"):
             connect(url, "h.test", 22, 0.2)
-    with pytest.raises(WayOutError, match="nothing answers"):
+    with pytest.raises(TunnelError, match="nothing answers"):
         connect(url, "h.test", 22, 5)
-    with pytest.raises(WayOutError, match="no address of a way out"):
+    with pytest.raises(TunnelError, match="no address of a tunnel"):
         connect("http://127.0.0.1:none", "h.test", 22, 5)
 
 
@@ -115,7 +115,7 @@ def test_a_far_end_that_says_a_byte_now_and_then_is_waited_for_no_longer_than_an
         thread = threading.Thread(target=serve)
         thread.start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises(WayOutError, match="did not answer within 1 s"):
+        with pytest.raises(TunnelError, match="did not answer within 1 s"):
             checks.fetch_address(url, "http://far.test/ip", 1)
         thread.join()
 
@@ -125,7 +125,7 @@ def test_a_far_end_that_says_a_byte_now_and_then_is_waited_for_no_longer_than_an
 )
 def test_the_far_end_is_named_as_http_spells_it(host: str, named: bytes) -> None:
     asked: list[bytes] = []
-    with _gate(HEAD + BANNER, asked=asked) as url, connect(url, host, 22, 30) as far:
+    with _agent(HEAD + BANNER, asked=asked) as url, connect(url, host, 22, 30) as far:
         while far.recv(4096):
             pass
     assert asked == [b"CONNECT " + named + b" HTTP/1.1\r\nHost: " + named + b"\r\n\r\n"]
@@ -165,7 +165,7 @@ def test_who_resolves_the_name_is_the_schemes_say(scheme: str, sent: bytes) -> N
 
 def test_what_fails_by_socks_has_its_layer() -> None:
     def layer(port: int, host: str = "127.0.0.9", scheme: str = "socks5") -> str:
-        with pytest.raises(WayOutError) as caught:
+        with pytest.raises(TunnelError) as caught:
             connect(f"{scheme}://127.0.0.1:{port}", host, 22, 30)
         return caught.value.layer
 
@@ -192,6 +192,6 @@ def test_a_login_on_trial_that_cannot_begin_is_named(
         raise error
 
     monkeypatch.setattr(checks.subprocess, "run", fails)
-    with pytest.raises(WayOutError) as caught:
+    with pytest.raises(TunnelError) as caught:
         checks.probe(b"", {}, 7, on_node=on_node)
     assert (caught.value.layer, caught.value.why.reason) == (layer, words)

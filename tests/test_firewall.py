@@ -1,4 +1,4 @@
-"""The jump host's wall, for real: an sshd, services of its own, a cluster, a metadata service and the world."""
+"""The jump host's firewall, for real: an sshd, services of its own, a cluster, a metadata service and the world."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class World:
         wait = "until (exec 3<>/dev/tcp/10.9.0.1/2222) 2>/dev/null; do sleep 0.05; done"
         self.run(self.others, "timeout", "30", "bash", "-c", wait)
 
-    def wall(self, *blocks: str) -> None:
+    def firewall(self, *blocks: str) -> None:
         """Have these tables and no other."""
         for block in ("flush ruleset\n", *blocks):
             self.run(self.jump, "nft", "-f", "-", feed=block)
@@ -197,37 +197,37 @@ INWARD += [
 OUTWARD = [f"{WORLD}:80", "world.test:80", "long-world.test:80"]
 
 
-def test_without_the_wall_the_key_reaches_everything_inside(world: World) -> None:
+def test_without_the_firewall_the_key_reaches_everything_inside(world: World) -> None:
     """That sshd connects and resolves as the account, and that all of it is there to be reached."""
     world.let_in(config("*"))
-    world.wall()
+    world.firewall()
     assert world.reach([*INWARD, *OUTWARD]) == dict.fromkeys([*INWARD, *OUTWARD], "hello")
 
 
-def test_the_wall_stands_whatever_the_target_is_called(world: World) -> None:
+def test_the_firewall_stands_whatever_the_target_is_called(world: World) -> None:
     block = firewall.nft_block(ACCOUNT, ["*"], {}, [NODE])
     world.let_in(config("*"))
-    world.wall(block, block)  # a second time is as one
-    found = world.reach([*INWARD, *OUTWARD, "127.0.0.1:1", firewall.WALL_TARGET, f"{SERVER}:80"])
+    world.firewall(block, block)  # a second time is as one
+    found = world.reach([*INWARD, *OUTWARD, "127.0.0.1:1", firewall.FIREWALL_TARGET, f"{SERVER}:80"])
     assert {target: found[target] for target in OUTWARD} == dict.fromkeys(OUTWARD, "hello")
     assert {found[target] for target in INWARD} <= {REFUSED, NOT_V6}
     assert found["127.0.0.1:1"] == "connect failed: Connection refused"
-    assert found[firewall.WALL_TARGET] == REFUSED
+    assert found[firewall.FIREWALL_TARGET] == REFUSED
     assert found[f"{SERVER}:80"] == "hello", "nobody named it: it is neither a node nor this machine"
     # Others of the machine are not concerned.
     assert world.run(world.jump, "bash", "-c", f"read -r line </dev/tcp/{NODE}/80; echo $line") == "hello\n"
 
 
-def test_sshd_and_the_wall_both_hold_where_both_can(world: World) -> None:
+def test_sshd_and_the_firewall_both_hold_where_both_can(world: World) -> None:
     world.let_in(config("world.test:80", "loop.test:80"))
-    world.wall(firewall.nft_block(ACCOUNT, ["world.test:80", "loop.test:80"], {}, [NODE]))
-    found = world.reach(["world.test:80", "loop.test:80", "127.0.0.1:80", f"{WORLD}:80", firewall.WALL_TARGET])
+    world.firewall(firewall.nft_block(ACCOUNT, ["world.test:80", "loop.test:80"], {}, [NODE]))
+    found = world.reach(["world.test:80", "loop.test:80", "127.0.0.1:80", f"{WORLD}:80", firewall.FIREWALL_TARGET])
     assert found == {
         "world.test:80": "hello",
         "loop.test:80": REFUSED,  # its name is allowed; where it leads is not
         "127.0.0.1:80": "administratively prohibited: open failed",
         f"{WORLD}:80": "administratively prohibited: open failed",
-        firewall.WALL_TARGET: REFUSED,
+        firewall.FIREWALL_TARGET: REFUSED,
     }
 
 
@@ -236,7 +236,7 @@ def test_allow_opens_what_it_names_and_no_more(world: World) -> None:
     block = firewall.nft_block(ACCOUNT, allow, {"server.test": [SERVER]}, [NODE, SERVER])
     assert "10.0.0.0/8" not in block
     world.let_in(config("*"))
-    world.wall(block)
+    world.firewall(block)
     opened = [f"{NODE}:80", "node.test:80", "server.test:80", "localhost:80", "127.0.0.1:80", "loop.test:80", *OUTWARD]
     shut = ["10.9.0.1:80", "127.0.0.2:80", "0:2222", f"{METADATA}:80"]
     found = world.reach([*opened, *shut])

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.holder import write_script
 from tests.sshd import Sshd
+from tests.supervisor import write_script
 from tests.waiting import until
 
 # One process for each node, all of them here; each is told what srun is told on stdin.
@@ -34,8 +34,8 @@ while read -r line; do for pipe in "${pipes[@]}"; do printf '%s\\n' "$line" >&"$
 for pipe in "${pipes[@]}"; do exec {pipe}>&-; done
 wait
 """
-# A holder that would log in, or not: the first as FIRST says.
-_HOLDER = """
+# A supervisor that would log in, or not: the first as FIRST says.
+_SUPERVISOR = """
 if [[ -n ${HPCPROXY_FOLLOWS-} && $SLURM_NODEID != 0 ]]; then read -r -t 20 line || line=none; fi
 printf '%s %s\\n' "$SLURMD_NODENAME" "${line-}" >>"$LOGINS"
 if [[ $SLURM_NODEID == 0 ]]; then
@@ -56,7 +56,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str],
 
     def start(nodes: int, first: str) -> tuple[str, list[str]]:
         script = write_script(tmp_path / "home", jump="u@h", ready_timeout_s=5)
-        script.write_text(_HOLDER)
+        script.write_text(_SUPERVISOR)
         programs = tmp_path / "bin"
         programs.mkdir()
         for name, text in (("srun", _SRUN), ("scancel", "#!/bin/sh\n")):
@@ -95,48 +95,48 @@ def test_a_refused_key_is_refused_once(job: Callable[[int, str], tuple[str, list
     """P7: with 24 of them at once sshd's PerSourcePenalties shut the cluster's address out for two minutes."""
     said, logins = job(24, "gave-up n0 key j: it refused the key")
     assert logins == sorted(["n0 ", *(f"n{number} none" for number in range(1, 24))])
-    assert said == "hpcproxy: no way out: n0: key: j: it refused the key; the job runs on without it\n"
+    assert said == "hpcproxy: no tunnel: n0: key: j: it refused the key; the job runs on without it\n"
 
 
 @pytest.mark.parametrize("word", ["go\n", ""], ids=["told", "nobody is left to tell"])
-def test_a_holder_waits_until_it_is_told(word: str, jump_host: Sshd, tmp_path: Path, mode: str) -> None:
-    script = write_script(tmp_path / "home", jump_host.known_hosts, gate=mode == "gate", **_of(jump_host))
+def test_a_supervisor_waits_until_it_is_told(word: str, jump_host: Sshd, tmp_path: Path, mode: str) -> None:
+    script = write_script(tmp_path / "home", jump_host.known_hosts, agent=mode == "agent", **_of(jump_host))
     mine = {"HPCPROXY_FOLLOWS": "1", "HPCPROXY_HOLDER": "1", "SLURM_NODEID": "3", "SLURMD_NODENAME": "n3"}
     argv = ["/bin/bash", "-p", str(script), "hold", str(os.getpid()), "0"]
     before = (jump_host.directory / "log").read_text().count("Connection from")
     with subprocess.Popen(
         argv, env={**os.environ, **mine}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdin is not None
-        assert holder.stdout is not None
-        lines = iter(holder.stdout.readline, "")
+    ) as supervisor:
+        assert supervisor.stdin is not None
+        assert supervisor.stdout is not None
+        lines = iter(supervisor.stdout.readline, "")
         assert next(line for line in lines if line.startswith("mode n3 "))
         state = Path(os.environ["TMPDIR"])
         until(lambda: list(state.glob(f"hpcproxy-*/{os.getpid()}.0-*/turn")), "it has taken its turn")
         assert (jump_host.directory / "log").read_text().count("Connection from") == before
-        holder.stdin.write(word)
-        holder.stdin.close()
+        supervisor.stdin.write(word)
+        supervisor.stdin.close()
         assert next(lines).startswith("ready n3 ")
-        holder.terminate()
-        assert holder.wait(30) == 0
+        supervisor.terminate()
+        assert supervisor.wait(30) == 0
 
 
-def test_the_first_waits_for_no_turn_of_its_own(jump_host: Sshd, tmp_path: Path, mode: str) -> None:
+def test_the_first_does_not_wait_for_its_place(jump_host: Sshd, tmp_path: Path, mode: str) -> None:
     """All others wait for it: of a thousand nodes its turn, and then theirs, took twice what the job waits."""
     settings = {**_of(jump_host), "logins_per_s": 1}
-    script = write_script(tmp_path / "home", jump_host.known_hosts, gate=mode == "gate", **settings)
+    script = write_script(tmp_path / "home", jump_host.known_hosts, agent=mode == "agent", **settings)
     job = os.getpid()
     late = next(name for name in map("n{}".format, range(1000)) if zlib.crc32(f"{job} {name}".encode()) >> 16 > 0xC000)
     mine = {"HPCPROXY_FOLLOWS": "1", "HPCPROXY_HOLDER": "1", "SLURM_NODEID": "0", "SLURMD_NODENAME": late}
     argv = ["/bin/bash", "-p", str(script), "hold", str(job), "0"]
     said = tmp_path / "said"
     environ = {**os.environ, **mine, "SLURM_JOB_NUM_NODES": "1000"}
-    with said.open("w") as out, subprocess.Popen(argv, env=environ, stdin=subprocess.DEVNULL, stdout=out) as holder:
+    with said.open("w") as out, subprocess.Popen(argv, env=environ, stdin=subprocess.DEVNULL, stdout=out) as supervisor:
         try:
             until(lambda: f"ready {late} " in said.read_text(), "it is in")
         finally:
-            holder.terminate()
-            assert holder.wait(30) == 0
+            supervisor.terminate()
+            assert supervisor.wait(30) == 0
 
 
 def _of(jump_host: Sshd) -> dict[str, object]:

@@ -16,9 +16,9 @@ from hpcproxy.cluster import inventory, protocol, slurm_conf
 from hpcproxy.cluster.outcome import HostOutcome, Outcomes
 from hpcproxy.cluster.protocol import Answer
 from hpcproxy.floors import FLOORS
-from tests.holder import write_script
 from tests.keys import accept
 from tests.sshd import Sshd
+from tests.supervisor import write_script
 
 ROOT = Path(__file__).parents[1]
 
@@ -122,7 +122,7 @@ def test_an_older_bash_says_one_sentence_and_reads_no_further(tmp_path: Path) ->
     for name, arguments, said in (
         ("tunnel.sh", ["hold", "7", "0"], "gave-up c1 bash bash {} is too old, 90.1 is needed\n"),
         ("tunnel.sh", ["probe"], "failed bash bash {} is too old, 90.1 is needed\n"),
-        ("job.sh", ["start"], "hpcproxy: no way out: bash {} is too old, 90.1 is needed\n"),
+        ("job.sh", ["start"], "hpcproxy: no tunnel: bash {} is too old, 90.1 is needed\n"),
     ):
         text = script.with_name(name).read_text()
         head, _, _rest = text.partition("\nfi\n")

@@ -1,4 +1,4 @@
-"""How often a jump host is tried where ssh itself listens: what comes between tries, as the holder asks for it.
+"""How often a jump host is tried where ssh itself listens: what comes between tries, as the supervisor asks for it.
 
 An ssh that fails as it is told, and a `sleep` that writes down what it is asked for and returns at once.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.holder import Holder, write_script
+from tests.supervisor import Supervisor, write_script
 from tests.waiting import until
 
 REFUSED = "ssh: connect to host h port 22: Connection refused\n"
@@ -49,7 +49,7 @@ exec /bin/sleep 0.01
 
 
 class Stage:
-    """A holder whose ssh and whose pauses are ours."""
+    """A supervisor whose ssh and whose pauses are ours."""
 
     def __init__(
         self, directory: Path, words: Mapping[str, str], *, up: bool = False, job: str = "shell", **settings: Any
@@ -65,9 +65,9 @@ class Stage:
         for name, text in (("ssh", _SSH), ("sleep", _SLEEP)):
             (programs / name).write_text(text.format(**names))
             (programs / name).chmod(0o755)
-        script = write_script(directory / "home", jump=[f"u@{host}" for host in words], gate=False, **settings)
+        script = write_script(directory / "home", jump=[f"u@{host}" for host in words], agent=False, **settings)
         environ = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
-        self.holder = Holder(script, job, environ)
+        self.supervisor = Supervisor(script, job, environ)
 
     def lines(self, word: str) -> list[str]:
         """What came after each `word` so far."""
@@ -94,7 +94,7 @@ def stage(tmp_path: Path) -> Iterator[Callable[..., Stage]]:
 
     yield begin
     for each in stages:
-        each.holder.end()
+        each.supervisor.end()
 
 
 def _within(pauses: list[float], least: float, wholes: list[float]) -> bool:
@@ -131,7 +131,7 @@ def test_what_never_lives_for_long_comes_back_ever_more_slowly(stage: Callable[.
     on_stage = stage({"h": ""}, up=True, retry_max_s=1)
     pauses = on_stage.first(5)
     assert _within(pauses, 0.5, [0.25, 0.5, 1, 1, 1]), pauses
-    assert on_stage.holder.line("ready")
+    assert on_stage.supervisor.line("ready")
     assert len(on_stage.lines("try")) <= len(on_stage.pauses) + 1
 
 
@@ -146,7 +146,7 @@ def test_the_log_of_an_ssh_that_says_a_lot_is_emptied(stage: Callable[..., Stage
     """It writes a line for each connection that fails, and may live for weeks."""
     (tmp_path / "events.stays").touch()
     on_stage = stage({"h": ""}, up=True, alive_interval_s=1)
-    assert on_stage.holder.line("ready")
+    assert on_stage.supervisor.line("ready")
     try:
         until((tmp_path / "events.emptied").exists, "its megabyte is gone")
     finally:
@@ -162,6 +162,6 @@ def test_the_nodes_of_a_large_job_wait_for_their_turn_before_the_first_login(
     on_stage = stage({"h": REFUSED}, job="4711", logins_per_s=1, retry_max_s=1)
     turn = on_stage.first(1)[0]
     assert 1 < turn <= 120, "a turn, and no pause between tries"
-    assert f"its turn comes in {round(turn * 1000)} ms" in (on_stage.holder.state / "log").read_text()
+    assert f"its first login comes in {round(turn * 1000)} ms" in (on_stage.supervisor.state / "log").read_text()
     text = until(lambda: on_stage.events.read_text() if on_stage.lines("try") else "", "its first login")
     assert text.index("sleep ") < text.index("try h")

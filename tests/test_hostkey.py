@@ -13,7 +13,7 @@ import asyncssh
 import pytest
 
 from hpcproxy.config.model import Jump
-from hpcproxy.errors import WayOutError
+from hpcproxy.errors import TunnelError
 from hpcproxy.openssh import configuration, hops, host_key
 from hpcproxy.openssh.host_key import Way
 from hpcproxy.openssh.known_hosts import HostKey
@@ -83,7 +83,7 @@ def test_a_host_that_lets_everybody_in_gets_no_session() -> None:
 
 
 def _layer(jump: str, timeout_s: float = 1) -> tuple[str, str]:
-    with pytest.raises(WayOutError) as caught:
+    with pytest.raises(TunnelError) as caught:
         _fetch(jump, timeout_s)
     assert caught.value.jump == jump
     return caught.value.layer, str(caught.value.why)
@@ -161,7 +161,7 @@ def test_a_hop_that_nobody_confirmed_is_never_logged_in_to(
     known.write_text(three[0].known_hosts + other)
     ssh_config(_chain(three, known, more))
     before = _logins(three[1])
-    with pytest.raises(WayOutError) as caught:
+    with pytest.raises(TunnelError) as caught:
         _fetch("jump")
     assert _logins(three[1]) == before
     assert caught.value.layer == "host-key"
@@ -178,7 +178,7 @@ def test_a_hop_that_refuses_the_key_is_named(ssh_config: Write, three: list[Sshd
         f"Host hop1\n IdentityFile {other}\n IdentitiesOnly yes\n"
         + _chain(three, known).replace(str(three[0].identity), str(other))
     )
-    with pytest.raises(WayOutError) as caught:
+    with pytest.raises(TunnelError) as caught:
         _fetch("jump")
     assert (caught.value.layer, caught.value.jump) == ("key", "jump")
     assert caught.value.why.reason.startswith("hop1, on the way to it: ")
@@ -190,7 +190,7 @@ def test_a_hop_that_is_silent_costs_its_own_time_only(ssh_config: Write, tmp_pat
             f"Host jump\n HostName 127.0.0.1\n Port 1\n ProxyJump hop\nHost hop\n HostName 127.0.0.1\n Port {port}\n"
         )
         began = time.monotonic()
-        with pytest.raises(WayOutError) as caught:
+        with pytest.raises(TunnelError) as caught:
             _fetch("jump", 1)
     assert time.monotonic() - began < 8
     assert caught.value.layer == "route"
@@ -204,7 +204,7 @@ def test_hops_of_hops_and_circles(ssh_config: Write) -> None:
     )
     way = hops.of(configuration.ask(Jump("jump")))
     assert [hop.typed for hop in way] == ["ssh a", "ssh -J a b", "ssh -J a,b -p 33 u@c"]
-    with pytest.raises(WayOutError, match="circle"):
+    with pytest.raises(TunnelError, match="circle"):
         hops.of(configuration.ask(Jump("r1")))
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.holder import Holder, children, write_script
 from tests.sshd import Sshd
+from tests.supervisor import Supervisor, children, write_script
 from tests.waiting import until
 
 EVIL = "a[$(touch {})]"
@@ -36,38 +36,38 @@ def _gone(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGCHLD, signal.SIGURG])
-def test_ssh_ends_with_a_holder_that_is_killed_whatever_was_ignored(
-    number: signal.Signals, mode: str, hold: Callable[..., Holder], jump_host: Sshd, deaf: Callable[..., None]
+def test_ssh_ends_with_a_supervisor_that_is_killed_whatever_was_ignored(
+    number: signal.Signals, mode: str, hold: Callable[..., Supervisor], jump_host: Sshd, deaf: Callable[..., None]
 ) -> None:
     deaf(number)
-    holder = hold(**jump_host.settings)
+    supervisor = hold(**jump_host.settings)
     signal.signal(number, signal.SIG_DFL)
-    holder.line("ready")
-    (ssh,) = holder.ssh_pids
-    if mode == "gate":  # whose worker is ended as well, and who does not see the end of another
-        (worker,) = children(holder.process.pid)
+    supervisor.line("ready")
+    (ssh,) = supervisor.ssh_pids
+    if mode == "agent":  # whose worker is ended as well, and who does not see the end of another
+        (worker,) = children(supervisor.process.pid)
         os.kill(worker, signal.SIGKILL)
-        until(lambda: children(holder.process.pid) not in ([], [worker]), "another worker takes its place")
-        (ssh,) = until(lambda: holder.ssh_pids, "which has an ssh")
-    holder.process.kill()
+        until(lambda: children(supervisor.process.pid) not in ([], [worker]), "another worker takes its place")
+        (ssh,) = until(lambda: supervisor.ssh_pids, "which has an ssh")
+    supervisor.process.kill()
     until(lambda: _gone(ssh), "ssh has ended")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGURG])
 def test_it_ends_by_signals_that_were_ignored_when_it_was_started(
-    number: signal.Signals, hold: Callable[..., Holder], jump_host: Sshd, deaf: Callable[..., None]
+    number: signal.Signals, hold: Callable[..., Supervisor], jump_host: Sshd, deaf: Callable[..., None]
 ) -> None:
     deaf(number, signal.SIGHUP)
-    holder = hold("shell", **jump_host.settings)
-    holder.line("ready")
-    ssh = holder.ssh_pids
-    assert holder.end(number) == 0
-    assert holder.left_behind() == []
+    supervisor = hold("shell", **jump_host.settings)
+    supervisor.line("ready")
+    ssh = supervisor.ssh_pids
+    assert supervisor.end(number) == 0
+    assert supervisor.left_behind() == []
     assert all(map(_gone, ssh))
 
 
 def test_where_env_cannot_give_signals_back_ssh_is_ended_by_force(
-    hold: Callable[..., Holder], jump_host: Sshd, deaf: Callable[..., None], tmp_path: Path,
+    hold: Callable[..., Supervisor], jump_host: Sshd, deaf: Callable[..., None], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     older = tmp_path / "older"
@@ -76,22 +76,22 @@ def test_where_env_cannot_give_signals_back_ssh_is_ended_by_force(
     (older / "env").chmod(0o755)
     monkeypatch.setenv("PATH", f"{older}:{os.environ['PATH']}")
     deaf(signal.SIGHUP)
-    holder = hold(**jump_host.settings, gate=False)
-    holder.line("ready")
-    (ssh,) = holder.ssh_pids
-    holder.process.kill()
+    supervisor = hold(**jump_host.settings, agent=False)
+    supervisor.line("ready")
+    (ssh,) = supervisor.ssh_pids
+    supervisor.process.kill()
     until(lambda: _gone(ssh), "ssh has ended")
 
 
-def test_nothing_of_it_leaves_a_core(hold: Callable[..., Holder], jump_host: Sshd) -> None:
+def test_nothing_of_it_leaves_a_core(hold: Callable[..., Supervisor], jump_host: Sshd) -> None:
     before = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
     try:
-        holder = hold(**jump_host.settings)
+        supervisor = hold(**jump_host.settings)
     finally:
         resource.setrlimit(resource.RLIMIT_CORE, before)
-    holder.line("ready")
-    for pid in (holder.process.pid, *holder.ssh_pids):
+    supervisor.line("ready")
+    for pid in (supervisor.process.pid, *supervisor.ssh_pids):
         (line,) = (line for line in Path(f"/proc/{pid}/limits").read_text().splitlines() if "core file size" in line)
         assert line.split()[4:6] == ["0", "0"]
 

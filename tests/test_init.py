@@ -262,7 +262,7 @@ def test_a_login_that_only_an_agent_of_this_machine_makes_is_none_that_a_job_has
     finally:
         agent.terminate()
         agent.wait()
-    assert report.agent_only
+    assert report.ssh_agent_only
     assert not report.works
     assert report.probes[0].why
     assert report.probes[0].why.layer == "key"

@@ -1,4 +1,4 @@
-"""The step in which a job's ways out run: what it takes from the job, when it begins anew, when nobody waits for it."""
+"""The step in which a job's tunnels run: what it takes from the job, when it begins anew, when nobody waits for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hpcproxy.account import tunnels
-from tests.holder import write_script
+from tests.supervisor import write_script
 from tests.waiting import until
 
 # Says what it is told, keeps what it was given, and stays until it is asked to go.
@@ -32,7 +32,7 @@ fi
 if [[ -e $KEPT/complains-$number ]]; then cat "$KEPT/complains-$number" >&2; fi
 until [[ -e $KEPT/over ]]; do /bin/sleep 0.05; done
 """
-# Is heard at the second time only, as by a holder that has just begun.
+# Is heard at the second time only, as by a supervisor that has just begun.
 _SCANCEL = """#!/bin/sh
 printf '%s\\n' "$*" >>"$KEPT/scancel"
 case $(grep -c -- --signal=URG "$KEPT/scancel") in [01]) ;; *) touch "$KEPT/over" ;; esac
@@ -75,12 +75,12 @@ class Job:
         (self.kept / "complains").write_text(complains)
 
     def ready(self) -> Path:
-        """The step makes the state of this node, whose holder is this process; all nodes say that they are ready."""
+        """The step makes the state of this node, whose supervisor this process is; all nodes say they are ready."""
         state = Path(os.environ["TMPDIR"]) / f"hpcproxy-{os.geteuid()}" / f"{self.number}.0-abcd1234"
         state.parent.mkdir(mode=0o700)
         self.state_at(self.kept / "state")
         self.environ["STATE"] = str(state)
-        self.says(f"state n0 {state}", "mode n0 gate 7.1", "mode n1 gate 7.1", "ready n0 j", "ready n1 j")
+        self.says(f"state n0 {state}", "mode n0 agent 7.1", "mode n1 agent 7.1", "ready n0 j", "ready n1 j")
         return state
 
     def state_at(self, state: Path) -> None:
@@ -117,7 +117,7 @@ FOREIGN = {
 OURS = {"SLURM_CONF": "/etc/slurm/slurm.conf", "SLURM_CLUSTER_NAME": "c", "SLURM_JOB_END_TIME": "99"}
 
 
-def test_options_for_the_jobs_own_steps_are_not_the_steps_of_the_way_out(job: Job) -> None:
+def test_options_for_the_jobs_own_steps_are_not_the_steps_of_the_tunnel(job: Job) -> None:
     job.ready()
     assert job.start(**FOREIGN, **OURS).returncode == 0
     environ = dict(each.split("=", 1) for each in (job.runs[0] / "env").read_text().split("\0") if each)
@@ -136,10 +136,10 @@ def test_what_the_job_has_open_is_not_kept_open(job: Job, tmp_path: Path) -> Non
 
 
 def test_one_node_for_which_waiting_is_no_use_is_enough(job: Job) -> None:
-    job.says("mode n0 gate 7.1", "mode n1 gate 7.1", "gave-up n1 key j: it refused the key")
+    job.says("mode n0 agent 7.1", "mode n1 agent 7.1", "gave-up n1 key j: it refused the key")
     done = job.start()
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "hpcproxy: no way out: n1: key: j: it refused the key; the job runs on without it\n"
+    assert done.stderr == "hpcproxy: no tunnel: n1: key: j: it refused the key; the job runs on without it\n"
 
 
 def test_only_what_srun_says_of_killed_tasks_starts_them_anew(job: Job) -> None:
@@ -210,23 +210,23 @@ def test_a_number_of_nodes_that_is_none_is_said_and_starts_nothing(number: str, 
     done = job.start(**more)
     assert (done.returncode, done.stdout) == (1, "")
     words = f"Slurm's number of nodes of this job is none: {number or 'none'}; the job runs on without it"
-    assert done.stderr == f"hpcproxy: no way out: {words}\n"
+    assert done.stderr == f"hpcproxy: no tunnel: {words}\n"
     assert job.runs == []
 
 
-def test_a_holder_that_has_only_begun_is_told_to_end_until_it_hears(job: Job) -> None:
-    job.says("mode n0 gate 7.1", "gave-up n0 key j: it refused the key")
+def test_a_supervisor_that_has_only_begun_is_told_to_end_until_it_hears(job: Job) -> None:
+    job.says("mode n0 agent 7.1", "gave-up n0 key j: it refused the key")
     assert job.start().returncode == 1
     told = (job.kept / "scancel").read_text().splitlines()
     assert told[:2] == ["--quiet --signal=URG 7.1"] * 2
 
 
-def test_a_way_out_that_the_prolog_has_started_is_the_jobs(job: Job) -> None:
+def test_a_tunnel_that_the_prolog_has_started_is_the_jobs(job: Job) -> None:
     state = job.run / f"{job.number}.0"
     job.run.mkdir()
     job.state_at(state)
     (job.run / "holders").mkdir()
-    (job.run / "holders" / f"{job.number}.0.said").write_text("mode n0 gate\nready n0 j\n")
+    (job.run / "holders" / f"{job.number}.0.said").write_text("mode n0 agent\nready n0 j\n")
     done = job.start()
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, [str(state)], "")
     assert job.runs == []

@@ -22,7 +22,7 @@ LIBRARIES = {
 }
 ACROSS = {"account": "cluster", "cluster": "account", "doctor": "cluster"}  # know nothing of each other
 APART = ("node", "lab", "demo")
-STARTS = ("", "__main__")  # the package itself, and its program, which stands above all doors
+STARTS = ("", "__main__")  # the package itself, and its program, which stands above all packages
 
 
 def _rows(page: str, columns: int) -> list[list[str]]:
@@ -32,15 +32,18 @@ def _rows(page: str, columns: int) -> list[list[str]]:
     return [[row[0].strip("`"), row[1].strip("`"), *row[2:]] for row in rows if len(row) == columns]
 
 
-# Where a module stands, in the order of the table: "door.module", or the module alone on the ground.
+# Where a module stands, in the order of the table: "package.module", or the module alone on the ground.
 PLACES = {
-    (module if door == "ground" else f"{door}.{module}"): (door, libraries)
-    for door, module, _line, libraries in _rows("design.md", 4)
+    (module if package == "ground" else f"{package}.{module}"): (package, libraries)
+    for package, module, _line, libraries in _rows("design.md", 4)
 }
-NODE = {(module if door == "ground" else f"{door}.{module}"): door for door, module, _line in _rows("agent.md", 3)}
-# Each door in one piece, above those that may import from it: to its left in the page's drawing.
-DOORS = ("ground", "config", "openssh", "files", "account", "cluster", "doctor", "cli")
-NODE_DOORS = ("ground", "io", "state", "upstream", "proxy", "life")
+NODE = {
+    (module if package == "ground" else f"{package}.{module}"): package
+    for package, module, _line in _rows("agent.md", 3)
+}
+# Each package in one piece, above those that may import from it: to its left in the page's drawing.
+PACKAGES = ("ground", "config", "openssh", "files", "account", "cluster", "doctor", "cli")
+NODE_PACKAGES = ("ground", "io", "state", "upstream", "proxy", "life")
 
 
 def _modules(folder: Path) -> dict[str, Path]:
@@ -75,9 +78,12 @@ def test_the_table_has_every_module_and_no_other() -> None:
     assert len(PLACES) > 50
 
 
-def test_the_tables_have_each_door_in_one_piece_and_in_its_order() -> None:
-    for doors, found in ((DOORS, [door for door, _ in PLACES.values()]), (NODE_DOORS, list(NODE.values()))):
-        assert found == sorted(found, key=doors.index)
+def test_the_tables_have_each_package_in_one_piece_and_in_its_order() -> None:
+    for packages, found in (
+        (PACKAGES, [package for package, _ in PLACES.values()]),
+        (NODE_PACKAGES, list(NODE.values())),
+    ):
+        assert found == sorted(found, key=packages.index)
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -104,9 +110,9 @@ def test_a_module_imports_from_above_it_in_the_table_only(name: str) -> None:
 @pytest.mark.parametrize("apart", APART)
 def test_what_stands_apart_is_used_where_the_table_says(apart: str) -> None:
     users = {name for name, path in ALL.items() if any(_of(other, apart) for other in _ours(path))}
-    doors = {name.split(".")[0] if name.startswith(APART) else name for name in users} - {apart}
+    packages = {name.split(".")[0] if name.startswith(APART) else name for name in users} - {apart}
     (row,) = [row for row in _rows("design.md", 3) if row[0] == apart]
-    assert sorted(doors) == sorted(re.findall("`([^`]+)`", row[2]))
+    assert sorted(packages) == sorted(re.findall("`([^`]+)`", row[2]))
 
 
 def _of(name: str, package: str) -> bool:

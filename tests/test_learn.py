@@ -1,4 +1,4 @@
-"""What a holder learns of its node's ssh before it starts one: bounded, for it runs the user's `Match exec`."""
+"""What a supervisor learns of its node's ssh before it starts one: bounded, for it runs the user's `Match exec`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from hpcproxy.files.render import TEMPLATES
 
 _LEARN = """
-source "$0/lib/holder/ssh.sh"
+source "$0/lib/tunnel/ssh.sh"
 asking_s=1 held='' heeded=TERM death=HUP first_cipher=aes login_option=log jump_destinations=(jump)
 learn
 echo "${follow[*]} | ${held_back[*]} | ${cipher[*]}"
@@ -28,7 +28,7 @@ def test_an_ssh_that_says_what_it_would_do_is_heeded(tmp_path: Path) -> None:
 
 
 def test_one_that_hangs_is_asked_once_and_costs_its_time(tmp_path: Path) -> None:
-    """The site's programs are taken to be there: without them an ssh could outlive its holder."""
+    """The site's programs are taken to be there: without them an ssh could outlive its supervisor."""
     said = _learn(tmp_path, "exec sleep 300")
     assert said == "setpriv --pdeathsig HUP | env --block-signal=TERM | \n"
     assert (tmp_path / "asked").read_text() == "asked\n"

@@ -1,4 +1,4 @@
-"""Who listens at the way out: seen by a shell, whatever else comes and goes meanwhile."""
+"""Who listens at the tunnel: seen by a shell, whatever else comes and goes meanwhile."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The no_proxy list that a node makes, replayed against those who read it: each by the reader's own code or program.
 
-Goes straight: what every reader must reach without the way out. Goes out: what none may reach directly. Networks are
+Goes straight: what every reader must reach without the tunnel. Goes out: what none may reach directly. Networks are
 known to some readers only; that is why the list has names and addresses as well.
 """
 
@@ -142,7 +142,7 @@ def test_the_jobs_own_hosts_are_reached_straight(reader: str, host: str, direct:
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("host", OUT)
-def test_all_else_takes_the_way_out(reader: str, host: str, direct: str) -> None:
+def test_all_else_takes_the_tunnel(reader: str, host: str, direct: str) -> None:
     assert not READERS[reader](direct, host)
 
 
@@ -205,7 +205,7 @@ def test_curl_reaches_the_jobs_own_hosts_straight(direct: str, proxy: RecordingP
     assert _curl(STRAIGHT, direct, proxy) == []
 
 
-def test_curl_takes_the_way_out_for_all_else(direct: str, proxy: RecordingProxy) -> None:
+def test_curl_takes_the_tunnel_for_all_else(direct: str, proxy: RecordingProxy) -> None:
     assert _curl(OUT, direct, proxy) == list(OUT)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from hpcproxy.account import tunnels, verbs
 from hpcproxy.account.verbs import Account
-from hpcproxy.errors import WayOutError
+from hpcproxy.errors import TunnelError
 from tests import servers, sshd
 from tests.keys import accept
 from tests.shells import shells_url
@@ -59,7 +59,7 @@ def test_up_status_check_down(set_up: Account, jump_host: Sshd) -> None:
         checked = verbs.check(set_up, 20)
         changed = {**set_up.environ, "HPCPROXY_URL": tunnel.url, "http_proxy": "http://p:1", "https_proxy": tunnel.url}
         (line,) = verbs.check(replace(set_up, environ=changed), 20).others
-    assert line.startswith("http_proxy leads elsewhere than to the way out")
+    assert line.startswith("http_proxy leads elsewhere than to the tunnel")
     assert checked.others == []
     assert (checked.answer.address, checked.jump, checked.url) == ("203.0.113.7", jump_host.jump, tunnel.url)
     assert checked.answer.latency_ms > 0
@@ -93,7 +93,7 @@ def test_check_names_the_layer_behind_the_tunnel(url: str, layer: str, set_up: A
     verbs.up(set_up, _silence)
     with servers.internet() as plain:
         _with_check_url(set_up, url.replace("PLAIN", plain.split("/")[2]))
-        with pytest.raises(WayOutError) as caught:
+        with pytest.raises(TunnelError) as caught:
             verbs.check(set_up, 20)
     assert caught.value.layer == layer
     assert caught.value.jump == jump_host.jump
@@ -110,7 +110,7 @@ def test_check_says_that_a_lost_jump_host_is_down(account: Account, tmp_path: Pa
         try:
             server.stop()
             until(lambda: not tunnels.find(account.environ, "shell")[0].ready, "the status says down")
-            with pytest.raises(WayOutError) as caught:
+            with pytest.raises(TunnelError) as caught:
                 verbs.check(account, 5)
         finally:
             os.kill(tunnel.pid, signal.SIGTERM)
@@ -121,26 +121,26 @@ def test_check_says_that_a_lost_jump_host_is_down(account: Account, tmp_path: Pa
 
 def test_check_without_a_tunnel_finds_out_why(set_up: Account) -> None:
     with pytest.raises(
-        WayOutError, match=r"none is up here, though .* would let us through; start it with: hpcproxy up"
+        TunnelError, match=r"none is up here, though .* would let us through; start it with: hpcproxy up"
     ):
         verbs.check(set_up, 20)
     set_up.home.known_hosts.write_text("")
-    with pytest.raises(WayOutError, match="is not pinned") as caught:
+    with pytest.raises(TunnelError, match="is not pinned") as caught:
         verbs.check(set_up, 20)
     assert caught.value.layer == "host-key"
 
 
 def test_check_and_up_without_a_jump_host_say_what_to_run(account: Account) -> None:
     for verb in (lambda: verbs.check(account, 5), lambda: verbs.up(account, _silence)):
-        with pytest.raises(WayOutError, match="run: hpcproxy init --jump"):
+        with pytest.raises(TunnelError, match="run: hpcproxy init --jump"):
             verb()
 
 
 def test_up_refuses_files_that_are_not_as_the_settings_say(set_up: Account) -> None:
     with set_up.home.config.open("a") as file:
-        file.write("gate: false\nscheme: socks5\n")
+        file.write("agent: false\nscheme: socks5\n")
     assert [path.name for path in verbs.status(set_up)[1]] == ["tunnel.sh"]
-    with pytest.raises(WayOutError, match="run: hpcproxy install-bashrc"):
+    with pytest.raises(TunnelError, match="run: hpcproxy install-bashrc"):
         verbs.up(set_up, _silence)
     verbs.install_bashrc(set_up, verbs.settings_of(set_up, {}), dry_run=False)
     assert verbs.up(set_up, _silence).url.startswith("socks5://")
@@ -148,6 +148,6 @@ def test_up_refuses_files_that_are_not_as_the_settings_say(set_up: Account) -> N
 
 def test_up_that_fails_leaves_nothing(set_up: Account) -> None:
     set_up.home.known_hosts.write_text("")
-    with pytest.raises(WayOutError, match="is not pinned"):
+    with pytest.raises(TunnelError, match="is not pinned"):
         verbs.up(set_up, _silence)
     assert list(Path(os.environ["TMPDIR"]).iterdir()) == []

@@ -1,4 +1,4 @@
-"""What wins over the way out is named with its file and line, and a value, which may be a password, never."""
+"""What wins over the tunnel is named with its file and line, and a value, which may be a password, never."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def _hook_says(script: Path, home: Path, **environ: str) -> list[str]:
     """What job.sh says of a job script: the same tables, read by bash."""
     text = render(account_plan(resolve(), Home(home / ".hpcproxy"))).named("job.sh")
     assert text is not None
-    head = text.content.decode().partition("# shellcheck shell=bash\n# Starts and ends the holders")[0]
+    head = text.content.decode().partition("# shellcheck shell=bash\n# Starts and ends the supervisors")[0]
     command = f'{head}\ntell_others "$1"'
     clean = {"HOME": str(home), "PATH": os.environ["PATH"], **environ}
     done = subprocess.run(

@@ -16,9 +16,9 @@ import pytest
 from hpcproxy.account import job_script, tunnels, verbs
 from hpcproxy.account.verbs import Account
 from tests import servers, sshd
-from tests.holder import command_line
 from tests.shells import PROXY_VARIABLES, SHELLS, script, tunnel_state, url_of
 from tests.sshd import Sshd
+from tests.supervisor import command_line
 from tests.waiting import until
 
 every_shell = pytest.mark.parametrize("shell", SHELLS)
@@ -35,7 +35,7 @@ def _fake_job_script(account: Account, body: str) -> None:
 
 
 @every_shell
-def test_the_job_gets_the_way_out_and_nothing_else_changes(shell: str, account: Account) -> None:
+def test_the_job_gets_the_tunnel_and_nothing_else_changes(shell: str, account: Account) -> None:
     _install(account)
     with tunnel_state("9") as state:
         _fake_job_script(account, f'[[ "$1$2" == start ]] && printf "%s\\n" {state}')
@@ -49,11 +49,11 @@ def test_the_job_gets_the_way_out_and_nothing_else_changes(shell: str, account: 
 
 
 @every_shell
-def test_without_a_way_out_the_job_runs_on_with_one_line(shell: str, slurm: dict[str, str], account: Account) -> None:
+def test_without_a_tunnel_the_job_runs_on_with_one_line(shell: str, slurm: dict[str, str], account: Account) -> None:
     _install(account)
     done = script(shell, f'set -eu\n{HOOK}printf "%s" "${{http_proxy-none}}"', _broken(slurm))
     assert (done.returncode, done.stdout) == (0, "none")
-    assert done.stderr.startswith("hpcproxy: no way out: 0 of 1 nodes ready after ")
+    assert done.stderr.startswith("hpcproxy: no tunnel: 0 of 1 nodes ready after ")
     assert done.stderr.endswith(" s (srun: error: no such partition); the job runs on without it\n")
     assert done.stderr.count("\n") == 1
 
@@ -79,7 +79,7 @@ def test_one_of_another_version_is_said_with_one_line_and_not_used(shell: str, a
     with tunnel_state("9", version="2") as state:
         _fake_job_script(account, f'printf "%s\\n" {state}')
         done = script(shell, f'set -eu\n{HOOK}printf "%s" "${{https_proxy-none}}"')
-    said = f"hpcproxy: no way out: another version of hpcproxy has started the one in {state}"
+    said = f"hpcproxy: no tunnel: another version of hpcproxy has started the one in {state}"
     assert (done.returncode, done.stdout, done.stderr) == (0, "none", f"{said}; the job runs on without it\n")
 
 
@@ -89,7 +89,7 @@ def test_one_that_does_not_come_back_is_said_with_one_line(shell: str, account: 
     with tunnel_state("9", listening=False) as state:
         _fake_job_script(account, f'printf "%s\\n" {state}')
         done = script(shell, f'set -eu\n{HOOK}printf "%s" "${{http_proxy-none}}"')
-    said = "hpcproxy: no way out: it was up and does not listen now; the job runs on without it\n"
+    said = "hpcproxy: no tunnel: it was up and does not listen now; the job runs on without it\n"
     assert (done.returncode, done.stdout, done.stderr) == (0, "none", said)
 
 
@@ -111,7 +111,7 @@ def test_outside_of_a_job_it_says_so(shell: str, environ: dict[str, str], accoun
     _install(account)
     done = script(shell, f"set -eu\n{HOOK}printf on", {**os.environ, **environ})
     assert (done.returncode, done.stdout) == (0, "on")
-    assert done.stderr.startswith("hpcproxy: no way out: this is no Slurm job")
+    assert done.stderr.startswith("hpcproxy: no tunnel: this is no Slurm job")
     assert done.stderr.count("\n") == 1
 
 
@@ -141,7 +141,7 @@ def test_the_epilogue_brings_the_jobs_own_settings_back(shell: str, account: Acc
 
 
 @every_shell
-def test_an_epilogue_whose_way_out_is_gone_is_silent(shell: str, account: Account) -> None:
+def test_an_epilogue_whose_tunnel_is_gone_is_silent(shell: str, account: Account) -> None:
     _install(account)
     text = f"set -eu\n. {account.home.directory}/epilogue.sh\nprintf on"
     done = script(shell, text, {**os.environ, "SLURM_JOB_ID": "9"})
@@ -223,8 +223,8 @@ def test_what_leads_elsewhere_behind_the_hook_is_named_when_the_job_begins(
         done = subprocess.run(argv, capture_output=True, text=True, env=slurm, stdin=subprocess.DEVNULL, check=False)
     assert (done.returncode, done.stdout) == (0, "on")
     assert done.stderr.splitlines() == [
-        "hpcproxy: this script:4: sets https_proxy, which wins over the way out; take it out",
-        f"hpcproxy: {account.user_home}/.curlrc:1: curl reads proxy here, which wins over the way out",
+        "hpcproxy: this script:4: sets https_proxy, which wins over the tunnel; take it out",
+        f"hpcproxy: {account.user_home}/.curlrc:1: curl reads proxy here, which wins over the tunnel",
     ]
 
 
@@ -236,7 +236,7 @@ def test_a_job_hears_within_the_deadline_why_there_is_none(
         _install(account, jump=[jump.jump], identity=str(jump.identity), port=servers.free_port())
         done = script(shell, f"set -eu\n{HOOK}printf on\n", slurm)
     assert (done.returncode, done.stdout) == (0, "on")
-    assert done.stderr.startswith("hpcproxy: no way out: c1: host-key: ")
+    assert done.stderr.startswith("hpcproxy: no tunnel: c1: host-key: ")
     assert "is not pinned" in done.stderr
     assert done.stderr.endswith("; the job runs on without it\n")
     assert done.stderr.count("\n") == 1
@@ -248,7 +248,7 @@ def test_a_job_that_is_cancelled_while_it_begins_leaves_nothing(slurm: dict[str,
         _install(account, jump=[f"u@127.0.0.1:{silent.getsockname()[1]}"], port=servers.free_port())
         argv = ["/bin/bash", "-p", str(account.home.directory / "job.sh"), "start"]
         with subprocess.Popen(argv, env=slurm, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            until(lambda: tunnels.find(os.environ), "a holder is at work")
+            until(lambda: tunnels.find(os.environ), "a supervisor is at work")
             process.terminate()
             assert process.communicate(timeout=60) == (b"", b"")
     assert process.returncode == 1
@@ -292,7 +292,7 @@ def test_a_job_that_is_over_does_not_wait_for_an_srun_that_does(slurm: dict[str,
         note = Path(os.environ["TMPDIR"], "srun")
         until(note.exists, "srun is at work")
         process.terminate()
-        assert process.wait(5) == 1, "that is all that a way out may take to be gone"
+        assert process.wait(5) == 1, "that is all that a tunnel may take to be gone"
     until(lambda: not command_line(int(note.read_text())), "srun is gone")
     assert list(note.parent.iterdir()) == [note]
 

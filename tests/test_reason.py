@@ -13,10 +13,10 @@ import pytest
 from hpcproxy.files.render import TEMPLATES
 from hpcproxy.node.upstream.words import Words
 from tests import sshd
-from tests.holder import Holder, write_script
 from tests.sshd import Sshd
+from tests.supervisor import Supervisor, write_script
 
-REASON_SH, CERTIFICATE_SH = (TEMPLATES / "lib" / "holder" / name for name in ("reason.sh", "certificate.sh"))
+REASON_SH, CERTIFICATE_SH = (TEMPLATES / "lib" / "tunnel" / name for name in ("reason.sh", "certificate.sh"))
 
 
 @pytest.mark.parametrize("passphrase", ["", "secret"], ids=["plain", "encrypted"])
@@ -98,21 +98,21 @@ def certified(tmp_path: Path) -> Iterator[Sshd]:
         yield own
 
 
-@pytest.mark.parametrize("gate", [True, False], ids=["gate", "ssh"])
+@pytest.mark.parametrize("agent", [True, False], ids=["agent", "ssh"])
 @pytest.mark.parametrize(("hours", "told"), [(2, True), (0.5, False)])
 def test_a_certificate_that_ends_before_the_job_is_told_when_the_job_begins(
-    hours: float, told: bool, gate: bool, certified: Sshd, tmp_path: Path
+    hours: float, told: bool, agent: bool, certified: Sshd, tmp_path: Path
 ) -> None:
-    script = write_script(tmp_path / "home", **certified.settings, gate=gate)
-    holder = Holder(script, environ={**os.environ, "SLURM_JOB_END_TIME": str(int(time.time() + hours * 3600))})
+    script = write_script(tmp_path / "home", **certified.settings, agent=agent)
+    supervisor = Supervisor(script, environ={**os.environ, "SLURM_JOB_END_TIME": str(int(time.time() + hours * 3600))})
     try:
-        line = holder.line("note", "ready")
+        line = supervisor.line("note", "ready")
         words = f" certificate the certificate {certified.identity}-cert.pub ends at "
         assert (words in line and "before the time limit of this job" in line) is told
         if told:
-            holder.line("ready")
+            supervisor.line("ready")
     finally:
-        holder.end()
+        supervisor.end()
 
 
 def test_init_tells_of_a_certificate_that_ends_soon(certified: Sshd, tmp_path: Path) -> None:

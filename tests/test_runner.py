@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hpcproxy.account import runner, tunnels
-from hpcproxy.errors import WayOutError
+from hpcproxy.errors import TunnelError
 from tests import servers, sshd
 from tests.shells import shells_url
 from tests.waiting import until
@@ -144,8 +144,8 @@ def test_in_a_rolled_out_job_whose_variables_are_set_it_is_the_command_alone(hom
 
 def test_where_the_tunnel_does_not_come_up_the_command_is_not_begun(home: Path, tmp_path: Path) -> None:
     fragment = tmp_path / "bashrc.sh"
-    fragment.write_text("proxy_on() { echo 'hpcproxy: no way out: why' >&2; return 1; }\n")
-    with pytest.raises(WayOutError, match="was not started"):
+    fragment.write_text("proxy_on() { echo 'hpcproxy: no tunnel: why' >&2; return 1; }\n")
+    with pytest.raises(TunnelError, match="was not started"):
         runner.changes(fragment, os.environ)
     assert home.exists()
 

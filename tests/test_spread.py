@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import hpcproxy
-from hpcproxy.node.upstream.candidate import Turn
+from hpcproxy.node.upstream.candidate import Spread
 from tests.hostile import HOSTILE
 
 LIBRARY = Path(hpcproxy.__file__).parent / "templates" / "lib"
@@ -38,7 +38,7 @@ def _in_shell(nodes: object, jumps: object, per_s: int) -> int:
 @pytest.mark.parametrize(("nodes", "jumps", "per_s", "spread_ms"), SPREADS)
 def test_shell_and_agent_spread_alike(nodes: int, jumps: int, per_s: int, spread_ms: int) -> None:
     assert _in_shell(nodes, jumps, per_s) == spread_ms
-    assert int(Turn("17", "c1", nodes, jumps, per_s).spread_s * 1000) == spread_ms
+    assert int(Spread("17", "c1", nodes, jumps, per_s).spread_s * 1000) == spread_ms
 
 
 @pytest.mark.parametrize("value", [*HOSTILE, "0", "-9", "1000000", "9 9", "a[$(touch x)]"])

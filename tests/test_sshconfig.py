@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hpcproxy.config.model import Jump
-from hpcproxy.errors import WayOutError
+from hpcproxy.errors import TunnelError
 from hpcproxy.openssh import configuration
 
 Write = Callable[[Any], Path]
@@ -103,7 +103,7 @@ _BAD = {
 @pytest.mark.parametrize(("text", "words"), _BAD.values(), ids=_BAD)
 def test_a_line_that_ssh_cannot_take_is_named_in_its_own_words(ssh_config: Write, text: str, words: str) -> None:
     path = ssh_config(text)
-    with pytest.raises(WayOutError) as caught:
+    with pytest.raises(TunnelError) as caught:
         configuration.ask(Jump("gw"))
     assert caught.value.layer == "ssh"
     assert f"{path}" in caught.value.why.reason
@@ -114,14 +114,14 @@ def test_a_line_that_ssh_cannot_take_is_named_in_its_own_words(ssh_config: Write
 def test_a_match_exec_without_an_end_is_bounded(ssh_config: Write, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     ssh_config(f'Match exec "sleep 2; touch {mark}"\n User x\n')
-    with pytest.raises(WayOutError, match="Match exec"):
+    with pytest.raises(TunnelError, match="Match exec"):
         configuration.ask(Jump("gw"), timeout_s=0.5)
     assert subprocess.run(["pgrep", "-f", str(mark)], stdout=subprocess.DEVNULL, check=False).returncode == 1
 
 
 def test_without_ssh_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(WayOutError, match="the program ssh cannot be run"):
+    with pytest.raises(TunnelError, match="the program ssh cannot be run"):
         configuration.ask(Jump("gw"))
 
 

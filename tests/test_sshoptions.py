@@ -15,8 +15,8 @@ import pytest
 
 from hpcproxy.openssh import option_list
 from tests import servers, sshd
-from tests.holder import Holder, children, command_line, session, write_script
 from tests.sshd import Sshd
+from tests.supervisor import Supervisor, children, command_line, session, write_script
 from tests.waiting import until
 
 SSH = shutil.which("ssh", path="/usr/local/bin:/usr/bin:/bin") or "ssh"
@@ -128,7 +128,7 @@ def _ways_of(server: Sshd) -> list[int]:
 
 
 def test_a_changed_key_does_not_pass_by_the_sites_own_command(
-    hold: Callable[..., Holder], jump_host: Sshd, tmp_path: Path
+    hold: Callable[..., Supervisor], jump_host: Sshd, tmp_path: Path
 ) -> None:
     command = tmp_path / "keys"
     command.write_text(f'#!/bin/sh\necho "[127.0.0.1]:{jump_host.port} {jump_host.host_key}"\n')
@@ -137,12 +137,12 @@ def test_a_changed_key_does_not_pass_by_the_sites_own_command(
     lines = (f"KnownHostsCommand {command}", "NoHostAuthenticationForLocalhost yes", "StrictHostKeyChecking no")
     with _configured(tmp_path, *lines, "VerifyHostKeyDNS yes", f"GlobalKnownHostsFile {tmp_path}/global"):
         (tmp_path / "global").write_text(f"[127.0.0.1]:{jump_host.port} {jump_host.host_key}\n")
-        holder = hold(**{**jump_host.settings, "known_hosts": f"[127.0.0.1]:{jump_host.port} {other}"})
-        assert " host-key " in holder.line("failed", "ready")
+        supervisor = hold(**{**jump_host.settings, "known_hosts": f"[127.0.0.1]:{jump_host.port} {other}"})
+        assert " host-key " in supervisor.line("failed", "ready")
 
 
 def test_nothing_of_a_hostile_configuration_changes_what_our_ssh_is(
-    hold: Callable[..., Holder], tmp_path: Path
+    hold: Callable[..., Supervisor], tmp_path: Path
 ) -> None:
     """Each line is from a researcher's own file: tunnels, terminals and sessions written into ~/.ssh/config."""
     taken, free = servers.free_port(), servers.free_port()
@@ -150,30 +150,30 @@ def test_nothing_of_a_hostile_configuration_changes_what_our_ssh_is(
     lines += [f"LocalForward {free} h:1", f"RemoteForward {taken} h:1", f"DynamicForward 127.0.0.1:{taken}"]
     lines += [f"LocalCommand touch {tmp_path}/ran", "ControlMaster auto", f"ControlPath {tmp_path}/master", "SendEnv *"]
     with sshd.running(tmp_path / "own") as own, _configured(tmp_path, *lines), servers.internet():
-        holder = hold(**own.settings)
-        assert holder.line("ready", "failed").startswith("ready ")
-        (pid,) = holder.ssh_pids
-        assert pid in session(holder.process.pid) or os.getsid(pid) == pid
+        supervisor = hold(**own.settings)
+        assert supervisor.line("ready", "failed").startswith("ready ")
+        (pid,) = supervisor.ssh_pids
+        assert pid in session(supervisor.process.pid) or os.getsid(pid) == pid
         assert not (tmp_path / "ran").exists()
         assert not (tmp_path / "master").exists()
         listening = {row.split()[1].rpartition(":")[2] for row in Path("/proc/net/tcp").read_text().splitlines()[1:]}
         assert not {f"{port:04X}" for port in (taken, free)} & listening
-        assert holder.end() == 0
+        assert supervisor.end() == 0
         until(lambda: not _ways_of(own), "nobody is logged in any more")
 
 
 @pytest.mark.parametrize("wrapper", ['SSH "$@"', 'SSH "$@" & wait $!', 'sleep 1000 >/dev/null 2>&1 & SSH "$@"'])
 def test_a_wrapper_that_stays_goes_with_all_that_it_has_started(
-    wrapper: str, hold: Callable[..., Holder], tmp_path: Path
+    wrapper: str, hold: Callable[..., Supervisor], tmp_path: Path
 ) -> None:
     (tmp_path / "ssh_config").write_text("")
     with sshd.running(tmp_path / "own") as own, _ssh_is(tmp_path, wrapper):
-        holder = hold(**own.settings)
-        assert holder.line("ready", "failed").startswith("ready ")
+        supervisor = hold(**own.settings)
+        assert supervisor.line("ready", "failed").startswith("ready ")
         until(lambda: _ways_of(own), "somebody is logged in")
         groups = {os.getpgid(pid) for pid in _of_ours(own.identity)}
         assert len(groups) == 1
-        assert holder.end(signal.SIGURG) == 0
+        assert supervisor.end(signal.SIGURG) == 0
         assert _of_ours(own.identity) == []
         assert [pid for pid in _pids() if _group(pid) in groups] == []
         until(lambda: not _ways_of(own), "nobody is logged in any more")

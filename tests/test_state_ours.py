@@ -37,15 +37,19 @@ FORGERIES: dict[str, tuple[Callable[[Path], None], bool, bool]] = {
     "above it another's": (lambda state: _given_away(state.parent), False, False),
     "another's values": (lambda state: _given_away(state / "env"), True, False),
     "a file": (lambda state: (state.rename(state.with_name("away")), state.write_text("")), False, False),  # type: ignore[dict-item]
-    "no holder": (lambda state: (state / "pid").unlink(), False, False),
-    "a holder that is another process": (lambda state: (state / "pid").write_text(f"{os.getpid()} 1\n"), False, False),  # type: ignore[dict-item]
+    "no supervisor": (lambda state: (state / "pid").unlink(), False, False),
+    "a supervisor that is another process": (
+        lambda state: (state / "pid").write_text(f"{os.getpid()} 1\n"),
+        False,
+        False,
+    ),  # type: ignore[dict-item]
 }
 BY_ROOT = {"another's", "above it another's", "another's values"}
 
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """One of a holder that lives: this process."""
+    """One of a supervisor that lives: this process."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     directory = tmp_path / f"hpcproxy-{os.geteuid()}" / f"{JOB}.0-abcd1234"
     directory.parent.mkdir(mode=0o700)

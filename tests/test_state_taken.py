@@ -19,8 +19,8 @@ import pytest
 
 from hpcproxy.account import tunnels
 from tests import modest, servers, shells
-from tests.holder import Holder, write_script
 from tests.sshd import Sshd
+from tests.supervisor import Supervisor, write_script
 from tests.waiting import until
 
 BOB = 65001
@@ -74,11 +74,11 @@ def _fetch(url: str, internet: str) -> str:
 
 @pytest.mark.parametrize("whole", [True, False], ids=["whole-tmpdir", "state-only"])
 def test_what_bob_makes_in_its_place_gets_nothing_and_overwrites_nothing(
-    whole: bool, mode: str, base: Path, hold: Callable[..., Holder], jump_host: Sshd, tmp_path: Path
+    whole: bool, mode: str, base: Path, hold: Callable[..., Supervisor], jump_host: Sshd, tmp_path: Path
 ) -> None:
-    holder = hold(**jump_host.settings)
-    holder.line("ready")
-    state, url = holder.state, holder.url
+    supervisor = hold(**jump_host.settings)
+    supervisor.line("ready")
+    state, url = supervisor.state, supervisor.url
     victim = tmp_path / "thesis"
     victim.write_text("alice's\n")
     top = base / state.relative_to(base).parts[0]
@@ -91,9 +91,9 @@ def test_what_bob_makes_in_its_place_gets_nothing_and_overwrites_nothing(
             assert bob.stdout is not None
             assert bob.stdout.readline() == "there\n"
             _fetch(url, internet)
-            for pid in holder.ssh_pids:
+            for pid in supervisor.ssh_pids:
                 os.kill(pid, signal.SIGKILL)
-            until(lambda: not holder.ssh_pids or mode == "ssh", "that ssh is gone")
+            until(lambda: not supervisor.ssh_pids or mode == "ssh", "that ssh is gone")
             _fetch(url, internet)
             end = time.monotonic() + 3
             while time.monotonic() < end:
@@ -103,13 +103,13 @@ def test_what_bob_makes_in_its_place_gets_nothing_and_overwrites_nothing(
             bob.kill()
         assert "handed" not in bob.stdout.read()
     assert victim.read_text() == "alice's\n"
-    assert holder.end() == 0
+    assert supervisor.end() == 0
     assert sorted(path.name for path in state.iterdir())[:2] == ["access.log", "ctl"]  # bob's, as he left it
 
 
 @pytest.mark.parametrize("kind", ["directory", "link", "file", "of-ours-but-open"])
 def test_a_name_that_was_taken_in_advance_is_not_used(
-    kind: str, mode: str, base: Path, hold: Callable[..., Holder], jump_host: Sshd, tmp_path: Path
+    kind: str, mode: str, base: Path, hold: Callable[..., Supervisor], jump_host: Sshd, tmp_path: Path
 ) -> None:
     del mode
     taken, elsewhere = base / f"hpcproxy-{os.geteuid()}", tmp_path / "elsewhere"
@@ -123,26 +123,28 @@ def test_a_name_that_was_taken_in_advance_is_not_used(
         taken.chmod(0o777)
     if kind != "of-ours-but-open":
         os.lchown(taken, BOB, BOB)
-    holder = hold(**jump_host.settings)
-    holder.line("ready")
-    (said,) = (Path(line.split(" ", 2)[2]) for line in holder.lines if line.startswith("state "))
+    supervisor = hold(**jump_host.settings)
+    supervisor.line("ready")
+    (said,) = (Path(line.split(" ", 2)[2]) for line in supervisor.lines if line.startswith("state "))
     assert said.parent.name.startswith(f"hpcproxy-{os.geteuid()}-")
     assert said.stat().st_mode & 0o777 == said.parent.stat().st_mode & 0o777 == 0o700
     assert f"{taken} is not this user's alone" in (said / "log").read_text()
     assert [tunnel.directory for tunnel in tunnels.find({**os.environ, "HPCPROXY_STATE": str(said)})] == [said]
-    assert holder.end() == 0
+    assert supervisor.end() == 0
     assert list(base.iterdir()) == [taken]
     assert list(elsewhere.iterdir()) == []
 
 
-def test_a_base_where_others_can_rename_is_not_used(base: Path, hold: Callable[..., Holder], jump_host: Sshd) -> None:
+def test_a_base_where_others_can_rename_is_not_used(
+    base: Path, hold: Callable[..., Supervisor], jump_host: Sshd
+) -> None:
     base.chmod(0o777)
-    holder = hold(**jump_host.settings)
-    holder.line("ready")
-    (said,) = (line.split(" ", 2)[2] for line in holder.lines if line.startswith("state "))
-    assert said.startswith(f"/tmp/hpcproxy-{os.geteuid()}/{holder.job}.0-")
+    supervisor = hold(**jump_host.settings)
+    supervisor.line("ready")
+    (said,) = (line.split(" ", 2)[2] for line in supervisor.lines if line.startswith("state "))
+    assert said.startswith(f"/tmp/hpcproxy-{os.geteuid()}/{supervisor.job}.0-")
     assert list(base.iterdir()) == []
-    assert holder.end() == 0
+    assert supervisor.end() == 0
     assert not Path(said).exists()
 
 
@@ -164,14 +166,14 @@ def test_a_hundred_thousand_names_of_bobs_keep_nobody_waiting(crowd: Path, jump_
 
     def seconds_until_ready(base: Path) -> float:
         begun = time.monotonic()
-        holder = Holder(script, environ={**os.environ, "TMPDIR": str(base)})
+        supervisor = Supervisor(script, environ={**os.environ, "TMPDIR": str(base)})
         try:
-            holder.line("ready")
+            supervisor.line("ready")
             took = time.monotonic() - begun
-            assert [tunnel.job for tunnel in tunnels.find({"TMPDIR": str(base)})] == [holder.job]
+            assert [tunnel.job for tunnel in tunnels.find({"TMPDIR": str(base)})] == [supervisor.job]
             return took
         finally:
-            holder.end()
+            supervisor.end()
 
     alone = tmp_path / "alone"
     alone.mkdir(mode=0o700)

@@ -91,7 +91,7 @@ def test_no_new_shell_tells_a_stranger_anything(shell: str, job: str, bob: Bob, 
 
 
 @every_shell
-def test_no_job_whose_way_out_is_missing_tells_a_stranger_anything(shell: str, bob: Bob, account: Account) -> None:
+def test_no_job_whose_tunnel_is_missing_tells_a_stranger_anything(shell: str, bob: Bob, account: Account) -> None:
     _install(account, port=bob.port)
     _fake_job_script(account, "exit 1")
     epilogue = f". {account.home.directory}/epilogue.sh\n"
@@ -119,7 +119,7 @@ def test_an_epilogue_does_not_bring_an_address_back_that_anybody_may_hold(
 
 
 @every_shell
-def test_a_way_out_that_is_the_jobs_own_stays_in_every_shell(shell: str, account: Account, tmp_path: Path) -> None:
+def test_a_tunnel_that_is_the_jobs_own_stays_in_every_shell(shell: str, account: Account, tmp_path: Path) -> None:
     """Also where its state cannot be seen, as in a container: the kernel knows who listens."""
     source = _install(account)
     with tunnel_state("9") as state:
@@ -148,7 +148,7 @@ def test_a_proxy_of_the_sites_comes_back_and_one_of_the_users_stays(shell: str, 
 
 @every_shell
 @pytest.mark.parametrize("option", ["set -f", "shopt -s failglob", "set -eu; set -f"])
-def test_a_way_out_is_found_where_globs_are_none_or_errors(shell: str, option: str, account: Account) -> None:
+def test_a_tunnel_is_found_where_globs_are_none_or_errors(shell: str, option: str, account: Account) -> None:
     if shell == "dash" and "shopt" in option:
         option = "set -f; BASHOPTS=failglob; export BASHOPTS"  # as a bash has handed it on
     source = _install(account)
@@ -167,7 +167,7 @@ def test_a_no_proxy_that_means_everything_is_kept_and_said(shell: str, theirs: s
     show = 'printf "%s|" "$no_proxy" "$NO_PROXY"\n'
     with tunnel_state():
         said = interactive(shell, f"{source}{show}proxy_on", {**os.environ, "no_proxy": theirs})[1]
-        entry = "hpcproxy: your no_proxy has '*' in it, so no program of yours uses the way out\n"
+        entry = "hpcproxy: your no_proxy has '*' in it, so no program of yours uses the tunnel\n"
         assert said == f"{theirs}|{theirs}|{entry}"
         with tunnel_state("9") as state:
             _fake_job_script(account, f'printf "%s\\n" {state}')
@@ -189,8 +189,8 @@ def test_blank_values_are_as_unset(shell: str, blank: str, account: Account) -> 
 
 
 @pytest.fixture
-def others_way_out(tmp_path: Path, account: Account) -> Iterator[Path]:
-    """A way out of job 9 that another shell of it has started and that is up; `srun` says its version and no more."""
+def others_tunnel(tmp_path: Path, account: Account) -> Iterator[Path]:
+    """A tunnel of job 9 that another shell of it has started and that is up; `srun` says its version and no more."""
     _install(account)
     with tunnel_state("9") as state:
         (state / "pid").write_text(f"{os.getpid()} {tunnels.start_time(os.getpid())}\n")
@@ -215,21 +215,21 @@ SHARES = {
 @every_shell
 @pytest.mark.parametrize("version", SHARES)
 def test_where_a_step_would_wait_for_ours_the_jobs_steps_are_told_to_share(
-    shell: str, version: str, others_way_out: Path, tmp_path: Path, account: Account
+    shell: str, version: str, others_tunnel: Path, tmp_path: Path, account: Account
 ) -> None:
     """A contract with 20.11, which is not to be had here: its `srun --version`, and what was seen to free its steps."""
     environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "9", "VERSION": version}
     show = 'printf "%s %s\\n" "${http_proxy-none}" "${SLURM_OVERLAP-none}"\n'
     text = f"set -eu\n{HOOK}{show}__hpcproxy_restore\n{show}"
     done = script(shell, text, environ)
-    assert done.stdout.splitlines() == [f"{url_of(others_way_out)} {1 if SHARES[version] else 'none'}", "none none"]
+    assert done.stdout.splitlines() == [f"{url_of(others_tunnel)} {1 if SHARES[version] else 'none'}", "none none"]
     assert (done.returncode, done.stderr) == (0, "")
     if SHARES[version]:
         done = script(shell, text, {**environ, "SLURM_OVERLAP": "0"})
-        assert done.stdout.splitlines() == [f"{url_of(others_way_out)} 0", "none 0"]
+        assert done.stdout.splitlines() == [f"{url_of(others_tunnel)} 0", "none 0"]
 
 
-def test_the_users_shell_settings_do_not_reach_what_starts_a_way_out(others_way_out: Path, tmp_path: Path) -> None:
+def test_the_users_shell_settings_do_not_reach_what_starts_a_tunnel(others_tunnel: Path, tmp_path: Path) -> None:
     (tmp_path / "rc").write_text("touch rc-was-read; exit 1\n")
     functions = {
         f"BASH_FUNC_{name}%%": f"() {{ touch {tmp_path}/{name}-was-run; }}" for name in ("srun", "start", "clock")
@@ -241,5 +241,5 @@ def test_the_users_shell_settings_do_not_reach_what_starts_a_way_out(others_way_
     environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "9", "VERSION": "", **theirs}
     argv = ["/bin/bash", "-p", str(verbs.Account.of(os.environ).home.directory / "job.sh"), "start"]
     done = subprocess.run(argv, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{others_way_out}\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{others_tunnel}\n", "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rc", "srun"]

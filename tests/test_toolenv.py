@@ -1,4 +1,4 @@
-"""What a program needs to use the way out: as its own reader takes it, quoted, refused where there is no way out."""
+"""What a program needs to use the tunnel: as its own reader takes it, quoted, refused where there is no tunnel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from hpcproxy.account.tool_settings import TOOLS, Present, lines, one_of, patterns
-from hpcproxy.errors import UsageError, WayOutError
+from hpcproxy.errors import TunnelError, UsageError
 from tests.hostile import HOSTILE
 from tests.shells import program_of
 from tests.test_cli import run
@@ -168,7 +168,7 @@ def test_other_shells_take_every_value_as_it_is_or_are_told_that_they_cannot(
     source = tmp_path / "lines"
     try:
         source.write_text(found.shown(shell), encoding="utf-8", errors="surrogateescape")
-    except WayOutError:
+    except TunnelError:
         assert shell == "tcsh"
         assert set("\r\n") & set(hostile)
         return
@@ -190,14 +190,14 @@ def test_no_entry_adds_an_option_to_java(hostile: str) -> None:
     "url",
     ["", "x", "http://127.1.1.1", "http://10.1.1.1:80", "ftp://127.1.1.1:1", "http://127.1.1.1:99999", f"{URL}/ -Dx=y"],
 )
-def test_what_is_no_address_of_a_way_out_is_refused(url: str) -> None:
-    with pytest.raises(WayOutError, match="no address of a way out"):
+def test_what_is_no_address_of_a_tunnel_is_refused(url: str) -> None:
+    with pytest.raises(TunnelError, match="no address of a tunnel"):
         present(url=url)
 
 
 @pytest.mark.parametrize("tool", ["java", "maven", "fsspec"])
 def test_java_has_no_use_for_socks(tool: str) -> None:
-    with pytest.raises(WayOutError, match="it needs the gate"):
+    with pytest.raises(TunnelError, match="it needs the agent"):
         lines(tool, present(url="socks5h://127.64.1.2:2015"))
 
 
@@ -212,7 +212,7 @@ def test_outside_a_job_one_line_says_so() -> None:
         done = run("env", flag)
         assert done.returncode == 1
         assert (done.stdout, done.stderr.count("\n")) == ("", 1)
-        assert "no way out of yours is up" in done.stderr
+        assert "no tunnel of yours is up" in done.stderr
 
 
 def test_the_command_prints_data_and_says_limits() -> None:

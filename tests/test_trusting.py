@@ -14,7 +14,7 @@ from hpcproxy.cli.consent import complaints, told
 from hpcproxy.cluster import trust as trusting
 from hpcproxy.cluster.run import Request
 from hpcproxy.config.model import Jump
-from hpcproxy.errors import WayOutError
+from hpcproxy.errors import TunnelError
 from hpcproxy.openssh.known_hosts import KnownHosts, lines_for_nodes
 from hpcproxy.openssh.recognition import Shown
 from tests import servers, sshd
@@ -186,5 +186,5 @@ def test_a_gateway_that_is_away_is_said_once(trust: Trust, jump_host: Sshd) -> N
 
 
 def test_many_hosts_are_folded() -> None:
-    shown = [Shown(f"c{n}", error=WayOutError("route", "is {away}", "ask", f"c{n}")) for n in range(1, 100)]
+    shown = [Shown(f"c{n}", error=TunnelError("route", "is {away}", "ask", f"c{n}")) for n in range(1, 100)]
     assert complaints(shown) == ["route: c[1-99]: is {away}; ask"]

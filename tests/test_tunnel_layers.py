@@ -1,4 +1,4 @@
-"""Each way in which a way out can fail has its own layer and reason, from a holder and from a probe alike."""
+"""Each way in which a tunnel can fail has its own layer and reason, from a supervisor and from a probe alike."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 
 from hpcproxy.openssh.reasons import FAILURES
-from tests.holder import Holder, write_script
 from tests.sshd import Sshd
+from tests.supervisor import Supervisor, write_script
 from tests.waiting import until
 from tests.ways_to_fail import CASES
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_each_way_to_fail_has_its_layer_and_reason(
-    name: str, hold: Callable[..., Holder], jump_host: Sshd, tmp_path: Path
+    name: str, hold: Callable[..., Supervisor], jump_host: Sshd, tmp_path: Path
 ) -> None:
     with CASES[name](jump_host, tmp_path) as (layer, reason, settings):
-        holder = hold(**settings)
+        supervisor = hold(**settings)
         probe = subprocess.run(
             ["/bin/bash", "-p", write_script(tmp_path / "probing", **settings), "probe"],
             capture_output=True,
@@ -34,12 +34,12 @@ def test_each_way_to_fail_has_its_layer_and_reason(
         assert said.startswith(f"failed {layer} {jump}: ")
         assert reason in said
         assert probe.stderr == ""
-        line = holder.line("failed", "ready")
+        line = supervisor.line("failed", "ready")
         _verb, _node, rest = line.split(" ", 2)
         assert rest.startswith(f"{layer} {jump}: ")
         assert reason in rest
         assert (said + rest).isprintable()
-        _gives_up_only_where_waiting_is_no_use(holder, layer, reason)
+        _gives_up_only_where_waiting_is_no_use(supervisor, layer, reason)
 
 
 @pytest.mark.parametrize(
@@ -57,12 +57,12 @@ def test_a_connection_that_ends_is_known_by_every_name_that_ssh_has_for_it(line:
     assert next(row.why.layer for row in FAILURES if not row.phase and re.search(row.pattern, line)) == layer
 
 
-def _gives_up_only_where_waiting_is_no_use(holder: Holder, layer: str, reason: str) -> None:
+def _gives_up_only_where_waiting_is_no_use(supervisor: Supervisor, layer: str, reason: str) -> None:
     if layer in ("host-key", "key", "forwarding", "config") or "in common" in reason:
-        assert f" {layer} " in holder.line("gave-up")
-        assert holder.process.wait(20) == 0  # a step that fails would mark the job
-        assert holder.left_behind() == []
+        assert f" {layer} " in supervisor.line("gave-up")
+        assert supervisor.process.wait(20) == 0  # a step that fails would mark the job
+        assert supervisor.left_behind() == []
     else:
-        assert holder.process.poll() is None
-        assert holder.status()["ready"] is False
-        until(lambda: holder.status()["last_error"], "the status has the reason")
+        assert supervisor.process.poll() is None
+        assert supervisor.status()["ready"] is False
+        until(lambda: supervisor.status()["last_error"], "the status has the reason")

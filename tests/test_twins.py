@@ -18,7 +18,7 @@ from hpcproxy.files.render import TEMPLATES
 from hpcproxy.node.life import shutdown
 from hpcproxy.node.state.closed import LOOPBACK, closed
 from hpcproxy.node.state.policy import Policy, closed_by
-from hpcproxy.node.upstream import way
+from hpcproxy.node.upstream import open_error
 from hpcproxy.openssh import reasons
 from tests.shells import SHELLS
 
@@ -30,7 +30,7 @@ def _part(name: str) -> Path:
 
 # ------------------------------------------------------------------------------------------------ KillWait
 
-# slurm.conf, and how many seconds a way out may stay after SIGTERM by it.
+# slurm.conf, and how many seconds a tunnel may stay after SIGTERM by it.
 KILL_WAITS = [
     ("", 28),
     ("ClusterName=c\nMailProg=/x\n", 28),
@@ -57,10 +57,10 @@ KILL_WAITS = [
 ]
 
 
-def _linger_in_shell(conf: Path, directory: Path) -> int:
-    text = '. "$1"; linger_s=; linger_seconds; printf %d "$linger"'
+def _grace_in_shell(conf: Path, directory: Path) -> int:
+    text = '. "$1"; grace_s=; grace_seconds; printf %d "$grace"'
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", text, "bash", str(_part("company.sh"))],
+        ["bash", "-euo", "pipefail", "-c", text, "bash", str(_part("job_processes.sh"))],
         capture_output=True,
         text=True,
         check=True,
@@ -71,26 +71,26 @@ def _linger_in_shell(conf: Path, directory: Path) -> int:
     return int(done.stdout)
 
 
-def _linger_of_agent() -> int:
+def _grace_of_agent() -> int:
     return int(shutdown.kill_wait_s() - shutdown.RESERVE_S)
 
 
-@pytest.mark.parametrize(("text", "linger_s"), KILL_WAITS, ids=[repr(text) for text, _ in KILL_WAITS])
-def test_kill_wait_is_read_alike(text: str, linger_s: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("text", "grace_s"), KILL_WAITS, ids=[repr(text) for text, _ in KILL_WAITS])
+def test_kill_wait_is_read_alike(text: str, grace_s: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     conf = tmp_path / "slurm.conf"
     conf.write_bytes(text.encode())
     monkeypatch.setenv("SLURM_CONF", str(conf))
-    assert (_linger_in_shell(conf, tmp_path), _linger_of_agent()) == (linger_s, linger_s)
+    assert (_grace_in_shell(conf, tmp_path), _grace_of_agent()) == (grace_s, grace_s)
     assert [path.name for path in tmp_path.iterdir()] == ["slurm.conf"]
 
 
 def test_a_slurm_conf_that_is_none_is_passed_over_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_CONF", str(tmp_path))
-    assert _linger_in_shell(tmp_path, tmp_path) == _linger_of_agent()
+    assert _grace_in_shell(tmp_path, tmp_path) == _grace_of_agent()
 
 
 def test_both_look_in_the_same_places() -> None:
-    (line,) = re.findall(r'for file in "\$\{SLURM_CONF-\}" (.*); do', _part("company.sh").read_text())
+    (line,) = re.findall(r'for file in "\$\{SLURM_CONF-\}" (.*); do', _part("job_processes.sh").read_text())
     assert tuple(line.split()) == shutdown.CONFIGURATIONS
 
 
@@ -115,7 +115,7 @@ OPEN_FAILURES = {
 @pytest.mark.parametrize("said", OPEN_FAILURES)
 def test_why_a_far_end_is_not_reached_is_known_alike(said: str) -> None:
     line = f"channel 3: open failed: {said}"
-    assert (way.explain(said).kind, reasons.open_failure(line)) == OPEN_FAILURES[said]
+    assert (open_error.explain(said).kind, reasons.open_failure(line)) == OPEN_FAILURES[said]
 
 
 def test_no_row_of_the_table_is_without_its_input() -> None:
@@ -186,8 +186,8 @@ def test_what_leads_to_the_machine_itself_is_known_alike(shell: str) -> None:
     assert {host: closed_by(rules, host, 80) == "the jump host's own loopback" for host in agents} == agents
 
 
-# Addresses of ways out, which job_address makes, and their neighbours.
-WAYS_OUT = {
+# Addresses of tunnels, which job_address makes, and their neighbours.
+TUNNELS = {
     "127.0.0.1": False,
     "127.6.4.0": False,
     "127.9.0.1": False,
@@ -206,13 +206,13 @@ WAYS_OUT = {
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_an_address_of_a_way_out_is_known_alike(shell: str) -> None:
+def test_an_address_of_a_tunnel_is_known_alike(shell: str) -> None:
     loop = _LOOP.replace('__hpcproxy_loopback "$host"', '__hpcproxy_stray "http://$host:9"')
-    argv = [shell, "-c", f"__hpcproxy_port=2015; {loop}", shell, str(_part("proxies.sh")), *WAYS_OUT]
+    argv = [shell, "-c", f"__hpcproxy_port=2015; {loop}", shell, str(_part("proxies.sh")), *TUNNELS]
     said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
-    assert {host: answer == "yes" for host, answer in zip(WAYS_OUT, said)} == WAYS_OUT
+    assert {host: answer == "yes" for host, answer in zip(TUNNELS, said)} == TUNNELS
     ours = re.compile(elsewhere.OURS)
-    assert {host: bool(ours.search(f"http://{host}:9")) for host in WAYS_OUT} == WAYS_OUT
+    assert {host: bool(ours.search(f"http://{host}:9")) for host in TUNNELS} == TUNNELS
 
 
 @pytest.mark.parametrize("key", ["1", "4194303", "67108865", "4294967295", "shell"])
@@ -225,7 +225,7 @@ def test_what_job_address_makes_is_one(key: str) -> None:
 
 # ------------------------------------------------------------------------------------------------ where states are
 
-# A TMPDIR, below a directory of the test's, and whether holders make their states there; else in /tmp.
+# A TMPDIR, below a directory of the test's, and whether supervisors make their states there; else in /tmp.
 BASES = [
     (None, False),
     ("", False),
@@ -249,7 +249,7 @@ def _told(text: str, *words: object, shell: str = "bash", **environ: str) -> str
 
 
 @pytest.mark.parametrize(("given", "there"), BASES)
-def test_commands_and_shells_look_where_holders_make_their_states(
+def test_commands_and_shells_look_where_supervisors_make_their_states(
     given: str | None, there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("a b", "new\nline", "relative"):

@@ -1,4 +1,4 @@
-"""Of a user's ~/.ssh/config a holder outside the job takes the values, and runs nothing."""
+"""Of a user's ~/.ssh/config a supervisor outside the job takes the values, and runs nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.holder import write_script
+from tests.supervisor import write_script
 
 SSH = shutil.which("ssh", path="/usr/local/bin:/usr/bin:/bin") or "ssh"
 NOBODY = 65534
@@ -115,7 +115,7 @@ def test_a_proxy_command_is_not_taken_and_named(tmp_path: Path) -> None:
     ],
 )
 def test_no_value_of_the_users_reaches_a_shell(lines: str, tmp_path: Path) -> None:
-    """Of a ProxyJump ssh makes a command with names and users in it, which a holder would run outside the job."""
+    """Of a ProxyJump ssh makes a command with names and users in it, which a supervisor would run outside the job."""
     ran = tmp_path / "state/ran"
     _, config = _taken(tmp_path, "Host jump\n    " + lines.format(ran=ran))
     words = ["/usr/bin/ssh", "-F", str(config), "-o", "BatchMode=yes", "-o", "ConnectTimeout=3", "-N", "--", "jump"]

@@ -70,5 +70,5 @@ def test_the_manual_has_every_variable_where_it_belongs() -> None:
     assert sorted(names for row in told for names in row if not names.startswith("HPCPROXY_")) == sorted(
         {*NAMES} - {*named(UNSET)}
     )
-    (sentence,) = re.findall(r"^(`all_proxy`.*?) are unset while the way out is on", PAGE, re.MULTILINE | re.DOTALL)
+    (sentence,) = re.findall(r"^(`all_proxy`.*?) are unset while the tunnel is on", PAGE, re.MULTILINE | re.DOTALL)
     assert re.findall(r"`(\w+)`", sentence) == list(named(UNSET))

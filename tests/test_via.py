@@ -18,8 +18,8 @@ from hpcproxy.errors import ConfigError
 from hpcproxy.files.plan import agent_settings, script_values
 from hpcproxy.node.state import settings
 from tests import servers
-from tests.holder import Holder, write_script
 from tests.node import namespace
+from tests.supervisor import Supervisor, write_script
 from tests.waiting import until
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a network namespace of its own")
@@ -36,9 +36,9 @@ def _resolve(**values: object) -> Config:
     return resolve(Layer("test.yaml", values))
 
 
-def test_direct_needs_the_gate_and_says_so_in_one_sentence() -> None:
-    with pytest.raises(ConfigError, match=r"^settings: via: `via: direct` needs the gate: take `gate: false` out$"):
-        resolve(Layer("site", {"gate": False}), Layer("user", {"via": "direct"}))
+def test_direct_needs_the_agent_and_says_so_in_one_sentence() -> None:
+    with pytest.raises(ConfigError, match=r"^settings: via: `via: direct` needs the agent: take `agent: false` out$"):
+        resolve(Layer("site", {"agent": False}), Layer("user", {"via": "direct"}))
 
 
 def test_a_jump_host_that_is_named_is_not_looked_at() -> None:
@@ -65,7 +65,7 @@ def test_a_proxy_of_the_sites(via: str, kind: str, host: str, port: int) -> None
     (way,) = settings.read(agent).ways
     assert (way.kind, way.host, way.port, way.auth_file) == (kind, host, port, "/home/alice/.proxy-login")
     assert (way.name, agent["closed"]) == (via.rstrip("/"), ["proxy"])
-    # The environment's is the very one that the gate stands in front of.
+    # The environment's is the very one that the agent stands in front of.
     values = script_values(config, Path("/h"), Path("/h/known_hosts"))
     assert (values["via"], values["replace_proxy"], values["jump_names"]) == (via.rstrip("/"), True, [])
 
@@ -84,14 +84,14 @@ def test_a_proxy_of_the_sites(via: str, kind: str, host: str, port: int) -> None
         ("pigeon", "is none of"),
     ],
 )
-def test_what_is_no_way_out(via: str, words: str) -> None:
+def test_what_is_no_tunnel(via: str, words: str) -> None:
     with pytest.raises(ConfigError, match=rf"^test\.yaml: via: .*{re.escape(words)}"):
         _resolve(via=via)
 
 
-def test_a_proxy_needs_the_gate_too() -> None:
-    with pytest.raises(ConfigError, match=r"`via: http://p:1` needs the gate: take `gate: false` out"):
-        _resolve(via="http://p:1", gate=False)
+def test_a_proxy_needs_the_agent_too() -> None:
+    with pytest.raises(ConfigError, match=r"`via: http://p:1` needs the agent: take `agent: false` out"):
+        _resolve(via="http://p:1", agent=False)
 
 
 def test_an_inventory_without_a_jump_host(tmp_path: Path) -> None:
@@ -104,9 +104,9 @@ def test_an_inventory_without_a_jump_host(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def hold(tmp_path: Path) -> Iterator[Callable[..., Holder]]:
-    """Start a holder on a node with no ssh and these settings; it is ended when the test is."""
-    holders: list[Holder] = []
+def hold(tmp_path: Path) -> Iterator[Callable[..., Supervisor]]:
+    """Start a supervisor on a node with no ssh and these settings; it is ended when the test is."""
+    supervisors: list[Supervisor] = []
     programs = tmp_path / "programs"
     programs.mkdir()
     for directory in ("/usr/local/bin", "/usr/bin", "/bin"):
@@ -114,37 +114,39 @@ def hold(tmp_path: Path) -> Iterator[Callable[..., Holder]]:
             if not program.name.startswith(("ssh", "scp", "sftp")) and not (programs / program.name).exists():
                 (programs / program.name).symlink_to(program)
 
-    def start(python: bool = True, **values: object) -> Holder:
-        script = write_script(tmp_path / f"home {len(holders)}", via="direct", **values)
+    def start(python: bool = True, **values: object) -> Supervisor:
+        script = write_script(tmp_path / f"home {len(supervisors)}", via="direct", **values)
         text = script.read_text().replace("PATH=$PATH:/usr/local/bin:/usr/bin:/bin", f"PATH={programs}")
         if not python:
             text = re.sub(r"(?m)^find_python\(\) \{$", "find_python() {\n    return 1", text)
         script.write_text(text)
-        holders.append(Holder(script))
-        return holders[-1]
+        supervisors.append(Supervisor(script))
+        return supervisors[-1]
 
     yield start
-    for holder in holders:
-        holder.end()
+    for supervisor in supervisors:
+        supervisor.end()
 
 
 @NEEDS_ROOT
-def test_a_holder_without_ssh(routed: None, hold: Callable[..., Holder]) -> None:
-    holder = hold()
-    assert holder.line("mode").endswith(" gate")
-    assert holder.line("ready", "failed", "gave-up").split()[2:] == ["direct"]
+def test_a_supervisor_without_ssh(routed: None, hold: Callable[..., Supervisor]) -> None:
+    supervisor = hold()
+    assert supervisor.line("mode").endswith(" agent")
+    assert supervisor.line("ready", "failed", "gave-up").split()[2:] == ["direct"]
     with servers.internet() as url:
-        done = subprocess.run(["curl", "-sS", "--proxy", holder.url, url], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["curl", "-sS", "--proxy", supervisor.url, url], capture_output=True, text=True, check=True
+        )
     assert done.stdout.strip() == "203.0.113.7"
 
 
 @NEEDS_ROOT
-def test_a_node_without_a_route_or_without_python_says_so(routed: None, hold: Callable[..., Holder]) -> None:
+def test_a_node_without_a_route_or_without_python_says_so(routed: None, hold: Callable[..., Supervisor]) -> None:
     namespace.set_route(False)
     said = hold().line("ready", "gave-up").split(" ", 2)
     assert (said[0], said[2]) == ("gave-up", "route direct: this node has no route to the internet")
     said = hold(python=False).line("ready", "gave-up").split(" ", 2)
-    wanted = "gate there is no python3 of 3.6 or later on this node, which 'via: direct' needs"
+    wanted = "agent there is no python3 of 3.6 or later on this node, which 'via: direct' needs"
     assert (said[0], said[2]) == ("gave-up", wanted)
 
 

@@ -1,4 +1,4 @@
-"""The ways in which a way out can fail: the layer, words of the reason, and the settings that provoke it for real."""
+"""The ways in which a tunnel can fail: the layer, words of the reason, and the settings that provoke it for real."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _key_refused(server: Sshd, path: Path) -> Iterator[Case]:
 @_case
 def _key_with_passphrase(server: Sshd, path: Path) -> Iterator[Case]:
     key = sshd.make_key(path / "id", passphrase="secret")  # noqa: S106 - nobody's
-    yield "key", "has a passphrase and no agent is there", {**server.settings, "identity": str(key)}
+    yield "key", "has a passphrase and no ssh-agent is there", {**server.settings, "identity": str(key)}
 
 
 @_case

@@ -1,4 +1,4 @@
-"""Read-only: is what is there what the Bundle says, do the jump hosts let us out, does the way out answer."""
+"""Read-only: is what is there what the Bundle says, do the jump hosts let us out, does the tunnel answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from hpcproxy import floors, heard, process
 from hpcproxy.account.connect import connect
 from hpcproxy.changes import Outcome, preview
-from hpcproxy.errors import Reason, WayOutError
+from hpcproxy.errors import Reason, TunnelError
 from hpcproxy.files.install import bundle_steps
 from hpcproxy.files.render import Bundle
 
@@ -80,15 +80,15 @@ def probe(script: bytes, environ: Mapping[str, str], timeout_s: float, *, on_nod
         )
     except OSError as error:
         if not on_node:
-            raise WayOutError("ssh", f"/bin/bash cannot be run: {error.strerror}") from None
+            raise TunnelError("ssh", f"/bin/bash cannot be run: {error.strerror}") from None
         why = "is not on PATH" if isinstance(error, FileNotFoundError) else f"cannot be run: {error.strerror}"
-        raise WayOutError("slurm", f"srun {why}", "use --on-node where jobs are submitted") from None
+        raise TunnelError("slurm", f"srun {why}", "use --on-node where jobs are submitted") from None
     except subprocess.TimeoutExpired:
-        raise WayOutError("route", f"no answer within {timeout_s:g} s") from None
+        raise TunnelError("route", f"no answer within {timeout_s:g} s") from None
     probes = [_parse(heard.line(line, 1000)) for line in done.stdout.splitlines()]
     if not probes:
         where = "slurm" if on_node else "ssh"
-        raise WayOutError(where, heard.last_line(done.stderr) or "the probe ended without a word")
+        raise TunnelError(where, heard.last_line(done.stderr) or "the probe ended without a word")
     return probes
 
 
@@ -111,7 +111,7 @@ class Answer:
 
 
 def fetch_address(proxy_url: str, check_url: str, timeout_s: float) -> Answer:
-    """Return the address that `check_url` sees when asked through `proxy_url`; raises WayOutError naming the layer."""
+    """Return the address that `check_url` sees when asked through `proxy_url`; raises TunnelError naming the layer."""
     import http.client  # noqa: PLC0415 - 20 ms that only who connects should pay
     import ssl  # noqa: PLC0415
 
@@ -119,7 +119,7 @@ def fetch_address(proxy_url: str, check_url: str, timeout_s: float) -> Answer:
     host, tls = target.hostname or "", target.scheme == "https"
     port = target.port or (443 if tls else 80)
     begin = time.monotonic()
-    late = WayOutError("answer", f"{host} did not answer within {timeout_s:g} s")
+    late = TunnelError("answer", f"{host} did not answer within {timeout_s:g} s")
     try:
         with connect(proxy_url, host, port, timeout_s) as raw, _ended_after(raw, begin + timeout_s):
             stream = ssl.create_default_context().wrap_socket(raw, server_hostname=host) if tls else raw
@@ -131,17 +131,17 @@ def fetch_address(proxy_url: str, check_url: str, timeout_s: float) -> Answer:
             raise late from None
         if not isinstance(error, ssl.SSLError):
             words = f"{host} did not answer through the tunnel: {error or 'it hung up'}"
-            raise WayOutError("answer", words) from None
-        raise WayOutError("TLS", f"{host}: {error.reason or error}", "is something between here and there?") from None
+            raise TunnelError("answer", words) from None
+        raise TunnelError("TLS", f"{host}: {error.reason or error}", "is something between here and there?") from None
     if time.monotonic() >= begin + timeout_s:
         raise late
     if status != _HTTP_OK:
-        raise WayOutError("answer", f"{check_url} answered with status {status}")
+        raise TunnelError("answer", f"{check_url} answered with status {status}")
     try:
         ipaddress.ip_address(body)
     except ValueError:
         advice = "is check_url right, or does a portal stand between here and there?"
-        raise WayOutError("answer", f"{check_url} answered with something that is no address", advice) from None
+        raise TunnelError("answer", f"{check_url} answered with something that is no address", advice) from None
     return Answer(address=body, latency_ms=(time.monotonic() - begin) * 1000)
 
 

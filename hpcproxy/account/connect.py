@@ -1,4 +1,4 @@
-"""A connection to a far end through a way out, by HTTP CONNECT or SOCKS, read to the byte. Connects.
+"""A connection to a far end through a tunnel, by HTTP CONNECT or SOCKS, read to the byte. Connects.
 
 The head of the answer to CONNECT is looked at (MSG_PEEK) and then taken to its end, so that what the far end says first
 stays in the socket: python-socks reads on past it, and an ssh banner that came in the same packet is lost.
@@ -12,15 +12,15 @@ import socket
 import time
 from urllib.parse import urlsplit
 
-from hpcproxy.errors import WayOutError
+from hpcproxy.errors import TunnelError
 
-_HEAD_BYTES = 16384  # what the gate itself takes for a head; ours answers in one of a few hundred bytes
+_HEAD_BYTES = 16384  # what the agent itself takes for a head; ours answers in one of a few hundred bytes
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})(?: ([^\r\n]*))?\r?\n")
 _END = re.compile(rb"\r?\n\r?\n")
 
 
 def connect(proxy_url: str, host: str, port: int, timeout_s: float) -> socket.socket:
-    """Return a connection to `host:port` through `proxy_url`, no byte of it read; raises WayOutError naming the layer.
+    """Return a connection to `host:port` through `proxy_url`, no byte of it read; raises TunnelError naming the layer.
 
     `timeout_s` bounds the whole of it, the far end's patience included.
     """
@@ -28,7 +28,7 @@ def connect(proxy_url: str, host: str, port: int, timeout_s: float) -> socket.so
     try:
         address = (url.hostname or "", url.port or 0)
     except ValueError as error:
-        raise WayOutError("tunnel", f"{proxy_url!r} is no address of a way out: {error}") from None
+        raise TunnelError("tunnel", f"{proxy_url!r} is no address of a tunnel: {error}") from None
     if url.scheme != "http":
         return _by_socks(proxy_url, url.scheme, address, (host, port), timeout_s)
     return _by_http(proxy_url, address, (host, port), timeout_s)
@@ -44,16 +44,16 @@ def _by_http(proxy_url: str, address: tuple[str, int], target: tuple[str, int], 
             sock.sendall(f"CONNECT {name} HTTP/1.1\r\nHost: {name}\r\n\r\n".encode())
             head = _head(sock, deadline)
         except socket.timeout:
-            raise WayOutError("far end", f"{host}:{port} did not answer within {timeout_s:g} s") from None
+            raise TunnelError("far end", f"{host}:{port} did not answer within {timeout_s:g} s") from None
         except OSError as error:
             why = f"nothing answers at {proxy_url}: {error.strerror or error}"
-            raise WayOutError("tunnel", why, "start it with: hpcproxy up") from None
+            raise TunnelError("tunnel", why, "start it with: hpcproxy up") from None
         status = _STATUS.match(head)
         if status is None:
-            raise WayOutError("tunnel", f"what answers at {proxy_url} is no way out")
+            raise TunnelError("tunnel", f"what answers at {proxy_url} is no tunnel")
         if not status[1].startswith(b"2"):
             reason = b" ".join(part for part in status.groups() if part).decode(errors="replace")
-            raise WayOutError("far end", f"{host}:{port} was not reached by the jump host: {reason}")
+            raise TunnelError("far end", f"{host}:{port} was not reached by the jump host: {reason}")
         sock.settimeout(timeout_s)
         until_it_works.pop_all()
         return sock
@@ -88,15 +88,15 @@ def _by_socks(
         proxy = Proxy(python_socks.ProxyType.SOCKS5, address[0], address[1], rdns=scheme != "socks5")
         return proxy.connect(host, port, timeout=timeout_s)
     except ValueError as error:
-        raise WayOutError("tunnel", f"{proxy_url!r} is no address of a way out: {error}") from None
+        raise TunnelError("tunnel", f"{proxy_url!r} is no address of a tunnel: {error}") from None
     except socket.gaierror:
-        raise WayOutError(
+        raise TunnelError(
             "name", f"{host} does not resolve on this node", "scheme: socks5h resolves it there"
         ) from None
     except (python_socks.ProxyConnectionError, ConnectionError) as error:
-        raise WayOutError("tunnel", f"nothing answers at {proxy_url}: {error}", "start it with: hpcproxy up") from None
+        raise TunnelError("tunnel", f"nothing answers at {proxy_url}: {error}", "start it with: hpcproxy up") from None
     except python_socks.ProxyTimeoutError:
-        raise WayOutError("far end", f"{host}:{port} did not answer within {timeout_s:g} s") from None
+        raise TunnelError("far end", f"{host}:{port} did not answer within {timeout_s:g} s") from None
     except python_socks.ProxyError:
         # Only ssh's own log has the reason, and the caller knows where that is.
-        raise WayOutError("far end", f"{host}:{port} was not reached by the jump host") from None
+        raise TunnelError("far end", f"{host}:{port} was not reached by the jump host") from None

@@ -1,4 +1,4 @@
-"""The ways out of one job, from all of its nodes: asked for by a step of that job. Runs processes."""
+"""The tunnels of one job, from all of its nodes: asked for by a step of that job. Runs processes."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 
 from hpcproxy import heard, process
 from hpcproxy.account.tunnels import Tunnel, told
-from hpcproxy.errors import WayOutError
+from hpcproxy.errors import TunnelError
 from hpcproxy.shell_lines import shell_line
 
 _ASK_TIMEOUT_S = 60
 
 
 def collect(job: str, scripts: Sequence[Path], environ: Mapping[str, str]) -> list[Tunnel | str]:
-    """Return the way out of `job` on each of its nodes, or the node's name where there is none; raises WayOutError."""
+    """Return the tunnel of `job` on each of its nodes, or the node's name where there is none; raises TunnelError."""
     nodes = _node_count(job, environ)
     ask = ("/bin/bash", "-p", "-c", shell_line("status"), "bash", *map(str, scripts))
     said = _run([*step(job, nodes, "hpcproxy-status"), *ask], environ)
     found = [_parse(heard.fields(line)) for line in said.split("\n") if line.startswith("status\t")]
     if not found:
-        raise WayOutError("job", f"no node of job {job} answered", "is hpcproxy installed in this account?")
+        raise TunnelError("job", f"no node of job {job} answered", "is hpcproxy installed in this account?")
     return sorted(found, key=lambda one: one if isinstance(one, str) else one.node)
 
 
@@ -40,13 +40,13 @@ def outside(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def end_of(job: str, environ: Mapping[str, str]) -> str:
-    """Return when `job` ends at the latest, as squeue says it (2026-11-30T21:00:00, local time); raises WayOutError."""
+    """Return when `job` ends at the latest, as squeue says it (2026-11-30T21:00:00, local time); raises TunnelError."""
     return _run(["squeue", "--noheader", f"--jobs={_number(job)}", "--format=%e"], environ).strip()
 
 
 def _number(job: str) -> str:
     if not job.isascii() or not job.isdecimal():
-        raise WayOutError("job", f"{job!r} is not the number of a job")
+        raise TunnelError("job", f"{job!r} is not the number of a job")
     return job
 
 
@@ -56,27 +56,27 @@ def _node_count(job: str, environ: Mapping[str, str]) -> int:
         if number == job and state in ("RUNNING", "COMPLETING"):
             return int(count)
         if number == job:
-            raise WayOutError("job", f"job {job} is {state.lower()}")
-    raise WayOutError("job", f"there is no job {job}")
+            raise TunnelError("job", f"job {job} is {state.lower()}")
+    raise TunnelError("job", f"there is no job {job}")
 
 
 def _run(argv: list[str], environ: Mapping[str, str]) -> str:
     try:
         done = process.run(argv, timeout_s=_ASK_TIMEOUT_S, environ=outside(environ))
     except FileNotFoundError:
-        raise WayOutError("job", f"{argv[0]} is not on PATH here") from None
+        raise TunnelError("job", f"{argv[0]} is not on PATH here") from None
     except process.TooMuchError:
-        raise WayOutError("job", f"{argv[0]} says more than any answer holds") from None
+        raise TunnelError("job", f"{argv[0]} says more than any answer holds") from None
     except subprocess.TimeoutExpired:
-        raise WayOutError("job", f"{argv[0]} has not answered for {_ASK_TIMEOUT_S} s") from None
+        raise TunnelError("job", f"{argv[0]} has not answered for {_ASK_TIMEOUT_S} s") from None
     if done.returncode and not done.stdout:
         words = heard.last_line(done.stderr) or f"exit code {done.returncode}"
-        raise WayOutError("job", f"{argv[0]}: {words}")
+        raise TunnelError("job", f"{argv[0]}: {words}")
     return done.stdout.decode(errors="replace")
 
 
 def _parse(line: str) -> Tunnel | str:
-    """Return what one node says in `line`; its name if it has no way out or says what cannot be understood."""
+    """Return what one node says in `line`; its name if it has no tunnel or says what cannot be understood."""
     _, node, *rest = line.split("\t")
     try:
         key, pid, directory, url, status = rest

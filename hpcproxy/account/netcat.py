@@ -1,4 +1,4 @@
-"""Carry stdin and stdout over a connection through the way out, for ssh's ProxyCommand. Connects."""
+"""Carry stdin and stdout over a connection through the tunnel, for ssh's ProxyCommand. Connects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from hpcproxy import heard
 from hpcproxy.account.connect import connect
-from hpcproxy.errors import WayOutError
+from hpcproxy.errors import TunnelError
 
 CONNECT_TIMEOUT_S = 30
 _CHUNK_BYTES = 65536
@@ -25,7 +25,7 @@ class _ReaderGoneError(Exception):
 
 
 def by_itself(words: Sequence[str], environ: Mapping[str, str]) -> int | None:
-    """Run `nc HOST PORT` where the environment has the way out; return the exit code, None for all that is not that.
+    """Run `nc HOST PORT` where the environment has the tunnel; return the exit code, None for all that is not that.
 
     ssh starts one for each of its connections, 64 at once are usual: loading the whole program for it would take half
     a second and 50 MB each.
@@ -37,7 +37,7 @@ def by_itself(words: Sequence[str], environ: Mapping[str, str]) -> int | None:
         return None
     try:
         carry(url, words[0], int(words[1]), CONNECT_TIMEOUT_S)
-    except WayOutError as error:
+    except TunnelError as error:
         said = str(error)
         print(f"hpcproxy: {heard.line(said, len(said) + 1)}", file=sys.stderr)
         return error.exit_code
@@ -49,19 +49,19 @@ def by_itself(words: Sequence[str], environ: Mapping[str, str]) -> int | None:
 
 
 def carry(proxy_url: str, host: str, port: int, timeout_s: float) -> None:
-    """As relay, but a connection that breaks is a WayOutError; BrokenPipeError if nobody reads our stdout any more."""
+    """As relay, but a connection that breaks is a TunnelError; BrokenPipeError if nobody reads our stdout any more."""
     try:
         relay(proxy_url, host, port, timeout_s)
     except _ReaderGoneError:
         raise BrokenPipeError from None
     except OSError as error:
-        raise WayOutError("far end", f"the connection to {host}:{port} broke: {error.strerror or error}") from None
+        raise TunnelError("far end", f"the connection to {host}:{port} broke: {error.strerror or error}") from None
 
 
 def relay(proxy_url: str, host: str, port: int, timeout_s: float) -> None:
     """Carry stdin to `host:port` through `proxy_url` and its answer to stdout, until the far end has said all.
 
-    Raises WayOutError naming the layer if there is no connection; OSError if it breaks.
+    Raises TunnelError naming the layer if there is no connection; OSError if it breaks.
     """
     with connect(proxy_url, host, port, timeout_s) as far, selectors.DefaultSelector() as selector:
         far.settimeout(None)

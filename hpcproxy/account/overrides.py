@@ -1,4 +1,4 @@
-"""What would send a program elsewhere than through the way out: proxies in job scripts, rc files, tools' own files.
+"""What would send a program elsewhere than through the tunnel: proxies in job scripts, rc files, tools' own files.
 
 Read-only: it opens files below the home and asks git for its own settings. A value is never shown, for it may hold a
 password; file, line and name are.
@@ -37,7 +37,7 @@ _TAKEN = [(row, re.compile(row.pattern)) for row in elsewhere.TAKEN]
 
 @dataclass(frozen=True)
 class Override:
-    """`what` stands in `path` at `line` (from 1, None if only the file is known) and wins over the way out.
+    """`what` stands in `path` at `line` (from 1, None if only the file is known) and wins over the tunnel.
 
     `tool` is whose it is, empty for a shell's.
     """
@@ -52,7 +52,7 @@ class Override:
 
 
 def in_script(script: bytes, path: str, behind: int, home: Path, ours: Path | None = None) -> list[Override]:
-    """Return what the lines of `script` after number `behind` set beside the way out, files that they source included.
+    """Return what the lines of `script` after number `behind` set beside the tunnel, files that they source included.
 
     A relative name is looked up beside the script; what lies in `ours` is our own.
     """
@@ -76,22 +76,22 @@ def _in_shell(
 
 
 def in_rc_file(path: Path, behind: int = 0) -> list[Override]:
-    """Return what a shell's rc file sets beside the way out behind line `behind`; nothing if it cannot be read."""
+    """Return what a shell's rc file sets beside the tunnel behind line `behind`; nothing if it cannot be read."""
     text = _read(path)
     return [Override(str(path), number, what) for number, line in _lines(text, behind) for what in _in_line(line)]
 
 
 def in_environment(environ: Mapping[str, str]) -> list[str]:
-    """Return which variables of a job or shell with a way out lead elsewhere by now, or are gone."""
+    """Return which variables of a job or shell with a tunnel lead elsewhere by now, or are gone."""
     url = environ.get("HPCPROXY_URL", "")
     if not url:
         return []
     changed = [name for name in _PROXIES if environ.get(name, url) != url]
     gone = [name for name in ("http_proxy", "https_proxy") if not environ.get(name)]
     said = [
-        f"{name} leads elsewhere than to the way out: something set it since" for name in changed if name not in gone
+        f"{name} leads elsewhere than to the tunnel: something set it since" for name in changed if name not in gone
     ]
-    return said + [f"{name} is gone: programs that read it use no way out" for name in gone]
+    return said + [f"{name} is gone: programs that read it use no tunnel" for name in gone]
 
 
 def in_tools(home: Path, environ: Mapping[str, str]) -> list[Override]:
@@ -121,7 +121,7 @@ def _variables(environ: Mapping[str, str]) -> Iterator[Override]:
 
 
 def _in_line(line: str, *, behind_hook: bool = False) -> Iterator[str]:
-    """Yield what one line of shell sets beside the way out; `behind_hook`: or takes back."""
+    """Yield what one line of shell sets beside the tunnel; `behind_hook`: or takes back."""
     line = _COMMENT.sub("", line)
     said = _HARMLESS.sub("", line)
     for row, pattern in _LINES:

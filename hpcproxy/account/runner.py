@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from hpcproxy.account.tunnels import Tunnel
-from hpcproxy.errors import WayOutError
+from hpcproxy.errors import TunnelError
 from hpcproxy.files.render import TEMPLATES
 
 _ASKED_WITH = ("/bin/bash", "-p", str(TEMPLATES / "bashrc/variables.sh"))
@@ -46,13 +46,13 @@ class Changes:
 def changes(fragment: Path, environ: Mapping[str, str]) -> Changes:
     """Return what `proxy_on` of `fragment`, an installed bashrc.sh, changes; it may start the job's tunnel.
 
-    Raises WayOutError where there is no tunnel; why has been said on stderr by then, as a shell would hear it.
+    Raises TunnelError where there is no tunnel; why has been said on stderr by then, as a shell would hear it.
     """
     done = subprocess.run(
         [*_ASKED_WITH, str(fragment)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=dict(environ), check=False
     )
     if done.returncode:
-        raise WayOutError("tunnel", "there is none, so the command was not started")
+        raise TunnelError("tunnel", "there is none, so the command was not started")
     pairs = (os.fsdecode(one).partition("=") for one in done.stdout.split(b"\0") if one)
     after = {name: value for name, _, value in pairs if name not in _NOT_OURS}
     # What bash passes over, exported functions and names that it does not know, was not changed by us.

@@ -1,4 +1,4 @@
-"""What programs that read no proxy variables need to use a way out, in their own words. Pure.
+"""What programs that read no proxy variables need to use a tunnel, in their own words. Pure.
 
 Shell lines for those that read variables or options (`eval "$(hpcproxy env --java)"`), a file's text for those that
 read a file (`hpcproxy env --maven >settings.xml`).
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 from xml.sax.saxutils import escape
 
-from hpcproxy.errors import UsageError, WayOutError
+from hpcproxy.errors import TunnelError, UsageError
 from hpcproxy.files import variables
 from hpcproxy.quoting import ShellText, csh, fish, word
 
@@ -29,7 +29,7 @@ _LONG_JAVA_BYTES = 1000  # Java 8 drops a JAVA_TOOL_OPTIONS of 1024 bytes and mo
 
 @dataclass(frozen=True)
 class Present:
-    """A way out that is there: its address, what is reached without it, and the variables that are set already."""
+    """A tunnel that is there: its address, what is reached without it, and the variables that are set already."""
 
     scheme: str
     host: str
@@ -39,7 +39,7 @@ class Present:
 
     @classmethod
     def of(cls, url: str, no_proxy: str, environ: Mapping[str, str]) -> Present:
-        """Return the way out at `url`; raises WayOutError for what is no address of ours."""
+        """Return the tunnel at `url`; raises TunnelError for what is no address of ours."""
         try:
             parts = urlsplit(url)
             host = ipaddress.IPv4Address(parts.hostname or "")
@@ -47,7 +47,7 @@ class Present:
         except ValueError:
             host, port = ipaddress.IPv4Address(0), 0
         if not (host.is_loopback and port and parts.scheme in _SCHEMES and url == f"{parts.scheme}://{host}:{port}"):
-            raise WayOutError("tunnel", f"{url!r} is no address of a way out")
+            raise TunnelError("tunnel", f"{url!r} is no address of a tunnel")
         entries = dict.fromkeys(entry for entry in re.split(r"[,\s]+", no_proxy) if _ENTRY.fullmatch(entry))
         return cls(parts.scheme, str(host), port, tuple(entries), environ)
 
@@ -77,14 +77,14 @@ class Lines:
     limits: tuple[str, ...] = ()
 
     def shown(self, shell: str = "sh") -> str:
-        """Return it as `shell`, one of SHELLS, or the program itself reads it; raises WayOutError if it cannot."""
+        """Return it as `shell`, one of SHELLS, or the program itself reads it; raises TunnelError if it cannot."""
         if self.text:
             return self.text
         unset, put, quoted = SHELLS[shell]
         try:
             given = [put.format(name, quoted(value)) for name, value in self.variables.items()]
         except ValueError as error:
-            raise WayOutError("configuration", f"{shell}: {error}") from None
+            raise TunnelError("configuration", f"{shell}: {error}") from None
         return "".join([*(unset.format(name) for name in self.unset), *given])
 
     def as_json(self) -> str:
@@ -105,7 +105,7 @@ SHELLS: Mapping[str, tuple[str, str, Callable[[str], ShellText]]] = {
 
 
 def lines(tool: str, present: Present) -> Lines:
-    """Return what `tool`, one of TOOLS or empty for every shell's variables, needs; raises WayOutError if it cannot."""
+    """Return what `tool`, one of TOOLS or empty for every shell's variables, needs; raises TunnelError if it cannot."""
     return TOOLS[tool](present) if tool else _shell(present)
 
 
@@ -215,8 +215,8 @@ TOOLS: Mapping[str, Callable[[Present], Lines]] = {
 
 def _needs_http(present: Present, why: str) -> None:
     if present.scheme != "http":
-        raise WayOutError(
-            "tunnel", f"{why}, and here ssh itself listens", "it needs the gate: python3 on the node, `gate: true`"
+        raise TunnelError(
+            "tunnel", f"{why}, and here ssh itself listens", "it needs the agent: python3 on the node, `agent: true`"
         )
 
 

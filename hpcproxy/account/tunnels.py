@@ -1,4 +1,4 @@
-"""The ways out of this account on this machine: found by their state directories, started and ended. Runs processes.
+"""The tunnels of this account on this machine: found by their state directories, started and ended. Runs processes.
 
 A state directory is `hpcproxy-UID/KEY-XXXXXXXX` below `$TMPDIR` or /tmp, KEY being JOB.RESTART or `shell.0`, or
 `/run/hpcproxy/KEY` where an admin's Prolog made it. One that is not ours by owner and mode is never read, and of what
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcproxy import heard, process
-from hpcproxy.errors import WayOutError
+from hpcproxy.errors import TunnelError
 from hpcproxy.files.plan import RUN
 
 _NAME = re.compile(r"(?P<job>shell|[0-9]+)\.(?P<restart>[0-9]+)-[A-Za-z0-9]{8}")
@@ -37,7 +37,7 @@ _START_TIME_FIELD = 19  # of what follows the command's name in /proc/PID/stat; 
 
 @dataclass(frozen=True)
 class Tunnel:
-    """One way out on one node. `since` is in seconds since the epoch, 0 if it was never up."""
+    """One tunnel on one node. `since` is in seconds since the epoch, 0 if it was never up."""
 
     node: str
     job: str
@@ -75,7 +75,7 @@ class Tunnel:
 
 
 def homes(environ: Mapping[str, str]) -> list[Path]:
-    """Return the directories of this user that holders make their state in; the rule is in holder/home.sh."""
+    """Return the directories of this user that supervisors make their state in; the rule is in tunnel/home.sh."""
     bases = [environ.get("TMPDIR") or "/tmp", "/tmp"]  # noqa: S108 - the owner of what lies there is checked
     found = [Path(base, f"hpcproxy-{os.geteuid()}") for base in bases if base.startswith("/")]
     return [home for home in dict.fromkeys(found) if _ours(home)]
@@ -95,7 +95,7 @@ def _candidates(environ: Mapping[str, str], run: Path) -> Iterator[tuple[Path, r
 
 
 def find(environ: Mapping[str, str], job: str | None = None, run: Path = RUN) -> list[Tunnel]:
-    """Return our ways out whose holder lives, all of them or those of `job`, oldest first."""
+    """Return our tunnels whose supervisor lives, all of them or those of `job`, oldest first."""
     tunnels = []
     for directory, match in _candidates(environ, run):
         if match is None or (job is not None and match["job"] != job) or not _ours(directory):
@@ -109,13 +109,13 @@ def find(environ: Mapping[str, str], job: str | None = None, run: Path = RUN) ->
 def _ours(directory: Path) -> bool:
     try:
         status = directory.lstat()
-    except OSError:  # its holder ended just now, or it is nothing that we may look at
+    except OSError:  # its supervisor ended just now, or it is nothing that we may look at
         return False
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
 
 
 def _read(directory: Path, job: str, restart: int) -> Tunnel | None:
-    """Return what the state says; None if its holder is gone or it is just being made or removed."""
+    """Return what the state says; None if its supervisor is gone or it is just being made or removed."""
     try:
         pid_text, started = (directory / "pid").read_text().split()
         said = _environment(directory)
@@ -141,7 +141,7 @@ def _environment(directory: Path) -> dict[str, str]:
 def told(
     *, key: tuple[str, int], directory: Path, pid: int, url: str, status: Mapping[str, Any], node: str = ""
 ) -> Tunnel:
-    """Return the way out of which a status.json says `status`; raises ValueError for one that is none of ours."""
+    """Return the tunnel of which a status.json says `status`; raises ValueError for one that is none of ours."""
     try:
         return Tunnel(
             node=heard.line(str(status.get("node") or node or socket.gethostname().partition(".")[0])),
@@ -174,7 +174,7 @@ def _status(path: Path) -> Mapping[str, Any]:
 
 
 def _said(directory: Path) -> Mapping[str, Any]:
-    """Return what is known where the state is a service account's: what the holder has said, a line each."""
+    """Return what is known where the state is a service account's: what the supervisor has said, a line each."""
     try:
         lines = (directory.parent / "holders" / f"{directory.name}.said").read_text(errors="replace").splitlines()
     except OSError:
@@ -205,14 +205,14 @@ def start(
     *,
     ends_with_us: bool = False,
 ) -> str:
-    """Start a way out for shells of this machine and return the jump host it goes through, once it is ready.
+    """Start a tunnel for shells of this machine and return the jump host it goes through, once it is ready.
 
-    Raises WayOutError if it is not ready after `timeout_s` seconds; nothing is left running then. `ends_with_us`: the
+    Raises TunnelError if it is not ready after `timeout_s` seconds; nothing is left running then. `ends_with_us`: the
     kernel ends it when the thread that calls this is gone, where `setpriv` (util-linux 2.33) is there to ask for that.
     """
     asked = ("setpriv", "--pdeathsig", "TERM") if ends_with_us and _can_be_tied() else ()
     argv = [*asked, "/bin/bash", "-p", str(tunnel_script), "hold", "shell", "0"]
-    holder = subprocess.Popen(
+    supervisor = subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -222,14 +222,14 @@ def start(
         env=dict(environ),
     )
     try:
-        return _await_ready(holder, timeout_s, say)
+        return _await_ready(supervisor, timeout_s, say)
     except BaseException:
-        holder.send_signal(signal.SIGTERM)
-        holder.wait()
+        supervisor.send_signal(signal.SIGTERM)
+        supervisor.wait()
         raise
     finally:
-        if holder.stdout is not None:
-            holder.stdout.close()
+        if supervisor.stdout is not None:
+            supervisor.stdout.close()
 
 
 def _can_be_tied() -> bool:
@@ -239,10 +239,10 @@ def _can_be_tied() -> bool:
         return False
 
 
-def _await_ready(holder: subprocess.Popen[bytes], timeout_s: float, say: Callable[[str], None]) -> str:
+def _await_ready(supervisor: subprocess.Popen[bytes], timeout_s: float, say: Callable[[str], None]) -> str:
     deadline = time.monotonic() + timeout_s
     reason = f"not ready after {timeout_s:g} s"
-    for line in _lines(holder, deadline):
+    for line in _lines(supervisor, deadline):
         verb, _, rest = line.partition(" ")
         _node, _, text = rest.partition(" ")
         if verb == "ready":
@@ -254,16 +254,16 @@ def _await_ready(holder: subprocess.Popen[bytes], timeout_s: float, say: Callabl
         if verb == "failed":
             say(text)
     layer, _, words = reason.partition(" ")
-    raise WayOutError(layer, words) if words else WayOutError("tunnel", reason)
+    raise TunnelError(layer, words) if words else TunnelError("tunnel", reason)
 
 
-def _lines(holder: subprocess.Popen[bytes], deadline: float) -> Iterator[str]:
-    assert holder.stdout is not None  # noqa: S101 - opened with PIPE above
+def _lines(supervisor: subprocess.Popen[bytes], deadline: float) -> Iterator[str]:
+    assert supervisor.stdout is not None  # noqa: S101 - opened with PIPE above
     buffer = b""
     with selectors.DefaultSelector() as selector:
-        selector.register(holder.stdout, selectors.EVENT_READ)
+        selector.register(supervisor.stdout, selectors.EVENT_READ)
         while selector.select(max(0.0, deadline - time.monotonic())):
-            chunk = os.read(holder.stdout.fileno(), 4096)
+            chunk = os.read(supervisor.stdout.fileno(), 4096)
             if not chunk:
                 return
             buffer += chunk
@@ -272,7 +272,7 @@ def _lines(holder: subprocess.Popen[bytes], deadline: float) -> Iterator[str]:
 
 
 def stop(tunnel: Tunnel, timeout_s: float = 10) -> None:
-    """End `tunnel` and return when it is gone; raises WayOutError if it is still there after `timeout_s` seconds."""
+    """End `tunnel` and return when it is gone; raises TunnelError if it is still there after `timeout_s` seconds."""
     started = start_time(tunnel.pid)
     deadline = time.monotonic() + timeout_s
     if started is None:
@@ -281,7 +281,7 @@ def stop(tunnel: Tunnel, timeout_s: float = 10) -> None:
         os.kill(tunnel.pid, signal.SIGTERM)
     while start_time(tunnel.pid) == started and _state(tunnel.pid) != "Z":
         if time.monotonic() > deadline:
-            raise WayOutError("tunnel", f"process {tunnel.pid} does not end")
+            raise TunnelError("tunnel", f"process {tunnel.pid} does not end")
         time.sleep(0.02)
 
 

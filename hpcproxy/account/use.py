@@ -7,12 +7,12 @@ from pathlib import Path
 
 from hpcproxy.account import netcat, runner, tool_settings, tunnels, verbs
 from hpcproxy.account.verbs import Account
-from hpcproxy.errors import WayOutError
+from hpcproxy.errors import TunnelError
 from hpcproxy.files.plan import PROFILE
 
 
 def nc(account: Account, host: str, port: int, timeout_s: float) -> None:
-    """Carry stdin and stdout over a connection to `host:port` through the way out of this job or shell."""
+    """Carry stdin and stdout over a connection to `host:port` through the tunnel of this job or shell."""
     url = _present(account)[0]
     netcat.carry(url, host, port, timeout_s)
 
@@ -20,13 +20,13 @@ def nc(account: Account, host: str, port: int, timeout_s: float) -> None:
 def run(account: Account, command: list[str], say: verbs.Say) -> int:
     """Run `command` with the tunnel of this job or shell and return its exit code, if it does not take our place.
 
-    Raises WayOutError where there is no tunnel and none can be started.
+    Raises TunnelError where there is no tunnel and none can be started.
     """
     fragment = _fragment(account)
     if fragment is None:
         if account.environ.get("HPCPROXY_URL"):  # a roll-out's: the variables are set already
             return runner.become(command, account.environ)
-        raise WayOutError("installation", "nothing is installed for this account", "run: hpcproxy install-bashrc")
+        raise TunnelError("installation", "nothing is installed for this account", "run: hpcproxy install-bashrc")
     if account.environ.get("SLURM_JOB_ID", "").isdecimal():
         return runner.become(command, runner.changes(fragment, account.environ).of(account.environ))
     started = not tunnels.find(account.environ, "shell")
@@ -45,17 +45,17 @@ def _fragment(account: Account) -> Path | None:
 
 
 def _present(account: Account) -> tuple[str, str]:
-    """Return the URL and the no_proxy list of this job's or shell's way out; raises WayOutError if there is none."""
+    """Return the URL and the no_proxy list of this job's or shell's tunnel; raises TunnelError if there is none."""
     environ = account.environ
     mine = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
     if environ.get("HPCPROXY_URL"):
         return environ["HPCPROXY_URL"], mine
     found = tunnels.find(environ, environ.get("SLURM_JOB_ID") or "shell")
     if not found:
-        raise WayOutError("tunnel", "no way out of yours is up on this machine", "start it with: hpcproxy up")
+        raise TunnelError("tunnel", "no tunnel of yours is up on this machine", "start it with: hpcproxy up")
     return found[-1].url, f"{found[-1].no_proxy},{mine}"
 
 
 def env(account: Account, tool: str) -> tool_settings.Lines:
-    """Return what `tool` needs to use the way out of this job or shell; raises WayOutError if there is none."""
+    """Return what `tool` needs to use the tunnel of this job or shell; raises TunnelError if there is none."""
     return tool_settings.lines(tool, tool_settings.Present.of(*_present(account), account.environ))

@@ -20,7 +20,7 @@ from hpcproxy.changes import Outcome, Result, Step, Write
 from hpcproxy.config import edit
 from hpcproxy.config.layers import SITE_CONFIG, Layer, read_layer, resolve
 from hpcproxy.config.model import Config, Jump
-from hpcproxy.errors import FileError, UsageError, WayOutError
+from hpcproxy.errors import FileError, TunnelError, UsageError
 from hpcproxy.files import install
 from hpcproxy.files.plan import PROGRAMS, TUNNEL, Artifact, Home, account_plan
 from hpcproxy.files.render import Bundle, File, render
@@ -94,13 +94,13 @@ class InitReport:
     results: list[Result]
     keys: list[Shown]
     probes: list[checks.Probe]
-    agent_only: bool = False  # the login works by an agent of this machine, which a job has not
+    ssh_agent_only: bool = False  # the login works by an ssh-agent of this machine, which a job has not
     outdated: bool = False  # the installed files are not as the settings say now
 
     @property
     def works(self) -> bool:
         """Whether every jump host showed a key that we trust and, if tried, let us through as it would let a job."""
-        return not any(key.error for key in self.keys) and not checks.failures(self.probes) and not self.agent_only
+        return not any(key.error for key in self.keys) and not checks.failures(self.probes) and not self.ssh_agent_only
 
 
 @dataclass(frozen=True)
@@ -126,21 +126,21 @@ def init(account: Account, settings: Settings, trial: Trial, *, consent: Consent
     recognition.keep(account.home.known_hosts, own, keys, _PRIVATE_MODE)
     bundle = bundle_of(account, config)
     probes: list[checks.Probe] = []
-    agent_only = False
+    ssh_agent_only = False
     if not config.jump_hosts:
         how = "their nodes' own route" if config.site_proxy is None else config.via
         say(f"there is no login to try: jobs get out by {how}")
     elif trial.login and not any(key.error for key in keys):
         say(f"trying one login to each jump host{' from a compute node' if trial.on_node else ''}")
-        probes, agent_only = _try_login(account, config, bundle, on_node=trial.on_node)
-    return InitReport(results, keys, probes, agent_only, outdated=bool(checks.drift(bundle)))
+        probes, ssh_agent_only = _try_login(account, config, bundle, on_node=trial.on_node)
+    return InitReport(results, keys, probes, ssh_agent_only, outdated=bool(checks.drift(bundle)))
 
 
 def _recognised(jump: Jump, own: KnownHosts, config: Config, replace_key: bool, consent: Consent, say: Say) -> Shown:
     say(f"asking {jump} for its host key")
     try:
         way = Way(configuration.ask(jump))
-    except WayOutError as error:
+    except TunnelError as error:
         return Shown(str(jump), error=error)
     shown = recognition.recognise(way, own, config.connect_timeout_s)
     if not replace_key:
@@ -152,7 +152,7 @@ def _recognised(jump: Jump, own: KnownHosts, config: Config, replace_key: bool, 
 
 
 def _try_login(account: Account, config: Config, bundle: Bundle, *, on_node: bool) -> tuple[list[checks.Probe], bool]:
-    """Try one login as a job has it, `on_node` in one; else without this machine's agent, which no job has.
+    """Try one login as a job has it, `on_node` in one; else without this machine's ssh-agent, which no job has.
 
     Where the key fails then, say whether the agent helps.
     """
@@ -167,7 +167,7 @@ def _try_login(account: Account, config: Config, bundle: Bundle, *, on_node: boo
 
 
 def log_in_once(account: Account, config: Config) -> list[checks.Probe]:
-    """Return one login on trial for each jump host, by what is rendered now; raises WayOutError."""
+    """Return one login on trial for each jump host, by what is rendered now; raises TunnelError."""
     if config.via != "ssh":
         return []
     return _probe(account.environ, config, render(account_plan(config, account.home).only(TUNNEL)).files[0])
@@ -315,24 +315,24 @@ def render_one(account: Account, name: str) -> bytes:
 
 
 def up(account: Account, say: Say) -> tunnels.Tunnel:
-    """Start the way out for shells of this machine, unless it is up already, and return it."""
+    """Start the tunnel for shells of this machine, unless it is up already, and return it."""
     config = settings_of(account).config
     if config.lacks_jump_host:
-        raise WayOutError("configuration", "no jump host is configured", "run: hpcproxy init --jump USER@HOST")
+        raise TunnelError("configuration", "no jump host is configured", "run: hpcproxy init --jump USER@HOST")
     for tunnel in tunnels.find(account.environ, "shell"):
         return tunnel
     bundle = bundle_of(account, config)
     if checks.drift(bundle):
         reason = "the installed files are missing or older than the settings"
-        raise WayOutError("installation", reason, "run: hpcproxy install-bashrc")
+        raise TunnelError("installation", reason, "run: hpcproxy install-bashrc")
     tunnels.start(account.home.directory / TUNNEL, account.environ, config.ready_timeout_s, say)
     for tunnel in tunnels.find(account.environ, "shell"):
         return tunnel
-    raise WayOutError("tunnel", "came up and was gone again; see the messages above")
+    raise TunnelError("tunnel", "came up and was gone again; see the messages above")
 
 
 def down(account: Account) -> list[tunnels.Tunnel]:
-    """End the way out for shells of this machine and return what was ended."""
+    """End the tunnel for shells of this machine and return what was ended."""
     found = tunnels.find(account.environ, "shell")
     for tunnel in found:
         tunnels.stop(tunnel)
@@ -340,18 +340,18 @@ def down(account: Account) -> list[tunnels.Tunnel]:
 
 
 def status(account: Account) -> tuple[list[tunnels.Tunnel], list[Path]]:
-    """Return our ways out on this machine, and the installed files that are not as the settings say."""
+    """Return our tunnels on this machine, and the installed files that are not as the settings say."""
     return tunnels.find(account.environ), checks.drift(bundle_of(account, settings_of(account).config))
 
 
 def status_of_job(account: Account, job: str) -> list[tunnels.Tunnel | str]:
-    """Return the way out of `job` on each of its nodes, or the node's name where there is none; raises WayOutError."""
+    """Return the tunnel of `job` on each of its nodes, or the node's name where there is none; raises TunnelError."""
     return job_status.collect(job, [account.home.directory / "job.sh", PROGRAMS / "job.sh"], account.environ)
 
 
 @dataclass(frozen=True)
 class Checked:
-    """The end-to-end check's outcome: what the internet sees, and through which way out."""
+    """The end-to-end check's outcome: what the internet sees, and through which tunnel."""
 
     answer: checks.Answer
     url: str
@@ -360,36 +360,36 @@ class Checked:
 
 
 def check(account: Account, timeout_s: float) -> Checked:
-    """Ask the internet for our address through this job's or shell's way out; raises WayOutError naming the layer."""
+    """Ask the internet for our address through this job's or shell's tunnel; raises TunnelError naming the layer."""
     config = settings_of(account).config
     found = tunnels.find(account.environ, account.environ.get("SLURM_JOB_ID") or "shell")
     if not found:
         raise _why_none(account, config)
     tunnel = found[-1]
     if not tunnel.ready:
-        raise WayOutError("tunnel", f"is down: {tunnel.last_error or 'not up yet'}")
+        raise TunnelError("tunnel", f"is down: {tunnel.last_error or 'not up yet'}")
     try:
         answer = checks.fetch_address(tunnel.url, config.check_url, timeout_s)
-    except WayOutError as error:
+    except TunnelError as error:
         # Through a SOCKS port a failed open is a closed connection; only ssh's own words tell why.
         why = error.why
         if why.layer == reasons.FAR_END and tunnel.log_tail:
             why = replace(why, advice=reasons.open_failure(tunnel.log_tail))
-        raise WayOutError.of(why, tunnel.jump or "") from None
+        raise TunnelError.of(why, tunnel.jump or "") from None
     others = [str(found) for found in overrides.in_tools(account.user_home, account.environ)]
     return Checked(answer, tunnel.url, tunnel.jump or "", overrides.in_environment(account.environ) + others)
 
 
-def _why_none(account: Account, config: Config) -> WayOutError:
-    """Return the layer that keeps this account from a way out, found by one login to each jump host."""
+def _why_none(account: Account, config: Config) -> TunnelError:
+    """Return the layer that keeps this account from a tunnel, found by one login to each jump host."""
     if config.lacks_jump_host:
-        return WayOutError("configuration", "no jump host is configured", "run: hpcproxy init --jump USER@HOST")
+        return TunnelError("configuration", "no jump host is configured", "run: hpcproxy init --jump USER@HOST")
     if not config.jump_hosts:
         reason = f"none is up here; with `via: {config.via}` nobody is logged in to for a trial"
-        return WayOutError("tunnel", reason, "start it with: hpcproxy up")
+        return TunnelError("tunnel", reason, "start it with: hpcproxy up")
     probes = log_in_once(account, config)
     for probe in probes:
         if probe.why is not None:
-            return WayOutError.of(probe.why, probe.jump)
+            return TunnelError.of(probe.why, probe.jump)
     names = ", ".join(probe.jump for probe in probes)
-    return WayOutError("tunnel", f"none is up here, though {names} would let us through", "start it with: hpcproxy up")
+    return TunnelError("tunnel", f"none is up here, though {names} would let us through", "start it with: hpcproxy up")

@@ -322,7 +322,9 @@ def jump_kit(_context: Context, inventory: str | None = None, directory: str = "
         say(f"not in {NFT_FILE}, for no address is known here: {fold(kit.unresolved)}; add what leads to them by hand")
     if kit.beyond_sshd:
         rules = ", ".join(kit.beyond_sshd)
-        say(f"sshd cannot hold {rules}: it would let the key forward anywhere, and only the gate on the node limits it")
+        say(
+            f"sshd cannot hold {rules}: it would let the key forward anywhere, and only the agent on the node limits it"
+        )
 
 
 def render_root(root: str | None, inventory: str | None) -> None:

@@ -13,7 +13,7 @@ from hpcproxy.errors import UsageError
 @task(
     help={
         "json": "Print JSON.",
-        "job": "Look at this job: at the ways out of all its nodes, and from inside of it, by a step.",
+        "job": "Look at this job: at the tunnels of all its nodes, and from inside of it, by a step.",
         "on-node": "Look from a compute node too, by one srun.",
         "bundle": "Write what an admin needs to help to this new file, without secrets; what is in it is listed.",
         "endpoints": "Ask the endpoints of trackers, hubs and LLM APIs too (--no-endpoints leaves them alone).",
@@ -28,7 +28,7 @@ def doctor(
     bundle: str | None = None,
     endpoints: bool = True,
 ) -> None:
-    """Look at everything that a way out needs, say what is wrong and the one command that mends it; changes nothing."""
+    """Look at everything that a tunnel needs, say what is wrong and the one command that mends it; changes nothing."""
     if job and on_node:
         raise UsageError("--job and --on-node exclude each other: a job has nodes")
     from hpcproxy.cli import visit  # noqa: PLC0415 - TLS and HTTP, 30 ms that no other task should pay

@@ -18,7 +18,7 @@ _FEW = 3  # files that differ are named one by one
 def show(tunnels: Sequence[Tunnel], *, long: bool = False) -> None:
     """Print `tunnels`, a line each, and under it what went wrong; with `long` a paragraph each."""
     if not tunnels:
-        say("no way out of yours is up on this machine")
+        say("no tunnel of yours is up on this machine")
         return
     if long:
         console().print("\n\n".join(_paragraph(tunnel) for tunnel in tunnels))

@@ -43,7 +43,7 @@ JUMP_HELP = "Jump host, [USER@]HOST[:PORT]; may be given several times, the next
     help={
         "jump": JUMP_HELP,
         "via": VIA_HELP,
-        "port": "TCP port of the way out on every node (default 2015).",
+        "port": "TCP port of the tunnel on every node (default 2015).",
         "identity": "Private key for the jump host; without it ssh chooses as it always does.",
         "probe": "Try one login to each jump host (--no-probe skips it).",
         "on-node": "Try that login from a compute node, by one srun, as a job will.",
@@ -80,7 +80,7 @@ def init(  # noqa: PLR0913, PLR0917 - the flags a user has
     if report.outdated:
         say("next: hpcproxy install-bashrc")
     if not report.works:
-        raise Exit("hpcproxy: the settings are written, but the way out does not work yet", code=1)
+        raise Exit("hpcproxy: the settings are written, but the tunnel does not work yet", code=1)
 
 
 def _tell(report: verbs.InitReport) -> None:
@@ -94,14 +94,14 @@ def _tell(report: verbs.InitReport) -> None:
             print(f"login         {result.jump}  login and forwarding work{f'; {result.note}' if result.note else ''}")
         else:
             say(f"{result.why.layer}: {result.jump}: {result.why}")
-    if report.agent_only:
-        say("it works with the agent of this machine, which no job has: use a key without a passphrase, for this alone")
+    if report.ssh_agent_only:
+        say("it works with the ssh-agent of this machine, which no job has: use a key without a passphrase, for this")
 
 
 @task(
     iterable=["jump"],
     help={
-        "port": "TCP port of the way out on every node (default 2015).",
+        "port": "TCP port of the tunnel on every node (default 2015).",
         "jump": JUMP_HELP,
         "dry-run": "Say what would change and change nothing.",
     },
@@ -241,7 +241,7 @@ def render(_context: Context, name: str | None = None, root: str | None = None, 
 @task
 @verb
 def up(_context: Context) -> None:
-    """Start the way out for shells of this machine, without Slurm."""
+    """Start the tunnel for shells of this machine, without Slurm."""
     tunnel = verbs.up(_account(), say)
     print(f"up            {tunnel.url} through {tunnel.jump}; in a shell: proxy_on")
 
@@ -249,12 +249,12 @@ def up(_context: Context) -> None:
 @task
 @verb
 def down(_context: Context) -> None:
-    """End the way out for shells of this machine."""
+    """End the tunnel for shells of this machine."""
     ended = verbs.down(_account())
     for tunnel in ended:
         print(f"down          {tunnel.url}")
     if not ended:
-        say("no way out of yours is up on this machine")
+        say("no tunnel of yours is up on this machine")
 
 
 @task(
@@ -293,7 +293,7 @@ def _status_of_job(job: str, *, as_json: bool, long: bool) -> None:
         if tunnels:
             status_page.show(tunnels, long=long)
         for node in without:
-            say(f"{node} has no way out of job {job}")
+            say(f"{node} has no tunnel of job {job}")
     if without or not all(tunnel.ready for tunnel in tunnels):
         raise Exit(code=1)
 
@@ -321,7 +321,7 @@ def check(_context: Context, timeout: int | None = None, json_: bool = False) ->
 )
 @verb
 def nc(_context: Context, host: str, port: str, timeout: str | None = None) -> None:
-    """Carry stdin and stdout over a connection through the way out; for ssh's ProxyCommand."""
+    """Carry stdin and stdout over a connection through the tunnel; for ssh's ProxyCommand."""
     use.nc(_account(), host, number(port) or 0, number(timeout) or CONNECT_TIMEOUT_S)
 
 
@@ -343,7 +343,7 @@ def run(_context: Context) -> None:
         "docker": "The proxies of a config.json, for docker's run and build.",
         "apptainer": "Variables that get into a container with --cleanenv too; for eval.",
         "git": "Variables that win over any http.proxy of git's own files; for eval.",
-        "fsspec": "Variables by which fsspec, Dask and gcsfs use the way out too; for eval.",
+        "fsspec": "Variables by which fsspec, Dask and gcsfs use the tunnel too; for eval.",
         "shell": "For which shell: sh, bash, zsh, fish, csh, tcsh (default sh).",
         "json": "Print JSON.",
     },
@@ -360,7 +360,7 @@ def env(  # noqa: PLR0913, PLR0917 - a flag for each program
     shell: str = "sh",
     json_: bool = False,
 ) -> None:
-    """Print what a program needs to use the way out of this job; without a flag the shell's variables."""
+    """Print what a program needs to use the tunnel of this job; without a flag the shell's variables."""
     tools = {"java": java, "maven": maven, "docker": docker, "apptainer": apptainer, "git": git, "fsspec": fsspec}
     if shell not in tool_settings.SHELLS:
         raise UsageError(f"--shell: one of {', '.join(tool_settings.SHELLS)}, not {ascii(shell)[1:-1]}")

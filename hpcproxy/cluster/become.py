@@ -60,7 +60,7 @@ def command(become: str, token: str) -> str:
     return shell_line("become").replace("TOKEN", token)
 
 
-class Door:
+class SudoDialogue:
     """The talk with sudo before the message may be sent: told what has come in, it says what goes out."""
 
     def __init__(self, token: str, user: str, secrets: Secrets) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcproxy.cluster import slurm_conf
-from hpcproxy.cluster.firewall import WALL_TARGET
+from hpcproxy.cluster.firewall import FIREWALL_TARGET
 from hpcproxy.cluster.inventory import Inventory
 from hpcproxy.cluster.protocol import STORE, framed
 from hpcproxy.config.model import Config
@@ -24,7 +24,7 @@ _FORBIDDEN = (("127.0.0.1", 22), ("169.254.169.254", 80))
 
 @dataclass(frozen=True)
 class Set:
-    """What Slurm runs of Prolog and Epilog, as paths and patterns: `before` the switch, and `after` it."""
+    """What Slurm runs of Prolog and Epilog, as paths and patterns: `before` they are enabled, and `after` it."""
 
     before: tuple[str, ...]
     after: tuple[str, ...]
@@ -69,10 +69,10 @@ def contract_message(bundle: Bundle, inventory: Inventory, token: str, scripts: 
 
 
 def key_message(inventory: Inventory, config: Config, values: Mapping[str, Any], token: str) -> bytes:
-    """Return the message that proves what the service key can do; `values` are those of the site's scripts."""
+    """Return the message that checks what the service key can do; `values` are those of the site's scripts."""
     return _script(
-        "prove.sh",
-        "jump/prove.sh.j2",
+        "keycheck.sh",
+        "jump/keycheck.sh.j2",
         {
             **{name: values[name] for name in ("jump_names", "jump_destinations", "jump_ports", "ssh_options")},
             "token": token,
@@ -80,7 +80,7 @@ def key_message(inventory: Inventory, config: Config, values: Mapping[str, Any],
             "connect_timeout_s": config.connect_timeout_s,
             "allowed": PROBE_TARGET,
             "forbidden": [f"{host}:{port}" for host, port in _FORBIDDEN if _is_closed(config, host, port)],
-            "wall": WALL_TARGET if _is_closed(config, *WALL_TARGET.split(":")) else "",
+            "firewall": FIREWALL_TARGET if _is_closed(config, *FIREWALL_TARGET.split(":")) else "",
         },
     )
 

@@ -46,7 +46,7 @@ def scontrol(inventory: Inventory, *arguments: str, seconds: float = _ASK_S) -> 
 
 
 @dataclass(frozen=True)
-class Switch:
+class Enablement:
     """Who is asked, and what about."""
 
     fleet: Fleet

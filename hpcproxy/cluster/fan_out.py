@@ -141,7 +141,7 @@ class Fleet:
                     raise
             else:
                 command = become.command(self.login.become, self.token)
-                return self._answer(*talk(connection, command, message, self.login.timeout_s, self._door(route)))
+                return self._answer(*talk(connection, command, message, self.login.timeout_s, self._dialogue(route)))
         finally:
             hang_up(connection)
         answer = self._by_ssh(route, message, bounds)
@@ -168,10 +168,10 @@ class Fleet:
             timeout_s=login.timeout_s,
             gateway=login.gateway,
         )
-        return self._answer(*openssh_session.talk(words, message, login.timeout_s, bounds, self._door(route)))
+        return self._answer(*openssh_session.talk(words, message, login.timeout_s, bounds, self._dialogue(route)))
 
-    def _door(self, route: Route) -> become.Door | None:
-        return become.Door(self.token, route.user, self.secrets) if self.login.become else None
+    def _dialogue(self, route: Route) -> become.SudoDialogue | None:
+        return become.SudoDialogue(self.token, route.user, self.secrets) if self.login.become else None
 
     def _answer(self, output: bytes, errors: bytes) -> protocol.Answer:
         try:

@@ -1,4 +1,4 @@
-"""The jump host's own wall for service mode, in nft's words. Pure.
+"""The jump host's own firewall for service mode, in nft's words. Pure.
 
 sshd decides by the name that was asked for, before it resolves it, so a name can lead anywhere; the kernel sees where a
 connection goes and whose it is (nft(8): `meta skuid`, `fib … type local`). sshd connects, and resolves, as the account
@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from hpcproxy.node.state.closed import KINDS
 from hpcproxy.node.state.policy import Rule, parse_rule, within
 
-# A closed port of the jump host's loopback that the wall answers otherwise than a closed port would: who asks for it
-# learns whether the wall stands.
-WALL_TARGET = "127.0.0.2:1"
+# A closed port of the jump host's loopback that the firewall answers otherwise than a closed port would: who asks for
+# it learns whether the firewall stands.
+FIREWALL_TARGET = "127.0.0.2:1"
 _V4_BITS = 96  # of the 128, where an IPv4 address is mapped into IPv6
 
 _HEAD = """\

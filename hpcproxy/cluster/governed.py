@@ -30,14 +30,14 @@ class Node:
 
     @property
     def is_off(self) -> bool:
-        """Whether Slurm has switched it off, and it starts from its image when a job wants it."""
+        """Whether Slurm has powered it down, and it starts from its image when a job wants it."""
         return any(word in _AWAY for word in self.state)
 
 
 def parse(shown: str, partitions: str = "") -> list[Node]:
     """Return the nodes that `scontrol show nodes --oneliner` lists, and those that only `partitions` name.
 
-    The latter are switched off: without `PrivateData=cloud` Slurm before 23.02 lists none that is (tried on 22.05).
+    The latter are powered down: without `PrivateData=cloud` Slurm before 23.02 lists none that is (tried on 22.05).
     """
     found = []
     for line in shown.splitlines():
@@ -65,7 +65,7 @@ def _shown(name: str) -> str:
 def left_out(nodes: Iterable[Node], hosts: Sequence[str], *, in_the_image: bool = False) -> list[str]:
     """Return in words which of `nodes` are none of `hosts`, for whom nobody knows whether they have our files.
 
-    `in_the_image`: those that are switched off start with the files.
+    `in_the_image`: those that are powered down start with the files.
     """
     strangers = [node for node in nodes if not node.names & set(hosts)]
     off = [node.name for node in strangers if node.is_off and not in_the_image]
@@ -78,7 +78,7 @@ def left_out(nodes: Iterable[Node], hosts: Sequence[str], *, in_the_image: bool 
         )
     if off:
         words.append(
-            f"{fold(off)} is switched off and not in the inventory: it starts from an image, which must have the files "
+            f"{fold(off)} is powered down and not in the inventory: it starts from an image, which must have the files "
             f"(hpcproxy render --root); say `keeps_files: true` once it has"
         )
     return words

@@ -11,7 +11,7 @@ from hpcproxy import heard
 from hpcproxy.cluster.become import Secrets
 from hpcproxy.errors import FileError
 
-ONLY_SSH = object()  # a key that is in an agent, or of a kind that Paramiko does not know
+ONLY_SSH = object()  # a key that is in an ssh-agent, or of a kind that Paramiko does not know
 _TRIES = 3
 
 
@@ -28,7 +28,7 @@ def load(path: Path | None, secrets: Secrets) -> object:
         if len(fingerprint) < 2:  # noqa: PLR2004 - bits, then the fingerprint
             reason = heard.line(str(error)) or type(error).__name__
             raise FileError(path, f"cannot be used as a private key: {reason}") from None
-    # Whoever uses an agent has typed the passphrase there; a key that needs none and that we cannot read is ssh's.
+    # Whoever uses an ssh-agent has typed the passphrase there; a key that needs none and that we cannot read is ssh's.
     if fingerprint[1] in _ask("ssh-add", "-l").split() or not _is_shut(path):
         return ONLY_SSH
     return _opened(path, secrets)
@@ -38,7 +38,7 @@ def _opened(path: Path, secrets: Secrets) -> object:
     for attempt in range(_TRIES):
         passphrase = secrets.ask(f"passphrase of {path}" + (f", try {attempt + 1}" if attempt else ""))
         if passphrase is None:
-            advice = "load it into an agent with ssh-add, or start this on a terminal"
+            advice = "load it into an ssh-agent with ssh-add, or start this on a terminal"
             raise FileError(path, "is protected by a passphrase", advice)
         try:
             return paramiko.PKey.from_path(path, passphrase.encode())

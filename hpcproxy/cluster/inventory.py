@@ -65,7 +65,7 @@ _MODEL = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Policy(pydantic.BaseModel):
-    """Which jobs get a way out: those that meet one of these; with none given, every job."""
+    """Which jobs get a tunnel: those that meet one of these; with none given, every job."""
 
     model_config = _MODEL
 
@@ -89,7 +89,8 @@ class Inventory(pydantic.BaseModel):
     )
     port: Annotated[int, pydantic.Field(ge=1, le=65535)] = pydantic.Field(default=22, description="Their ssh port.")
     identity: Optional[LocalPath] = pydantic.Field(
-        default=None, description="Private key for the hosts; without it the agent's keys and `~/.ssh/id_*` are tried."
+        default=None,
+        description="Private key for the hosts; without it the ssh-agent's keys and `~/.ssh/id_*` are tried.",
     )
     gateway: Annotated[Optional[Jump], pydantic.BeforeValidator(_jump)] = pydantic.Field(
         default=None, description="Host through which the hosts are reached, `[USER@]HOST[:PORT]`."
@@ -132,14 +133,14 @@ class Inventory(pydantic.BaseModel):
     )
     keeps_files: bool = pydantic.Field(
         default=False,
-        description="Nodes without a slurm.conf of their own, and those that are switched off now, start with our "
+        description="Nodes without a slurm.conf of their own, and those that are powered down now, start with our "
         "files: on disk, in the image.",
     )
     site_task_prolog: Optional[LocalPath] = pydantic.Field(
         default=None, description="The site's own TaskProlog on the hosts, which ours runs first."
     )
     task_wait_s: Seconds = pydantic.Field(
-        default=5, description="Seconds a task waits for the way out before it starts without."
+        default=5, description="Seconds a task waits for the tunnel before it starts without."
     )
     settings: dict[str, Any] = pydantic.Field(default={}, description="The site's configuration: the keys above.")
 
@@ -256,8 +257,8 @@ def read(path: Path, *, key_needed: bool = True, via: str | None = None) -> tupl
     if inventory.mode == "service":
         if inventory.service_key is None and key_needed:
             raise ConfigError(str(path), "service_key", "is missing; make one with: hpcproxy jump-kit")
-        if not config.gate:
-            raise ConfigError(str(path), "settings", "gate: false would open the service key to every user of a node")
+        if not config.agent:
+            raise ConfigError(str(path), "settings", "agent: false would open the service key to every user of a node")
     if config.lacks_jump_host:
         raise ConfigError(str(path), "settings", "names no jump host; add `jump: USER@HOST`")
     return inventory, config

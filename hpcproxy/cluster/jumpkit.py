@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from hpcproxy.cluster import firewall
-from hpcproxy.cluster.firewall import WALL_TARGET
+from hpcproxy.cluster.firewall import FIREWALL_TARGET
 from hpcproxy.cluster.inventory import Inventory
 from hpcproxy.config.model import Config
 from hpcproxy.openssh.command import PROBE_TARGET
@@ -33,7 +33,7 @@ def targets(config: Config) -> tuple[str, ...]:
         if match is None:
             return ()
         found.append(f"{match['host']}:{match['port'] or '*'}")
-    return (*found, PROBE_TARGET, WALL_TARGET) if found else ()
+    return (*found, PROBE_TARGET, FIREWALL_TARGET) if found else ()
 
 
 def accounts(inventory: Inventory, config: Config) -> tuple[str, ...]:
@@ -42,7 +42,7 @@ def accounts(inventory: Inventory, config: Config) -> tuple[str, ...]:
 
 
 def beyond_sshd(config: Config) -> tuple[str, ...]:
-    """Return the `allow` rules that only the gate can hold."""
+    """Return the `allow` rules that only the agent can hold."""
     return tuple(rule for rule in config.allow if not _LITERAL.fullmatch(rule))
 
 

@@ -22,7 +22,7 @@ _AT_ONCE = 32  # questions to the name service
 
 @dataclass(frozen=True)
 class Kit:
-    """What `jump-kit` wrote, the rules that only the gate can hold, the nodes whose address is not known here."""
+    """What `jump-kit` wrote, the rules that only the agent can hold, the nodes whose address is not known here."""
 
     results: list[changes.Result]
     beyond_sshd: tuple[str, ...]

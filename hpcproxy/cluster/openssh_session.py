@@ -1,6 +1,6 @@
 """One conversation with one host by OpenSSH's own client, for what Paramiko cannot do. Runs ssh.
 
-Certificates of users and of hosts, security keys, agents, proxies, algorithms: ssh reads its configuration and does
+Certificates of users and of hosts, security keys, ssh-agent, proxies, algorithms: ssh reads its configuration and does
 what it does for the admin who types `ssh HOST`. Whose key a host must show is ours to say here too.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpcproxy import heard, process
-from hpcproxy.cluster.become import Door
+from hpcproxy.cluster.become import SudoDialogue
 from hpcproxy.cluster.dial import Bounds
 from hpcproxy.config.model import Jump
 from hpcproxy.errors import HpcproxyError
@@ -88,7 +88,7 @@ def _known_to_this_ssh() -> tuple[str, ...]:
 
 
 def talk(
-    words: Sequence[str], message: bytes, timeout_s: float, bounds: Bounds, door: Door | None
+    words: Sequence[str], message: bytes, timeout_s: float, bounds: Bounds, dialogue: SudoDialogue | None
 ) -> tuple[bytes, bytes]:
     """Have the ssh of `words` send `message`; return stdout and stderr of what it ran.
 
@@ -101,12 +101,12 @@ def talk(
             timeout_s=max(0.1, bounds.left_s()),
             silence_s=timeout_s,
             environ={**os.environ, "SSH_ASKPASS_REQUIRE": "never"},
-            door=door,
+            dialogue=dialogue,
         )
     except subprocess.TimeoutExpired:
         raise SshError(f"is not done after {bounds.total_s:g} s") from None
     if done.returncode == _FAILED and not done.stdout:
         raise SshError(heard.last_line(done.stderr) or "ssh ended without a word")
-    if door is not None and not door.open:
-        raise door.shut(done.stderr + done.stdout)
+    if dialogue is not None and not dialogue.open:
+        raise dialogue.shut(done.stderr + done.stdout)
     return done.stdout, done.stderr

@@ -16,9 +16,9 @@ GOOD = ("unchanged", "changed")
 _DRY = "would"
 _NEEDED = {
     "python3": "ssh itself listens there, for any user of the node",
-    "ssh": "jobs get no way out there",
-    "cgroup": "a daemon that a user's code starts beside a way out, in a session of its own, outlives the job",
-    "nft": "no second wall, the gate alone keeps other users of the node out",
+    "ssh": "jobs get no tunnel there",
+    "cgroup": "a daemon that a user's code starts beside a tunnel, in a session of its own, outlives the job",
+    "nft": "no firewall, the agent alone keeps other users of the node out",
 }
 _CLOCK_MAX_S = 60
 _DIFF_LINES_MAX = 3000
@@ -171,7 +171,7 @@ class Outcomes:
                 if words:
                     found.setdefault(words, []).append(host.host)
             if "taken" in facts:
-                words = f"{facts['taken']}: jobs may get no way out; end that, or say another `port`"
+                words = f"{facts['taken']}: jobs may get no tunnel; end that, or say another `port`"
                 found.setdefault(words, []).append(host.host)
             clock = facts.get("clock", "")
             if clock.isdecimal() and abs(int(clock) - now_s) > _CLOCK_MAX_S:

@@ -14,7 +14,7 @@ import fabric
 import paramiko
 from paramiko.common import cMSG_CHANNEL_REQUEST
 
-from hpcproxy.cluster.become import Door
+from hpcproxy.cluster.become import SudoDialogue
 from hpcproxy.cluster.dial import Bounds, Prompt, dial
 
 _CHUNK_BYTES = 32000  # what fits into one packet of ssh
@@ -53,30 +53,30 @@ def open_connection(
 
 
 def talk(
-    connection: fabric.Connection, command: str, message: bytes, timeout_s: float, door: Door | None = None
+    connection: fabric.Connection, command: str, message: bytes, timeout_s: float, dialogue: SudoDialogue | None = None
 ) -> tuple[bytes, bytes]:
     """Have `connection`, which is open, run `command` and read `message`; return its stdout and stderr.
 
-    `door` is talked to first, if there is one; raises NotRootError where it stays shut.
+    `dialogue` is talked to first, if there is one; raises NotRootError where it stays shut.
     """
     # It ends with the connection; a word of its own about that would only be answered.
     channel = connection.transport.open_session(timeout=timeout_s)
     channel.settimeout(timeout_s)
-    channel.set_combine_stderr(door is not None)
+    channel.set_combine_stderr(dialogue is not None)
     _execute(channel, command)
-    if door is not None:
-        _pass(channel, door)
+    if dialogue is not None:
+        _pass(channel, dialogue)
     return _converse(channel, message)
 
 
-def _pass(channel: paramiko.Channel, door: Door) -> None:
+def _pass(channel: paramiko.Channel, dialogue: SudoDialogue) -> None:
     said = bytearray()
-    while not door.open:
+    while not dialogue.open:
         chunk = channel.recv(_CHUNK_BYTES)
         if not chunk:
-            raise door.shut(bytes(said))
+            raise dialogue.shut(bytes(said))
         said += chunk
-        word = door.hear(bytes(said))
+        word = dialogue.hear(bytes(said))
         if word:
             channel.sendall(word)
 

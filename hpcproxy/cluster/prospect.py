@@ -64,7 +64,7 @@ def _fate(gone: Sequence[str] | set[str], running: slurm_conf.Running | str, inv
     if ends:
         return "its next job " + ends
     needed = any(path.startswith(f"{PROGRAMS}/") for path in gone)
-    return "its next job runs without a way out" if needed else "its next job does not need them"
+    return "its next job runs without a tunnel" if needed else "its next job does not need them"
 
 
 def _ends(lost: Sequence[str], running: Mapping[str, tuple[str, ...]], inventory: Inventory) -> str:

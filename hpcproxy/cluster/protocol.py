@@ -1,6 +1,6 @@
 """What goes to one host, and what comes back: a script with an archive behind it, and lines with a token. Pure.
 
-The host's side is templates/deploy/glance.sh.j2 and templates/lib/host/receive.sh.
+The host's side is templates/deploy/inspect.sh.j2 and templates/lib/host/receive.sh.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OUTPUT = "output"  # of a command, among a host's contents
 ACTIONS = ("look", "apply", "rollback", "remove")
 # What a host can say; whoever teaches a script a new word adds it here. Anything else is no answer of ours.
 WORDS = ("unchanged", "changed", "would", "failed")
-CHANGES = ("create", "change", "remove", "foreign", "breach", "slow", "proved")
+CHANGES = ("create", "change", "remove", "foreign", "breach", "slow", "confirmed")
 _FACT = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
 _LINES_MAX = 5000  # of one answer; a host with more to say than that has another purpose
 _PATH_MAX = 4096
@@ -74,7 +74,7 @@ class SlurmPlace:
     """Where a host has Slurm's programs, if not beside its daemon, and slurm.conf, if not beside the hooks.
 
     `in_force`: whether our Epilog runs, which `apply` leaves on record for our Prolog; None if nobody knows.
-    `port`: that of ways out, at which a host looks who else listens. `unplugged`: plugstack.conf names no plugin of
+    `port`: that of tunnels, at which a host looks who else listens. `unplugged`: plugstack.conf names no plugin of
     ours any more, wherever this host has it from.
     """
 
@@ -130,7 +130,7 @@ def message(
     script = render(Plan((artifact,), values, {})).files[0].content
     if action != "apply":
         return framed(script)
-    return framed(script, archive(files, place), glance(bundle, token, place, slurm))
+    return framed(script, archive(files, place), inspection(bundle, token, place, slurm))
 
 
 def _listed(files: Sequence[File]) -> dict[str, list[str]]:
@@ -170,7 +170,7 @@ def framed(script: bytes, archive: bytes = b"", first: bytes = b"") -> bytes:
     return b"%s\n%s%s" % (line.encode(), b"".join(parts), archive)
 
 
-def glance(bundle: Bundle, token: str, place: Place, slurm: SlurmPlace | None = None) -> bytes:
+def inspection(bundle: Bundle, token: str, place: Place, slurm: SlurmPlace | None = None) -> bytes:
     """Return the script that answers for a host which has this version already, and does nothing on any other."""
     values = {
         "token": token,
@@ -180,7 +180,7 @@ def glance(bundle: Bundle, token: str, place: Place, slurm: SlurmPlace | None = 
         "in_force": (slurm or SlurmPlace()).word,
         "mark": PROGRAMS / IN_FORCE,
     }
-    artifact = Artifact("glance.sh", "deploy/glance.sh.j2", Path("glance.sh"), 0o700, "")
+    artifact = Artifact("inspect.sh", "deploy/inspect.sh.j2", Path("inspect.sh"), 0o700, "")
     return render(Plan((artifact,), values, {})).files[0].content
 
 

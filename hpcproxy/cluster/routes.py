@@ -55,7 +55,7 @@ class Routes:
         self._users: dict[str, str] = {}
 
     def of(self, host: str, *, user: str | None = None, port: int | None = None) -> Route:
-        """Return how `host` is reached; raises WayOutError with ssh's words if it cannot read its configuration."""
+        """Return how `host` is reached; raises TunnelError with ssh's words if it cannot read its configuration."""
         found = self._resolved(Jump(host, user or self._user, port or self._port))
         login = self._users[host] = user or self._user or _configured_user(found)
         return Route(host, found.hostname, found.port, login, found.name, self._is_plain(found))

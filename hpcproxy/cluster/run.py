@@ -11,7 +11,7 @@ from pathlib import Path
 from hpcproxy import changes
 from hpcproxy.cluster import fan_out, inventory, plugstack, protocol
 from hpcproxy.cluster.as_user import Accounts
-from hpcproxy.cluster.enable import Switch, scontrol
+from hpcproxy.cluster.enable import Enablement, scontrol
 from hpcproxy.cluster.inventory import Inventory
 from hpcproxy.cluster.outcome import GOOD, HostOutcome, OnHost, Outcomes
 from hpcproxy.cluster.plugin import Plugin
@@ -201,7 +201,7 @@ class Run:
         """
         if self.request.limit is not None:
             return self.site.hosts
-        return tuple(dict.fromkeys((*self.site.hosts, *switch_of(self).controllers)))
+        return tuple(dict.fromkeys((*self.site.hosts, *enablement_of(self).controllers)))
 
     @property
     def _show_config(self) -> tuple[str, ...]:
@@ -212,7 +212,7 @@ class Run:
     @property
     def asked(self) -> str:
         """The host that is asked how Slurm runs."""
-        return (*switch_of(self).controllers, *self.site.hosts)[0]
+        return (*enablement_of(self).controllers, *self.site.hosts)[0]
 
     def _accounts(self) -> Accounts:
         site = self.site
@@ -245,6 +245,6 @@ def login(told: Inventory, known_hosts: Path, timeout_s: float, *, as_user: bool
     return fan_out.Login(user, port, told.identity, told.gateway, known_hosts, timeout_s, become)
 
 
-def switch_of(run: Run) -> Switch:
+def enablement_of(run: Run) -> Enablement:
     """Return what puts our lines into slurm.conf and takes them out."""
-    return Switch(run.fleet, run.site.inventory)
+    return Enablement(run.fleet, run.site.inventory)

@@ -87,11 +87,11 @@ def _programs() -> tuple[Artifact, ...]:
         return Artifact(name, source, PROGRAMS / name, _PROGRAM_MODE, summary, "root")
 
     return (
-        program("agent.pyz", AGENT_PROGRAM, "the gate: one port, HTTP and SOCKS, for the job's user only"),
-        Artifact("agent.json", AGENT_SETTINGS, PROGRAMS / "agent.json", _TEXT_MODE, "the gate's settings", "root"),
+        program("agent.pyz", AGENT_PROGRAM, "the agent: one port, HTTP and SOCKS, for the job's user only"),
+        Artifact("agent.json", AGENT_SETTINGS, PROGRAMS / "agent.json", _TEXT_MODE, "the agent's settings", "root"),
         program("tunnel.sh", "node/tunnel.sh.j2", "holds the forward on one node; probes the jump hosts"),
-        program("job.sh", "sbatch/job.sh.j2", "starts and ends the holders of a job that was given none"),
-        program("holder.sh", "slurmd/holder.sh.j2", "makes a job's state and becomes its holder"),
+        program("job.sh", "sbatch/job.sh.j2", "starts and ends the supervisors of a job that was given none"),
+        program("supervisor.sh", "slurmd/supervisor.sh.j2", "makes a job's state and becomes its supervisor"),
         program(TASK_PROLOG, "slurmd/taskprolog.sh.j2", "TaskProlog: the variables for every task"),
     )
 
@@ -118,8 +118,8 @@ def _hooks(inventory: Inventory) -> tuple[Artifact, ...]:
         # Where no pattern of slurm.conf's finds them.
         epilog, prolog = PROGRAMS / EPILOG, PROGRAMS / PROLOG
     return (
-        Artifact(EPILOG, "slurmd/epilog.sh.j2", epilog, _PROGRAM_MODE, "Epilog: ends the way out", "root"),
-        Artifact(PROLOG, "slurmd/prolog.sh.j2", prolog, _PROGRAM_MODE, "Prolog: starts the way out", "root"),
+        Artifact(EPILOG, "slurmd/epilog.sh.j2", epilog, _PROGRAM_MODE, "Epilog: ends the tunnel", "root"),
+        Artifact(PROLOG, "slurmd/prolog.sh.j2", prolog, _PROGRAM_MODE, "Prolog: starts the tunnel", "root"),
     )
 
 

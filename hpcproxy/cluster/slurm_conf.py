@@ -328,14 +328,14 @@ def _path(inventory: Inventory) -> str:
 
 
 def remarks(running: Running, inventory: Inventory) -> list[str]:
-    """Return what an admin should know of this Slurm: who gets a way out, whose it is, where lines must stand."""
+    """Return what an admin should know of this Slurm: who gets a tunnel, whose it is, where lines must stand."""
     words = limits(running, inventory)
     flags = _flags(running).lower().split(",")
     if "runinjob" in flags:
-        words.append("PrologFlags has RunInJob: a way out leaves its job's cgroup for its own, and the Epilog ends it")
+        words.append("PrologFlags has RunInJob: a tunnel leaves its job's cgroup for its own, and the Epilog ends it")
     elif version(running) >= _RUN_IN_JOB_SINCE and "cgroup" in "".join(running.get("ProctrackType", ())):
         words.append(
-            "a way out lives beside its job, and the Epilog ends it; so it would with PrologFlags=RunInJob, which puts "
+            "a tunnel lives beside its job, and the Epilog ends it; so it would with PrologFlags=RunInJob, which puts "
             "every other Prolog of the site's into the job's cgroup"
         )
     if is_configless(running):
@@ -356,7 +356,7 @@ def unmeetable(running: Running, inventory: Inventory) -> list[str]:
     known = version(running)
     asked = {"comment": inventory.policy.comment, "accounts": bool(inventory.policy.accounts)}
     return [
-        f"policy: {name} gives no job a way out: the Prolog of Slurm {'.'.join(map(str, known))} is not told "
+        f"policy: {name} gives no job a tunnel: the Prolog of Slurm {'.'.join(map(str, known))} is not told "
         f"{_VARIABLES[name]}"
         for name, wanted in asked.items()
         if wanted and known and known < _TOLD_SINCE[name]

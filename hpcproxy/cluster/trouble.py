@@ -9,7 +9,7 @@ import paramiko
 from hpcproxy import heard
 from hpcproxy.cluster import pool
 from hpcproxy.cluster.openssh_session import SshError
-from hpcproxy.errors import HpcproxyError, Reason, WayOutError
+from hpcproxy.errors import HpcproxyError, Reason, TunnelError
 from hpcproxy.openssh import reasons
 
 
@@ -18,7 +18,7 @@ def explain(error: Exception, user: str, timeout_s: float) -> Reason:  # noqa: C
     if isinstance(error, SshError):
         return reasons.of_host(str(error), user)
     if isinstance(error, HpcproxyError):
-        layer = error.layer if isinstance(error, WayOutError) else "host"
+        layer = error.layer if isinstance(error, TunnelError) else "host"
         return Reason(layer, heard.line(str(error), 1000))
     if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError):  # one error for each address of the name
         error = next(iter(error.errors.values()))

@@ -15,7 +15,7 @@ from hpcproxy.cluster.inventory import Inventory
 from hpcproxy.cluster.pool import Pool
 from hpcproxy.cluster.run import Request, limit
 from hpcproxy.config.model import Jump
-from hpcproxy.errors import ConfigError, Reason, WayOutError
+from hpcproxy.errors import ConfigError, Reason, TunnelError
 from hpcproxy.openssh import configuration, hops, host_key, known_hosts, recognition
 from hpcproxy.openssh.host_key import Way
 from hpcproxy.openssh.known_hosts import KnownHosts
@@ -37,12 +37,12 @@ def trust(request: Request, *, replace_key: bool, consent: Consent, on_key: OnKe
     hosts = inventory.limit(inventory.hosts(told), limit(request))
     if told.known_hosts is None:
         raise ConfigError(str(request.inventory), "known_hosts", "is not set")
-    keeper = Keeper(told, told.known_hosts, request.fanout, request.timeout_s, replace_key)
-    return keeper.keep(config.jump_hosts, hosts, consent, on_key)
+    collector = KeyCollector(told, told.known_hosts, request.fanout, request.timeout_s, replace_key)
+    return collector.keep(config.jump_hosts, hosts, consent, on_key)
 
 
 @dataclass(frozen=True)
-class Keeper:
+class KeyCollector:
     """Who asks for keys: with which bounds, and into which list they go."""
 
     told: Inventory
@@ -65,9 +65,9 @@ class Keeper:
         try:
             with self._gateway(told.gateway) as proxy:
                 return shown + self._group(inside, proxy, consent, on_key)
-        except WayOutError as error:
+        except TunnelError as error:
             why = replace(error.why, reason=f"behind the gateway {told.gateway}: {error.why.reason}")
-            away = [WayOutError.of(why, str(host)) for host in inside]
+            away = [TunnelError.of(why, str(host)) for host in inside]
             return shown + [Shown(str(host), error=one) for host, one in zip(inside, away)]
 
     def _group(self, asked: Sequence[Jump], proxy: str | None, consent: Consent, on_key: OnKey) -> list[Shown]:
@@ -90,7 +90,7 @@ class Keeper:
     def _ask(self, jump: Jump, own: KnownHosts, proxy: str | None) -> Shown:
         try:
             resolved = configuration.ask(jump, user=self.told.user)
-        except WayOutError as error:
+        except TunnelError as error:
             return Shown(str(jump), error=error)
         user = () if jump.user else ("-l", self.told.user)
         shown = recognition.recognise(Way(resolved, proxy, user), own, self.timeout_s)
@@ -143,5 +143,5 @@ class Keeper:
             if process.poll() is not None or time.monotonic() > deadline:
                 words = log.read_text(errors="replace").splitlines() if log.exists() else []
                 late = Reason("route", f"does not answer within {2 * self.timeout_s:g} s")
-                raise WayOutError.of(hops.meaning(words) or late)
+                raise TunnelError.of(hops.meaning(words) or late)
             time.sleep(_LOOK_S)

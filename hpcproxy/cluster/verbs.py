@@ -16,7 +16,7 @@ from hpcproxy.changes import Write
 from hpcproxy.cluster import contract, governed, inventory, plugstack, prospect, slurm_conf
 from hpcproxy.cluster.enable import Slurm, read
 from hpcproxy.cluster.outcome import HostOutcome, OnHost, Outcomes, unheard
-from hpcproxy.cluster.run import Request, Run, switch_of
+from hpcproxy.cluster.run import Request, Run, enablement_of
 from hpcproxy.errors import UsageError
 from hpcproxy.files.plan import PLUGIN
 
@@ -76,7 +76,7 @@ def deploy(run: Run, wish: Wish, screen: Screen) -> Outcomes:
 
 def verify(run: Run, screen: Screen, *, with_contract: bool = False) -> Outcomes:
     """Say how the hosts differ from what they shall be and what follows; `with_contract`: try our scripts there too."""
-    running = functools.cache(lambda: switch_of(run).running(run.asked))  # asked once, by whoever needs it first
+    running = functools.cache(lambda: enablement_of(run).running(run.asked))  # asked once, by whoever needs it first
     seen = screen.watch("verify", lambda hear: look(run, hear))
     for difference in seen.differences(run.site.bundle):
         screen.say(f"{difference.path}: {difference.action} needed on {difference.hosts}")
@@ -85,10 +85,10 @@ def verify(run: Run, screen: Screen, *, with_contract: bool = False) -> Outcomes
     if with_contract and not run.as_user:
         checks.append(screen.watch("contract", lambda hear: check_contract(run, seen, hear, running)))
         screen.findings(checks[-1])
-    proved = prove_key(run, unheard) if seen.as_wanted and not run.as_user else None
-    if proved is not None:
-        screen.findings(proved)
-        checks.append(proved)
+    checked = check_key(run, unheard) if seen.as_wanted and not run.as_user else None
+    if checked is not None:
+        screen.findings(checked)
+        checks.append(checked)
     return functools.reduce(Outcomes.merged, checks)
 
 
@@ -156,8 +156,8 @@ def _contract(run: Run, hosts: Sequence[str], scripts: contract.Set, on_host: On
     return run.fleet.ask(dict.fromkeys(hosts, message), on_host)
 
 
-def prove_key(run: Run, on_host: OnHost) -> Outcomes | None:
-    """Prove from the first host what the service key can do at the jump hosts; None in user mode."""
+def check_key(run: Run, on_host: OnHost) -> Outcomes | None:
+    """Check from the first host what the service key can do at the jump hosts; None in user mode."""
     site = run.site
     if site.inventory.mode != "service":
         return None
@@ -187,7 +187,7 @@ def undeploy(run: Run, on_host: OnHost) -> Outcomes:
             cause = f"left alone: plugstack.conf on {bad} still names the plugin; that does no harm"
             return unplugged.skipping([host for host in hosts if host not in unplugged.failed], cause)
     elif run.site.inventory.controllers and run.request.limit is None and not run.as_user:
-        changed = switch_of(run).off(hosts)
+        changed = enablement_of(run).off(hosts)
         if not changed.good:
             heard = {host.host for host in changed.hosts}
             return changed.skipping([host for host in hosts if host not in heard], "the files stay, and do no harm")
@@ -212,13 +212,13 @@ def _check_surprise(run: Run, *, enabling: bool) -> bool | None:
     Raises UsageError if the site's own lines would run our hooks as soon as they are there: that is for `enable`. Not
     where they are there already. A Slurm that cannot be asked is no reason to hold back files that nothing runs.
     """
-    lines, running = switch_of(run).about_to_run(run.site.hosts[0])
+    lines, running = enablement_of(run).about_to_run(run.site.hosts[0])
     if lines and not enabling:
         raise UsageError(
             f"{', '.join(lines)} would run ours as soon as it is there: say deploy --enable, which looks first"
         )
     if lines:
-        slurm = switch_of(run).slurm(switch_of(run).controllers[0])
+        slurm = enablement_of(run).slurm(enablement_of(run).controllers[0])
         reasons = [slurm] if isinstance(slurm, str) else _reasons(run, slurm, lines)
         if reasons:
             raise UsageError(f"{', '.join(lines)} would run ours as soon as it is there, and {'; '.join(reasons)}")
@@ -238,7 +238,7 @@ def _check_plugin(run: Run) -> None:
     A Slurm that cannot be asked may be down: the plugin does no harm there, for Slurm itself looks at its version. But
     hooks stay, which it may run by a line that nobody can see.
     """
-    running, told = switch_of(run).running(run.asked), run.site.inventory
+    running, told = enablement_of(run).running(run.asked), run.site.inventory
     hooked = run.plugin.hooked(run.site.hosts)
     if isinstance(running, str):
         if hooked:
@@ -261,11 +261,11 @@ def _check_plugin(run: Run) -> None:
 
 def enable(run: Run, on_host: OnHost) -> Outcomes:
     """Slurm runs our scripts on every node: what is in the way, or in doubt, refuses, and nothing is changed."""
-    told, switch = run.site.inventory, switch_of(run)
+    told, enablement = run.site.inventory, enablement_of(run)
     if told.via == inventory.SPANK:
         checked = _contract(run, run.site.hosts, contract.Set((), ()), on_host)
         return checked.merged(run.plugin.on(run.plugged)) if checked.good else checked
-    slurm = switch.slurm(switch.controllers[0])
+    slurm = enablement.slurm(enablement.controllers[0])
     if isinstance(slurm, str):
         return _not_enabled(run, f"how Slurm runs cannot be known: {slurm}")
     reasons = _reasons(run, slurm)
@@ -277,10 +277,10 @@ def enable(run: Run, on_host: OnHost) -> Outcomes:
     parted = _may_lose_files(checked)
     if parted and slurm_conf.is_configless(slurm.running) and not told.keeps_files:
         return _not_enabled(run, _PARTED.format(hosts=inventory.fold(parted)))
-    switched = switch.on(run.site.hosts, slurm.running)
+    enabled = enablement.on(run.site.hosts, slurm.running)
     known = slurm_conf.is_in_force(slurm.running, told)  # then `roll_out` has left it on record
-    marked = None if known or not switched.good else run.act("apply", run.site.hosts, on_host, in_force=True)
-    return switched.merged(marked) if marked else switched
+    marked = None if known or not enabled.good else run.act("apply", run.site.hosts, on_host, in_force=True)
+    return enabled.merged(marked) if marked else enabled
 
 
 def _reasons(run: Run, slurm: Slurm, runs_all: Sequence[str] = ()) -> list[str]:
@@ -289,7 +289,7 @@ def _reasons(run: Run, slurm: Slurm, runs_all: Sequence[str] = ()) -> list[str]:
         *slurm_conf.too_old(slurm.running),
         *slurm_conf.in_the_way(slurm.running, told, runs_all),
         *governed.left_out(slurm.nodes, run.site.hosts, in_the_image=told.keeps_files),
-        *slurm_conf.elsewhere(slurm.running, told, switch_of(run).controllers, reads_ours=slurm.reads_ours),
+        *slurm_conf.elsewhere(slurm.running, told, enablement_of(run).controllers, reads_ours=slurm.reads_ours),
     ]
 
 
@@ -307,7 +307,7 @@ def _may_lose_files(checked: Outcomes) -> list[str]:
 
 
 def _not_enabled(run: Run, cause: str) -> Outcomes:
-    return Outcomes((HostOutcome(switch_of(run).controllers[0], "failed", f"nothing was enabled: {cause}"),))
+    return Outcomes((HostOutcome(enablement_of(run).controllers[0], "failed", f"nothing was enabled: {cause}"),))
 
 
 def slurm_lines(run: Run, outcomes: Outcomes) -> list[str]:
@@ -321,7 +321,7 @@ def slurm_lines(run: Run, outcomes: Outcomes) -> list[str]:
     changed = [host.answer for host in outcomes.hosts if host.host == run.asked and host.word == "changed"]
     running = read(changed[0]) if changed else None
     if running is None:
-        asked = switch_of(run).running(run.asked)
+        asked = enablement_of(run).running(run.asked)
         if isinstance(asked, str):
             return [f"how Slurm runs cannot be known: {asked}; slurm.conf needs:", *_indented(slurm_conf.lines(told))]
         running = asked

@@ -13,7 +13,7 @@ from typing import Any
 import pydantic
 import yaml
 
-from hpcproxy.config.model import KEYS, Config
+from hpcproxy.config.model import KEYS, OLD_KEYS, Config
 from hpcproxy.errors import ConfigError, FileError
 
 SITE_CONFIG = Path("/etc/hpcproxy/config.yaml")
@@ -33,11 +33,19 @@ class Layer:
 
 def parse_layer(source: str, text: str) -> Layer:
     """Return the settings in YAML `text`; raises ConfigError on bad YAML, a non-mapping or an unknown key."""
-    return Layer(source, parse_mapping(source, text, KEYS), text)
+    return Layer(source, _renamed(source, parse_mapping(source, text, KEYS, old=tuple(OLD_KEYS))), text)
 
 
-def parse_mapping(source: str, text: str, keys: tuple[str, ...]) -> dict[str, Any]:
-    """Return the mapping in YAML `text`, whose keys are among `keys`, each once; raises ConfigError."""
+def _renamed(source: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` with today's names of keys; raises ConfigError for one that has both of its names."""
+    for old, new in OLD_KEYS.items():
+        if old in values and new in values:
+            raise ConfigError(source, old, f"is the old name of `{new}`, which is given, too")
+    return {OLD_KEYS.get(key, key): value for key, value in values.items()}
+
+
+def parse_mapping(source: str, text: str, keys: tuple[str, ...], old: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the mapping in YAML `text`, whose keys are among `keys` and `old`, each once; raises ConfigError."""
     try:
         values = yaml.safe_load(text)
     except YAML_ERRORS as error:
@@ -48,7 +56,7 @@ def parse_mapping(source: str, text: str, keys: tuple[str, ...]) -> dict[str, An
     if not isinstance(values, dict):
         raise ConfigError(source, "", "expected `key: value` lines", keys)
     for key in values:
-        if key not in keys:
+        if key not in (*keys, *old):
             raise ConfigError(source, str(key), "unknown key", keys)
     _refuse_doubles(source, text)
     return values
@@ -84,8 +92,9 @@ def resolve(*layers: Layer) -> Config:
     """
     merged: dict[str, Any] = {}
     for layer in layers:
-        _validate(layer.source, layer.values)
-        merged.update(layer.values)
+        values = _renamed(layer.source, layer.values)
+        _validate(layer.source, values)
+        merged.update(values)
     return _validate("settings", merged)
 
 

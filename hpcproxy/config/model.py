@@ -134,7 +134,7 @@ def _rule(value: str) -> str:
     return value
 
 
-def _way_out(value: str) -> str:
+def _tunnel(value: str) -> str:
     if value in {"ssh", "direct"}:
         return value
     match = _PROXY.fullmatch(value)
@@ -184,21 +184,19 @@ class Config(pydantic.BaseModel):
         " Names from your `~/.ssh/config` work.",
         _ALL,
     )
-    port: int = _setting(
-        2015, "TCP port of the way out, the same on every node.", (CLIENT, SHELL), low=1024, high=65535
-    )
+    port: int = _setting(2015, "TCP port of the tunnel, the same on every node.", (CLIENT, SHELL), low=1024, high=65535)
     identity: Annotated[Optional[Path], pydantic.Field(strict=False)] = _setting(
         None, "Private key for the jump host; without it ssh chooses as it always does.", (CLIENT, SHELL)
     )
-    gate: bool = _setting(
+    agent: bool = _setting(
         True,
-        "Put the gate in front of ssh: HTTP and SOCKS on one port, for this job's user only. `false`, or a node without"
-        " python3 (3.6 or later), lets ssh itself listen.",
+        "Put the agent in front of ssh: HTTP and SOCKS on one port, for this job's user only. `false`, or a node"
+        " without python3 (3.6 or later), lets ssh itself listen.",
         (SHELL,),
     )
-    via: Annotated[str, pydantic.AfterValidator(_way_out)] = _setting(
+    via: Annotated[str, pydantic.AfterValidator(_tunnel)] = _setting(
         "ssh",
-        "How the gate gets out: `ssh`, through a jump host; `direct`, by the node's own route, where it has one;"
+        "How the agent gets out: `ssh`, through a jump host; `direct`, by the node's own route, where it has one;"
         " `http://HOST:PORT` or `socks5://HOST:PORT`, through a proxy of the site's. Only `ssh` needs ssh and a jump"
         " host. [More](#without-a-jump-host).",
         (CLIENT, SHELL),
@@ -211,8 +209,8 @@ class Config(pydantic.BaseModel):
     )
     scheme: Literal["socks5h", "socks5"] = _setting(
         "socks5h",
-        "How the variables spell the way out where ssh itself listens: `socks5h` resolves names at the jump host,"
-        " `socks5` is the older recipe's spelling and needs DNS on the node. The gate's are `http`.",
+        "How the variables spell the tunnel where ssh itself listens: `socks5h` resolves names at the jump host,"
+        " `socks5` is the older recipe's spelling and needs DNS on the node. The agent's are `http`.",
         (SHELL,),
     )
     replace_proxy: bool = _setting(
@@ -221,9 +219,9 @@ class Config(pydantic.BaseModel):
         " force, and a line says so; one on loopback, the old recipe, is always replaced.",
         (SHELL,),
     )
-    autostart: bool = _setting(False, "An interactive shell inside a job starts the way out if none is up.", (SHELL,))
+    autostart: bool = _setting(False, "An interactive shell inside a job starts the tunnel if none is up.", (SHELL,))
     required: bool = _setting(
-        False, "Stop the job if the way out is missing, instead of running on without it.", (SHELL,)
+        False, "Stop the job if the tunnel is missing, instead of running on without it.", (SHELL,)
     )
     ready_timeout_s: int = _setting(
         30, "Seconds a job's prologue waits until every node is ready.", (CLIENT, SHELL), low=1, high=600
@@ -242,7 +240,7 @@ class Config(pydantic.BaseModel):
     )
     retry_max_s: int = _setting(
         30,
-        "Longest pause, in seconds, between two attempts to bring the way out back.",
+        "Longest pause, in seconds, between two attempts to bring the tunnel back.",
         (SHELL, AGENT),
         low=1,
         high=600,
@@ -256,9 +254,9 @@ class Config(pydantic.BaseModel):
         low=1,
         high=10000,
     )
-    linger_s: Optional[int] = _setting(
+    grace_s: Optional[int] = _setting(
         None,
-        "Seconds the way out stays at most, after Slurm has told the job to end, while other processes of the job live"
+        "Seconds the tunnel stays at most, after Slurm has told the job to end, while other processes of the job live"
         " on the node; by default `KillWait` of slurm.conf less 2, or 28 where that cannot be read there.",
         (SHELL, AGENT),
         low=0,
@@ -267,13 +265,13 @@ class Config(pydantic.BaseModel):
     )
     hold_s: int = _setting(
         8,
-        "Seconds the gate lets new requests wait while ssh is away, before it answers 503.",
+        "Seconds the agent lets new requests wait while ssh is away, before it answers 503.",
         (AGENT,),
         low=0,
         high=600,
     )
     max_connections: int = _setting(
-        1024, "Connections the gate serves at once; one more is answered 503.", (AGENT,), low=1, high=65536
+        1024, "Connections the agent serves at once; one more is answered 503.", (AGENT,), low=1, high=65536
     )
     allow: Rules = _setting(
         (),
@@ -284,7 +282,7 @@ class Config(pydantic.BaseModel):
     deny: Rules = _setting((), "What may not be reached, whatever `allow` says.", (AGENT,))
     access_log: bool = _setting(
         False,
-        "Keep a line for each connection in the state directory, as long as the way out lives: time, host and port,"
+        "Keep a line for each connection in the state directory, as long as the tunnel lives: time, host and port,"
         " bytes up and down, seconds, outcome.",
         (AGENT,),
     )
@@ -336,8 +334,8 @@ class Config(pydantic.BaseModel):
     @pydantic.field_validator("via", mode="after")
     @classmethod
     def _via(cls, value: str, info: pydantic.ValidationInfo) -> str:
-        if value != "ssh" and info.data.get("gate") is False:
-            raise ValueError(f"`via: {value}` needs the gate: take `gate: false` out")
+        if value != "ssh" and info.data.get("agent") is False:
+            raise ValueError(f"`via: {value}` needs the agent: take `agent: false` out")
         return value
 
     @pydantic.field_validator("identity", "proxy_auth_file", mode="after")
@@ -354,6 +352,7 @@ class Config(pydantic.BaseModel):
 
 
 KEYS = tuple(Config.model_fields)
+OLD_KEYS = {"gate": "agent", "linger_s": "grace_s"}  # names that keys had before; they mean the same
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The demo: a way out shown from before it is there to after it is gone, on the lab or, without root, on loopback."""
+"""The demo: a tunnel shown from before it is there to after it is gone, on the lab or, without root, on loopback."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The demo without root: on loopback, with an SSH server in this process for a jump host. Runs processes.
 
-All of it happens in a home of its own; the user's keys, proxy settings and ways out are neither read nor touched.
+All of it happens in a home of its own; the user's keys, proxy settings and tunnels are neither read nor touched.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def run(console: Console) -> bool:
     with _account() as account, jumphost.site(account.identity) as site:
         show_scene(
             console,
-            "hpcproxy, shown on loopback: a way out through ssh -D, with no root and no cluster",
+            "hpcproxy, shown on loopback: a tunnel through ssh -D, with no root and no cluster",
             _scene(account, site),
         )
         return tell(console, _acts(account, site, _free_port()))
@@ -172,7 +172,7 @@ def _acts(account: _Account, site: jumphost.Site, port: int) -> list[Act]:
         ),
         _act(
             account,
-            "Start the way out",
+            "Start the tunnel",
             (f"echo 'check_url: {_URL}' >> ~/.hpcproxy/config.yaml", "hpcproxy up"),
             f"ssh holds a forward at an address of this user's own, port {port}",
             f":{port} through ",

@@ -1,4 +1,4 @@
-"""What a way out leaves on a machine while it is up, and must not leave after it. Reads /proc and directories."""
+"""What a tunnel leaves on a machine while it is up, and must not leave after it. Reads /proc and directories."""
 
 from __future__ import annotations
 

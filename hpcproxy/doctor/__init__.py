@@ -1,1 +1,1 @@
-"""`hpcproxy doctor`: what is wrong with this account's way out, and the one command that mends it."""
+"""`hpcproxy doctor`: what is wrong with this account's tunnel, and the one command that mends it."""

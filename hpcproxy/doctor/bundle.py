@@ -55,7 +55,7 @@ def contents(patient: Patient, found: Sequence[Found]) -> list[Section]:
         _section("settings in force", _settings(patient)),
         _section("what ssh makes of the jump hosts", _ssh(patient)),
         _section("variables that concern proxies and jobs", _variables(patient)),
-        _section("the last lines of the way out's own log", _log(patient)),
+        _section("the last lines of the tunnel's own log", _log(patient)),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What the way out's own shell parts say of this machine, so that nobody judges it twice. Starts bash; changes nothing.
+"""What the tunnel's own shell parts say of this machine, so that nobody judges it twice. Starts bash; changes nothing.
 
 The parts are those of tunnel.sh; the script is templates/lib/doctor/look.sh.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcproxy import heard, process
-from hpcproxy.errors import WayOutError
+from hpcproxy.errors import TunnelError
 from hpcproxy.files.plan import Artifact, Plan
 from hpcproxy.files.render import render
 
@@ -37,7 +37,7 @@ def certificates(account: str, paths: Sequence[Path], environ: Mapping[str, str]
 
 
 def listener(job: str, port: int, environ: Mapping[str, str]) -> tuple[str, str]:
-    """Return where the way out of `job`, or of `shell`, listens, and whose process is there, empty if nobody's is."""
+    """Return where the tunnel of `job`, or of `shell`, listens, and whose process is there, empty if nobody's is."""
     rows = _ask(("listener", job), environ, port)
     return (rows[0][0], rows[0][1].strip(" ()")) if rows else ("", "")
 
@@ -53,9 +53,9 @@ def _ask(words: Sequence[str], environ: Mapping[str, str], port: int = 0) -> lis
     try:
         done = process.run(("/bin/bash", "-p", "-s", *words), script, timeout_s=_ASK_S, environ=environ)
     except OSError as error:
-        raise WayOutError("shell", f"/bin/bash cannot be run: {error.strerror}") from None
+        raise TunnelError("shell", f"/bin/bash cannot be run: {error.strerror}") from None
     except subprocess.TimeoutExpired:
-        raise WayOutError("shell", f"this machine's own programs have not answered for {_ASK_S} s") from None
+        raise TunnelError("shell", f"this machine's own programs have not answered for {_ASK_S} s") from None
     if done.returncode:
-        raise WayOutError("shell", heard.last_line(done.stderr) or f"look.sh ended with code {done.returncode}")
+        raise TunnelError("shell", heard.last_line(done.stderr) or f"look.sh ended with code {done.returncode}")
     return [heard.fields(line).split("\t") for line in done.stdout.decode(errors="replace").splitlines()]

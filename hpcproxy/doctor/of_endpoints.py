@@ -1,4 +1,4 @@
-"""Checks of the endpoints that jobs talk to: trackers, hubs, package indexes, LLM APIs. Connects through the way out.
+"""Checks of the endpoints that jobs talk to: trackers, hubs, package indexes, LLM APIs. Connects through the tunnel.
 
 Each is asked for a connection and a TLS handshake, and no more: no request, no key of anybody's.
 """
@@ -46,7 +46,7 @@ def _look(name: str, patient: Patient) -> Finding:
         place = place_of(name, patient)
     except ValueError as error:
         return bad(f"{variable}: {error}", f"unset {variable}")
-    tunnel = patient.way_out()
+    tunnel = patient.working_tunnel()
     reached = try_connection(tunnel, place)
     if reached.stage is Stage.DENIED:
         return untried(f"it is {reached.words}: that is a rule, and no failure")
@@ -67,7 +67,7 @@ CHECKS: tuple[Check[Patient], ...] = tuple(
         f"Is {_where(url, variable)} reached, with a good certificate?",
         "ask the admin of your jump host",
         functools.partial(_look, name),
-        ("way out",),
+        ("tunnel",),
     )
     for name, url, variable in ENDPOINTS
 )

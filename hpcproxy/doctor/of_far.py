@@ -1,4 +1,4 @@
-"""Checks of what lies behind the jump host: names, rules, TLS, WebSocket, clocks. Connects through the way out."""
+"""Checks of what lies behind the jump host: names, rules, TLS, WebSocket, clocks. Connects through the tunnel."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _name(patient: Patient) -> Finding:
 def _connection(patient: Patient) -> Finding:
     reached = patient.far()
     if reached.stage is Stage.FAILED:
-        return bad(f"the way out is up, and {patient.far_place()} was not reached: {reached.words}", _CHECK_URL)
+        return bad(f"the tunnel is up, and {patient.far_place()} was not reached: {reached.words}", _CHECK_URL)
     return good(f"{patient.far_place()} was reached")
 
 
@@ -44,7 +44,7 @@ def _tls(patient: Patient) -> Finding:
     place = patient.far_place()
     if not place.tls:
         return untried("check_url is plain http")
-    wrong = try_tls(patient.way_out(), place)
+    wrong = try_tls(patient.working_tunnel(), place)
     if not wrong:
         return good("the certificate is the far end's own, as far as this machine can tell")
     return bad(
@@ -54,7 +54,7 @@ def _tls(patient: Patient) -> Finding:
 
 
 def _answer(patient: Patient) -> Finding:
-    answer = checks.fetch_address(patient.way_out().url, patient.config().check_url, _ANSWER_S)
+    answer = checks.fetch_address(patient.working_tunnel().url, patient.config().check_url, _ANSWER_S)
     return good(f"the internet sees {answer.address}, after {answer.latency_ms:.0f} ms")
 
 
@@ -83,7 +83,7 @@ CHECKS: tuple[Check[Patient], ...] = (
         "Does the jump host forward to any host, or to some only?",
         f"{_ASK} to let it through",
         _permitted,
-        ("way out",),
+        ("tunnel",),
     ),
     Check(
         "far-end DNS",

@@ -1,4 +1,4 @@
-"""Checks of one job: the ways out of its nodes, and what its programs reach without one. Starts a step of the job."""
+"""Checks of one job: the tunnels of its nodes, and what its programs reach without one. Starts a step of the job."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _nodes_reached(patient: Patient) -> Finding:
         return untried("this is no shell of a job")
     direct = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
     if not environ.get("HPCPROXY_URL"):
-        return untried("this shell uses no way out")
+        return untried("this shell uses no tunnel")
     proxies = {"no": direct}
     past = [
         node
@@ -29,7 +29,7 @@ def _nodes_reached(patient: Patient) -> Finding:
     if past:
         words = f"no_proxy lacks {_some(past)}, so programs ask the jump host for nodes of this very job"
         return bad(words, f'export no_proxy="$no_proxy,{",".join(past)}" NO_PROXY="$no_proxy,{",".join(past)}"')
-    return good("this job's nodes reach each other without the way out")
+    return good("this job's nodes reach each other without the tunnel")
 
 
 def _answers(patient: Patient) -> Finding:
@@ -41,19 +41,19 @@ def _all_up(patient: Patient) -> Finding:
     found = patient.ways_of_job()
     without = [one for one in found if isinstance(one, str)]
     if without:
-        return bad(f"there is no way out on {_some(without)}", "hpcproxy wrap --check JOB.sh, and the job's own output")
+        return bad(f"there is no tunnel on {_some(without)}", "hpcproxy wrap --check JOB.sh, and the job's own output")
     down = [one for one in found if isinstance(one, Tunnel) and not one.ready]
     if down:
-        words = f"the way out is down on {_some([one.node for one in down])}: {down[0].last_error or 'not up yet'}"
+        words = f"the tunnel is down on {_some([one.node for one in down])}: {down[0].last_error or 'not up yet'}"
         return bad(words, f"hpcproxy doctor --job {patient.job}, in a minute")
     jumps = sorted({one.jump or "-" for one in found if isinstance(one, Tunnel)})
     return good(f"up on all {len(found)}, through {', '.join(jumps)}")
 
 
-def _gates(patient: Patient) -> Finding:
+def _agents(patient: Patient) -> Finding:
     found = [one for one in patient.ways_of_job() if isinstance(one, Tunnel)]
     bare = [one.node for one in found if not one.url.startswith("http://")]
-    if bare and patient.config().gate:
+    if bare and patient.config().agent:
         words = (
             f"ssh itself listens on {_some(bare)}, for want of python3 on a node of the job: any user can use its port"
         )
@@ -71,7 +71,7 @@ HERE: tuple[Check[Patient], ...] = (
     Check(
         "nodes of this job",
         _JOB,
-        "In a job: do its nodes reach each other without the way out (`no_proxy`)?",
+        "In a job: do its nodes reach each other without the tunnel (`no_proxy`)?",
         'export no_proxy="$no_proxy,NODE"',
         _nodes_reached,
     ),
@@ -79,19 +79,19 @@ HERE: tuple[Check[Patient], ...] = (
 NAMED: tuple[Check[Patient], ...] = (
     Check("job", _JOB, "With `--job`: does Slurm know the job, and do its nodes answer?", "squeue --me", _answers),
     Check(
-        "ways out of the job",
+        "tunnels of the job",
         _JOB,
-        "With `--job`: is the way out up on all of its nodes?",
+        "With `--job`: is the tunnel up on all of its nodes?",
         "hpcproxy wrap --check JOB.sh",
         _all_up,
         ("job",),
     ),
     Check(
-        "gates of the job",
+        "agents of the job",
         _JOB,
-        "With `--job`: does the gate listen on all of its nodes?",
+        "With `--job`: does the agent listen on all of its nodes?",
         "ask your site for python3 on all nodes",
-        _gates,
-        ("ways out of the job", "settings"),
+        _agents,
+        ("tunnels of the job", "settings"),
     ),
 )

@@ -12,7 +12,7 @@ from hpcproxy.account.checks import Probe
 from hpcproxy.config.model import Jump
 from hpcproxy.doctor.finding import Check, Finding, bad, good
 from hpcproxy.doctor.patient import Patient
-from hpcproxy.errors import WayOutError
+from hpcproxy.errors import TunnelError
 from hpcproxy.openssh import recognition
 from hpcproxy.openssh.recognition import Shown
 
@@ -26,23 +26,23 @@ _KEYS = re.compile(r"refused the key (\S+?)[;,]")
 
 
 def _layer(shown: Shown) -> str:
-    return "" if shown.error is None else shown.error.layer if isinstance(shown.error, WayOutError) else "ssh"
+    return "" if shown.error is None else shown.error.layer if isinstance(shown.error, TunnelError) else "ssh"
 
 
 def _trouble(patient: Patient, concerns: Callable[[str], bool], fix: str) -> Finding | None:
     """Return what is wrong with the first jump host whose layer `concerns` this check, None if there is none.
 
-    Where no jump host is the user's own, his site's way out is up, and nothing is asked of its jump host.
+    Where no jump host is the user's own, his site's tunnel is up, and nothing is asked of its jump host.
     """
     if patient.config().via != "ssh":
         return good(_NONE)
     if not patient.config().jump:
-        return good("your site's own way out is up, which needs it too")
+        return good("your site's own tunnel is up, which needs it too")
     for jump, shown in patient.shown().items():
         if concerns(_layer(shown)):
             error = shown.error
-            advice = error.why.advice if isinstance(error, WayOutError) else ""
-            words = f"{jump}: {error.why.reason}" if isinstance(error, WayOutError) else str(error)
+            advice = error.why.advice if isinstance(error, TunnelError) else ""
+            words = f"{jump}: {error.why.reason}" if isinstance(error, TunnelError) else str(error)
             return bad(words, advice or fix.format(jump.destination))
     return None
 
@@ -80,7 +80,7 @@ def _login(patient: Patient) -> Finding:
         return good(_NONE)
     found = patient.tunnel()
     if found and found[-1].ready:
-        return good(f"your way out is logged in to {found[-1].jump}; no other login was tried")
+        return good(f"your tunnel is logged in to {found[-1].jump}; no other login was tried")
     for probe in patient.probes():
         if probe.why is not None and probe.why.layer != "forwarding":
             return bad(f"{probe.jump}: {probe.why}", _fix(probe, patient))
@@ -147,7 +147,7 @@ CHECKS: tuple[Check[Patient], ...] = (
     Check(
         "login",
         _JUMP,
-        "Does one login get in as a job's does: by key alone, with no agent? A way out that is up is proof enough.",
+        "Does one login get in as a job's does: by key alone, with no ssh-agent? A tunnel that is up is proof enough.",
         "ssh-copy-id -i KEY.pub USER@HOST",
         _login,
         ("host key", "key"),

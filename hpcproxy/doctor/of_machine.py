@@ -63,17 +63,17 @@ def _named(patient: Patient) -> Finding:
         return good(", ".join(map(str, jumps)))
     error = patient.account.environ.get("HPCPROXY_ERROR")
     if error:
-        return bad(f"your site's own way out is not there on this node: {error}", "ask your admin, with this line")
+        return bad(f"your site's own tunnel is not there on this node: {error}", "ask your admin, with this line")
     if any(tunnel.ready for tunnel in patient.tunnel()):
-        return good("none is yours, and your site's own way out is up here")
+        return good("none is yours, and your site's own tunnel is up here")
     if (PROGRAMS / "job.sh").exists():
-        return untried("none is yours; your site's own way out serves your jobs")
+        return untried("none is yours; your site's own tunnel serves your jobs")
     return bad("no jump host is configured", INIT)
 
 
 def _installed(patient: Patient) -> Finding:
     if patient.config().lacks_jump_host:
-        return good("none are needed for your site's own way out")
+        return good("none are needed for your site's own tunnel")
     drifted = checks.drift(patient.bundle())
     if not drifted:
         return good("as the settings say")

@@ -17,7 +17,7 @@ _SHELL = "shell"
 def _block(patient: Patient) -> Finding:
     path = patient.account.bashrc
     if patient.config().lacks_jump_host:
-        return good("none is needed for your site's own way out")
+        return good("none is needed for your site's own tunnel")
     (result,) = preview(install.bashrc_steps(path))
     if result.outcome is Outcome.UNCHANGED:
         return good(f"the block is in {path}")
@@ -26,7 +26,7 @@ def _block(patient: Patient) -> Finding:
 
 def _reads(patient: Patient, reads: Callable[[login_shell.Asked], bool]) -> Finding:
     if patient.config().lacks_jump_host:
-        return good("your site's own way out needs no block in it")
+        return good("your site's own tunnel needs no block in it")
     asked = patient.asked_shells()
     if asked.is_other:
         return untried(asked.why)

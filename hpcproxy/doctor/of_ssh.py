@@ -1,4 +1,4 @@
-"""Checks of ssh on this machine: the program, its configuration, key, agent. Starts OpenSSH's programs."""
+"""Checks of ssh on this machine: the program, its configuration, key, ssh-agent. Starts OpenSSH's programs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from hpcproxy.account import job_status
 from hpcproxy.doctor import machine
 from hpcproxy.doctor.finding import Check, Finding, bad, good
 from hpcproxy.doctor.patient import Patient
-from hpcproxy.errors import HpcproxyError, WayOutError
+from hpcproxy.errors import HpcproxyError, TunnelError
 from hpcproxy.openssh import hops, reasons
 from hpcproxy.openssh.configuration import Resolved
 
 _SSH = "ssh"
 _ASK_S = 10
-_SITES = "your site's own way out is up, by an account and a key of its own or yours"
+_SITES = "your site's own tunnel is up, by an account and a key of its own or yours"
 _TIME = "%Y-%m-%dT%H:%M:%S"
 _MAKE = "ssh-keygen -t ed25519 -N '' -f ~/.ssh/id_hpcproxy"
 _NO_AGENT, _EMPTY = 2, 1  # exit codes of ssh-add -l (ssh-add(1))
@@ -99,7 +99,7 @@ def _key(patient: Patient) -> Finding:
     keys = _keys(patient)
     up = [tunnel for tunnel in patient.tunnel() if tunnel.ready]
     if up and all(key.fault for key in keys):
-        return good(f"not by a file that ssh-keygen can read here, yet the way out to {up[-1].jump} is up")
+        return good(f"not by a file that ssh-keygen can read here, yet the tunnel to {up[-1].jump} is up")
     if not keys:
         return bad("there is no private key where ssh looks for one", f"{_MAKE} and: hpcproxy init --identity")
     usable = [key for key in keys if not key.fault]
@@ -118,11 +118,12 @@ def _agent(patient: Patient) -> Finding:
         code = process.run(("ssh-add", "-l"), timeout_s=_ASK_S, environ=environ).returncode
     except subprocess.TimeoutExpired:
         words = (
-            f"the agent at SSH_AUTH_SOCK takes connections and stays silent for {_ASK_S} s, and so does every ssh here"
+            f"the ssh-agent at SSH_AUTH_SOCK takes connections and stays silent for {_ASK_S} s, and so does every ssh"
+            " here"
         )
         return bad(words, "unset SSH_AUTH_SOCK")
     except OSError as error:
-        raise WayOutError("ssh", f"ssh-add cannot be run: {error.strerror}") from None
+        raise TunnelError("ssh", f"ssh-add cannot be run: {error.strerror}") from None
     if code == _NO_AGENT:
         return good("SSH_AUTH_SOCK leads to none that answers; no job needs one")
     return good("it answers, without a key" if code == _EMPTY else "it has keys, which no job has")
@@ -140,7 +141,7 @@ def _certificate(patient: Patient) -> Finding:
             if certificate.fault:
                 return bad(certificate.fault, "get a new certificate, as your site has it")
             if certificate.end and certificate.end < limit:
-                words = f"{certificate.path} ends at {certificate.end}, {whose}: a way out that breaks then stays away"
+                words = f"{certificate.path} ends at {certificate.end}, {whose}: a tunnel that breaks then stays away"
                 return bad(words, "get a longer certificate, or a key without one")
     return good(f"{seen[0]} lasts" if seen else "none, and none is needed for a plain key")
 
@@ -168,9 +169,9 @@ CHECKS: tuple[Check[Patient], ...] = (
         ("ssh", "jump host"),
     ),
     Check(
-        "agent",
+        "ssh-agent",
         _SSH,
-        "Does the agent, if there is one, answer? One that hangs makes every ssh hang.",
+        "Does the ssh-agent, if there is one, answer? One that hangs makes every ssh hang.",
         "unset SSH_AUTH_SOCK",
         _agent,
         ("ssh",),

@@ -31,7 +31,7 @@ CHECKS: tuple[Check[Patient], ...] = tuple(
     Check(
         tool,
         _TOOLS,
-        f"Has {tool} a proxy of its own, in a file or a variable, that wins over the way out?",
+        f"Has {tool} a proxy of its own, in a file or a variable, that wins over the tunnel?",
         "take the line out",
         functools.partial(_look, tool),
     )

@@ -26,7 +26,7 @@ _AUTHORITIES = (
 def _of_the_way(patient: Patient) -> Finding:
     environ = patient.account.environ
     if not environ.get("HPCPROXY_URL"):
-        return untried("this shell uses no way out; proxy_on turns it on")
+        return untried("this shell uses no tunnel; proxy_on turns it on")
     found = overrides.in_environment(environ)
     return bad("; ".join(found), "proxy_on") if found else good(f"all lead to {environ['HPCPROXY_URL']}")
 
@@ -74,10 +74,10 @@ def _spellings(patient: Patient) -> Finding:
 def _no_proxy(patient: Patient) -> Finding:
     value = _direct(patient)
     if "*" in [entry.strip() for entry in value.split(",")]:
-        return bad("it holds *, so that no program uses the way out", "unset no_proxy NO_PROXY")
+        return bad("it holds *, so that no program uses the tunnel", "unset no_proxy NO_PROXY")
     past = [name for name, _, _ in ENDPOINTS if _bypassed(place_of(name, patient).host, value)]
     if past:
-        return bad(f"it has programs go to {', '.join(past)} without the way out", "take the name out of no_proxy")
+        return bad(f"it has programs go to {', '.join(past)} without the tunnel", "take the name out of no_proxy")
     return good("names no endpoint of a tracker, hub or API")
 
 
@@ -106,7 +106,7 @@ CHECKS: tuple[Check[Patient], ...] = (
     Check(
         "variables",
         _VARIABLES,
-        "Do the proxy variables of this shell still lead to its way out?",
+        "Do the proxy variables of this shell still lead to its tunnel?",
         "proxy_on",
         _of_the_way,
     ),
@@ -128,7 +128,7 @@ CHECKS: tuple[Check[Patient], ...] = (
     Check(
         "no_proxy",
         _VARIABLES,
-        "Does `no_proxy` keep programs from the way out: by `*`, or by an endpoint's name?",
+        "Does `no_proxy` keep programs from the tunnel: by `*`, or by an endpoint's name?",
         "unset no_proxy NO_PROXY",
         _no_proxy,
     ),

@@ -1,4 +1,4 @@
-"""Checks of the way out that is there, or of a temporary one. Connects."""
+"""Checks of the tunnel that is there, or of a temporary one. Connects."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from hpcproxy.doctor import machine
 from hpcproxy.doctor.finding import Check, Finding, bad, good
 from hpcproxy.doctor.patient import Patient
 
-_WAY = "way out"
+_WAY = "tunnel"
 
 
-def _way_out(patient: Patient) -> Finding:
-    tunnel = patient.way_out()
+def _tunnel(patient: Patient) -> Finding:
+    tunnel = patient.working_tunnel()
     if patient.tunnel():
         return good(f"up at {tunnel.url} through {tunnel.jump}")
     return good(f"none of yours is up; a temporary one came up through {tunnel.jump}, for these checks only")
@@ -23,15 +23,15 @@ def _port(patient: Patient) -> Finding:
         return bad(
             f"{where} is somebody else's here ({whose})", f"hpcproxy install-bashrc --port {port % 60000 + 1024}"
         )
-    return good(f"{where} is {'where your way out listens' if whose else 'free'}")
+    return good(f"{where} is {'where your tunnel listens' if whose else 'free'}")
 
 
-def _gate(patient: Patient) -> Finding:
-    tunnel = patient.way_out()
+def _agent(patient: Patient) -> Finding:
+    tunnel = patient.working_tunnel()
     if tunnel.url.startswith("http://"):
         return good("HTTP and SOCKS on one port, for you only")
-    if not patient.config().gate:
-        return good("turned off (gate: false); ssh itself listens")
+    if not patient.config().agent:
+        return good("turned off (agent: false); ssh itself listens")
     return bad(
         "no python3 of 3.6 or later is here, so ssh itself listens, and any user can use its port",
         "ask your site for python3 on this node",
@@ -42,26 +42,26 @@ CHECKS: tuple[Check[Patient], ...] = (
     Check(
         "port",
         _WAY,
-        "Is the port of the way out yours, or free?",
+        "Is the port of the tunnel yours, or free?",
         "hpcproxy install-bashrc --port N",
         _port,
         ("settings",),
     ),
     Check(
-        "way out",
+        "tunnel",
         _WAY,
-        "Is this job's or shell's way out up? Where there is none, a temporary one is tried.",
+        "Is this job's or shell's tunnel up? Where there is none, a temporary one is tried.",
         "hpcproxy up",
-        _way_out,
+        _tunnel,
         ("forwarding", "room"),
         700.0,
     ),
     Check(
-        "gate",
+        "agent",
         _WAY,
-        "Does the gate listen, or ssh itself?",
+        "Does the agent listen, or ssh itself?",
         "ask your site for python3 on the nodes",
-        _gate,
-        ("way out",),
+        _agent,
+        ("tunnel",),
     ),
 )

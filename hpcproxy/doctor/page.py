@@ -11,7 +11,7 @@ from hpcproxy.doctor.finding import Found, Mark
 from hpcproxy.doctor.table import ALL
 
 Line = tuple[str, Mark | None]  # a line, and the mark that it begins with
-_WAY = "way out"
+_WAY = "tunnel"
 _NAME_COLUMNS = 19
 _MANY = 3
 _MARKS: Mapping[Mark, str] = {Mark.GOOD: "✓", Mark.BAD: "✗", Mark.UNTRIED: "⊘", Mark.BROKEN: "?"}
@@ -55,15 +55,15 @@ def verdict(found: Sequence[Found]) -> str:
     if wrong:
         first = wrong[0]
         more = f" ({len(wrong) - 1} more below)" if len(wrong) > 1 else ""
-        works = "The way out works, but: " if _good(found, _WAY) else ""
+        works = "The tunnel works, but: " if _good(found, _WAY) else ""
         return f"{works}{_of(first)}: {_ended(first.finding.words)}{more}"
     if failed:
         return f"Nothing wrong was found, but doctor could not look at everything: {_of(failed[0])}."
-    return "The way out works." if _good(found, _WAY) else "Nothing is wrong here."
+    return "The tunnel works." if _good(found, _WAY) else "Nothing is wrong here."
 
 
 def _urgent(found: Iterable[Found]) -> list[Found]:
-    """Return `found` with what keeps the way out from coming up before the rest."""
+    """Return `found` with what keeps the tunnel from coming up before the rest."""
     needed = graph.closure(ALL, _WAY)
     return sorted(found, key=lambda one: one.name not in needed)
 
@@ -139,7 +139,7 @@ def _deeds(found: Sequence[Found], look: Look) -> Iterator[Line]:
 
 def summary(found: Sequence[Found]) -> list[tuple[str, str]]:
     """Return what one has, and what nobody can have."""
-    have = "a way out for programs that know a proxy" if _good(found, _WAY) else "no way out yet"
+    have = "a tunnel for programs that know a proxy" if _good(found, _WAY) else "no tunnel yet"
     cannot = (
         "programs that know no proxy (for many there is a way: hpcproxy env, hpcproxy nc; docs/clients.md), UDP, and"
         " so QUIC and ping"

@@ -21,7 +21,7 @@ from hpcproxy.config.model import Config, Jump
 from hpcproxy.doctor import reach
 from hpcproxy.doctor.reach import Place, Reached, Spoken
 from hpcproxy.doctor.temporary import Temporary
-from hpcproxy.errors import HpcproxyError, WayOutError
+from hpcproxy.errors import HpcproxyError, TunnelError
 from hpcproxy.files.render import Bundle
 from hpcproxy.openssh import configuration, recognition
 from hpcproxy.openssh.configuration import Resolved
@@ -118,22 +118,22 @@ class Patient:
 
     @once
     def tunnel(self) -> list[Tunnel]:
-        """This job's or shell's way out, the newest last; none if there is none."""
+        """This job's or shell's tunnel, the newest last; none if there is none."""
         return tunnels.find(self.account.environ, self.account.environ.get("SLURM_JOB_ID") or "shell")
 
     @once
     def probes(self) -> list[checks.Probe]:
-        """One login to each jump host, without this machine's agent, which no job has."""
+        """One login to each jump host, without this machine's ssh-agent, which no job has."""
         alone = {name: value for name, value in self.account.environ.items() if name != "SSH_AUTH_SOCK"}
         return verbs.log_in_once(replace(self.account, environ=alone), self.config())
 
     @once
-    def way_out(self) -> Tunnel:
-        """The way out that is there, or one for as long as this looks; WayOutError."""
+    def working_tunnel(self) -> Tunnel:
+        """The tunnel that is there, or one for as long as this looks; TunnelError."""
         found = self.tunnel()
         if found:
             if not found[-1].ready:
-                raise WayOutError("tunnel", f"is down: {found[-1].last_error or 'not up yet'}")
+                raise TunnelError("tunnel", f"is down: {found[-1].last_error or 'not up yet'}")
             return found[-1]
         let_through = {probe.jump for probe in self.probes() if probe.why is None}
         jumps = [jump for jump in self.config().jump if str(jump) in let_through]
@@ -141,7 +141,7 @@ class Patient:
 
     @once
     def ways_of_job(self) -> list[Tunnel | str]:
-        """The way out of the job that was named on each of its nodes, or the node's name; WayOutError."""
+        """The tunnel of the job that was named on each of its nodes, or the node's name; TunnelError."""
         return verbs.status_of_job(self.account, self.job)
 
     def far_place(self) -> Place:
@@ -151,16 +151,16 @@ class Patient:
     @once
     def far(self) -> Reached:
         """How far a connection to that goes."""
-        return reach.try_connection(self.way_out(), self.far_place())
+        return reach.try_connection(self.working_tunnel(), self.far_place())
 
     @once
     def spoken(self) -> Spoken:
         """What it answers to a request for a WebSocket."""
-        return reach.try_upgrade(self.way_out(), self.far_place())
+        return reach.try_upgrade(self.working_tunnel(), self.far_place())
 
 
 def _answer(jump: Jump) -> Answer:
     try:
         return configuration.ask(jump)
-    except WayOutError as error:
+    except TunnelError as error:
         return error

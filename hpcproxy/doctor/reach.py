@@ -1,4 +1,4 @@
-"""One far end, asked through the way out: connection, TLS, WebSocket, its clock. Connects; sends no secret.
+"""One far end, asked through the tunnel: connection, TLS, WebSocket, its clock. Connects; sends no secret.
 
 Nothing but a handshake and at most one request without a body goes to a far end, and nothing that it says is shown
 as it stands.
@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from hpcproxy import heard
 from hpcproxy.account.connect import connect
 from hpcproxy.account.tunnels import Tunnel
-from hpcproxy.errors import WayOutError
+from hpcproxy.errors import TunnelError
 from hpcproxy.openssh import reasons
 
 TIMEOUT_S = 15.0
@@ -82,13 +82,13 @@ def try_connection(tunnel: Tunnel, place: Place) -> Reached:
     """Return how far a connection to `place` goes through `tunnel`."""
     try:
         _connected(tunnel, place).close()
-    except WayOutError as error:
+    except TunnelError as error:
         return _reached(error, tunnel)
     return Reached(Stage.CONNECTED)
 
 
 def try_tls(tunnel: Tunnel, place: Place) -> str:
-    """Return what is wrong with the TLS of `place`, empty if it is as it should be; raises WayOutError."""
+    """Return what is wrong with the TLS of `place`, empty if it is as it should be; raises TunnelError."""
     with _connected(tunnel, place) as raw:
         try:
             ssl.create_default_context().wrap_socket(raw, server_hostname=place.host).close()
@@ -100,7 +100,7 @@ def try_tls(tunnel: Tunnel, place: Place) -> str:
 
 
 def try_upgrade(tunnel: Tunnel, place: Place) -> Spoken:
-    """Return what `place` answers to a request for a WebSocket (RFC 6455, 4.1), whatever it is; raises WayOutError."""
+    """Return what `place` answers to a request for a WebSocket (RFC 6455, 4.1), whatever it is; raises TunnelError."""
     deadline = time.monotonic() + TIMEOUT_S
     name = place.host if place.port in {80, 443} else str(place)
     key = base64.b64encode(os.urandom(16)).decode()
@@ -114,10 +114,10 @@ def try_upgrade(tunnel: Tunnel, place: Place) -> Spoken:
             sock.sendall(words.encode())
             head = _head(sock, deadline)
         except OSError as error:
-            raise WayOutError("answer", f"{place.host} broke off: {error}") from None
+            raise TunnelError("answer", f"{place.host} broke off: {error}") from None
     status = _STATUS.match(head)
     if status is None:
-        raise WayOutError("answer", f"{place.host} hung up when it was asked for a WebSocket")
+        raise TunnelError("answer", f"{place.host} hung up when it was asked for a WebSocket")
     return Spoken(int(status[1]), _ahead_s(head))
 
 
@@ -125,8 +125,8 @@ def _connected(tunnel: Tunnel, place: Place) -> socket.socket:
     return connect(tunnel.url, place.host, place.port, TIMEOUT_S)
 
 
-def _reached(error: WayOutError, tunnel: Tunnel) -> Reached:
-    """Return what the gate's answer means; where ssh itself listens only its own log tells."""
+def _reached(error: TunnelError, tunnel: Tunnel) -> Reached:
+    """Return what the agent's answer means; where ssh itself listens only its own log tells."""
     text = error.why.reason
     denied = _DENIED.search(text)
     if denied:
@@ -149,7 +149,7 @@ def _signer(tunnel: Tunnel, place: Place) -> str:
         with _connected(tunnel, place) as raw, _unverified().wrap_socket(raw, server_hostname=place.host) as stream:
             shown = stream.getpeercert(binary_form=True) or b""
         return heard.line(f"“{x509.load_der_x509_certificate(shown).issuer.rfc4514_string()}”")
-    except (OSError, ValueError, WayOutError):
+    except (OSError, ValueError, TunnelError):
         return "whom it does not say"
 
 

@@ -1,4 +1,4 @@
-"""A way out for as long as doctor looks, where none is up. Runs processes; writes to a directory of its own, then gone.
+"""A tunnel for as long as doctor looks, where none is up. Runs processes; writes to a directory of its own, then gone.
 
 It is what `hpcproxy up` starts, but for its place: files, state and port are its own, so no shell of the user's finds
 it, and what is installed stays as it is. It ends with doctor, however that ends.
@@ -18,7 +18,7 @@ from hpcproxy.account import tunnels
 from hpcproxy.account.tunnels import Tunnel
 from hpcproxy.account.verbs import Account
 from hpcproxy.config.model import Config
-from hpcproxy.errors import HpcproxyError, WayOutError
+from hpcproxy.errors import HpcproxyError, TunnelError
 from hpcproxy.files.install import bundle_steps
 from hpcproxy.files.plan import Home, account_plan
 from hpcproxy.files.render import render
@@ -28,35 +28,35 @@ _END_S = 15
 
 @dataclass
 class Temporary:
-    """At most one temporary way out; `end` is to be called whatever happens."""
+    """At most one temporary tunnel; `end` is to be called whatever happens."""
 
     _ended: threading.Event = field(default_factory=threading.Event)
     _begun: threading.Event = field(default_factory=threading.Event)
-    _keeper: threading.Thread | None = None
+    _supervisor: threading.Thread | None = None
     _found: Tunnel | None = None
     _error: HpcproxyError | None = None
 
     def start(self, config: Config, account: Account) -> Tunnel:
-        """Return a way out with the settings `config`, once it is ready; raises WayOutError."""
-        self._keeper = threading.Thread(target=self._keep, args=(config, account), daemon=True)
-        self._keeper.start()
+        """Return a tunnel with the settings `config`, once it is ready; raises TunnelError."""
+        self._supervisor = threading.Thread(target=self._keep, args=(config, account), daemon=True)
+        self._supervisor.start()
         self._begun.wait()
         if self._found is None:
-            raise self._error or WayOutError("tunnel", "did not come up")
+            raise self._error or TunnelError("tunnel", "did not come up")
         return self._found
 
     def end(self) -> None:
-        """The way out is gone, with all that it had written."""
+        """The tunnel is gone, with all that it had written."""
         self._ended.set()
-        if self._keeper is not None:
-            self._keeper.join(_END_S)
+        if self._supervisor is not None:
+            self._supervisor.join(_END_S)
 
     def _keep(self, config: Config, account: Account) -> None:
-        """Have it until the end, in one thread: the kernel ends the holder when the thread that started it is gone."""
+        """Have it until the end, in one thread: the kernel ends the supervisor with the thread that started it."""
         try:
             place = Path(tempfile.mkdtemp(prefix="hpcproxy-doctor-"))
         except OSError as error:
-            self._error = WayOutError("state", f"no directory can be made in {tempfile.gettempdir()}: {error.strerror}")
+            self._error = TunnelError("state", f"no directory can be made in {tempfile.gettempdir()}: {error.strerror}")
             self._begun.set()
             return
         try:
@@ -79,7 +79,7 @@ def _up(config: Config, account: Account, place: Path) -> Tunnel:
     changes.apply([*bundle_steps(bundle), changes.Write(home.known_hosts, known, 0o600)])
     script = bundle.named("tunnel.sh")
     if script is None:
-        raise WayOutError("configuration", "the bundle has no tunnel.sh")
+        raise TunnelError("configuration", "the bundle has no tunnel.sh")
     kept_out = ("SSH_AUTH_SOCK", "HPCPROXY_STATE")
     environ = {name: value for name, value in account.environ.items() if name not in kept_out}
     environ["TMPDIR"] = str(place)
@@ -87,7 +87,7 @@ def _up(config: Config, account: Account, place: Path) -> Tunnel:
     for tunnel in tunnels.find(environ, "shell"):
         if place in tunnel.directory.parents:
             return tunnel
-    raise WayOutError("tunnel", "came up and was gone again")
+    raise TunnelError("tunnel", "came up and was gone again")
 
 
 def _free_port() -> int:

@@ -1,7 +1,7 @@
-"""What leads a program elsewhere than through the way out, as one table for `wrap` and for the hook. Pure.
+"""What leads a program elsewhere than through the tunnel, as one table for `wrap` and for the hook. Pure.
 
 Each pattern is an extended regular expression that bash and Python read alike: classes and groups, no escapes; the
-hook looks with these while it waits for the way out (others.sh), `wrap` and `install-bashrc` before (overrides.py).
+hook looks with these while it waits for the tunnel (others.sh), `wrap` and `install-bashrc` before (overrides.py).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Row:
     what: str
 
 
-_WINS = "which wins over the way out; take it out"
+_WINS = "which wins over the tunnel; take it out"
 # The first row that matches counts.
 LINES: Sequence[Row] = (
     Row(f"{_BEGIN}({_SPELLED})=", 2, f"sets %, {_WINS}"),
@@ -37,10 +37,10 @@ LINES: Sequence[Row] = (
     Row(
         f"{_BEGIN}(no_proxy|NO_PROXY)=[\"']?[*]",
         2,
-        "sets % to *, so that no program uses the way out; take it out",
+        "sets % to *, so that no program uses the tunnel; take it out",
     ),
     Row(f"{_BEGIN}(auto)?ssh[ \t]{_REST}-[a-zA-Z0-9]*D[ \t]*[^ \t]", 0,
-        "opens a forward by hand (ssh -D); the way out takes its place, take it out"),
+        "opens a forward by hand (ssh -D); the tunnel takes its place, take it out"),
     Row(f"{_BEGIN}(sshuttle|proxychains4?|tsocks|torsocks)[ \t]", 2, "leads programs elsewhere by %; take it out"),
     Row(
         f"{_BEGIN}(curl|git|pip3?|wget|conda|mamba|npm|yarn|pnpm)[ \t]{_REST}"
@@ -53,15 +53,15 @@ LINES: Sequence[Row] = (
         f"gives a program a proxy of its own (%), {_WINS}"),
     Row("-D(https?[.]proxyHost|socksProxyHost)=", 1, f"gives Java a proxy of its own (%), {_WINS}"),
     Row(f"{_BEGIN}for[ \t]+[a-zA-Z0-9_]+[ \t]+in[ \t]([^;]*[ \t])?{_NAME}([ \t;]|$)", 3,
-        "treats % in a loop: if it sets it, that wins over the way out"),
+        "treats % in a loop: if it sets it, that wins over the tunnel"),
     Row(f"{_BEGIN}(module[ \t]+(load|add|swap)|ml)[ \t]+([^;&|#]*[ \t])?([^ \t;&|#/]*prox[^ \t;&|#]*)", 5,
-        "loads %, which may set another proxy; the way out takes its place"),
+        "loads %, which may set another proxy; the tunnel takes its place"),
 )  # fmt: skip
 # The same, for what stands behind the hook and takes it back.
 TAKEN: Sequence[Row] = (
     Row(f"{_BEGIN}unset[ \t]+(-v[ \t]+)?([a-zA-Z_ \t]*[ \t])?{_NAME}([ \t;&|]|$)", 4, "takes % away, and with it the"
-        " way out; take it out"),
-    Row(f"{_BEGIN}env[ \t]{_REST}(-u[ \t]*|--unset=){_NAME}([ \t;&|]|$)", 4, "takes % away, and with it the way out;"
+        " tunnel; take it out"),
+    Row(f"{_BEGIN}env[ \t]{_REST}(-u[ \t]*|--unset=){_NAME}([ \t;&|]|$)", 4, "takes % away, and with it the tunnel;"
         " take it out"),
 )  # fmt: skip
 
@@ -93,7 +93,7 @@ TOOLS: Sequence[tuple[str, str, str]] = (
     ("gradle", ".gradle/gradle.properties", "^([ \t]*)(systemProp[.]https?[.]proxyHost)[ \t]*=[ \t]*[^ \t]"),
     ("s3cmd", ".s3cfg", "^([ \t]*)(proxy_host)[ \t]*=[ \t]*[^ \t]"),
 )
-TOOL_READS = "reads % here, which wins over the way out"
+TOOL_READS = "reads % here, which wins over the tunnel"
 
 # Variables of tools that know none of the usual ones, or prefer their own; a value that the pattern matches counts.
 _ANY, _JAVA = ".", "[pP]roxyHost="
@@ -110,6 +110,6 @@ VARIABLES: Sequence[tuple[str, str, str]] = (
     ("Maven", "MAVEN_OPTS", _JAVA),
     ("gradle", "GRADLE_OPTS", _JAVA),
 )
-VARIABLE_GIVES = "gives % a proxy of its own, which wins over the way out"
-# Values with an address that only ways out have (`hpcproxy env`): 127.64.0.0 and beyond.
+VARIABLE_GIVES = "gives % a proxy of its own, which wins over the tunnel"
+# Values with an address that only tunnels have (`hpcproxy env`): 127.64.0.0 and beyond.
 OURS = "(^|[^0-9.])127[.](6[4-9]|[7-9][0-9]|1[0-9][0-9]|2[0-9][0-9])[.]"

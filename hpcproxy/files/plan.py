@@ -100,17 +100,17 @@ def account_plan(config: Config, home: Home) -> Plan:
     return Plan(
         artifacts=(
             artifact(TUNNEL, "node", SCRIPT_MODE, "holds the forward on one node; probes the jump hosts"),
-            artifact("job.sh", "sbatch", SCRIPT_MODE, "starts and ends the holders on all nodes of a job"),
+            artifact("job.sh", "sbatch", SCRIPT_MODE, "starts and ends the supervisors on all nodes of a job"),
             artifact("prologue.sh", "sbatch", SOURCED_MODE, "what the hook line of a job script sources"),
-            artifact("epilogue.sh", "sbatch", SOURCED_MODE, "ends the way out before the job's end"),
+            artifact("epilogue.sh", "sbatch", SOURCED_MODE, "ends the tunnel before the job's end"),
             artifact("bashrc.sh", "bashrc", SOURCED_MODE, "proxy_on, proxy_off, proxy_status for shells"),
-            Artifact("agent.json", AGENT_SETTINGS, home.directory / "agent.json", SOURCED_MODE, "the gate's settings"),
+            Artifact("agent.json", AGENT_SETTINGS, home.directory / "agent.json", SOURCED_MODE, "the agent's settings"),
             Artifact(
                 "agent.pyz",
                 AGENT_PROGRAM,
                 home.directory / "agent.pyz",
                 SCRIPT_MODE,
-                "the gate: one port, HTTP and SOCKS, for the job's user only",
+                "the agent: one port, HTTP and SOCKS, for the job's user only",
             ),
         ),
         values=script_values(config, home.directory, home.known_hosts),
@@ -124,7 +124,7 @@ def script_values(config: Config, programs: Path, known_hosts: Path, *, syslog: 
         "home": programs,
         "run": RUN,
         **{key: "" if value is None else value for key, value in _needed_by(SHELL, config).items()},
-        # The environment's is the very one that the gate gets out by, or one that is not needed.
+        # The environment's is the very one that the agent gets out by, or one that is not needed.
         "replace_proxy": config.replace_proxy or config.site_proxy is not None,
         "syslog": syslog,
         "jump_count": len(config.jump_hosts),
@@ -177,7 +177,7 @@ def _number(value: str | bool) -> str | int:
 
 
 def _ways(config: Config, known_hosts: Path) -> list[dict[str, Any]]:
-    """Return the ways out, each of a kind that the agent knows."""
+    """Return the tunnels, each of a kind that the agent knows."""
     if config.via == "direct":
         return [{"kind": "direct"}]
     if config.site_proxy is not None:

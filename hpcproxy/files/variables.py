@@ -1,4 +1,4 @@
-"""The variables by which programs find a way out, one table: what is set, what is unset, what is kept for later. Pure.
+"""The variables by which programs find a tunnel, one table: what is set, what is unset, what is kept for later. Pure.
 
 The TaskProlog gets the names from here. The fragments that shells source spell each one, for in dash there is no other
 way without `eval`; a test holds them, and the table of docs/configuration.md, against this.
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# What a variable is while a way out is on. NODE: 1 where the address is one of HTTP, else unset.
+# What a variable is while a tunnel is on. NODE: 1 where the address is one of HTTP, else unset.
 URL, DIRECT, NODE, UNSET = "url", "direct", "node", "unset"
 SAVED = "HPCPROXY_SAVED_"  # and the name: the caller's own value, which proxy_off brings back
 
 
 @dataclass(frozen=True)
 class Variable:
-    """One variable; `is_proxy`: its value names a proxy, which may be a way out that is none here."""
+    """One variable; `is_proxy`: its value names a proxy, which may be a tunnel that is none here."""
 
     name: str
     value: str
@@ -40,10 +40,10 @@ VARIABLES: Sequence[Variable] = (
     Variable("NODE_USE_ENV_PROXY", NODE, is_proxy=False),
 )
 NAMES = tuple(row.name for row in VARIABLES)
-# What the fragments tell each other, and the programs of hpcproxy: the way out that this shell uses.
+# What the fragments tell each other, and the programs of hpcproxy: the tunnel that this shell uses.
 OWN = ("HPCPROXY_URL", "HPCPROXY_KEY", "HPCPROXY_STEP", "HPCPROXY_STATE", "HPCPROXY_LISTEN")
 
 
 def named(value: str) -> tuple[str, ...]:
-    """Return the variables that are `value` while a way out is on."""
+    """Return the variables that are `value` while a tunnel is on."""
     return tuple(row.name for row in VARIABLES if row.value == value)

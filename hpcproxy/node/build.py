@@ -13,7 +13,7 @@ import gc
 import signal
 import sys
 
-gc.disable()  # until the worker runs (life/guardian.py): what is imported stays
+gc.disable()  # until the worker runs (life/supervisor.py): what is imported stays
 signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGURG, signal.SIGINT, signal.SIGUSR1))
 
 if sys.argv[1:2] == ["port"]:  # root's: nothing is kept compiled by it, and little is loaded

@@ -21,8 +21,8 @@ LOGIN_OPTION = (
     ",sshconnect2.c:userauth_pubkey():*,sshconnect2.c:input_userauth_pk_ok():*,sshconnect2.c:send_pubkey_test():*"
 )
 
-# A closed port on the jump host's own loopback: "Connection refused" from there proves login, forwarding and the way
-# back, and touches no service.
+# A closed port on the jump host's own loopback: "Connection refused" from there says that login, forwarding and the way
+# back work, and touches no service.
 PROBE_TARGET = "127.0.0.1:1"
 
 # For a jump host that lets through to some ports only: https, at an address that is nobody's (RFC 5737, TEST-NET-1).

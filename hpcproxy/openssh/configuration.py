@@ -21,7 +21,7 @@ from typing import IO
 
 from hpcproxy import heard
 from hpcproxy.config.model import Jump
-from hpcproxy.errors import WayOutError
+from hpcproxy.errors import TunnelError
 
 _SSH_PORT = 22
 _TIMEOUT_S = 20.0  # a `Match exec` of the user's may ask the network
@@ -68,7 +68,7 @@ class Resolved:
 def ask(jump: Jump, *, user: str | None = None, options: Sequence[str] = (), timeout_s: float = _TIMEOUT_S) -> Resolved:
     """Return what ssh makes of `jump`; `user` counts where `jump` names none, `options` are more words for ssh.
 
-    Raises WayOutError with ssh's own words, which name file and line, where it cannot read its configuration.
+    Raises TunnelError with ssh's own words, which name file and line, where it cannot read its configuration.
     """
     return _parse(jump, _dump([*options, *target(jump, user)], str(jump), timeout_s))
 
@@ -122,10 +122,10 @@ def run(argv: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[by
     return subprocess.CompletedProcess(argv, process.returncode, *texts)
 
 
-def cannot_run(error: OSError, jump: str = "") -> WayOutError:
+def cannot_run(error: OSError, jump: str = "") -> TunnelError:
     """Return what is to be said where ssh cannot be started."""
     reason = f"the program ssh cannot be run: {error.strerror}"
-    return WayOutError("ssh", reason, "is OpenSSH's client installed and on PATH?", jump)
+    return TunnelError("ssh", reason, "is OpenSSH's client installed and on PATH?", jump)
 
 
 def _head(file: IO[bytes]) -> bytes:
@@ -140,10 +140,10 @@ def _dump(words: Sequence[str], jump: str, timeout_s: float) -> dict[str, list[s
         raise cannot_run(error, jump) from None
     except subprocess.TimeoutExpired:
         reason = f"ssh needs more than {timeout_s:g} s to read its configuration"
-        raise WayOutError("ssh", reason, "does a `Match exec` in ~/.ssh/config wait for something?", jump) from None
+        raise TunnelError("ssh", reason, "does a `Match exec` in ~/.ssh/config wait for something?", jump) from None
     if done.returncode:
         advice = "mend that line; plain ssh fails in the same way"
-        raise WayOutError("ssh", said(done.stderr) or "ssh -G ended without a word", advice, jump)
+        raise TunnelError("ssh", said(done.stderr) or "ssh -G ended without a word", advice, jump)
     found: dict[str, list[str]] = {}
     for line in os.fsdecode(done.stdout).splitlines():
         key, _, value = line.partition(" ")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcproxy.config.model import Jump
-from hpcproxy.errors import Reason, WayOutError
+from hpcproxy.errors import Reason, TunnelError
 from hpcproxy.openssh import configuration, reasons
 from hpcproxy.openssh.configuration import Resolved
 from hpcproxy.quoting import word
@@ -46,7 +46,7 @@ class Hop:
 
 @functools.lru_cache(maxsize=1)
 def alone() -> tuple[str, ...]:
-    """Return the options that every ssh here has, as far as this machine's ssh knows them; raises WayOutError."""
+    """Return the options that every ssh here has, as far as this machine's ssh knows them; raises TunnelError."""
     known = []
     for option in _NEWER:
         argv = ["ssh", "-F", "/dev/null", "-G", "-T", "-o", option, "--", "localhost"]
@@ -55,16 +55,16 @@ def alone() -> tuple[str, ...]:
         except OSError as error:
             raise configuration.cannot_run(error) from None
         except subprocess.TimeoutExpired:
-            raise WayOutError("ssh", "ssh does not say within 20 s what options it knows") from None
+            raise TunnelError("ssh", "ssh does not say within 20 s what options it knows") from None
         if asked.returncode == 0:
             known += ["-o", option]
     return (*_ALONE, *known)
 
 
 def of(resolved: Resolved, depth: int = 0) -> tuple[Hop, ...]:
-    """Return the hosts between here and `resolved`, the nearest first; raises WayOutError for a circle."""
+    """Return the hosts between here and `resolved`, the nearest first; raises TunnelError for a circle."""
     if depth > _MOST_HOPS:
-        raise WayOutError("ssh", "ProxyJump leads in a circle", "see ~/.ssh/config", str(resolved.asked))
+        raise TunnelError("ssh", "ProxyJump leads in a circle", "see ~/.ssh/config", str(resolved.asked))
     if not resolved.hops:
         return ()
     # `ProxyJump a,b` is: b by way of a, whatever b's own ProxyJump says; a by way of what its own says.

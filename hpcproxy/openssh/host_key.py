@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from hpcproxy.config.model import Jump
-from hpcproxy.errors import Reason, WayOutError
+from hpcproxy.errors import Reason, TunnelError
 from hpcproxy.openssh import configuration, hops, known_hosts
 from hpcproxy.openssh.configuration import Resolved
 from hpcproxy.openssh.hops import Hop
@@ -54,7 +54,7 @@ class Way:
 def fetch(way: Way, timeout_s: float, kinds: Sequence[str] = ()) -> HostKey:
     """Return the key that the host shows now, if it can one of the `kinds` that are known of it.
 
-    Hosts on the way are logged in to only if the user's or the site's own list confirms them. Raises WayOutError naming
+    Hosts on the way are logged in to only if the user's or the site's own list confirms them. Raises TunnelError naming
     the layer that failed.
     """
     with _attempt(way, timeout_s) as attempt:
@@ -70,7 +70,7 @@ def fetch(way: Way, timeout_s: float, kinds: Sequence[str] = ()) -> HostKey:
 def is_accepted(way: Way, known: KnownHosts, timeout_s: float) -> bool:
     """Whether ssh takes the host for the one in `known`: how it checks a certificate is ssh's business.
 
-    Raises WayOutError if nothing is there that could show a key.
+    Raises TunnelError if nothing is there that could show a key.
     """
     with _attempt(way, timeout_s) as attempt:
         (attempt.directory / _LIST).write_bytes(known.content)
@@ -125,7 +125,7 @@ class _Attempt:
         except subprocess.TimeoutExpired as error:
             self.said, self.late = error.stderr or b"", True
         except OSError as error:
-            raise WayOutError("ssh", f"ssh cannot be run: {error.strerror}", "", str(self.way.jump)) from None
+            raise TunnelError("ssh", f"ssh cannot be run: {error.strerror}", "", str(self.way.jump)) from None
         return self.words(self.directory / _LOG)
 
     @staticmethod
@@ -136,28 +136,28 @@ class _Attempt:
         return []
 
     def explain(self) -> NoReturn:
-        """Raise WayOutError with the reason, the nearest hop's if it is one's."""
+        """Raise TunnelError with the reason, the nearest hop's if it is one's."""
         name = str(self.way.jump)
         for place, hop in enumerate(self.hops, 1):
             words = self.words(hop.log(self.directory, place))
             why = hops.meaning(words)
             if why is not None and why.layer == "host-key":
-                raise WayOutError(
+                raise TunnelError(
                     why.layer,
                     f"{hop.jump}, on the way to it, is in none of your lists of known hosts, or with another key",
                     f"nothing was logged in to; look at its key with: {hop.typed}",
                     name,
                 )
             if why is not None:
-                raise WayOutError(why.layer, f"{hop.jump}, on the way to it: {why}", f"try: {hop.typed}", name)
+                raise TunnelError(why.layer, f"{hop.jump}, on the way to it: {why}", f"try: {hop.typed}", name)
         why = hops.meaning(self.words(self.directory / _LOG))
         told = configuration.said(self.said)
         if self.way.resolved.proxy_command is not None and told:
-            raise WayOutError("ssh", f"its ProxyCommand does not get there: {told}", "see ~/.ssh/config", name)
+            raise TunnelError("ssh", f"its ProxyCommand does not get there: {told}", "see ~/.ssh/config", name)
         if self.late:
-            raise WayOutError("route", f"does not answer within {self.timeout_s:g} s", "is its address right?", name)
+            raise TunnelError("route", f"does not answer within {self.timeout_s:g} s", "is its address right?", name)
         why = why or Reason("ssh", told or "showed no host key")
-        raise WayOutError(why.layer, str(why), "", name)
+        raise TunnelError(why.layer, str(why), "", name)
 
 
 @contextlib.contextmanager
@@ -170,10 +170,10 @@ def _attempt(way: Way, timeout_s: float) -> Iterator[_Attempt]:
 
 @contextlib.contextmanager
 def place(directory: str, jump: str) -> Iterator[str]:
-    """Have a directory below `directory` for what an ssh says of `jump`; raises WayOutError where there is no room."""
+    """Have a directory below `directory` for what an ssh says of `jump`; raises TunnelError where there is no room."""
     try:
         made = tempfile.TemporaryDirectory(prefix="hpcproxy-key-", dir=directory)
     except OSError as error:
-        raise WayOutError("ssh", f"what it says finds no room in {directory}: {error.strerror}", "", jump) from None
+        raise TunnelError("ssh", f"what it says finds no room in {directory}: {error.strerror}", "", jump) from None
     with made as name:
         yield name

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from hpcproxy import changes
 from hpcproxy.config.model import Jump
-from hpcproxy.errors import FileError, WayOutError
+from hpcproxy.errors import FileError, TunnelError
 from hpcproxy.openssh import configuration
 
 _FOUND = re.compile(rb"^# Host .* found: line ([0-9]+)(?: (CA|REVOKED))?\s*$")
@@ -143,7 +143,7 @@ def lines_for_nodes(known: KnownHosts, jumps: Sequence[Jump]) -> Mapping[Jump, s
 
 def _lines(known: KnownHosts, jump: Jump) -> Iterator[str]:
     names = [configuration.lookup_name(jump.host, jump.port)]
-    with contextlib.suppress(WayOutError):  # what this machine makes of it is more than is needed
+    with contextlib.suppress(TunnelError):  # what this machine makes of it is more than is needed
         names.append(configuration.ask(jump).name)
     both = ",".join(dict.fromkeys(names))
     entries = {entry.number: entry for name in names for entry in known.of(name)}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hpcproxy import changes
-from hpcproxy.errors import FileError, HpcproxyError, WayOutError
+from hpcproxy.errors import FileError, HpcproxyError, TunnelError
 from hpcproxy.openssh import host_key
 from hpcproxy.openssh.host_key import Way
 from hpcproxy.openssh.known_hosts import CA, REVOKED, Entry, HostKey, KnownHosts
@@ -47,7 +47,7 @@ class Shown:
 
     def refused(self, reason: str, advice: str = "") -> Shown:
         """Return the same with nothing to keep, for `reason`."""
-        return replace(self, replaced=(), pins=(), error=WayOutError("host-key", reason, advice, self.host))
+        return replace(self, replaced=(), pins=(), error=TunnelError("host-key", reason, advice, self.host))
 
     def unless_changed(self, verb: str) -> Shown:
         """Return the same, refused if the key is another than before; `verb` is what is to be typed then."""

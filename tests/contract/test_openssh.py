@@ -14,7 +14,7 @@ from hpcproxy.node.state.settings import Failure
 from hpcproxy.node.upstream.words import Words, verdict
 from hpcproxy.openssh import command, option_list, reasons
 from tests.contract.openssh import RELEASES, Release, program
-from tests.holder import write_script
+from tests.supervisor import write_script
 
 LOGS = [(name, situation) for name, release in RELEASES.items() for situation in release.logs]
 _TABLE = tuple(
@@ -24,7 +24,7 @@ _TABLE = tuple(
 _WORDS = {"a refused key": "it refused the key", "no keys taken": "no keys at all, only password,keyboard-interactive,"}
 _LEARN = """
 held='' heeded=TERM death=HUP first_cipher=$1 login_option=$2 least_ssh=$3 jump_destinations=(h)
-source "$0/lib/holder/ssh.sh"
+source "$0/lib/tunnel/ssh.sh"
 learn
 printf '%s\\n' "${cipher[*]}" "${log_verbose[*]}" "$old_ssh"
 """

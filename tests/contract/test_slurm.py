@@ -44,7 +44,7 @@ def job(tmp_path: Path, account: Account, jump_host: Sshd) -> Callable[[Release]
 
 
 @every_release
-def test_the_jobs_own_steps_run_beside_the_holders(
+def test_the_jobs_own_steps_run_beside_the_supervisors(
     name: str, job: Callable[[Release], dict[str, str]], account: Account
 ) -> None:
     epilogue = f". {account.home.directory}/epilogue.sh\n"
@@ -56,7 +56,7 @@ def test_the_jobs_own_steps_run_beside_the_holders(
 
 def test_a_slurm_that_is_too_old_is_said_to_be(job: Callable[[Release], dict[str, str]]) -> None:
     done = script("bash", f"set -eu\n{HOOK}printf on\n", job(TOO_OLD))
-    words = "hpcproxy: no way out: slurm 20.02.7 is too old, 20.11 is needed; the job runs on without it\n"
+    words = "hpcproxy: no tunnel: slurm 20.02.7 is too old, 20.11 is needed; the job runs on without it\n"
     assert (done.returncode, done.stdout, done.stderr) == (0, "on", words)
 
 
@@ -125,7 +125,7 @@ def _plan(directory: Path, policy: dict[str, object]) -> Plan:
 def _run_prolog(release: Release, directory: Path, policy: dict[str, object], values: dict[str, str]) -> None:
     """Run our Prolog as a slurmd of `release` does: with those of `values` of which that tells a Prolog."""
     directory.mkdir(exist_ok=True)
-    (directory / "holder.sh").write_text(f'printf "%s 1\\n" "$$" >{directory}/run/holders/"$1.$2"\n')
+    (directory / "supervisor.sh").write_text(f'printf "%s 1\\n" "$$" >{directory}/run/holders/"$1.$2"\n')
     file = render(_plan(directory, policy)).named(PROLOG)
     assert file is not None
     (directory / "prolog").write_bytes(file.content)
@@ -146,10 +146,10 @@ def test_its_programs_answer_what_our_scripts_ask_them(name: str, tmp_path: Path
     library = TEMPLATES / "lib"
     asks = {
         'job_nodes; echo "${nodes[*]}"': ("any/nodes.sh", "c1 c2\n"),
-        "job=9; job_goes_on && echo on": ("holder/company.sh", "on\n"),
-        "job=8; job_goes_on || echo over": ("holder/company.sh", "over\n"),
-        "job=9 slurmd='' now=0 began_at=0; slurm_knows_job && echo known": ("keeper/keep.sh", "known\n"),
-        "job=8 slurmd='' now=0 began_at=0; slurm_knows_job || echo unknown": ("keeper/keep.sh", "unknown\n"),
+        "job=9; job_goes_on && echo on": ("tunnel/job_processes.sh", "on\n"),
+        "job=8; job_goes_on || echo over": ("tunnel/job_processes.sh", "over\n"),
+        "job=9 slurmd='' now=0 began_at=0; slurm_knows_job && echo known": ("supervisor/supervise.sh", "known\n"),
+        "job=8 slurmd='' now=0 began_at=0; slurm_knows_job || echo unknown": ("supervisor/supervise.sh", "unknown\n"),
         'ask_slurm 5 show slurmd | grep -o "msg time.*T"': ("host/scontrol.sh", "msg time  = 2037-01-01T\n"),
     }
     for text, (file, said) in asks.items():

@@ -41,7 +41,7 @@ def combinations() -> Iterator[Plan]:
             "bypass_private": False,
             "port": 3128,
         },
-        {"jump": "j", "gate": False, "replace_proxy": True, "autostart": True, "required": True},
+        {"jump": "j", "agent": False, "replace_proxy": True, "autostart": True, "required": True},
     )
     more = (
         {},

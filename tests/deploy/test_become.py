@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpcproxy.cluster import fan_out, routes
-from hpcproxy.cluster.become import Door, NotRootError, Secrets
+from hpcproxy.cluster.become import NotRootError, Secrets, SudoDialogue
 from hpcproxy.cluster.outcome import HostOutcome
 from tests import sshd
 from tests.deploy.host import TOKEN
@@ -109,8 +109,8 @@ def test_the_real_sudo(jump_host: Sshd, tmp_path: Path) -> None:
     assert reply.answer is not None, reply.cause
 
 
-def test_whoever_talks_on_at_the_door_is_left() -> None:
-    door = Door("token", "u", Secrets())
-    assert door.hear(b"x" * 60_000) == b""
+def test_whoever_talks_on_at_the_prompt_is_left() -> None:
+    dialogue = SudoDialogue("token", "u", Secrets())
+    assert dialogue.hear(b"x" * 60_000) == b""
     with pytest.raises(NotRootError, match="talks on and does not become root"):
-        door.hear(b"x" * 70_000)
+        dialogue.hear(b"x" * 70_000)

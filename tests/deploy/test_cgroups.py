@@ -17,8 +17,8 @@ def _sweep(place: Path, bound: int) -> set[str]:
     return {path.name for path in place.iterdir()}
 
 
-def test_what_is_empty_and_old_goes_and_no_way_out_that_lives(tmp_path: Path) -> None:
-    """The directory of one that lives holds its keeper; its `way` may be empty for a moment, between two agents."""
+def test_what_is_empty_and_old_goes_and_no_tunnel_that_lives(tmp_path: Path) -> None:
+    """The directory of one that lives holds its supervisor; its `way` may be empty for a moment, between two agents."""
     for name in ("1.0-empty", "2.0-lives", "3.0-begins", "4.0-hollow"):
         (tmp_path / name).mkdir()
     for name in ("1.0-empty", "2.0-lives", "3.0-begins"):

@@ -20,7 +20,7 @@ from tests.deploy.cases import plan, script_of
 TOKEN = "hpcproxy-token"  # noqa: S105 - no secret: it marks lines
 
 # Says its word when whoever started it has long ended, as the real one does for a user whom the node does not know.
-HOLDER = """#!/bin/bash
+SUPERVISOR = """#!/bin/bash
 mkdir -p {run}/holders
 read -r -a stat </proc/$$/stat
 printf '%s %s\\n' "$$" "${{stat[21]}}" >{run}/holders/$1.$2
@@ -84,7 +84,7 @@ def make(root: Path, monkeypatch: pytest.MonkeyPatch, **told: Any) -> Node:
         file.artifact.path.parent.mkdir(exist_ok=True)
         file.artifact.path.write_bytes(file.content)
         file.artifact.path.chmod(file.artifact.mode)
-    (root / "holder.sh").write_text(HOLDER.format(run=root / "run"))
+    (root / "supervisor.sh").write_text(SUPERVISOR.format(run=root / "run"))
     yaml = f"nodes: c1\nsettings: {{jump: j}}\nslurm_directory: {root}\n"
     return Node(
         root, bundle, inventory.parse("case", yaml).model_copy(update={"policy": Policy(**told.get("policy", {}))})
@@ -134,7 +134,7 @@ def test_each_breach_is_named(node: Node, breach: str) -> None:
         pytest.skip("nothing here is root's: all of it is named for that")
     path = node.path(name)
     break_it(path)
-    named = node.breaches(limit_s=2, pipe_ms=1000, holder_s=2)
+    named = node.breaches(limit_s=2, pipe_ms=1000, supervisor_s=2)
     where = str(path).replace(f"{node.root}/", "")
     assert [text for text in named if where in text and words in text], named
 
@@ -157,7 +157,7 @@ def test_a_slow_node_is_measured_again_before_anything_is_said(node: Node) -> No
 
 
 def test_slow_is_no_breach_where_slurmd_waits_and_one_where_it_kills(node: Node) -> None:
-    """One overloaded node must not keep a whole cluster from being switched on."""
+    """One overloaded node must not keep a whole cluster from being enabled."""
     _slow_at_first(node.path(EPILOG), 1000)
     named = node.breaches(slow_ms=400)
     assert [text for text in named if "state behind" not in text] == []

@@ -101,13 +101,13 @@ def test_service_mode_does_not_open_everything_by_saying_nothing(tmp_path: Path,
 def test_service_mode_is_not_had_without_the_agent(tmp_path: Path) -> None:
     """ssh asks nobody who he is: every user of the node would have the service key's way."""
     path = tmp_path / "site.yaml"
-    text = "nodes: c1\nmode: {}\nservice_key: /k\nsettings: {{jump: j, allow: ['*'], gate: false}}\n"
+    text = "nodes: c1\nmode: {}\nservice_key: /k\nsettings: {{jump: j, allow: ['*'], agent: false}}\n"
     path.write_text(text.format("service"))
     for key_needed in (True, False):
         with pytest.raises(ConfigError, match="would open the service key to every user of a node"):
             inventory.read(path, key_needed=key_needed)
     path.write_text(text.format("user"))
-    assert inventory.read(path)[1].gate is False
+    assert inventory.read(path)[1].agent is False
 
 
 def test_the_manual_names_every_key_of_the_inventory() -> None:
@@ -131,11 +131,11 @@ PrologFlags             = (null)
         ("22.05.8", "proctrack/cgroup", "Alloc", []),
         ("24.05.0-0rc1", "proctrack/linuxproc", "Alloc", []),
         ("24.05.3", "proctrack/cgroup", "Alloc", ["beside its job, and the Epilog ends it; so it would"]),
-        ("25.11", "proctrack/cgroup", "Alloc,Contain,RunInJob", ["a way out leaves its job's cgroup for its own"]),
+        ("25.11", "proctrack/cgroup", "Alloc,Contain,RunInJob", ["a tunnel leaves its job's cgroup for its own"]),
         ("unknown", "proctrack/cgroup", "Alloc", []),
     ],
 )
-def test_whose_process_a_way_out_is(version: str, tracking: str, flags: str, words: list[str]) -> None:
+def test_whose_process_a_tunnel_is(version: str, tracking: str, flags: str, words: list[str]) -> None:
     """No Slurm of 24.05 is at hand here: the text is as its `scontrol show config` prints it."""
     running = slurm_conf.parse(f"SLURM_VERSION = {version}\nProctrackType = {tracking}\nPrologFlags = {flags}\n")
     said = slurm_conf.remarks(running, told())
@@ -219,7 +219,7 @@ def test_what_hosts_lack_is_said_once_with_its_hosts() -> None:
     lacking = (host("a1", ssh="missing", clock="1000"), host("a2", ssh="missing"), host("a3", clock="2000"))
     outcomes = Outcomes((*lacking, stranger))
     assert outcomes.cautions(1000.5) == [
-        "a[1-2]: ssh is missing: jobs get no way out there",
+        "a[1-2]: ssh is missing: jobs get no tunnel there",
         "a3: the clock is wrong by more than a minute: TLS may fail in jobs",
-        "a4: port 2015 is uid 2002's at all addresses: jobs may get no way out; end that, or say another `port`",
+        "a4: port 2015 is uid 2002's at all addresses: jobs may get no tunnel; end that, or say another `port`",
     ]

@@ -36,7 +36,7 @@ def test_a_forward_only_key() -> None:
         "    PermitUserRC no",
         "    ForceCommand /usr/sbin/nologin",
         "    ClientAliveInterval 30",
-    ], "each line is a door that is shut; sshd_config(5)"
+    ], "each line is a dialogue that is shut; sshd_config(5)"
 
 
 def test_the_nodes_are_what_sshd_is_to_be_patient_with() -> None:
@@ -91,7 +91,7 @@ def test_each_account_of_the_jump_hosts_is_held(tmp_path: Path) -> None:
     assert not (where / jumpkit.NFT_FILE).exists()
 
 
-def test_the_wall_has_the_nodes_and_what_is_not_known_is_named(tmp_path: Path) -> None:
+def test_the_firewall_has_the_nodes_and_what_is_not_known_is_named(tmp_path: Path) -> None:
     where = tmp_path / "kit"
     made = kit.jump_kit(
         _site(tmp_path, "{jump: j, allow: ['*', '10.0.0.1:443', 'localhost:8888', '10.0.0.0/8']}"), where

@@ -41,7 +41,7 @@ def known(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An agent of the test's own."""
+    """An ssh-agent of the test's own."""
     socket = Path(os.environ["TMPDIR"], "agent")
     process = subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL)
     try:
@@ -120,7 +120,7 @@ def test_a_key_with_a_passphrase_that_an_agent_holds(jump_host: Sshd, tmp_path: 
     _run("ssh-keygen", "-q", "-p", "-P", "", "-N", "secret", "-f", shut)
     assert _word(_ask(jump_host, known, key=shut)) == "unchanged"
     _run("ssh-add", "-q", "-D")
-    with pytest.raises(FileError, match="is protected by a passphrase; load it into an agent with ssh-add"):
+    with pytest.raises(FileError, match="is protected by a passphrase; load it into an ssh-agent with ssh-add"):
         _ask(jump_host, known, key=shut)
 
 

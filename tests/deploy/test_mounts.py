@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.deploy.keeping import ALICE, JOB, SOON_S, Node, made
+from tests.deploy.supervising import ALICE, JOB, SOON_S, Node, made
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, as Prolog and Epilog do")
 READY = "echo ready c1 jump; exec sleep 600"

@@ -159,7 +159,7 @@ def test_a_canary_is_on_trial_and_the_rest_is_not(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "127.0.0.1"])
-def test_a_stranger_at_the_port_of_ways_out_is_named(host: Host, address: str) -> None:
+def test_a_stranger_at_the_port_of_tunnels_is_named(host: Host, address: str) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.create_server((address, 0), family=family) as stranger:
         port = stranger.getsockname()[1]

@@ -45,7 +45,7 @@ def test_a_stateless_node_a_reinstalled_one_and_one_that_is_down() -> None:
 @pytest.mark.parametrize(
     ("running", "fate"),
     [
-        ("Prolog = (null)\n", "its next job runs without a way out"),
+        ("Prolog = (null)\n", "its next job runs without a tunnel"),
         ("TaskProlog = /usr/libexec/hpcproxy/taskprolog\n", "its next job fails: TaskProlog="),
         ("Epilog = /etc/slurm/epilog.d/50-hpcproxy\n", "its next job drains it when it ends: Epilog="),
         ("Prolog = /etc/slurm/prolog.d/*\n", "its next job drains it and is requeued if nothing else is there for"),

@@ -25,7 +25,7 @@ from hpcproxy.cluster.pool import Pool
 from hpcproxy.cluster.protocol import Answer
 from hpcproxy.cluster.run import Request, limit, read_site
 from hpcproxy.cluster.trust import trust
-from hpcproxy.errors import ConfigError, FileError, HpcproxyError, RenderError, WayOutError
+from hpcproxy.errors import ConfigError, FileError, HpcproxyError, RenderError, TunnelError
 from hpcproxy.files import render
 from hpcproxy.files.plan import Artifact, Plan
 from tests import modest
@@ -283,7 +283,7 @@ def test_a_gateway_and_no_ssh_or_no_room_for_its_words(
     else:
         monkeypatch.setattr("tempfile.mkdtemp", _full)
     shown = trust(Request(site), replace_key=False, consent=lambda keys: [""] * len(keys), on_key=lambda _key: None)
-    assert {type(one.error) for one in shown} == {WayOutError}
+    assert {type(one.error) for one in shown} == {TunnelError}
     assert {one.host for one in shown} == {"j", "g", "c1", "c2"}
 
 

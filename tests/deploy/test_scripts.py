@@ -22,7 +22,7 @@ from tests.deploy.cases import combinations, plan, script_of
 from tests.hostile import HOSTILE
 from tests.waiting import until
 
-SCRIPTS = ("prolog", "epilog", "taskprolog", "holder.sh", "tunnel.sh", "job.sh")
+SCRIPTS = ("prolog", "epilog", "taskprolog", "supervisor.sh", "tunnel.sh", "job.sh")
 SOURCED = ("prologue.sh", "epilogue.sh", "hpcproxy.sh")
 
 
@@ -53,8 +53,8 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     }.items():
         paths.append(directory / f"{name}.sh")
         paths[-1].write_text(f"#!/bin/bash\n{command[3]}")
-    paths.append(directory / "glance.sh")
-    paths[-1].write_bytes(protocol.glance(bundle, "t", protocol.Place(protocol.STORE, protocol.LOCK_FILE)))
+    paths.append(directory / "inspect.sh")
+    paths[-1].write_bytes(protocol.inspection(bundle, "t", protocol.Place(protocol.STORE, protocol.LOCK_FILE)))
     return paths
 
 
@@ -138,7 +138,7 @@ def test_an_older_bash_is_named_and_nothing_is_done() -> None:
 
 
 def _site(tmp_path: Path, **told: object) -> dict[str, Path]:
-    """Prolog, Epilog and TaskProlog whose state is below `tmp_path`; the holder only says that it was started."""
+    """Prolog, Epilog and TaskProlog whose state is below `tmp_path`; the supervisor only says that it was started."""
     whole = plan(**told)
     values = {**whole.values, "run": tmp_path / "run", "home": tmp_path}
     bundle = render(replace(whole, values=values))
@@ -147,12 +147,12 @@ def _site(tmp_path: Path, **told: object) -> dict[str, Path]:
         found[file.artifact.name] = tmp_path / file.artifact.name
         found[file.artifact.name].write_bytes(file.content)
         found[file.artifact.name].chmod(0o755)
-    (tmp_path / "holder.sh").write_text(_HOLDER.format(run=tmp_path / "run"))
+    (tmp_path / "supervisor.sh").write_text(_SUPERVISOR.format(run=tmp_path / "run"))
     (tmp_path / "in-force").touch()
     return found
 
 
-_HOLDER = """#!/bin/bash
+_SUPERVISOR = """#!/bin/bash
 mkdir -p {run}/holders
 read -r -a stat </proc/$$/stat
 printf '%s %s\\n' "$$" "${{stat[21]}}" >{run}/holders/$1.$2
@@ -181,7 +181,7 @@ def _started(tmp_path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def test_prolog_starts_a_holder_that_survives_it_and_the_epilog_ends_that_one(tmp_path: Path) -> None:
+def test_prolog_starts_a_supervisor_that_survives_it_and_the_epilog_ends_that_one(tmp_path: Path) -> None:
     site = _site(tmp_path)
     assert _as_slurmd(site["prolog"], _job(SLURM_JOB_RESTART_COUNT="2")) == (0, "")  # Slurm 22.05
     assert _started(tmp_path) == ["77 2 1234"]
@@ -207,34 +207,34 @@ def test_epilog_never_ends_a_process_that_only_has_the_pid(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_epilog_ends_a_holder_that_does_not_end_with_all_it_has_started(tmp_path: Path, stopped: bool) -> None:
+def test_epilog_ends_a_supervisor_that_does_not_end_with_all_it_has_started(tmp_path: Path, stopped: bool) -> None:
     """Its user may have stopped every process of it."""
     site = _site(tmp_path)
     deaf = "trap '' TERM; sleep 600 & wait"
-    with subprocess.Popen(["bash", "-c", f"trap '' TERM; bash -c {shlex.quote(deaf)} & wait"]) as holder:
-        pids = [holder.pid]
+    with subprocess.Popen(["bash", "-c", f"trap '' TERM; bash -c {shlex.quote(deaf)} & wait"]) as supervisor:
+        pids = [supervisor.pid]
         for _ in range(2):
             children = Path(f"/proc/{pids[-1]}/task/{pids[-1]}/children")
             pids.append(int(until(children.read_text, "it has started another").split()[0]))
         if stopped:
             for pid in pids:
                 os.kill(pid, signal.SIGSTOP)
-        since = tunnels.start_time(holder.pid)
+        since = tunnels.start_time(supervisor.pid)
         (tmp_path / "run/holders").mkdir(parents=True)
-        (tmp_path / "run/holders/77.0").write_text(f"{holder.pid} {since}\n")
+        (tmp_path / "run/holders/77.0").write_text(f"{supervisor.pid} {since}\n")
         assert _as_slurmd(site["epilog"], _job()) == (0, "")
-        assert holder.wait(30) == -signal.SIGKILL
+        assert supervisor.wait(30) == -signal.SIGKILL
     for pid in pids[1:]:
         until(lambda pid=pid: tunnels.start_time(pid) is None, "what it started is gone")
 
 
-@pytest.mark.parametrize("missing", ["holder.sh", "run"])
+@pytest.mark.parametrize("missing", ["supervisor.sh", "run"])
 def test_prolog_ends_with_zero_whatever_is_missing(tmp_path: Path, missing: str) -> None:
     site = _site(tmp_path)
     if missing == "run":
         (tmp_path / "run").write_text("taken")
     else:
-        (tmp_path / "holder.sh").unlink()
+        (tmp_path / "supervisor.sh").unlink()
     for name in ("prolog", "epilog"):
         assert _as_slurmd(site[name], _job())[0] == 0
     assert _as_slurmd(site["prolog"], {}) == (0, "")
@@ -305,7 +305,7 @@ def test_prolog_does_nothing_until_the_epilog_has_been_seen_to_run(tmp_path: Pat
     (tmp_path / "run/no-epilog").write_text(f"{uptime_s + 3600}\n")
     assert _as_slurmd(site["prolog"], _job()) == (0, "")
     assert _started(tmp_path) == []
-    word = "export HPCPROXY_ERROR=c1 epilog Slurm does not run the Epilog here that would end a way out\n"
+    word = "export HPCPROXY_ERROR=c1 epilog Slurm does not run the Epilog here that would end a tunnel\n"
     assert _as_slurmd(site["taskprolog"], _job(SLURMD_NODENAME="c1")) == (0, word)
     assert _as_slurmd(site["epilog"], {**_job(), "HPCPROXY_CONTRACT": "1"}) == (0, "")
     assert not (tmp_path / "in-force").exists(), "the check is not Slurm"
@@ -318,16 +318,16 @@ def test_prolog_does_nothing_until_the_epilog_has_been_seen_to_run(tmp_path: Pat
 # ---- the TaskProlog
 
 
-def test_taskprolog_without_a_way_out_prints_nothing(tmp_path: Path) -> None:
+def test_taskprolog_without_a_tunnel_prints_nothing(tmp_path: Path) -> None:
     site = _site(tmp_path)
     assert _as_slurmd(site["taskprolog"], _job()) == (0, "")
     assert _as_slurmd(site["taskprolog"], {}) == (0, "")
 
 
-def test_taskprolog_tells_the_reason_when_the_holder_gave_up(tmp_path: Path) -> None:
+def test_taskprolog_tells_the_reason_when_the_supervisor_gave_up(tmp_path: Path) -> None:
     site = _site(tmp_path)
     (tmp_path / "run/holders").mkdir(parents=True)
-    (tmp_path / "run/holders/77.0.said").write_text("mode c1 gate\ngave-up c1 key no key to log in with\n")
+    (tmp_path / "run/holders/77.0.said").write_text("mode c1 agent\ngave-up c1 key no key to log in with\n")
     assert _as_slurmd(site["taskprolog"], _job()) == (0, "export HPCPROXY_ERROR=c1 key no key to log in with\n")
 
 
@@ -335,7 +335,7 @@ def test_taskprolog_tells_the_reason_when_the_holder_gave_up(tmp_path: Path) -> 
 def test_taskprolog_of_a_task_that_is_cancelled_exits_as_ever(tmp_path: Path, number: signal.Signals) -> None:
     site = _site(tmp_path)
     (tmp_path / "run/holders").mkdir(parents=True)
-    (tmp_path / "run/holders/77.0.said").write_text("mode c1 gate\n")  # it waits for `ready`
+    (tmp_path / "run/holders/77.0.said").write_text("mode c1 agent\n")  # it waits for `ready`
     with subprocess.Popen([site["taskprolog"]], env=_job(), stdout=subprocess.PIPE, start_new_session=True) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         until(children.read_text, "it waits in a process of its own")

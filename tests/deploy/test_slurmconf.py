@@ -188,7 +188,7 @@ def test_every_node_that_slurm_conf_governs_is_looked_after_or_named() -> None:
     nodes = governed.parse(NODES)
     here, off = governed.left_out(nodes, ["c1", "c2"])
     assert here.startswith("this slurm.conf is c3's too")
-    assert off.startswith("cloud-1 is switched off")
+    assert off.startswith("cloud-1 is powered down")
     assert governed.left_out(nodes, ["c1", "10.0.0.7", "c3", "cloud-1"]) == []
 
 
@@ -197,7 +197,7 @@ def test_nodes_that_slurm_does_not_list_are_known_from_their_partition() -> None
     partitions = "PartitionName=a Hidden=YES Nodes=c1,dy-[1-3] State=UP\nPartitionName=b Nodes=(null) MaxNodes=1\n"
     nodes = governed.parse(NODES, partitions)
     (words,) = governed.left_out(nodes, ["c1", "c2", "c3", "cloud-1"])
-    assert words.startswith("dy-[1-3] is switched off and not in the inventory")
+    assert words.startswith("dy-[1-3] is powered down and not in the inventory")
     assert words.endswith("say `keeps_files: true` once it has")
     assert governed.left_out(nodes, ["c1", "c2", "c3"], in_the_image=True) == []
     (words,) = governed.left_out(governed.parse("", "Nodes=x[1- State=UP"), [])

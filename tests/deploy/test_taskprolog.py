@@ -59,7 +59,7 @@ def said(path: Path, environ: Mapping[str, str]) -> str:
     return done.stdout
 
 
-def holder_says(tmp_path: Path, line: str, job: int = 77) -> None:
+def supervisor_says(tmp_path: Path, line: str, job: int = 77) -> None:
     """What the Prolog has started for `job` says this."""
     (tmp_path / "run/holders").mkdir(parents=True)
     (tmp_path / f"run/holders/{job}.0.said").write_text(f"{line}\n")
@@ -124,7 +124,7 @@ def test_a_task_that_the_site_refuses_is_refused(ending: str, ours: Ours, own: C
 def test_a_proxy_that_the_sites_taskprolog_names_is_one_of_the_sites(
     takes_place: bool, ours: Ours, own: Callable[[str], str], tmp_path: Path
 ) -> None:
-    holder_says(tmp_path, "ready c1 j")
+    supervisor_says(tmp_path, "ready c1 j")
     text = own(
         f"#!/bin/sh\nprintf 'export  http_proxy = %s\\nexport no_proxy=site.example' {SITE_PROXY}\n".replace(
             " = ", " ="
@@ -150,7 +150,7 @@ OLD = {
 
 
 def test_what_a_login_shell_handed_on_is_taken_away(ours: Ours) -> None:
-    """The job has no way out, and its node is not where that tunnel was: who listens there may be anybody."""
+    """The job has no tunnel, and its node is not where that tunnel was: who listens there may be anybody."""
     assert after(ours(), {**JOB, **OLD, "MINE": "1"}) == {**JOB, "MINE": "1", "https_proxy": SITE_PROXY}
 
 
@@ -173,7 +173,7 @@ def test_nothing_is_said_where_nothing_is_to_change(ours: Ours) -> None:
     assert said(ours(), {"HPCPROXY_URL": "", "SLURM_JOB_ID": "7;7"}) == ""
 
 
-def test_a_way_out_that_the_jobs_script_has_started_stays(ours: Ours) -> None:
+def test_a_tunnel_that_the_jobs_script_has_started_stays(ours: Ours) -> None:
     with tunnel_state("77") as state:
         uid, listen, url = (environment_of(state)[name] for name in ("uid", "listen", "url"))
         given = {
@@ -191,7 +191,7 @@ def test_a_way_out_that_the_jobs_script_has_started_stays(ours: Ours) -> None:
 @pytest.mark.parametrize("name", ["HET", "PACK"])
 def test_the_component_of_a_heterogeneous_job_is_found_by_either_name(name: str, ours: Ours, tmp_path: Path) -> None:
     path = ours()
-    holder_says(tmp_path, "ready c2 j", job=78)
+    supervisor_says(tmp_path, "ready c2 j", job=78)
     components = {f"SLURM_JOB_ID_{name}_GROUP_0": "77", f"SLURM_JOB_ID_{name}_GROUP_1": "78"}
     environ = {**JOB, **components, "TMPDIR": os.environ["TMPDIR"]}
     with tunnel_state("78") as state:
@@ -204,7 +204,7 @@ def test_the_component_of_a_heterogeneous_job_is_found_by_either_name(name: str,
 def test_a_wait_in_vain_is_had_once(ours: Ours, tmp_path: Path) -> None:
     """The jump host is silent; a farm of short steps must not pay for it with each."""
     path = ours(task_wait_s=2)
-    holder_says(tmp_path, "mode c1 gate")
+    supervisor_says(tmp_path, "mode c1 agent")
     (tmp_path / "run/77.0").mkdir()
     took = []
     for _ in range(3):
@@ -216,7 +216,7 @@ def test_a_wait_in_vain_is_had_once(ours: Ours, tmp_path: Path) -> None:
 
 
 def test_the_users_shell_settings_do_not_reach_it(ours: Ours, tmp_path: Path) -> None:
-    holder_says(tmp_path, "ready c1 j")
+    supervisor_says(tmp_path, "ready c1 j")
     (tmp_path / "rc").write_text("touch rc-was-read; exit 1\n")
     functions = {
         f"BASH_FUNC_{name}%%": f"() {{ touch {name}-was-run; }}" for name in ("printf", "read", "main", "unset")

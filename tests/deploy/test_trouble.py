@@ -9,7 +9,7 @@ import pytest
 
 from hpcproxy.cluster.openssh_session import SshError
 from hpcproxy.cluster.trouble import explain
-from hpcproxy.errors import HpcproxyError, Reason, WayOutError
+from hpcproxy.errors import HpcproxyError, Reason, TunnelError
 from hpcproxy.openssh import reasons
 
 ROWS = [
@@ -56,7 +56,7 @@ ERRORS: list[tuple[Exception, Reason]] = [
     (paramiko.SSHException("Error reading SSH protocol banner"),
      Reason("route", "accepts connections and stays silent for 30 s")),
     (paramiko.SSHException(""), Reason("ssh", "ssh failed: it hung up")),
-    (WayOutError("name", "not there", "look", "c1"), Reason("name", "name: c1: not there; look")),
+    (TunnelError("name", "not there", "look", "c1"), Reason("name", "name: c1: not there; look")),
     (HpcproxyError("sudo says\nno"), Reason("host", "sudo says?no")),
     (ValueError("odd"), Reason("host", "what came cannot be understood, ValueError: odd")),
 ]  # fmt: skip
@@ -77,5 +77,5 @@ def test_a_key_that_has_changed_is_no_key_that_is_only_unknown() -> None:
 
 def test_a_reason_is_one_sentence_where_it_has_no_advice() -> None:
     assert str(Reason("route", "it is away")) == "it is away"
-    error = WayOutError.of(Reason("key", "it refused the key", "ask", permanent=True), "u@h")
+    error = TunnelError.of(Reason("key", "it refused the key", "ask", permanent=True), "u@h")
     assert (str(error), error.why.permanent) == ("key: u@h: it refused the key; ask", True)

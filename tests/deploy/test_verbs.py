@@ -11,7 +11,7 @@ import pytest
 from hpcproxy.cluster import enable, slurm_conf, verbs
 from hpcproxy.cluster.outcome import HostOutcome, Outcomes
 from hpcproxy.cluster.protocol import Answer, Change
-from hpcproxy.cluster.run import Request, Run, read_site, switch_of
+from hpcproxy.cluster.run import Request, Run, enablement_of, read_site
 
 IN_FORCE = "slurmctld does not say"
 
@@ -34,7 +34,7 @@ def _silent(_outcome: HostOutcome) -> None:
 
 
 def _ask(run: Run) -> verbs.Ask:
-    return lambda: switch_of(run).running(run.asked)
+    return lambda: enablement_of(run).running(run.asked)
 
 
 @pytest.mark.parametrize(

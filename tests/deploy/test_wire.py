@@ -27,16 +27,16 @@ from tests.snapshot import tree
 from tests.sshd import USER, Sshd, make_key
 
 
-@pytest.mark.parametrize("glanced", [True, False])
+@pytest.mark.parametrize("inspected", [True, False])
 def test_whether_slurm_runs_our_epilog_is_left_on_record(
-    host: Host, monkeypatch: pytest.MonkeyPatch, glanced: bool
+    host: Host, monkeypatch: pytest.MonkeyPatch, inspected: bool
 ) -> None:
     """By plain `deploy` too, on hosts that have all files: our Prolog goes by it."""
     monkeypatch.setattr(protocol, "PROGRAMS", host.root / "etc")
     bundle, mark = host.bundle(a_hook="1"), host.root / "etc/in-force"
 
     def applied(in_force: bool | None) -> str:
-        if not glanced and (host.root / "store/owned").exists():
+        if not inspected and (host.root / "store/owned").exists():
             (host.root / "store/owned").write_text(f"{host.root}/etc/a.d/a_hook\n{host.root}/none\n")
         return host.talk(protocol.message(bundle, "apply", TOKEN, slurm=protocol.SlurmPlace(in_force=in_force))).word
 
@@ -97,13 +97,13 @@ def test_a_wrong_byte_in_the_archive_changes_nothing(host: Host) -> None:
 
 
 @pytest.fixture
-def glance(host: Host) -> Callable[[], str]:
+def inspect(host: Host) -> Callable[[], str]:
     """A host that has a version; returns how it answers to a message whose script says nothing."""
     bundle = host.bundle(a_hook="1", program="2")
     assert host.do("apply", bundle).word == "changed"
 
     def answer() -> str:
-        first = protocol.glance(bundle, TOKEN, protocol.Place(protocol.STORE, protocol.LOCK_FILE))
+        first = protocol.inspection(bundle, TOKEN, protocol.Place(protocol.STORE, protocol.LOCK_FILE))
         try:
             return host.talk(protocol.framed(b":\n", bytes(300_000), first)).word
         except protocol.NoAnswerError:
@@ -112,8 +112,8 @@ def glance(host: Host) -> Callable[[], str]:
     return answer
 
 
-def test_one_glance_is_enough_for_a_host_that_has_all(glance: Callable[[], str]) -> None:
-    assert glance() == "unchanged"
+def test_one_inspection_is_enough_for_a_host_that_has_all(inspect: Callable[[], str]) -> None:
+    assert inspect() == "unchanged"
 
 
 @pytest.mark.parametrize(
@@ -135,23 +135,25 @@ def test_one_glance_is_enough_for_a_host_that_has_all(glance: Callable[[], str])
         "touch lock",
     ],
 )
-def test_whatever_is_not_as_it_should_be_is_looked_at_closely(host: Host, glance: Callable[[], str], harm: str) -> None:
+def test_whatever_is_not_as_it_should_be_is_looked_at_closely(
+    host: Host, inspect: Callable[[], str], harm: str
+) -> None:
     subprocess.run(["bash", "-ec", harm], cwd=host.root, check=True)
-    assert glance() == ""
+    assert inspect() == ""
     assert not (host.root / "evil").exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file away")
-def test_a_file_of_another_owner_is_looked_at_closely(host: Host, glance: Callable[[], str]) -> None:
+def test_a_file_of_another_owner_is_looked_at_closely(host: Host, inspect: Callable[[], str]) -> None:
     shutil.chown(host.root / "lib/ours/program", "nobody")
-    assert glance() == ""
+    assert inspect() == ""
 
 
-def test_a_glance_is_enough_after_every_change_too(host: Host, glance: Callable[[], str]) -> None:
+def test_an_inspection_is_enough_after_every_change_too(host: Host, inspect: Callable[[], str]) -> None:
     host.do("apply", host.bundle(a_first="0", a_hook="2"))
-    assert glance() == ""
+    assert inspect() == ""
     host.do("apply", host.bundle(a_hook="1", program="2"))
-    assert glance() == "unchanged"
+    assert inspect() == "unchanged"
 
 
 def test_what_follows_the_script_is_never_read_as_shell(host: Host) -> None:

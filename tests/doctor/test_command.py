@@ -87,7 +87,7 @@ def _change(account: Account, **values: object) -> None:
 
 
 def _processes() -> list[int]:
-    """Return what runs with this test's temporary way out in its environment."""
+    """Return what runs with this test's temporary tunnel in its environment."""
     wanted = os.environ["TMPDIR"].encode() + b"/hpcproxy-doctor"
     return [int(path.name) for path in Path("/proc").glob("[0-9]*") if wanted in _environment(path)]
 
@@ -100,7 +100,7 @@ def _environment(process: Path) -> bytes:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
-def test_however_it_ends_its_temporary_way_out_ends_too(number: int, healthy: Account) -> None:
+def test_however_it_ends_its_temporary_tunnel_ends_too(number: int, healthy: Account) -> None:
     """It waits for the TLS of a far end that stays silent."""
     with servers.silent() as port:
         _change(healthy, check_url=f"https://127.0.0.1:{port}/ip")

@@ -50,7 +50,7 @@ def test_a_jump_host_that_lets_through_to_some_hosts_only(account: Account, tmp_
     with sshd.running(tmp_path / "own", "PermitOpen 127.0.0.1:1") as own, servers.internet() as url:
         set_up(account, own, check_url=url)
         found = looked(account, "PermitOpen", "connection")
-    assert found["way out"].mark is Mark.GOOD
+    assert found["tunnel"].mark is Mark.GOOD
     is_bad(found["PermitOpen"], "the jump host forwards, but not to 127.0.0.1:", "let it through")
     assert found["connection"].words == "not tried, because “PermitOpen” failed"
 
@@ -70,7 +70,7 @@ def test_a_name_that_the_jump_host_does_not_know(healthy: Account) -> None:
 
 def test_a_far_end_that_is_not_there(healthy: Account) -> None:
     _change(healthy, check_url=f"http://127.0.0.1:{servers.free_port()}/ip")
-    is_bad(look(healthy, "connection"), "the way out is up, and 127.0.0.1:", "check_url")
+    is_bad(look(healthy, "connection"), "the tunnel is up, and 127.0.0.1:", "check_url")
 
 
 def test_a_proxy_that_reads_along_is_named(

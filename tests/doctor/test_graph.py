@@ -11,7 +11,7 @@ import pytest
 from hpcproxy.doctor import graph
 from hpcproxy.doctor.finding import Check, Finding, Found, Mark, bad, exit_code, good, untried
 from hpcproxy.doctor.table import ALL
-from hpcproxy.errors import WayOutError
+from hpcproxy.errors import TunnelError
 
 _FIX = "mend it"
 
@@ -49,7 +49,7 @@ def test_what_needs_something_that_was_not_tried_has_its_cause() -> None:
 
 def test_an_error_of_ours_is_a_finding_with_the_fix_of_its_check() -> None:
     def fail(_patient: list[str]) -> Finding:
-        raise WayOutError("route", "no way", "", "j")
+        raise TunnelError("route", "no way", "", "j")
 
     assert _run(_check("a", fail))["a"] == Finding(Mark.BAD, "route: j: no way", _FIX)
 

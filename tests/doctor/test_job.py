@@ -16,8 +16,8 @@ from hpcproxy.doctor import elsewhere, machine
 from hpcproxy.doctor.elsewhere import Where
 from hpcproxy.doctor.finding import Mark
 from tests.doctor.conftest import is_bad, look, looked, set_up
-from tests.holder import Holder
 from tests.sshd import Sshd
+from tests.supervisor import Supervisor
 
 _SQUEUE = """#!/bin/bash
 [[ $1 == --noheader ]] || exit 1
@@ -54,22 +54,22 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
 
 @pytest.fixture
 def job(account: Account, jump_host: Sshd) -> object:
-    """The number of a job whose way out is up."""
+    """The number of a job whose tunnel is up."""
     set_up(account, jump_host)
-    holder = Holder(account.home.directory / "tunnel.sh")
-    holder.line("ready")
-    yield holder.job
-    holder.end()
+    supervisor = Supervisor(account.home.directory / "tunnel.sh")
+    supervisor.line("ready")
+    yield supervisor.job
+    supervisor.end()
 
 
-_NAMES = ("job", "ways out of the job", "gates of the job")
+_NAMES = ("job", "tunnels of the job", "agents of the job")
 
 
 def test_all_is_well_on_both_nodes(account: Account, job: str, slurm: Callable[..., None]) -> None:
     slurm()
     found = looked(account, *_NAMES, "certificate", job=job)
     assert {name: one for name, one in found.items() if one.mark is not Mark.GOOD} == {}
-    assert found["ways out of the job"].words.startswith("up on all 2, through ")
+    assert found["tunnels of the job"].words.startswith("up on all 2, through ")
 
 
 def test_a_job_that_slurm_does_not_know(account: Account, slurm: Callable[..., None]) -> None:
@@ -77,9 +77,9 @@ def test_a_job_that_slurm_does_not_know(account: Account, slurm: Callable[..., N
     is_bad(look(account, "job", job="x;y"), "is not the number of a job", "squeue --me")
 
 
-def test_a_node_without_a_way_out(account: Account, job: str, slurm: Callable[..., None]) -> None:
+def test_a_node_without_a_tunnel(account: Account, job: str, slurm: Callable[..., None]) -> None:
     slurm("TMPDIR=/nonexistent")
-    is_bad(look(account, "ways out of the job", job=job), "there is no way out on c2", "hpcproxy wrap --check")
+    is_bad(look(account, "tunnels of the job", job=job), "there is no tunnel on c2", "hpcproxy wrap --check")
 
 
 def test_a_node_where_ssh_itself_listens(
@@ -87,14 +87,14 @@ def test_a_node_where_ssh_itself_listens(
 ) -> None:
     slurm()
     set_up(account, jump_host)
-    holder = Holder(account.home.directory / "tunnel.sh")
-    holder.line("ready")
-    env = holder.state / "env"
+    supervisor = Supervisor(account.home.directory / "tunnel.sh")
+    supervisor.line("ready")
+    env = supervisor.state / "env"
     env.write_text(env.read_text().replace("http://", "socks5h://"))
     try:
-        found = look(account, "gates of the job", job=holder.job)
+        found = look(account, "agents of the job", job=supervisor.job)
     finally:
-        holder.end()
+        supervisor.end()
     is_bad(found, "ssh itself listens on ", "python3 on all nodes")
 
 
@@ -104,10 +104,10 @@ def test_from_inside_of_the_job(account: Account, job: str, slurm: Callable[...,
     done = subprocess.run(argv, capture_output=True, text=True, check=False, env=dict(os.environ))
     checks = json.loads(done.stdout)["checks"]
     inside = {one["check"]: one for one in checks if one.get("node") == "c1"}
-    assert inside["way out"]["mark"] == "good"
-    assert inside["way out"]["words"].startswith("up at http://127.")
+    assert inside["tunnel"]["mark"] == "good"
+    assert inside["tunnel"]["words"].startswith("up at http://127.")
     assert inside["login"]["words"].endswith("no other login was tried")
-    assert {one["check"] for one in checks if "node" not in one} >= {"job", "ways out of the job"}
+    assert {one["check"] for one in checks if "node" not in one} >= {"job", "tunnels of the job"}
 
 
 def test_on_a_node_that_slurm_gives(account: Account, slurm: Callable[..., None]) -> None:

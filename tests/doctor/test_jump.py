@@ -1,4 +1,4 @@
-"""The jump host, on a real sshd: name, route, server, key, one login, forwarding, and the way out through it."""
+"""The jump host, on a real sshd: name, route, server, key, one login, forwarding, and the tunnel through it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.shells import shells_url
 from tests.sshd import Sshd
 
 pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
-_NAMES = ("name", "route", "ssh server", "host key", "login", "forwarding", "way out", "gate")
+_NAMES = ("name", "route", "ssh server", "host key", "login", "forwarding", "tunnel", "agent")
 
 
 def _change(account: Account, **values: object) -> None:
@@ -32,18 +32,18 @@ def _log(server: Sshd) -> str:
     return (server.directory / "log").read_text()
 
 
-def test_all_is_well_by_a_temporary_way_out_of_which_nothing_stays(account: Account, tmp_path: Path) -> None:
+def test_all_is_well_by_a_temporary_tunnel_of_which_nothing_stays(account: Account, tmp_path: Path) -> None:
     with sshd.running(tmp_path / "own", "LogLevel VERBOSE") as own:
         set_up(account, own)
         found = looked(account, *_NAMES)
         logins = _log(own).count("Accepted publickey")
     assert {name: one for name, one in found.items() if one.mark is not Mark.GOOD} == {}
-    assert found["way out"].words.startswith("none of yours is up; a temporary one came up through ")
-    assert logins == 2  # the one on trial, and the temporary way out's
+    assert found["tunnel"].words.startswith("none of yours is up; a temporary one came up through ")
+    assert logins == 2  # the one on trial, and the temporary tunnel's
     assert list(Path(os.environ["TMPDIR"]).iterdir()) == []
 
 
-def test_a_way_out_that_is_up_is_asked_and_nobody_logs_in(account: Account, tmp_path: Path) -> None:
+def test_a_tunnel_that_is_up_is_asked_and_nobody_logs_in(account: Account, tmp_path: Path) -> None:
     with sshd.running(tmp_path / "own", "LogLevel VERBOSE") as own:
         set_up(account, own)
         tunnel = verbs.up(account, lambda _text: None)
@@ -51,8 +51,8 @@ def test_a_way_out_that_is_up_is_asked_and_nobody_logs_in(account: Account, tmp_
         found = looked(account, *_NAMES)
         after = _log(own).count("Accepted publickey")
         verbs.down(account)
-    assert found["way out"].words == f"up at {tunnel.url} through {own.jump}"
-    assert found["login"].words == f"your way out is logged in to {own.jump}; no other login was tried"
+    assert found["tunnel"].words == f"up at {tunnel.url} through {own.jump}"
+    assert found["login"].words == f"your tunnel is logged in to {own.jump}; no other login was tried"
     assert before == after == 1
 
 
@@ -109,7 +109,7 @@ def test_a_login_that_is_refused_is_tried_once(account: Account, tmp_path: Path)
     is_bad(
         found["login"], "it refused the key", f"ssh-copy-id -i {own.identity}.pub -p {own.port} {sshd.USER}@127.0.0.1"
     )
-    assert found["way out"].words == "not tried, because “login” failed"
+    assert found["tunnel"].words == "not tried, because “login” failed"
     assert tried <= 2  # this one, and the connection before that only looks at the host's key
 
 
@@ -121,7 +121,7 @@ def test_one_that_forbids_forwarding(account: Account, tmp_path: Path) -> None:
     is_bad(found["forwarding"], "does not allow forwarding", f"ask the admin of {own.jump}")
 
 
-def test_a_way_out_that_does_not_come_up(healthy: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tunnel_that_does_not_come_up(healthy: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     """The login on trial works, and the one after it does not: the host went away in between."""
     real = checks.probe
 
@@ -131,17 +131,17 @@ def test_a_way_out_that_does_not_come_up(healthy: Account, monkeypatch: pytest.M
         return found
 
     monkeypatch.setattr(checks, "probe", probe_and_go)
-    is_bad(look(healthy, "way out"), "is not pinned", "hpcproxy up")
+    is_bad(look(healthy, "tunnel"), "is not pinned", "hpcproxy up")
 
 
-def test_a_way_out_that_is_down(account: Account, tmp_path: Path) -> None:
+def test_a_tunnel_that_is_down(account: Account, tmp_path: Path) -> None:
     with sshd.running(tmp_path / "own") as own:
         set_up(account, own, connect_timeout_s=2)
         verbs.up(account, lambda _text: None)
         own.stop()
         found: dict[str, Finding] = {}
-        while "is down" not in (found := looked(account, "way out"))["way out"].words:
-            assert found["way out"].mark is not Mark.BROKEN
+        while "is down" not in (found := looked(account, "tunnel"))["tunnel"].words:
+            assert found["tunnel"].mark is not Mark.BROKEN
             if found["route"].mark is Mark.BAD:
                 break
         verbs.down(account)
@@ -154,15 +154,15 @@ def test_a_node_without_python(healthy: Account, monkeypatch: pytest.MonkeyPatch
     real = Temporary.start
 
     def without(self: Temporary, config: object, account: Account) -> object:
-        return real(self, config.model_copy(update={"gate": False}), account)  # type: ignore[attr-defined]
+        return real(self, config.model_copy(update={"agent": False}), account)  # type: ignore[attr-defined]
 
     monkeypatch.setattr(Temporary, "start", without)
-    is_bad(look(healthy, "gate"), "ssh itself listens, and any user can use its port", "python3")
+    is_bad(look(healthy, "agent"), "ssh itself listens, and any user can use its port", "python3")
 
 
-def test_a_gate_that_is_turned_off_is_no_fault(healthy: Account) -> None:
-    _change(healthy, gate=False)
-    assert look(healthy, "gate").words == "turned off (gate: false); ssh itself listens"
+def test_an_agent_that_is_turned_off_is_no_fault(healthy: Account) -> None:
+    _change(healthy, agent=False)
+    assert look(healthy, "agent").words == "turned off (agent: false); ssh itself listens"
 
 
 def test_a_port_that_is_free_and_one_that_somebody_has(healthy: Account) -> None:

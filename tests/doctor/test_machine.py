@@ -13,8 +13,8 @@ from hpcproxy.account.verbs import Account
 from hpcproxy.doctor import of_machine
 from hpcproxy.doctor.finding import Mark
 from tests.doctor.conftest import is_bad, look, looked
-from tests.holder import Holder, write_script
 from tests.sshd import Sshd
+from tests.supervisor import Supervisor, write_script
 
 _NAMES = ("programs", "room", "directory", "settings", "jump host", "installed files")
 
@@ -85,29 +85,29 @@ def test_no_jump_host_where_the_site_has_one(account: Account, tmp_path: Path, m
     (tmp_path / "job.sh").write_text("")
     monkeypatch.setattr(of_machine, "PROGRAMS", tmp_path)
     found = look(account, "jump host")
-    assert (found.mark, "your site's own way out serves your jobs" in found.words) == (Mark.UNTRIED, True)
+    assert (found.mark, "your site's own tunnel serves your jobs" in found.words) == (Mark.UNTRIED, True)
 
 
-def test_a_rolled_out_job_without_a_way_out_has_its_sites_reason(
+def test_a_rolled_out_job_without_a_tunnel_has_its_sites_reason(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HPCPROXY_ERROR", "forwarding jump1: the jump host does not allow forwarding")
-    found = looked(account, "way out")
-    is_bad(found["jump host"], "your site's own way out is not there on this node: forwarding jump1", "ask your admin")
+    found = looked(account, "tunnel")
+    is_bad(found["jump host"], "your site's own tunnel is not there on this node: forwarding jump1", "ask your admin")
 
 
-def test_a_sites_way_out_that_is_up_needs_nothing_of_the_users(
+def test_a_sites_tunnel_that_is_up_needs_nothing_of_the_users(
     account: Account, jump_host: Sshd, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    holder = Holder(write_script(tmp_path / "site", **jump_host.settings))
-    holder.line("ready")
-    monkeypatch.setenv("SLURM_JOB_ID", holder.job)
+    supervisor = Supervisor(write_script(tmp_path / "site", **jump_host.settings))
+    supervisor.line("ready")
+    monkeypatch.setenv("SLURM_JOB_ID", supervisor.job)
     try:
-        found = looked(account, "gate", "shell in a job", "certificate")
+        found = looked(account, "agent", "shell in a job", "certificate")
     finally:
-        holder.end()
+        supervisor.end()
     assert {name: one for name, one in found.items() if one.mark is not Mark.GOOD} == {}
-    assert found["way out"].words.endswith(f" through {jump_host.jump}")
+    assert found["tunnel"].words.endswith(f" through {jump_host.jump}")
 
 
 def test_files_that_are_not_as_the_settings_say(healthy: Account) -> None:

@@ -1,4 +1,4 @@
-"""The program ssh, its configuration, key and agent: by OpenSSH's own programs."""
+"""The program ssh, its configuration, key and ssh-agent: by OpenSSH's own programs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
 
 @pytest.fixture
 def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An agent of one's own."""
+    """An ssh-agent of one's own."""
     path = tmp_path / "agent"
     done = subprocess.run(["ssh-agent", "-s", "-a", path], capture_output=True, text=True, check=True)
     monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
@@ -45,7 +45,7 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_all_is_well(healthy: Account, jump_host: Sshd) -> None:
-    found = looked(healthy, "ssh", "ssh configuration", "agent", "key")
+    found = looked(healthy, "ssh", "ssh configuration", "ssh-agent", "key")
     assert {name: one for name, one in found.items() if one.mark is not Mark.GOOD} == {}
     assert found["key"].words == f"{jump_host.identity}, without a passphrase"
     assert found["ssh configuration"].words.endswith(f"{sshd.USER}@127.0.0.1:{jump_host.port}")
@@ -126,15 +126,15 @@ def test_a_key_that_is_cut_short(healthy: Account, tmp_path: Path) -> None:
     is_bad(look(healthy, "key"), f"ssh cannot read the key {key}", "ssh-keygen")
 
 
-def test_an_agent_with_and_without_keys_is_no_fault(healthy: Account, agent: Path, tmp_path: Path) -> None:
-    assert look(healthy, "agent").words == "it answers, without a key"
+def test_an_ssh_agent_with_and_without_keys_is_no_fault(healthy: Account, agent: Path, tmp_path: Path) -> None:
+    assert look(healthy, "ssh-agent").words == "it answers, without a key"
     subprocess.run(["ssh-add", "-q", sshd.make_key(tmp_path / "id")], check=True)
-    assert look(healthy, "agent").words == "it has keys, which no job has"
+    assert look(healthy, "ssh-agent").words == "it has keys, which no job has"
 
 
 def test_an_agent_that_is_gone_is_no_fault(healthy: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSH_AUTH_SOCK", "/no/such/agent")
-    assert look(healthy, "agent").mark is Mark.GOOD
+    assert look(healthy, "ssh-agent").mark is Mark.GOOD
 
 
 def test_an_agent_that_hangs(healthy: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +143,7 @@ def test_an_agent_that_hangs(healthy: Account, tmp_path: Path, monkeypatch: pyte
         silent.bind(str(tmp_path / "silent"))
         silent.listen(4)
         monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "silent"))
-        is_bad(look(healthy, "agent"), "stays silent for 2 s", "unset SSH_AUTH_SOCK")
+        is_bad(look(healthy, "ssh-agent"), "stays silent for 2 s", "unset SSH_AUTH_SOCK")
 
 
 def _certify(key: Path, tmp_path: Path, *words: str) -> None:
@@ -157,7 +157,7 @@ def _certify(key: Path, tmp_path: Path, *words: str) -> None:
     ("words", "said"),
     [
         (("-n", sshd.USER, "-V", "-2d:-1d"), "expired at 20"),
-        (("-n", sshd.USER, "-V", "-1d:+1d"), "within two weeks: a way out that breaks then stays away"),
+        (("-n", sshd.USER, "-V", "-1d:+1d"), "within two weeks: a tunnel that breaks then stays away"),
         (("-n", "mail@site", "-V", "-1d:+52w"), "is for mail@site"),
     ],
 )

@@ -18,11 +18,11 @@ _NAMES = ("variables", "other proxy", "spellings", "no_proxy", "authorities")
 _SECRET = "s3cret"  # noqa: S105 - what must never show
 
 
-def test_all_is_well_in_a_shell_without_and_with_a_way_out(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_is_well_in_a_shell_without_and_with_a_tunnel(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
     found = looked(account, *_NAMES)
-    assert found.pop("variables").words == "not tried, because this shell uses no way out; proxy_on turns it on"
+    assert found.pop("variables").words == "not tried, because this shell uses no tunnel; proxy_on turns it on"
     assert {one.mark for one in found.values()} == {Mark.GOOD}
     monkeypatch.setenv("HPCPROXY_URL", _URL)
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
@@ -35,7 +35,7 @@ def test_a_variable_that_was_changed_since(account: Account, monkeypatch: pytest
     monkeypatch.setenv("http_proxy", f"http://u:{_SECRET}@p:1")
     monkeypatch.setenv("https_proxy", _URL)
     found = look(account, "variables")
-    is_bad(found, "http_proxy leads elsewhere than to the way out", "proxy_on")
+    is_bad(found, "http_proxy leads elsewhere than to the tunnel", "proxy_on")
     assert _SECRET not in found.words
 
 
@@ -61,13 +61,13 @@ def test_two_spellings_that_differ(account: Account, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ("localhost, *", "no program uses the way out"),
+        ("localhost, *", "no program uses the tunnel"),
         (".wandb.ai,localhost", "go to W&B without"),
         ("huggingface.co", "go to Hugging Face without"),
         (".com", "OpenAI, Anthropic, Gemini, DeepSeek"),
     ],
 )
-def test_no_proxy_that_keeps_programs_from_the_way_out(
+def test_no_proxy_that_keeps_programs_from_the_tunnel(
     value: str, words: str, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("no_proxy", value)

@@ -80,11 +80,11 @@ class Admin:
         return self.lab.run(node, ["sh", "-c", command], check=True).stdout.splitlines()
 
     def traces(self) -> list[str]:
-        """What is left of ways out on the compute nodes."""
+        """What is left of tunnels on the compute nodes."""
         found = []
         for node in self.lab.nodes:
             for _, user, line in self.lab.processes(node):
-                if user in ("alice", "bob", "hpcproxy") or "holder.sh" in line:
+                if user in ("alice", "bob", "hpcproxy") or "supervisor.sh" in line:
                     found.append(f"{node}: process {line}")
             found += [f"{node}: listener {a}:{p}" for a, p, uid in self.lab.listeners(node) if uid != 0]
             listed = self.lab.run(node, ["find", "/run/hpcproxy", "-mindepth", "2"]).stdout.split()

@@ -30,9 +30,9 @@ printf '[default]\\nproxy_host = %s\\nproxy_port = %s\\n' "${address%:*}" "${add
 _MINIO = f"""import os
 import minio
 import urllib3
-way_out = urllib3.ProxyManager(os.environ["https_proxy"])
+tunnel = urllib3.ProxyManager(os.environ["https_proxy"])
 client = minio.Minio("{url_of("s3").partition("//")[2]}", access_key="lab", secret_key="lab", region="us-east-1",
-                     http_client=way_out)
+                     http_client=tunnel)
 print(client.get_object("lab", "token").read().decode())
 """
 _FSSPEC = f"""import fsspec

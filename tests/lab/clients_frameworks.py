@@ -1,4 +1,4 @@
-"""Frameworks that talk to themselves: on loopback and between the job's nodes directly, and out through the way out.
+"""Frameworks that talk to themselves: on loopback and between the job's nodes directly, and out through the tunnel.
 
 That nothing of their own went through it is looked up in its access log, for every client.
 """

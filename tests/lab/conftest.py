@@ -69,12 +69,12 @@ def alice(lab: Lab) -> Iterator[Researcher]:
     assert lab.drained() == []
 
 
-@pytest.fixture(params=[True, False], ids=["gate", "no-gate"])
+@pytest.fixture(params=[True, False], ids=["agent", "no-agent"])
 def either(request: pytest.FixtureRequest, alice: Researcher) -> Researcher:
-    """Alice, once with the gate and once with `gate: false`, where ssh itself listens: both are first-class."""
-    alice.gate = request.param
-    if not alice.gate:
-        alice.set(gate=False)
+    """Alice, once with the agent and once with `agent: false`, where ssh itself listens: both are first-class."""
+    alice.agent = request.param
+    if not alice.agent:
+        alice.set(agent=False)
     return alice
 
 

@@ -9,10 +9,10 @@ import threading
 import time
 
 from .conftest import REPOSITORY
-from .endings import CRED_EXPIRE_S, GATE, SITE, SSH, TWO_NODES, UP, WAIT, Run
+from .endings import BY_AGENT, CRED_EXPIRE_S, SITE, SSH, TWO_NODES, UP, WAIT, Run
 from .researcher import FETCH, OUTER1, Researcher
 
-EVERY = (GATE, SSH, SITE)
+EVERY = (BY_AGENT, SSH, SITE)
 AGENT = r"python3? -I .*/agent\.pyz|^(\S*/)?bash -p \S*/tunnel\.sh hold"
 SSH_PROCESS = r"^(\S*/)?ssh "
 SLEEP = f"srun {FETCH}\nsrun sh -c 'echo up; exec sleep 600'\n"
@@ -108,7 +108,7 @@ def kill_all_on_a_node(run: Run, where: int = 1) -> None:
 
 
 def kill_our_step_daemon(run: Run) -> None:
-    """slurmstepd of the holder's step is killed on a node."""
+    """slurmstepd of the supervisor's step is killed on a node."""
     node = run.node(1)
     found = [
         re.match(rf"{node}: process (\d+) slurmstepd: \[{run.job}\.0\]", text) for text in run.watch.of(run.job).slurms
@@ -121,7 +121,7 @@ def kill_our_step_daemon(run: Run) -> None:
 
 
 def stubborn(run: Run) -> None:
-    """Of a job that does not want to end the way out goes first: it is not what keeps the node from the next job."""
+    """Of a job that does not want to end the tunnel goes first: it is not what keeps the node from the next job."""
     run.submit(STUBBORN, TWO_NODES)
     run.up()
     run.scancel()
@@ -142,7 +142,7 @@ def killed_on_a_node(run: Run) -> None:
 
 
 def our_step_cancelled(run: Run) -> None:
-    """The holder's step is cancelled by somebody who takes it for one of the job's own; Slurm kills it."""
+    """The supervisor's step is cancelled by somebody who takes it for one of the job's own; Slurm kills it."""
     run.submit(f"{FETCH}\n{UP}{WAIT}{FETCH} || echo refused\n", TWO_NODES)
     run.up()
     run.cancel_our_step()
@@ -177,7 +177,7 @@ def array(run: Run) -> None:
     )
     run.jobs = [job for job, _ in tasks]
     user = Researcher(run.lab, run.way.user)
-    user.gate = run.way.gate
+    user.agent = run.way.agent
     said = [path.read_text() for path in outputs]
     assert said == [f"{user.url(job)} {OUTER1}\n" for job, _ in tasks], said
     run.lab.run("login", ["touch", *(f"go.{job}" for job in run.jobs)], run.way.user, check=True)
@@ -190,7 +190,7 @@ def array(run: Run) -> None:
 def four_jobs(run: Run) -> None:
     """Two users with two jobs each on one node: the end of one is nothing to the others."""
     body = f"{FETCH}\n{UP}{WAIT}{FETCH}\n"
-    runs = [Run(run.case, way, run.lab, run.watch) for way in (GATE, SSH, GATE, SSH)]
+    runs = [Run(run.case, way, run.lab, run.watch) for way in (BY_AGENT, SSH, BY_AGENT, SSH)]
     for each in runs:
         each.submit(body, "-n1 -w c2")
     for each in runs:

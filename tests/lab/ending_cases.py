@@ -28,7 +28,7 @@ from .ending_acts import (
     terminal,
     time_limit,
 )
-from .endings import GATE, KILL_WAIT_S, REQUESTS, SITE, TWO_NODES, UP, WAIT, Case, Run, broken
+from .endings import BY_AGENT, KILL_WAIT_S, REQUESTS, SITE, TWO_NODES, UP, WAIT, Case, Run, broken
 from .researcher import FETCH, OUTER1
 
 OUT = (OUTER1, OUTER1)
@@ -163,12 +163,12 @@ CASES = (
         REQUESTS,
         act=broken(AGENT, children_only=True),
         output=("up", *OUT),
-        ways=(GATE, SITE),
+        ways=(BY_AGENT, SITE),
     ),
-    Case("kill -9 of the holder and all it started", "all", REQUESTS, act=broken(AGENT), output=("up", *OUT)),
+    Case("kill -9 of the supervisor and all it started", "all", REQUESTS, act=broken(AGENT), output=("up", *OUT)),
     Case("kill -9 of ssh", "all", REQUESTS, act=broken(SSH_PROCESS), output=("up", *OUT), ways=EVERY),
     Case("array of 20 on one node", "all", play=array),
-    Case("two users, four jobs, one node", "all", play=four_jobs, ways=(GATE,)),
+    Case("two users, four jobs, one node", "all", play=four_jobs, ways=(BY_AGENT,)),
     Case("heterogeneous job", "all nodes of both components", play=heterogeneous, output=(OUTER1,) * 3, ways=EVERY),
     Case("salloc with steps", "all", play=salloc, ways=EVERY),
     Case("srun --pty", "the shell", play=terminal, ways=EVERY),
@@ -196,7 +196,7 @@ CASES = (
     ),
     Case(
         "scancel, ranks ignore SIGTERM",
-        "the way out goes before they are killed",
+        "the tunnel goes before they are killed",
         play=stubborn,
         ups=2,
         state="CANCELLED",
@@ -204,9 +204,9 @@ CASES = (
         output=("up", "up"),
     ),
     Case("SIGKILL to all of a node", "the batch shell on the other node", play=killed_on_a_node),
-    Case("scancel of the holder's step", "refusals", play=our_step_cancelled),
+    Case("scancel of the supervisor's step", "refusals", play=our_step_cancelled),
     Case(
-        "kill -9 of the holder's slurmstepd",
+        "kill -9 of the supervisor's slurmstepd",
         "the batch shell, before that",
         f"{FETCH}\n{UP}{WAIT}",
         act=kill_our_step_daemon,

@@ -20,7 +20,7 @@ from .researcher import FETCH, OUTER1, Researcher
 from .watch import Sight, Watch
 
 Row = tuple[str, ...]
-HEAD = ("case", "way out", "what had a way out until its end", "works again after", "gone after, s", "COMPLETING, s")
+HEAD = ("case", "tunnel", "what had a tunnel until its end", "works again after", "gone after, s", "COMPLETING, s")
 PAGE = REPOSITORY / "docs" / "endings.md"
 WRITE = bool(os.environ.get("ENDINGS_TABLE"))  # set by `invoke endings-table`
 Runs = dict[tuple[str, str], "Future[Run]"]
@@ -84,21 +84,21 @@ def add_partitions(lab: Lab) -> None:
 
 @dataclass(frozen=True)
 class Way:
-    """How jobs get their way out: by the hook of `user`, with the gate or not, or from the Prolog."""
+    """How jobs get their tunnel: by the hook of `user`, with the agent or not, or from the Prolog."""
 
     name: str
     user: str
-    gate: bool = True
+    agent: bool = True
     hook: bool = True
 
 
-GATE = Way("gate", "alice")
-SSH = Way("ssh", "bob", gate=False)
+BY_AGENT = Way("agent", "alice")
+SSH = Way("ssh", "bob", agent=False)
 SITE = Way("site", "alice", hook=False)
-PLAIN = Way("plain", "alice", hook=False)  # without any way out, to compare with
+PLAIN = Way("plain", "alice", hook=False)  # without any tunnel, to compare with
 
 
-WORDS = {GATE: "gate", SSH: "ssh alone", SITE: "by the Prolog"}
+WORDS = {BY_AGENT: "agent", SSH: "ssh alone", SITE: "by the Prolog"}
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Case:
     exit_code: int | None = 0  # None: which one is chance, for the shell and its srun are signalled at once
     output: tuple[str, ...] = ()
     play: Callable[[Run], None] | None = None
-    ways: tuple[Way, ...] = (GATE, SSH)
+    ways: tuple[Way, ...] = (BY_AGENT, SSH)
     ups: int = 1  # how many processes say that they are up
     gone_s: float = GONE_S
 
@@ -213,7 +213,7 @@ class Run:
 
     def check_gone(self, *jobs: int) -> None:
         """Everything of ours was gone in time."""
-        assert any(self.watch.of(job).ever for job in self.jobs) or self.way is PLAIN, "there was a way out at all"
+        assert any(self.watch.of(job).ever for job in self.jobs) or self.way is PLAIN, "there was a tunnel at all"
         for job in jobs or self.jobs:
             sight = self.watch.of(job)
             said = f"job {job}: {sight.outlived_s:.1f} s; {sorted(sight.outlived)}"
@@ -252,8 +252,8 @@ class Run:
     # ---- what its processes saw
 
     def cancel_our_step(self) -> None:
-        """The user has cancelled the step of the job's holders."""
-        (step,) = self.watch.until(self._our_steps, "its holders have a step")
+        """The user has cancelled the step of the job's supervisors."""
+        (step,) = self.watch.until(self._our_steps, "its supervisors have a step")
         # Its exit code says nothing: it ends the step on the nodes, and slurmctld may then know of none by that number.
         self.lab.run("login", ["scancel", step], self.way.user)
         self.watch.until(lambda: step not in self._our_steps(), f"{step} is over")

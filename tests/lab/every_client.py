@@ -37,7 +37,7 @@ pytestmark = pytest.mark.lab
 BEGIN, END = "<!-- further clients: begin -->", "<!-- further clients: end -->"
 HEAD = "| client | version | tried | result |\n| --- | --- | --- | --- |\n"
 ONLY = os.environ.get("CLIENTS_ONLY", "")  # read before a test is alone with its own
-# What must never have gone through a way out: this machine, the job's nodes, private networks.
+# What must never have gone through a tunnel: this machine, the job's nodes, private networks.
 _LOCAL = re.compile(r"(?m)^through \S+ ((?:127\.|10\.|192\.168\.|0\.0\.0\.0|localhost|c\d+\b|\[?::1).*)$")
 _THROUGH = """
 set +e
@@ -95,11 +95,11 @@ def tried(lab: Lab, internet: Services, further: Further, extra: str, path: str)
 
 
 def complaints_of(runs: Runs, client: Client) -> list[str]:
-    """As Runs has them; and nothing of the job's own may have gone through the way out."""
+    """As Runs has them; and nothing of the job's own may have gone through the tunnel."""
     went_through = _LOCAL.findall(runs.of(client).output)
     complaints = runs.complaints(client)
     return (
-        [f"went through the way out: {went_through}", *(complaints or [runs.of(client).output])]
+        [f"went through the tunnel: {went_through}", *(complaints or [runs.of(client).output])]
         if went_through
         else complaints
     )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from hpcproxy.lab import JobResult, Lab
 
 from .ending_acts import AGENT, SSH_PROCESS, kill_all_on_a_node, requeue, suspend
-from .endings import GATE, GONE_S, REQUESTS, SLURMS_VOICE, SSH, Case, Run, Way
+from .endings import BY_AGENT, GONE_S, REQUESTS, SLURMS_VOICE, SSH, Case, Run, Way
 from .researcher import OUTER1
 from .watch import Watch
 from .weather import Weather
@@ -23,9 +23,9 @@ from .weather import Weather
 AT_ONCE = 6
 CI_SEED = 13808  # one whose first jobs are of all kinds, a few seconds being all that CI has
 NODES = ("c1", "c2", "c3")
-# What a request may say while the jump host is away or has just been: cut off, in the gate's own words (a status for
+# What a request may say while the jump host is away or has just been: cut off, in the agent's own words (a status for
 # CONNECT), or not in time; where ssh itself listens also refused, or no answer from SOCKS.
-CURLS = {GATE: {28, 35, 52, 55, 56}, SSH: {7, 28, 35, 52, 55, 56, 97}}
+CURLS = {BY_AGENT: {28, 35, 52, 55, 56}, SSH: {7, 28, 35, 52, 55, 56, 97}}
 CURL = re.compile(r"curl: \((\d+)\) ")
 # Of the shells whose programs a signal has ended.
 SHELLS_VOICE = re.compile(r"\S+: line \d+: +\d+ (Terminated|Killed) ")
@@ -54,7 +54,7 @@ def fates(seed: int, kinds: Sequence[str]) -> Iterator[Fate]:
     while True:
         number += 1
         nodes = chance.randint(1, len(NODES))
-        way, kind = chance.choice((GATE, SSH)), chance.choice(kinds)
+        way, kind = chance.choice((BY_AGENT, SSH)), chance.choice(kinds)
         yield Fate(number, way, nodes, kind, chance.uniform(0, 2), chance.randrange(nodes))
 
 
@@ -201,11 +201,11 @@ KINDS: dict[str, Act] = {
     "ssh is killed": _kill(SSH_PROCESS),
     "ssh is stopped": _stop_ssh,
     "the agent is killed": _kill_for_good(AGENT),
-    "the holder's step is killed": _cancel_our_step,
+    "the supervisor's step is killed": _cancel_our_step,
     "all of a node is killed": _kill_a_node,
 }
 # Until the next job of the user on that node.
-LEAVE_FILES = ("the agent is killed", "the holder's step is killed", "all of a node is killed")
+LEAVE_FILES = ("the agent is killed", "the supervisor's step is killed", "all of a node is killed")
 # Nothing is done to it that a request could fail for.
 GENTLE = ("ends", "fails", "lives through a spell")
 # With these its programs do not come to their end.
@@ -263,7 +263,7 @@ def _of_a_spell(run: Run, line: str) -> bool:
 
 def _tidy_up(lab: Lab, watch: Watch, jobs: Sequence[int]) -> None:
     """Each user has had one more job on each node, and nothing is left of `jobs`."""
-    for way in (GATE, SSH):
+    for way in (BY_AGENT, SSH):
         for node in NODES:
             run = Run(Case("ends", ""), way, lab, watch)
             run.submit("true\n", f"-n1 -w {node}")

@@ -1,4 +1,4 @@
-"""What breaks the way out of a running job, as values that any test can use, and a witness of what the job sees of it.
+"""What breaks the tunnel of a running job, as values that any test can use, and a witness of what the job sees of it.
 
 A `Fault` is done to one job on one node and, where it can be, undone; no other job notices. `play` runs a job with a
 witness in it, does a fault to it and returns what the witness saw.
@@ -119,7 +119,7 @@ FAULTS = (CUT, KILL_SSH, STOP_SSH, FILL_STATE)
 # ---- what the job sees
 
 # A program of the job's that asks twice a second, one request after the other, and writes down what it got; beside it
-# the holder's own opinion.
+# the supervisor's own opinion.
 WITNESS = r"""
 import json, os, subprocess, sys, threading, time
 
@@ -201,7 +201,7 @@ class Story:
 
     @property
     def found_s(self) -> float | None:
-        """Seconds until the holder knew; None if there was nothing to find: the connection lived on."""
+        """Seconds until the supervisor knew; None if there was nothing to find: the connection lived on."""
         return next((at - self.begun for at, ready in self.ready if not ready and at > self.begun), None)
 
     @property
@@ -264,7 +264,7 @@ class Witnessed:
 
 def play(witnessed: Witnessed, fault: Fault, seconds: float | None) -> Story:
     """Do `fault` to the job for so many seconds, or for good, and wait until its witness has answers again."""
-    witnessed.await_good(0.0, "the way out is used")
+    witnessed.await_good(0.0, "the tunnel is used")
     begun = time.monotonic()
     undo = fault.begin(witnessed.place)
     undone = None

@@ -46,11 +46,11 @@ def refused(cluster: Lab) -> Iterator[str]:
     keys.write_text(text)
 
 
-@pytest.mark.parametrize("gate", [True, False], ids=["gate", "no-gate"])
-def test_another_user_gets_out_beside_it(gate: bool, cluster: Lab, refused: str) -> None:
+@pytest.mark.parametrize("agent", [True, False], ids=["agent", "no-agent"])
+def test_another_user_gets_out_beside_it(agent: bool, cluster: Lab, refused: str) -> None:
     alice, bob = Researcher(cluster, "alice"), Researcher(cluster, "bob")
     for user in (alice, bob):
-        user.gate = gate
+        user.agent = agent
         user.set_up()
     wide = alice.submit("sleep 1\n", f"#SBATCH -N{WIDE} --ntasks-per-node=1 -w c[1-{WIDE}]")
     output = cluster.path_on("login", f"/home/alice/slurm-{wide}.out")

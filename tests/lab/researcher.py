@@ -27,17 +27,17 @@ class Researcher:
     def __init__(self, lab: Lab, user: str = "alice", home: str = ".hpcproxy") -> None:
         self.lab = lab
         self.user = user
-        self.gate = True
+        self.agent = True
         self.home = f"/home/{user}/{home}"
         self.environment = {} if home == ".hpcproxy" else {"HPCPROXY_HOME": self.home}
 
     def address(self, job: int) -> str:
-        """Where the way out of `job` is, on each of its nodes."""
+        """Where the tunnel of `job` is, on each of its nodes."""
         return f"127.{64 + (job >> 16 & 63)}.{job >> 8 & 255}.{job & 255}"
 
     def url(self, job: int) -> str:
         """What the variables of `job` say."""
-        return f"{'http' if self.gate else 'socks5h'}://{self.address(job)}:2015"
+        return f"{'http' if self.agent else 'socks5h'}://{self.address(job)}:2015"
 
     def hpcproxy(self, *arguments: str, node: str = "login", check: bool = True) -> subprocess.CompletedProcess[str]:
         """The program has run in her account."""
@@ -49,7 +49,7 @@ class Researcher:
         self.lab.run("login", ["rm", "-rf", self.home, ".bashrc"], self.user, check=True)
         flags = [word for jump in jumps or (JUMP1.replace("alice", self.user),) for word in ("--jump", jump)]
         self.hpcproxy("init", "--yes", "--no-probe", *flags)
-        self.set(check_url="https://internet.test/ip", gate=self.gate, **settings)
+        self.set(check_url="https://internet.test/ip", agent=self.agent, **settings)
 
     def set(self, **settings: Any) -> None:
         """Her config.yaml has `settings` on top of what is in it, and is installed."""

@@ -62,7 +62,7 @@ def site(lab_host: None) -> Iterator[Lab]:
 
 @pytest.fixture
 def admin(site: Lab) -> Iterator[Admin]:
-    """The admin, who has switched it on; nothing of a job is left afterwards, neither a cgroup of Slurm's nor ours."""
+    """The admin, who has enabled it; nothing of a job is left afterwards, neither a cgroup of Slurm's nor ours."""
     site.run("login", ["rm", "-f", "go"], "alice", check=True)
     found = Admin(site)
     found.describe(task_wait_s=60)  # many jobs begin at once, on few cores
@@ -76,7 +76,7 @@ def admin(site: Lab) -> Iterator[Admin]:
 
 
 def groups(lab: Lab) -> list[str]:
-    """The cgroups that jobs and ways out have on the nodes."""
+    """The cgroups that jobs and tunnels have on the nodes."""
     found = []
     for node in lab.nodes:
         argv = ["find", HERE, "-type", "d", "(", "-name", "step_*", "-o", "-path", "*/hpcproxy/*", ")"]
@@ -100,7 +100,7 @@ def go(lab: Lab) -> None:
     lab.run("login", ["touch", "go"], "alice", check=True)
 
 
-def test_the_extern_step_is_real_and_the_way_out_is_beside_it(admin: Admin, site: Lab) -> None:
+def test_the_extern_step_is_real_and_the_tunnel_is_beside_it(admin: Admin, site: Lab) -> None:
     job = site.submit(BODY)
     until(lambda: "up" in said(site, job), "it is up")
     node = site.job_fields(job)["BatchHost"]
@@ -124,8 +124,8 @@ def requeue(lab: Lab, job: int) -> None:
     lab.run("ctl", ["scontrol", "requeue", str(job)], check=True)
 
 
-def kill_its_way_out(lab: Lab, job: int) -> None:
-    """SIGKILL ends the gates of the job; the keeper starts others."""
+def kill_its_tunnel(lab: Lab, job: int) -> None:
+    """SIGKILL ends the agents of the job; the supervisor starts others."""
     for node in lab.nodes:
         pids = [
             str(pid) for pid, _, line in lab.processes(node) if re.search(rf"agent\.pyz hold .*--job {job}\b", line)
@@ -148,7 +148,7 @@ FATES = {
     leave: ("COMPLETED",),
     cancel: ("CANCELLED",),
     requeue: ("COMPLETED",),
-    kill_its_way_out: ("COMPLETED",),
+    kill_its_tunnel: ("COMPLETED",),
     kill: ("FAILED", "CANCELLED"),
 }
 

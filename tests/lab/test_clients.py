@@ -1,6 +1,6 @@
 """Real programs get out: in a real job on a node without DNS or route, from a fresh environment with nothing extra.
 
-What they are and how they are used is in clients.py; docs/clients.md has the table of the outcomes, with the gate and
+What they are and how they are used is in clients.py; docs/clients.md has the table of the outcomes, with the agent and
 where ssh itself listens. There a program that got nowhere is given the two packages that teach Python SOCKS.
 """
 
@@ -33,7 +33,7 @@ SOCKS_REQUIREMENTS = Path(__file__).parent / "clients_socks.txt"
 WRITE = bool(os.environ.get("CLIENTS_TABLE"))  # set by `invoke clients-table`; read before a test is alone with its own
 BEGIN, END = "<!-- clients: begin -->", "<!-- clients: end -->"
 IDS = [client.name for client in CLIENTS]
-COLUMNS = ("client", "version", "result", "without the gate")
+COLUMNS = ("client", "version", "result", "without the agent")
 WORKS, WITH_PACKAGES, FAILS = "works", "works with PySocks and socksio", "fails"
 OPTIONS = "#SBATCH -n1 --cpus-per-task=2 --time=2"
 _LONGEST_S = 15
@@ -191,7 +191,7 @@ def alone(lab: Lab, internet: Services, path: str, runs: Runs) -> Runs:
     """The same, where ssh itself listens."""
     runs.end()
     alice = Researcher(lab)
-    alice.gate = False
+    alice.agent = False
     alice.set_up()
     return Runs(lab, internet, first_loss=736_000).submit(alice, CLIENTS, path)
 
@@ -240,12 +240,12 @@ def test_without_the_hook_none_of_them_does(lab: Lab, runs: Runs, path: str) -> 
 
 
 def test_the_manual_has_the_table_of_what_was_run(runs: Runs, alone: Runs, with_packages: Runs) -> None:
-    def without_the_gate(client: Client) -> str:
+    def without_the_agent(client: Client) -> str:
         if not alone.complaints(client):
             return WORKS
         return FAILS if with_packages.complaints(client) else WITH_PACKAGES
 
-    rows = [(c.name, runs.version(c), FAILS if runs.complaints(c) else WORKS, without_the_gate(c)) for c in CLIENTS]
+    rows = [(c.name, runs.version(c), FAILS if runs.complaints(c) else WORKS, without_the_agent(c)) for c in CLIENTS]
     before, begin, rest = PAGE.read_text().partition(BEGIN)
     table, end, after = rest.partition(END)
     assert begin, f"{PAGE} has no line {BEGIN}"

@@ -134,7 +134,7 @@ def test_salloc_srun_and_shells_have_it_too(admin: Admin, site: Lab) -> None:
     assert lines[4] == lines[0].partition(" through ")[0]
 
 
-def test_a_hook_line_in_an_admins_cluster_uses_the_prologs_way_out(admin: Admin, site: Lab) -> None:
+def test_a_hook_line_in_an_admins_cluster_uses_the_prologs_tunnel(admin: Admin, site: Lab) -> None:
     admin.words("deploy", "--enable")
     alice = Researcher(site)
     alice.set_up()

@@ -134,14 +134,14 @@ def test_a_root_bashrc_that_prints(admin: Admin, site: Lab) -> None:
 def test_two_admins_at_once(admin: Admin, site: Lab) -> None:
     """The lock of one node is held, as by another deployment: that node says so, the others are done."""
     words = 'read -r -a fields </proc/$$/stat; echo "$$ ${fields[21]}" >/run/hpcproxy-deploy.lock; echo held; read -r _'
-    holder = site.popen("c1", ["bash", "-c", words], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert holder.stdin is not None
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
+    supervisor = site.popen("c1", ["bash", "-c", words], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert supervisor.stdin is not None
+    assert supervisor.stdout is not None
+    assert supervisor.stdout.readline() == "held\n"
     outcomes = admin.outcomes("deploy")
-    holder.stdin.close()
-    holder.wait()
-    holder.stdout.close()
+    supervisor.stdin.close()
+    supervisor.wait()
+    supervisor.stdout.close()
     assert outcomes["c1"] == ("failed", "another deployment is at work here")
     assert outcomes["c2"] == ("changed", "")
     # And two for real: each host ends on one version, whole.
@@ -232,7 +232,7 @@ def test_no_ssh_on_a_node(admin: Admin, site: Lab) -> None:
     for node in site.nodes:
         site.run(node, ["mount", "--bind", "/dev/null", "/usr/bin/ssh"], check=True)
     try:
-        assert "c[1-4]: ssh is missing: jobs get no way out there" in admin.run("verify").stderr
+        assert "c[1-4]: ssh is missing: jobs get no tunnel there" in admin.run("verify").stderr
         result = admin.job('echo "$HPCPROXY_ERROR"\n' + ASK)
     finally:
         for node in site.nodes:

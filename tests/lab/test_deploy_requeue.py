@@ -1,4 +1,4 @@
-"""A requeued job, same id and one restart more, has a way out again."""
+"""A requeued job, same id and one restart more, has a tunnel again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .researcher import until
 pytestmark = pytest.mark.lab
 
 
-def test_a_requeued_job_has_a_way_out_again(admin: Admin, site: Lab) -> None:
+def test_a_requeued_job_has_a_tunnel_again(admin: Admin, site: Lab) -> None:
     admin.words("deploy", "--enable")
     site.run("login", ["rm", "-f", "go"], "alice", check=True)
     wait = "until [ -e ~/go ]; do sleep 0.1; done"

@@ -30,10 +30,10 @@ def service(admin: Admin, site: Lab) -> Iterator[Admin]:
     before = config.read_text()
     config.write_text(before + site.path_on("ctl", f"{KIT}/sshd_match.conf").read_text())
     _reload(site)
-    _wall(site, up=True)
+    _firewall(site, up=True)
     assert admin.words("deploy", "--enable") <= {"changed", "unchanged"}
     yield admin
-    _wall(site, up=False)
+    _firewall(site, up=False)
     config.write_text(before)
     _reload(site)
 
@@ -45,7 +45,7 @@ def _reload(site: Lab) -> None:
     until(lambda: site.run("ctl", ["bash", "-c", banner]).returncode == 0, "sshd answers again")
 
 
-def _wall(site: Lab, *, up: bool) -> None:
+def _firewall(site: Lab, *, up: bool) -> None:
     """The jump host's firewall is what `jump-kit` wrote, or none."""
     text = site.path_on("ctl", f"{KIT}/nft.conf").read_text() if up else "flush ruleset\n"
     site.path_on("jump1", "/etc/hpcproxy.nft").write_text(text)
@@ -84,32 +84,32 @@ def test_who_reached_what_is_in_the_nodes_log_when_the_job_is_gone(service: Admi
 def test_the_key_can_do_what_it_should_and_nothing_else(service: Admin, site: Lab) -> None:
     assert service.words("verify") == {"unchanged"}, service.said
     refusals = ["refuses 127.0.0.1:22", "refuses 169.254.169.254:80", "its firewall closes it to the key"]
-    for proof in ("forwards to 127.0.0.1:1", *refusals, "runs no command", "gives no terminal"):
-        assert f"proved: hpcproxy@{JUMP1}: {proof} (c1)" in service.said
+    for words in ("forwards to 127.0.0.1:1", *refusals, "runs no command", "gives no terminal"):
+        assert f"confirmed: hpcproxy@{JUMP1}: {words} (c1)" in service.said
     line = site.path_on("jump1", "/etc/ssh/hpcproxy_authorized_keys")
     good = line.read_text()
     config = site.path_on("jump1", "/etc/ssh/sshd_config")
     strict = config.read_text()
-    _wall(site, up=False)
+    _firewall(site, up=False)
     assert service.outcomes("verify")["c1"][0] == "failed"
     assert f"breach: hpcproxy@{JUMP1}: has no firewall that closes it to the key: nft -f nft.conf" in service.said
     assert "does not refuse" not in service.said, "sshd still does"
-    # A key that can do more is noticed, unless the wall is there.
+    # A key that can do more is noticed, unless the firewall is there.
     line.write_text(good[good.index("ssh-ed25519") :])
     config.write_text(strict.replace("    PermitOpen internet.test:443 127.0.0.1:1 127.0.0.2:1\n", ""))
     _reload(site)
     assert service.outcomes("verify")["c1"][0] == "failed"
     assert f"breach: hpcproxy@{JUMP1}: does not refuse 127.0.0.1:22 (c1)" in service.said
-    _wall(site, up=True)
+    _firewall(site, up=True)
     service.words("verify")
-    assert f"proved: hpcproxy@{JUMP1}: refuses 127.0.0.1:22 (c1)" in service.said
+    assert f"confirmed: hpcproxy@{JUMP1}: refuses 127.0.0.1:22 (c1)" in service.said
     line.write_text(good)
     config.write_text(strict)
     _reload(site)
 
 
 @pytest.mark.usefixtures("service")
-def test_each_user_of_a_node_has_a_way_out_of_his_own_and_nobody_has_the_key(site: Lab) -> None:
+def test_each_user_of_a_node_has_a_tunnel_of_his_own_and_nobody_has_the_key(site: Lab) -> None:
     for user in ("alice", "bob"):
         site.run("login", ["rm", "-f", "go"], user, check=True)
     body = f"#!/bin/bash\n#SBATCH -N1 -w c1\n{WAIT}"
@@ -124,8 +124,8 @@ def test_each_user_of_a_node_has_a_way_out_of_his_own_and_nobody_has_the_key(sit
         assert "Permission denied" in site.run("c1", ["cat", "/etc/hpcproxy/service_key"], user).stderr
         for path in (f"/run/hpcproxy/{jobs[other]}.0", f"/run/hpcproxy/service/{jobs[user]}.0"):
             assert site.run("c1", ["ls", path], user).returncode != 0
-        holders = [name for _, name, line in site.processes("c1") if "agent.pyz" in line]
-        assert holders == ["hpcproxy"] * 4  # of each job the guardian and who works for it
+        supervisors = [name for _, name, line in site.processes("c1") if "agent.pyz" in line]
+        assert supervisors == ["hpcproxy"] * 4  # of each job the supervisor and who works for it
         status = site.run("c1", ["ls", "-ld", f"/run/hpcproxy/{jobs[user]}.0"], user).stdout
         assert status.startswith("drwx------")
     for user, job in jobs.items():
@@ -142,8 +142,8 @@ def test_service_mode_without_allow_is_refused_before_anything_is_done(service: 
         assert 'or say `allow: ["*"]` if that is meant' in done.stderr
 
 
-def test_a_node_without_python_gives_no_way_out_rather_than_an_open_one(service: Admin) -> None:
-    service.set(gate=False)
+def test_a_node_without_python_gives_no_tunnel_rather_than_an_open_one(service: Admin) -> None:
+    service.set(agent=False)
     done = service.run("deploy", check=False)
     assert done.returncode == 2
-    assert "gate: false would open the service key to every user of a node" in done.stderr
+    assert "agent: false would open the service key to every user of a node" in done.stderr

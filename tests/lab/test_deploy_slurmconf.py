@@ -44,8 +44,8 @@ def test_nodes_from_slurm_and_flags_of_the_sites_own(admin: Admin, site: Lab) ->
 
 
 def test_a_prolog_whose_epilog_is_not_in_force_starts_nothing(admin: Admin, site: Lab) -> None:
-    """Lines by hand, and one of them forgotten: nothing would end a way out."""
-    words = "c1 epilog Slurm does not run the Epilog here that would end a way out"
+    """Lines by hand, and one of them forgotten: nothing would end a tunnel."""
+    words = "c1 epilog Slurm does not run the Epilog here that would end a tunnel"
     tell = "echo ${http_proxy-none}: $HPCPROXY_ERROR\n"
     hosts = ("ctl", *site.nodes)
     assert admin.words("deploy") == {"changed"}

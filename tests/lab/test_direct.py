@@ -97,7 +97,7 @@ def test_a_node_without_a_route_says_so(alice: Researcher) -> None:
     result = alice.job('echo "proxy ${http_proxy-none}"\n', "#SBATCH -N1")
     said = "route: direct: this node has no route to the internet; the job runs on without it\n"
     assert result.output.endswith(said + "proxy none\n")
-    assert result.output.startswith("hpcproxy: no way out: c")
+    assert result.output.startswith("hpcproxy: no tunnel: c")
 
 
 def test_what_cannot_be_is_refused_in_a_sentence(alice: Researcher) -> None:
@@ -105,4 +105,4 @@ def test_what_cannot_be_is_refused_in_a_sentence(alice: Researcher) -> None:
     path.write_text("via: direct\ngate: false\n")
     done = alice.hpcproxy("install-bashrc", check=False)
     assert done.returncode == 2
-    assert "via: `via: direct` needs the gate: take `gate: false` out" in done.stderr
+    assert "via: `via: direct` needs the agent: take `agent: false` out" in done.stderr

@@ -16,7 +16,7 @@ from .ending_acts import SLEEP
 from .ending_cases import CASES
 from .endings import (
     AT_ONCE,
-    GATE,
+    BY_AGENT,
     KILL_WAIT_S,
     PLAIN,
     SSH,
@@ -34,20 +34,20 @@ from .researcher import FETCH, Researcher, until
 from .watch import Watch
 
 pytestmark = pytest.mark.lab
-PAIRS = [(case, way) for case in CASES for way in case.ways if way in (GATE, SSH)]
+PAIRS = [(case, way) for case in CASES for way in case.ways if way in (BY_AGENT, SSH)]
 IDS = [f"{case.name}, {way.name}" for case, way in PAIRS]
 
 
 @pytest.fixture(scope="module")
 def ends(lab_host: None) -> Iterator[Lab]:
-    """A lab for jobs that end; alice has the gate, bob has `gate: false`. Afterwards nothing is left on any node."""
+    """A lab for jobs that end; alice has the agent, bob has `agent: false`. Afterwards nothing is left on any node."""
     described = spec("ends")
     try:
         lab = Lab.up(described)
         add_partitions(lab)
-        users = {way: Researcher(lab, way.user) for way in (GATE, SSH)}
+        users = {way: Researcher(lab, way.user) for way in (BY_AGENT, SSH)}
         for way, user in users.items():
-            user.gate = way.gate
+            user.agent = way.agent
             user.set_up(ready_timeout_s=120)  # many jobs begin at once, on few cores
         yield lab
         for user in users.values():
@@ -79,7 +79,9 @@ def test_it_ends(pair: tuple[Case, Way], runs: Runs) -> None:
     assert row[0] == pair[0].name
 
 
-@pytest.mark.parametrize("pair", [PAIRS[IDS.index(f"scancel, {way.name}")] for way in (GATE, SSH)], ids=["gate", "ssh"])
+@pytest.mark.parametrize(
+    "pair", [PAIRS[IDS.index(f"scancel, {way.name}")] for way in (BY_AGENT, SSH)], ids=["agent", "ssh"]
+)
 def test_alone_it_does_not_lengthen_the_end(pair: tuple[Case, Way], runs: Runs, ends: Lab, watch: Watch) -> None:
     run = runs[pair[0].name, pair[1].name].result()
     plain = Run(replace(pair[0], body=SLEEP.replace(FETCH, "true"), output=("up", "up")), PLAIN, ends, watch)

@@ -1,4 +1,4 @@
-"""A roll-out on a real cluster: which way out a task has, and that it has no other; two users, real Slurm."""
+"""A roll-out on a real cluster: which tunnel a task has, and that it has no other; two users, real Slurm."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ while True:
 _TELL = "curl -sS --max-time 5 -H 'Authorization: Bearer of-alices' http://internet.test/ip || true\n"
 
 
-def test_a_job_without_a_way_out_tells_nobody_at_its_port_anything(admin: Admin, site: Lab) -> None:
+def test_a_job_without_a_tunnel_tells_nobody_at_its_port_anything(admin: Admin, site: Lab) -> None:
     """By policy alice's job has none; its variables come from her login shell, whose tunnel was on."""
     admin.describe(policy={"comment": True})
     admin.words("deploy", "--enable")

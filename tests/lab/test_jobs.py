@@ -79,7 +79,7 @@ echo "$steps"
     said = either.lab.path_on("login", "/home/alice/said").read_text()
     # ssh alone counts nothing.
     summed_up = "hpcproxy: 0 requests from this node, 0 KiB up, 0 KiB down, 0 reconnects\n"
-    assert said == (summed_up if either.gate else "")
+    assert said == (summed_up if either.agent else "")
 
 
 def test_a_shell_in_the_job_uses_its_tunnel(either: Researcher, lab: Lab) -> None:
@@ -112,12 +112,12 @@ def _check() -> list[str]:
 
 @pytest.mark.usefixtures("either")
 def test_shells_of_a_job_start_one_when_asked_even_at_the_same_moment(lab: Lab) -> None:
-    command = f"proxy_on && {FETCH}; sleep 1"  # the first to end must not take the other's way out away
+    command = f"proxy_on && {FETCH}; sleep 1"  # the first to end must not take the other's tunnel away
     done = lab.run("login", ["salloc", "-N2", "srun", "bash", "-ic", command], "alice")
     assert done.stdout.count(OUTER1) == 2, done.stderr
 
 
-def test_autostart_gives_a_shell_in_a_job_its_way_out(alice: Researcher, lab: Lab) -> None:
+def test_autostart_gives_a_shell_in_a_job_its_tunnel(alice: Researcher, lab: Lab) -> None:
     alice.set(autostart=True)
     done = lab.run("login", ["srun", "-N1", "bash", "-ic", FETCH], "alice")
     assert done.stdout.strip() == OUTER1, done.stderr

@@ -1,4 +1,4 @@
-"""A lab comes whole or not at all, goes without a trace, and bears company."""
+"""A lab comes whole or not at all, goes without a trace, and bears others beside it."""
 
 from __future__ import annotations
 

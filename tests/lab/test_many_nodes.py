@@ -40,6 +40,6 @@ def test_a_refused_key_is_refused_once(six: Researcher) -> None:
     result = six.job('echo "${http_proxy-none}"\n', OPTIONS)
     said, none = result.output.splitlines()
     assert none == "none"
-    assert said.startswith("hpcproxy: no way out: c1: key: ")
+    assert said.startswith("hpcproxy: no tunnel: c1: key: ")
     refused = [line for line in log.read_text()[before:].splitlines() if "authenticating user alice" in line]
     assert len(refused) == 1

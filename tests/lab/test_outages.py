@@ -46,7 +46,7 @@ class Case:
     fault: Fault
     seconds: float | None = None
     jumps: tuple[str, ...] = (JUMP1,)
-    gate: bool = True
+    agent: bool = True
 
     @property
     def name(self) -> str:
@@ -54,7 +54,7 @@ class Case:
         words = self.fault.name
         if self.fault is CUT:
             words += " for good, a second one there" if self.seconds is None else f" for {self.seconds:.0f} s"
-        return words if self.gate else f"{words}, `gate: false`"
+        return words if self.agent else f"{words}, `agent: false`"
 
 
 CASES = (
@@ -65,9 +65,9 @@ CASES = (
     Case(KILL_SSH),
     Case(STOP_SSH),
     Case(FILL_STATE),
-    Case(CUT, 30, gate=False),
-    Case(CUT, None, (JUMP1, JUMP2), gate=False),
-    Case(STOP_SSH, gate=False),
+    Case(CUT, 30, agent=False),
+    Case(CUT, None, (JUMP1, JUMP2), agent=False),
+    Case(STOP_SSH, agent=False),
 )
 UPLOAD_NODE = f"c{len(CASES) + 1}"
 RESTARTED = "the jump host started again (away for 3 s)"
@@ -89,31 +89,31 @@ def stage(lab_host: None) -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def alices(stage: Lab) -> dict[tuple[tuple[str, ...], bool], Researcher]:
-    """alice, by jump hosts and gate: an installation of its own for each that is needed."""
+    """alice, by jump hosts and agent: an installation of its own for each that is needed."""
     found: dict[tuple[tuple[str, ...], bool], Researcher] = {}
-    for jumps, gate in [*((case.jumps, case.gate) for case in CASES), ((JUMP2,), True), ((JUMP2,), False)]:
-        if (jumps, gate) not in found:
+    for jumps, agent in [*((case.jumps, case.agent) for case in CASES), ((JUMP2,), True), ((JUMP2,), False)]:
+        if (jumps, agent) not in found:
             alice = Researcher(stage, home=f".hpcproxy-{len(found)}")
-            alice.gate = gate
+            alice.agent = agent
             alice.set_up(*jumps, ready_timeout_s=120)
-            found[jumps, gate] = alice
+            found[jumps, agent] = alice
     return found
 
 
 # ---- a whole jump host: the second, before anything else uses it
 
 
-@pytest.mark.parametrize("gate", [True, False], ids=["gate", "no-gate"])
+@pytest.mark.parametrize("agent", [True, False], ids=["agent", "no-agent"])
 def test_the_jump_hosts_sshd_is_restarted(
-    gate: bool, stage: Lab, alices: dict[tuple[tuple[str, ...], bool], Researcher], rows: dict[str, tuple[str, ...]]
+    agent: bool, stage: Lab, alices: dict[tuple[tuple[str, ...], bool], Researcher], rows: dict[str, tuple[str, ...]]
 ) -> None:
     """With all its sessions, as when the machine is started again, and away for three seconds."""
-    witnessed = Witnessed(alices[(JUMP2,), gate], "c1")
+    witnessed = Witnessed(alices[(JUMP2,), agent], "c1")
     story = play(witnessed, Fault("the jump host's sshd restarted", lambda _: restart_sshd(stage, "jump2")), 3)
     check(story, stage, "c1")
-    if gate:  # held, all of them
+    if agent:  # held, all of them
         assert all(ask.good or ask.saw.startswith("curl 5") for ask in story.during), story.in_words
-    rows[RESTARTED if gate else f"{RESTARTED}, `gate: false`"] = row(story)
+    rows[RESTARTED if agent else f"{RESTARTED}, `agent: false`"] = row(story)
 
 
 def check(story: Story, lab: Lab, node: str) -> None:
@@ -224,7 +224,7 @@ def plays(stage: Lab, alices: dict[tuple[tuple[str, ...], bool], Researcher]) ->
                 options = ["-t", "tmpfs", "-o", "size=64k,mode=1777", "none", SMALL]
                 stage.run(f"c{number}", ["mount", *options], check=True)
                 settings = f"TMPDIR={SMALL}"
-            witnessed = Witnessed(alices[case.jumps, case.gate], f"c{number}", settings=settings)
+            witnessed = Witnessed(alices[case.jumps, case.agent], f"c{number}", settings=settings)
             stories[case.name] = pool.submit(play, witnessed, case.fault, case.seconds)
         upload = pool.submit(upload_while_the_jump_host_changes, alices[(JUMP1, JUMP2), True])
         yield Plays(stories, upload)
@@ -242,7 +242,7 @@ def test_an_outage(case: Case, plays: Plays, stage: Lab, rows: dict[str, tuple[s
         assert story.worked_again is not None
         before = next(ask.saw for ask in story.asks if ask.good)
         assert {before, story.worked_again.saw} == {OUTER1, OUTER2}
-    if case.gate and case.fault in (KILL_SSH, FILL_STATE):
+    if case.agent and case.fault in (KILL_SSH, FILL_STATE):
         # Held; only what the dying ssh had in its hands is cut off.
         assert {ask.saw for ask in story.during if not ask.good} <= {"curl 52", "curl 56"}, story.in_words
 
@@ -285,6 +285,6 @@ def test_an_upload_while_the_jump_host_changes(plays: Plays, stage: Lab, rows: d
 def test_the_manual_has_the_table(rows: dict[str, tuple[str, ...]]) -> None:
     """With each of these tests in it, in whichever order they ran, and if only some of them were chosen."""
     head = ("what broke", "what the job's processes saw", "found after", "worked again after")
-    names = [RESTARTED, f"{RESTARTED}, `gate: false`", STARTUPS, PENALISED, *(case.name for case in CASES), UPLOADED]
+    names = [RESTARTED, f"{RESTARTED}, `agent: false`", STARTUPS, PENALISED, *(case.name for case in CASES), UPLOADED]
     assert set(rows) <= set(names)
     assert in_the_manual("outages", head, [(name, *rows.get(name, ("not run", "", ""))) for name in names])

@@ -62,10 +62,10 @@ class Job:
         return self.lab.run(NODE, ["cat", f"{self.state}/log"], check=True).stdout
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["gate", "no-gate"])
+@pytest.fixture(scope="module", params=[True, False], ids=["agent", "no-agent"])
 def job(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Job]:
     alice = Researcher(lab)
-    alice.gate = request.param
+    alice.agent = request.param
     alice.set_up()
     number = alice.submit("touch ~/started\nsleep 600\n")
     started = lab.path_on("login", "/home/alice/started")
@@ -78,11 +78,11 @@ def job(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Job]:
     until(lambda: not alice.traces(), "nothing of the job is left")
 
 
-with_gate = pytest.mark.parametrize("job", [True], ids=["gate"], indirect=True)
-without_gate = pytest.mark.parametrize("job", [False], ids=["no-gate"], indirect=True)
+with_agent = pytest.mark.parametrize("job", [True], ids=["agent"], indirect=True)
+without_agent = pytest.mark.parametrize("job", [False], ids=["no-agent"], indirect=True)
 
 
-@with_gate
+@with_agent
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_the_jobs_user_and_root_get_through_and_bob_does_not(job: Job, dialect: str) -> None:
     assert job.fetch("alice", dialect) == OUTER1
@@ -92,7 +92,7 @@ def test_the_jobs_user_and_root_get_through_and_bob_does_not(job: Job, dialect: 
     assert job.fetch("bob", dialect, "unshare", "--user", "--map-root-user") == ""
 
 
-@with_gate
+@with_agent
 def test_who_was_refused_stands_in_the_log_once(job: Job) -> None:
     for _ in range(3):
         assert job.fetch("bob", "CONNECT") == ""
@@ -119,8 +119,8 @@ def test_bob_cannot_reach_the_processes(job: Job) -> None:
         assert job.lab.run(NODE, ["ls", f"/proc/{pid}/fd"], "bob").returncode != 0
 
 
-@without_gate
-def test_without_the_gate_the_port_is_everybodys(job: Job) -> None:
+@without_agent
+def test_without_the_agent_the_port_is_everybodys(job: Job) -> None:
     # A known limit that the manual names: a bare `ssh -D` asks nobody who he is.
     assert job.fetch("bob", "SOCKS 5") == OUTER1
     assert job.fetch("alice", "SOCKS 5") == OUTER1

@@ -20,7 +20,7 @@ DEADLINE_S = 150.0
 PLACES = ("/tmp", "/dev/shm", "/var/tmp", "/run", "/run/hpcproxy", "/run/hpcproxy/holders", "/run/hpcproxy/service")
 _OUR_FILE = re.compile(r"(?:hpcproxy-)?(\d+)\.(\d+)(?:-\w+|\.said|\.new)?")
 _OUR_COMMAND = re.compile(
-    r"/tunnel\.sh hold|/agent\.pyz |/holder\.sh |/job\.sh |/(pro|epi)log\.d/|=hpcproxy |ssh .* -S ctl "
+    r"/tunnel\.sh hold|/agent\.pyz |/supervisor\.sh |/job\.sh |/(pro|epi)log\.d/|=hpcproxy |ssh .* -S ctl "
 )
 _FILE = re.compile(r"\w+: (file|socket) ")
 _STEP_DAEMON = re.compile(r"slurmstepd: \[(\d+)\.")
@@ -130,7 +130,7 @@ class Watch:
         return "\n".join([str(left), *(text for name in left for text in self._inside(name))])
 
     def _inside(self, name: str) -> Iterator[str]:
-        """What is in the state directory `name`, and its log: a holder says there what it went through."""
+        """What is in the state directory `name`, and its log: a supervisor says there what it went through."""
         if match := re.fullmatch(r"(\w+): file (/.*)", name):
             directory = self.lab.path_on(match[1], match[2])
             if directory.is_dir():

@@ -1,4 +1,4 @@
-"""What happens to the way out of all jobs at once, from outside: spells that a seed has chosen, and calm between."""
+"""What happens to the tunnel of all jobs at once, from outside: spells that a seed has chosen, and calm between."""
 
 from __future__ import annotations
 

@@ -33,10 +33,10 @@ def start_agent(tmp_path, jump_host):
 
 
 @pytest.fixture(scope="session")
-def gate(tmp_path_factory, jump_host):
-    """One agent for all tests that do not change its way out."""
+def agent(tmp_path_factory, jump_host):
+    """One agent for all tests that do not change its tunnel."""
     agent = Agent(
-        tmp_path_factory.mktemp("gate"),
+        tmp_path_factory.mktemp("agent"),
         [jump_of(jump_host)],
         flags=("-I", "-X", "dev", "-W", "error"),
         deny=["denied.example", "10.0.0.0/8"],

@@ -18,7 +18,7 @@ from tests.sshd import USER
 from tests.waiting import until
 
 PORT = 2015
-# What a client says first decides who carries it: the agent, or ssh itself (node/proxy/order.py).
+# What a client says first decides who carries it: the agent, or ssh itself (node/proxy/first_speaker.py).
 RELAYED, HANDED_OVER = b"hi ", b"PUT "
 OPENINGS = [RELAYED, HANDED_OVER]
 FAILURES = [
@@ -186,7 +186,7 @@ class Agent:
         return "http://{}:{}".format(self.address, PORT)
 
     def worker_pid(self):
-        """The pid of the process that serves: the guardian's child. 0 while there is none."""
+        """The pid of the process that serves: the supervisor's child. 0 while there is none."""
         return next(iter(children(self.process.pid)), 0)
 
     def ssh_pid(self):
@@ -227,8 +227,8 @@ class FarEnd:
 
     def __init__(self, serve, port=0, host=None):
         far = self
-        # A given port is one that the gate has an opinion on. An address of its own keeps it from other processes and
-        # from what the gate has learned in other tests.
+        # A given port is one that the agent has an opinion on. An address of its own keeps it from other processes and
+        # from what the agent has learned in other tests.
         host = host or (random_loopback(1, 63) if port else "127.0.0.1")
 
         class Handler(socketserver.BaseRequestHandler):

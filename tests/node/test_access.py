@@ -108,7 +108,7 @@ def test_a_log_that_is_away_or_full_is_not_waited_for_and_its_losses_are_counted
     assert away.left_out == 1
 
 
-def test_what_is_under_way_when_the_gate_is_told_to_end_has_its_line(start_agent, far_end):
+def test_what_is_under_way_when_the_agent_is_told_to_end_has_its_line(start_agent, far_end):
     agent = start_agent(access_log=True)
     server = far_end(echo)
     sock, _ = agent.tunnel(("127.0.0.1", server.port))

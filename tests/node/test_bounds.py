@@ -13,9 +13,9 @@ import pytest
 
 from hpcproxy.node.io.loop import Loop
 from hpcproxy.node.io.stream import Stream
-from hpcproxy.node.proxy.door import Loopback
-from hpcproxy.node.proxy.gate import Gate
+from hpcproxy.node.proxy.entrance import Loopback
 from hpcproxy.node.proxy.listener import Clients, bind
+from hpcproxy.node.proxy.shared import Shared
 from hpcproxy.node.state.access_log import Access
 from hpcproxy.node.state.log import Journal
 from hpcproxy.node.state.status import Record
@@ -31,9 +31,9 @@ def limited(command):
     return {"python": "sh", "flags": ("-c", command + '; exec "$@"', "sh", sys.executable, "-I")}
 
 
-def test_slow_and_silent_clients(gate):
+def test_slow_and_silent_clients(agent):
     began = time.monotonic()
-    with gate.connect(30) as silent, gate.connect(30) as slow, gate.connect(30) as socks:
+    with agent.connect(30) as silent, agent.connect(30) as slow, agent.connect(30) as socks:
         slow.sendall(b"CONNECT h:1 HTTP/1.1\r\nA: ")
         socks.sendall(b"\5\2\0")
         while time.monotonic() < began + 5:
@@ -116,7 +116,7 @@ def test_a_client_that_cannot_be_watched_is_closed_alone(tmp_path):
     folder_fd, journal = os.open(str(tmp_path), os.O_RDONLY), Journal("1", "c1", "info", False)
     record = Record(loop, folder_fd, journal, ("127.0.0.1", 1), Access(journal, 0, False, False))
     listener = bind("127.0.0.1", 0)
-    clients = Clients(loop, Gate(loop, None, None, record, Loopback(listener, os.getuid())), 10)
+    clients = Clients(loop, Shared(loop, None, None, record, Loopback(listener, os.getuid())), 10)
     answers = []
 
     async def ask():
@@ -151,17 +151,17 @@ def test_a_full_disk(start_agent, far_end):
     assert (agent.state / "access.log").stat().st_size <= 1024
 
 
-def test_garbage(gate, far_end):
+def test_garbage(agent, far_end):
     server = far_end(echo)
     dice = random.Random(1)
     starts = [b"", b"\5", b"\4\1", b"\5\1\0", b"CONNECT ", b"GET http://", b"\5\1\0\5\1\0\3"]
     for _ in range(300):
         nonsense = dice.choice(starts) + bytes(dice.randrange(256) for _ in range(dice.randrange(60)))
-        with gate.connect() as sock, contextlib.suppress(OSError):  # it may be thrown out before it is done
+        with agent.connect() as sock, contextlib.suppress(OSError):  # it may be thrown out before it is done
             sock.sendall(nonsense)
             if dice.random() < 0.5:
                 sock.shutdown(socket.SHUT_WR)
-    sock, head = gate.tunnel(server.target)
+    sock, head = agent.tunnel(server.target)
     sock.close()
     assert b" 200 " in head
 

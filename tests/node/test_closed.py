@@ -157,7 +157,7 @@ def test_anything_is_judged(host, port):
     assert closed_by(policy(kinds), host, port) in (None, KINDS["loopback"].what, "a number that is no address")
 
 
-def test_the_gate_says_what_is_closed_in_every_dialect(start_agent, far_end):
+def test_the_agent_says_what_is_closed_in_every_dialect(start_agent, far_end):
     server = far_end(echo)
     agent = start_agent(closed=["loopback"], rules_of="the site's rules", deny=["*:25"])
     said = b"is the jump host's own loopback, which is closed unless `allow` names it"

@@ -7,7 +7,7 @@ import pytest
 
 from hpcproxy.node.state.closed import KINDS, closed, own_addresses
 from hpcproxy.node.state.policy import Policy, parse_rule
-from hpcproxy.node.upstream import way
+from hpcproxy.node.upstream import open_error
 from hpcproxy.node.upstream.dial import unpack
 from hpcproxy.node.upstream.direct import why_closed
 from hpcproxy.node.upstream.target import Target
@@ -84,13 +84,13 @@ def test_what_a_name_means_is_judged_too(proc_net, host, address, allow, deny, s
 def test_every_errno_of_connect_is_a_kind_that_has_an_answer():
     from hpcproxy.node.proxy.replies import ANSWERS
 
-    assert set(way.ERRNO_KINDS.values()) < set(ANSWERS)
-    assert (way.from_errno(111).kind, way.from_errno(111).reason) == ("refused", "Connection refused")
-    assert way.from_errno(98).kind == "failed"
+    assert set(open_error.ERRNO_KINDS.values()) < set(ANSWERS)
+    assert (open_error.from_errno(111).kind, open_error.from_errno(111).reason) == ("refused", "Connection refused")
+    assert open_error.from_errno(98).kind == "failed"
     # As sshd's words for the same are understood.
-    for number, kind in way.ERRNO_KINDS.items():
-        reason = way.from_errno(number).reason
-        assert kind == "prohibited" or way.explain(reason).kind in (kind, "failed"), reason
+    for number, kind in open_error.ERRNO_KINDS.items():
+        reason = open_error.from_errno(number).reason
+        assert kind == "prohibited" or open_error.explain(reason).kind in (kind, "failed"), reason
 
 
 def test_an_address_is_reached_as_what_it_is():

@@ -32,7 +32,7 @@ def request(server, method, body=b""):
         ("DELETE", b"", False),
     ],
 )
-def test_what_a_server_may_have_done_is_not_asked_for_twice(gate, far_end, method, body, again):
+def test_what_a_server_may_have_done_is_not_asked_for_twice(agent, far_end, method, body, again):
     """It closes a kept connection with a request read: nobody knows whether it has done that (RFC 9110, 9.2.2)."""
     asked = []
 
@@ -46,7 +46,7 @@ def test_what_a_server_may_have_done_is_not_asked_for_twice(gate, far_end, metho
         sock.sendall(OK)
 
     server = far_end(serve)
-    with gate.connect() as sock:
+    with agent.connect() as sock:
         sock.sendall(request(server, "GET"))
         assert read_head(sock).startswith(b"HTTP/1.1 200 ")
         assert sock.recv(5) == b"hello"
@@ -56,14 +56,14 @@ def test_what_a_server_may_have_done_is_not_asked_for_twice(gate, far_end, metho
     assert answer.split()[1] == (b"200" if again else b"502")
 
 
-def test_one_that_was_asked_for_on_a_new_connection_is_not_asked_for_again(gate, far_end):
+def test_one_that_was_asked_for_on_a_new_connection_is_not_asked_for_again(agent, far_end):
     asked = []
 
     def serve(sock):
         asked.append(read_head(sock))
 
     server = far_end(serve)
-    with gate.connect() as sock:
+    with agent.connect() as sock:
         sock.sendall(request(server, "GET"))
         assert read_head(sock).split()[1] == b"502"
     assert len(asked) == 1
@@ -87,19 +87,19 @@ def test_a_response_without_a_length_that_a_lost_ssh_cut_is_not_taken_for_whole(
             read_rest(sock)
 
 
-def test_a_request_that_waits_for_its_answer_costs_no_processor(gate, far_end):
+def test_a_request_that_waits_for_its_answer_costs_no_processor(agent, far_end):
     def serve(sock):
         read_head(sock)
         sock.recv(1)
 
     server = far_end(serve)
-    with gate.connect() as sock:
+    with agent.connect() as sock:
         sock.sendall(request(server, "GET"))
         until(lambda: server.connections, "it is with the far end")
-        before, since = cpu_ticks(gate), time.process_time()
+        before, since = cpu_ticks(agent), time.process_time()
         while time.process_time() < since + 1:
             """A second's work of our own: on a busy machine, too, one that does not wait gets as much."""
-        assert cpu_ticks(gate) - before < 0.5 * os.sysconf("SC_CLK_TCK"), "half a second of work beside one of ours"
+        assert cpu_ticks(agent) - before < 0.5 * os.sysconf("SC_CLK_TCK"), "half a second of work beside one of ours"
 
 
 def cpu_ticks(agent):

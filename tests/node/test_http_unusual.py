@@ -12,13 +12,13 @@ from .test_http import get, ok, recorder
 
 @pytest.mark.parametrize("where", ["http://{}:{}/?{}", "http://{}:{}/"], ids=["URL", "header"])
 @pytest.mark.parametrize("bytewise", [False, True], ids=["at once", "in pieces"])
-def test_a_long_head_of_a_request(gate, far_end, where, bytewise):
+def test_a_long_head_of_a_request(agent, far_end, where, bytewise):
     heads, long = [], "x" * 60000
     server = far_end(recorder([ok()], heads))
     url = where.format(*server.target, long)
     extra = "" if long in url else "Cookie: {}\r\n".format(long)
     request = "GET {} HTTP/1.1\r\n{}Connection: close\r\n\r\n".format(url, extra).encode()
-    with gate.connect() as sock:
+    with agent.connect() as sock:
         for piece in [request] if not bytewise else [request[:40000], request[40000:-3], request[-3:]]:
             sock.sendall(piece)
             time.sleep(0.05 * bytewise)  # so that they come in pieces
@@ -26,9 +26,9 @@ def test_a_long_head_of_a_request(gate, far_end, where, bytewise):
     assert long.encode() in heads[0]
 
 
-def test_a_head_of_a_request_beyond_the_bound(gate, far_end):
+def test_a_head_of_a_request_beyond_the_bound(agent, far_end):
     heads = []
-    answer = gate.ask(get(far_end(recorder([ok()], heads)), extra="X: {}\r\n".format("x" * 70000)))
+    answer = agent.ask(get(far_end(recorder([ok()], heads)), extra="X: {}\r\n".format("x" * 70000)))
     assert answer.startswith(b"HTTP/1.1 431 ")
     assert heads == []
 
@@ -41,7 +41,7 @@ def test_a_head_of_a_request_beyond_the_bound(gate, far_end):
     ],
     ids=["a timeout", "the body of a 204"],
 )
-def test_what_comes_unasked_answers_no_request(gate, far_end, first, unasked):
+def test_what_comes_unasked_answers_no_request(agent, far_end, first, unasked):
     """As HAProxy and Apache do on a kept connection that nobody uses."""
     served = []
 
@@ -55,7 +55,7 @@ def test_what_comes_unasked_answers_no_request(gate, far_end, first, unasked):
         read_rest(sock)
 
     server = far_end(serve)
-    with gate.connect() as sock:
+    with agent.connect() as sock:
         sock.sendall(get(server))
         assert read_head(sock).split()[1] == first.split()[1]
         if b"hello" in first:
@@ -74,12 +74,12 @@ def test_what_comes_unasked_answers_no_request(gate, far_end, first, unasked):
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", "the far end ended in the middle"),
     ],
 )
-def test_the_log_says_why_a_response_broke_off(gate, far_end, answer, why):
+def test_the_log_says_why_a_response_broke_off(agent, far_end, answer, why):
     server = far_end(lambda sock: read_head(sock) and sock.sendall(answer))
     with pytest.raises(ConnectionResetError):
-        gate.ask(get(server))
+        agent.ask(get(server))
     mine = " {}:{} ".format(*server.target)
-    assert until(lambda: [each for each in gate.access() if mine in each], "it is over")[0].endswith(why)
+    assert until(lambda: [each for each in agent.access() if mine in each], "it is over")[0].endswith(why)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +90,6 @@ def test_the_log_says_why_a_response_broke_off(gate, far_end, answer, why):
         (b"ICY 200 OK\r\n\r\n", b"no HTTP response (no HTTP/1 status line)"),
     ],
 )
-def test_a_response_that_is_not_passed_on_is_named(gate, far_end, answer, why):
-    answer = gate.ask(get(far_end(lambda sock: read_head(sock) and sock.sendall(answer)), method="POST"))
+def test_a_response_that_is_not_passed_on_is_named(agent, far_end, answer, why):
+    answer = agent.ask(get(far_end(lambda sock: read_head(sock) and sock.sendall(answer)), method="POST"))
     assert why in answer.split(b"\r\n\r\n", 1)[1]

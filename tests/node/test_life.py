@@ -17,10 +17,10 @@ from tests.waiting import until
 from .harness import PORT, Agent, argv_of, clean_environment, echo, jump_of
 
 MAIN = "from hpcproxy.node.life.hold import main; sys.exit(main(sys.argv[1:]))"
-# A guardian in the middle of its death: its descriptors are closed, and it is still its child's parent.
+# A supervisor in the middle of its death: its descriptors are closed, and it is still its child's parent.
 DYING = """
 import os
-from hpcproxy.node.life import guardian, hold
+from hpcproxy.node.life import supervisor, hold
 from hpcproxy.node.state import directory, settings
 arguments = hold.parse(sys.argv[1:])
 state = directory.Folder(arguments.state)
@@ -30,7 +30,7 @@ listener = hold.bind(arguments.address, arguments.port)
 child = os.fork()
 if not child:
     os.close(ours)
-    life = guardian.Life(0, "", lifeline)
+    life = supervisor.Life(0, "", lifeline)
     os._exit(hold.hold(arguments, settings.load(arguments.config), state, listener, life))
 os.close(ours)
 sys.exit(os.WEXITSTATUS(os.waitpid(child, 0)[1]))
@@ -114,12 +114,12 @@ def test_ssh_ends_with_an_agent_that_is_killed(start_agent):
     until(lambda: not os.path.exists("/proc/{}".format(ssh)), "ssh has ended")
 
 
-def test_the_port_is_taken(start_agent, gate, monkeypatch):
-    monkeypatch.setattr(Agent, "start", start_at(gate.address))
-    agent = start_agent(wait=False)
-    assert ended(agent) == ["gave-up c1 port the port is somebody else's (uid {} has it)".format(os.getuid())]
-    agent = start_agent(wait=False, failures=[])
-    assert ended(agent) == ["gave-up c1 port {}:{}: Address already in use".format(gate.address, PORT)]
+def test_the_port_is_taken(start_agent, agent, monkeypatch):
+    monkeypatch.setattr(Agent, "start", start_at(agent.address))
+    late = start_agent(wait=False)
+    assert ended(late) == ["gave-up c1 port the port is somebody else's (uid {} has it)".format(os.getuid())]
+    late = start_agent(wait=False, failures=[])
+    assert ended(late) == ["gave-up c1 port {}:{}: Address already in use".format(agent.address, PORT)]
 
 
 def start_at(address):
@@ -206,13 +206,13 @@ def test_a_passing_failure_is_said_once_and_tried_again(start_agent, tmp_path):
     assert agent.lines()[1:] == ["ready c1 j"]
 
 
-def test_status(gate):
-    status = gate.status()
+def test_status(agent):
+    status = agent.status()
     keys = "version node address port mode ready since jump reconnects restarts last_error"
     keys += " requests active bytes_up bytes_down"
     assert list(status) == [*keys.split(), "held", "refused", "denied", "pid"]
     assert (status["version"], status["mode"], status["jump"]) == (1, "gate", "jump")
-    assert (status["address"], status["port"], status["pid"]) == (gate.address, PORT, gate.process.pid)
+    assert (status["address"], status["port"], status["pid"]) == (agent.address, PORT, agent.process.pid)
 
 
 def test_a_directory_that_somebody_else_could_write(jump_host, tmp_path):
@@ -300,12 +300,12 @@ def test_a_wrong_agent_json_is_one_line(tmp_path):
     assert done.stderr == "hpcproxy agent: {}: version: is 1, this agent reads 2\n".format(config)
 
 
-def test_a_directory_that_another_agent_holds(gate):
-    words = ["hold", "--config", gate.config, "--address", gate.address, "--port", PORT, "--state", gate.state]
+def test_a_directory_that_another_agent_holds(agent):
+    words = ["hold", "--config", agent.config, "--address", agent.address, "--port", PORT, "--state", agent.state]
     done = run(*words)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "is held by process {}".format(gate.process.pid) in done.stderr
-    assert gate.status()["ready"]
+    assert "is held by process {}".format(agent.process.pid) in done.stderr
+    assert agent.status()["ready"]
 
 
 def test_closed_standard_descriptors(jump_host, tmp_path):
@@ -349,7 +349,7 @@ def test_an_agent_that_is_killed_again_and_again_still_ends(start_agent):
     assert not agent.state.exists()
 
 
-def test_while_its_guardian_is_dying_it_ends_and_leaves_nothing(tmp_path, jump_host):
+def test_while_its_supervisor_is_dying_it_ends_and_leaves_nothing(tmp_path, jump_host):
     agent = Agent(tmp_path / "a", [jump_of(jump_host)])
     words = ["hold", "--config", agent.config, "--address", agent.address, "--port", PORT, "--state", agent.state]
     done = run(*words, code=DYING)
@@ -357,7 +357,7 @@ def test_while_its_guardian_is_dying_it_ends_and_leaves_nothing(tmp_path, jump_h
     assert not agent.state.exists()
 
 
-def test_without_its_guardian_it_ends(start_agent):
+def test_without_its_supervisor_it_ends(start_agent):
     agent = start_agent()
     worker, ssh = agent.worker_pid(), agent.ssh_pid()
     agent.process.kill()

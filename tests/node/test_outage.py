@@ -68,7 +68,7 @@ def test_503_says_how_long_and_why(start_agent, own_jump, far_end):
     kill_ssh(agent)
     began = time.monotonic()
     answer = agent.ask("CONNECT 127.0.0.1:{} HTTP/1.1\r\n\r\n".format(server.port).encode())
-    assert answer.startswith(b"HTTP/1.1 503 Service Unavailable (the way out has been down for ")
+    assert answer.startswith(b"HTTP/1.1 503 Service Unavailable (the tunnel has been down for ")
     assert 0.4 < time.monotonic() - began < 5
     assert agent.ask(b"GET http://127.0.0.1/ HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 503 ")
     with agent.connect() as sock:

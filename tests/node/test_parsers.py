@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hpcproxy.node.proxy import head as request
 from hpcproxy.node.proxy import socks
 from hpcproxy.node.proxy.replies import ANSWERS, http_answer
-from hpcproxy.node.upstream import mux, ssh_log, target, way
+from hpcproxy.node.upstream import mux, open_error, ssh_log, target
 
 TOKENS = st.text("abcXYZ09-_!~", min_size=1, max_size=20)
 VALUES = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=40)
@@ -310,7 +310,7 @@ def test_the_end_of_file_of_a_channel():
 @given(st.text(max_size=100))
 def test_any_line_of_sshs_is_taken(line):
     ssh_log.SshLog().feed(line)
-    assert way.explain(line).kind in ANSWERS
+    assert open_error.explain(line).kind in ANSWERS
 
 
 @given(st.sampled_from(sorted(ANSWERS)), st.text(max_size=400))

@@ -204,10 +204,10 @@ def test_the_overflow_uid_is_nobody_in_a_namespace(monkeypatch):
     assert peer.who_may_pass(NOBODY) == {0, NOBODY}
 
 
-def test_the_socket_in_the_state_directory_is_the_users_alone(gate):
-    assert sorted(os.listdir(str(gate.state))) == ["access.log", "ctl", "log", "pid", "status", "status.json"]
-    assert os.stat(str(gate.state / "ctl")).st_mode & 0o077 == 0
-    assert os.stat(str(gate.state)).st_mode & 0o777 == 0o700
-    with gate.connect() as sock:
+def test_the_socket_in_the_state_directory_is_the_users_alone(agent):
+    assert sorted(os.listdir(str(agent.state))) == ["access.log", "ctl", "log", "pid", "status", "status.json"]
+    assert os.stat(str(agent.state / "ctl")).st_mode & 0o077 == 0
+    assert os.stat(str(agent.state)).st_mode & 0o777 == 0o700
+    with agent.connect() as sock:
         sock.sendall(b"\5\1\xff")
         assert read_rest(sock) == b"\5\xff"

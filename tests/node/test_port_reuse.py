@@ -159,7 +159,7 @@ def answer(seen):
     return serve
 
 
-def test_a_gate_that_stands_still_serves_none_of_it(start_agent, far_end):
+def test_an_agent_that_stands_still_serves_none_of_it(start_agent, far_end):
     seen = []
     server = far_end(answer(seen))
     agent = start_agent(uid=ALICE)

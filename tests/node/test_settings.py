@@ -16,7 +16,7 @@ def test_defaults():
     found = settings.read(GOOD)
     assert (found.hold_s, found.max_connections, found.probe) == (8, 1024, ("127.0.0.1", 1))
     assert (found.access_log, found.connect_timeout_s, found.alive_interval_s, found.alive_count) == (False, 10, 5, 3)
-    assert (found.retry_max_s, found.linger_s) == (30, None)
+    assert (found.retry_max_s, found.grace_s) == (30, None)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_defaults():
         ({"log_level": "loud"}, "log_level: must be one of error, info, debug, not 'loud'"),
         ({"log_level": []}, "log_level: must be one of error, info, debug, not []"),
         ({"logins_per_s": 0}, "logins_per_s: must be a number from 1 to 10000"),
-        ({"linger_s": -1}, "linger_s: must be a number from 0 to 3600"),
+        ({"grace_s": -1}, "grace_s: must be a number from 0 to 3600"),
         ({"max_connections": 1.5}, "max_connections: must be a number"),
         ({"max_connections": True}, "max_connections: must be a number"),
         ({"access_log": 1}, "access_log: must be true or false"),

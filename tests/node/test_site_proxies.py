@@ -1,4 +1,4 @@
-"""The upstreams `http` and `socks5`: proxies of a site's behind the gate, real ones and such as have a bad day."""
+"""The upstreams `http` and `socks5`: proxies of a site's behind the agent, real ones and such as have a bad day."""
 
 import json
 import os
@@ -275,7 +275,7 @@ def test_a_proxy_that_goes_and_comes_back_is_an_outage(start_agent, far_end, tmp
         agent = start_agent([way_of(kind, port, str(path))], hold_s=3, retry_max_s=1)
         proxy.stop()
         answer = connect(agent, server.target)
-        assert answer.startswith(b"HTTP/1.1 503 Service Unavailable (the way out has been down for ")
+        assert answer.startswith(b"HTTP/1.1 503 Service Unavailable (the tunnel has been down for ")
         assert "site: proxy: 127.0.0.1:{} is not reached: Connection refused".format(port).encode() in answer
         with agent.connect(30) as sock:
             sock.sendall("CONNECT {}:{} HTTP/1.1\r\n\r\n".format(*server.target).encode())

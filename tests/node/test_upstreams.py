@@ -259,7 +259,7 @@ def test_a_response_that_breaks_off_never_looks_whole(begin, far_end, kind, head
 
 
 class Outage:
-    """The way out goes, and comes back."""
+    """The tunnel goes, and comes back."""
 
     def __init__(self, agent, sshd):
         self.agent, self.sshd = agent, sshd
@@ -295,7 +295,7 @@ def test_requests_are_held_over_an_outage_and_told_if_it_is_long(start_agent, tm
     outage.begin()
     try:
         answer = agent.ask("CONNECT {}:{} HTTP/1.1\r\n\r\n".format(*server.target).encode(), 30)
-        assert answer.startswith(b"HTTP/1.1 503 Service Unavailable (the way out has been down for ")
+        assert answer.startswith(b"HTTP/1.1 503 Service Unavailable (the tunnel has been down for ")
         assert {"ssh": b"nobody listens at the jump host", "direct": b"no route to the internet"}[kind] in answer
         with agent.connect(30) as sock:
             sock.sendall("CONNECT {}:{} HTTP/1.1\r\n\r\n".format(*server.target).encode())

@@ -1,4 +1,4 @@
-"""The command `hold`: holds the way out and the port until it is told to end, whatever kills it meanwhile.
+"""The command `hold`: holds the tunnel and the port until it is told to end, whatever kills it meanwhile.
 
     python3 -I agent.pyz hold --config AGENT_JSON --address A --port P --state DIR [--node NAME] [--uid N]
         [--job N] [--nodes N] [--parent PID] [--ssh-option OPTION] [--ssh-config FILE]
@@ -18,10 +18,10 @@ import sys
 from typing import Dict, List, Optional, Tuple
 
 from ..io.loop import Loop
-from ..proxy.door import Loopback
-from ..proxy.gate import Gate
+from ..proxy.entrance import Loopback
 from ..proxy.listener import Clients, bind, raise_fd_limit
 from ..proxy.port import adopt, refuse
+from ..proxy.shared import Shared
 from ..proxy.taken import listener
 from ..state.access_log import Access
 from ..state.closed import closed
@@ -30,12 +30,12 @@ from ..state.log import Journal
 from ..state.policy import pack_address
 from ..state.settings import SSH, BadSettings, Settings, load
 from ..state.status import Record
-from ..upstream.candidate import Turn
+from ..upstream.candidate import Spread
 from ..upstream.ssh_log import LOG_VERBOSE
 from ..upstream.tunnel import GaveUp, Tunnel
 from ..upstream.words import verdict
-from .guardian import ORDERS, Life, guard
 from .shutdown import HEEDED, Ending
+from .supervisor import PASSED_ON, Life, supervise
 
 USAGE = "usage: agent.pyz hold --config FILE --address ADDRESS --port PORT --state DIR [--node NAME] [--uid UID]"
 USAGE += " [--job N] [--nodes N] [--parent PID] [--ssh-option OPTION] [--ssh-config FILE] [--log-verbose yes]"
@@ -174,33 +174,33 @@ def occupy(arguments: Arguments, settings: Settings, folder: Folder) -> int:
         return 0
     folder.write_pid()
     with listener:
-        return guard(lambda life: hold(arguments, settings, folder, listener, life), arguments.parent)
+        return supervise(lambda life: hold(arguments, settings, folder, listener, life), arguments.parent)
 
 
 def recorder(loop: Loop, arguments: Arguments, settings: Settings, folder: Folder) -> Record:
-    """What is said of this way out goes where the settings want it."""
+    """What is said of this tunnel goes where the settings want it."""
     journal = Journal(arguments.job or "shell", arguments.node, settings.log_level, settings.syslog)
     access = Access(journal, arguments.uid, settings.access_log, settings.access_syslog)
     return Record(loop, folder.fd, journal, (arguments.address, arguments.port), access)
 
 
 def hold(arguments: Arguments, settings: Settings, folder: Folder, listener: socket.socket, life: Life) -> int:
-    """Hold the way out until a signal comes or there is no hope."""
+    """Hold the tunnel until a signal comes or there is no hope."""
     loop = Loop(lambda error: record.log("error {!r}".format(error)))
     record = recorder(loop, arguments, settings, folder)
     record.pid, record.restarts = folder.pid, life.restarts
     if life.restarts:
         record.log("the agent was ended by {}; another takes its place".format(life.cause))
-    watch_signals(loop, record, Ending(loop, record, arguments.job, settings.linger_s))
+    watch_signals(loop, record, Ending(loop, record, arguments.job, settings.grace_s))
     max_connections = raise_fd_limit(settings.max_connections)
     if max_connections < settings.max_connections:
         record.log("the limit on descriptors allows {} connections".format(max_connections))
     logins = sum(way.kind == SSH for way in settings.ways)
-    turn = Turn(arguments.job, arguments.node, arguments.nodes, logins, settings.logins_per_s)
+    spread = Spread(arguments.job, arguments.node, arguments.nodes, logins, settings.logins_per_s)
     if arguments.leads:
-        turn.delay_s = 0.0
-    tunnel = Tunnel(loop, settings, folder, record, turn)
-    clients = Clients(loop, Gate(loop, settings, tunnel, record, Loopback(listener, arguments.uid)), max_connections)
+        spread.delay_s = 0.0
+    tunnel = Tunnel(loop, settings, folder, record, spread)
+    clients = Clients(loop, Shared(loop, settings, tunnel, record, Loopback(listener, arguments.uid)), max_connections)
     loop.spawn(clients.accept())
     orphaned = loop.spawn(end_with(loop, life.lifeline, record))
     loop.spawn(keep(loop, tunnel, record))
@@ -221,7 +221,7 @@ def hold(arguments: Arguments, settings: Settings, folder: Folder, listener: soc
 
 
 async def keep(loop: Loop, tunnel: Tunnel, record: Record) -> None:
-    """The way out is kept up; the agent ends when there is none and never was."""
+    """The tunnel is kept up; the agent ends when there is none and never was."""
     try:
         await tunnel.keep()
     except GaveUp as error:
@@ -231,9 +231,9 @@ async def keep(loop: Loop, tunnel: Tunnel, record: Record) -> None:
 
 
 async def end_with(loop: Loop, lifeline: int, record: Record) -> None:
-    """Without the guardian the agent ends: what holds the job's step is gone, and Slurm counts it as over."""
+    """Without the supervisor the agent ends: what holds the job's step is gone, and Slurm counts it as over."""
     await loop.watch(lifeline).wait_readable()
-    record.log("its guardian was killed")
+    record.log("its supervisor was killed")
     loop.stopping = True
 
 
@@ -248,7 +248,7 @@ def port_trouble(settings: Settings, arguments: Arguments, error: OSError) -> st
 
 
 def watch_signals(loop: Loop, record: Record, ending: Ending) -> None:
-    """`ending` hears of its signals, SIGUSR2 has status.json written; the guardian has had others ignored."""
+    """`ending` hears of its signals, SIGUSR2 has status.json written; the supervisor has had others ignored."""
     inner, outer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     loop.watch(inner)  # any wake-up ends the poll; the handler has run by then
 
@@ -268,4 +268,4 @@ def watch_signals(loop: Loop, record: Record, ending: Ending) -> None:
     for number in HEEDED:
         signal.signal(number, told)
     signal.set_wakeup_fd(outer)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)

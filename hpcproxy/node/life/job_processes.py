@@ -1,4 +1,4 @@
-"""The other processes of the job on this node, seen in /proc: while one lives, the way out may still be needed."""
+"""The other processes of the job on this node, seen in /proc: while one lives, the tunnel may still be needed."""
 
 import os
 from typing import Tuple
@@ -6,13 +6,13 @@ from typing import Tuple
 # In the environment of every process of ours, from the step's srun to ssh and what ssh starts.
 MARK = b"HPCPROXY_HOLDER="
 STEP = "/step_"
-LOGINS = "/step_extern"  # of whoever logged in to the node; a shell that sits there does not need the way out
+LOGINS = "/step_extern"  # of whoever logged in to the node; a shell that sits there does not need the tunnel
 
 
-class Company:
+class JobProcesses:
     """The processes of user `uid` that belong to `job` and are not ours.
 
-    One that cannot be read counts as not there: a way out that leaves too early costs the job's last words, one that
+    One that cannot be read counts as not there: a tunnel that leaves too early costs the job's last words, one that
     stays too long keeps the node from the next job.
     """
 

@@ -13,7 +13,7 @@ from typing import Optional
 from ..io.child import Child
 from ..io.loop import Loop, Task, TimedOut
 from ..state.status import Record
-from .job_processes import Company
+from .job_processes import JobProcesses
 
 KILL_WAIT_S = 30.0  # Slurm's default (slurm.conf(5))
 RESERVE_S = 2.0  # of it, to end ssh and remove the state
@@ -33,9 +33,9 @@ class Ending:
     user sends them to his job's steps (`--signal=USR1@90`, `scancel --signal=INT`), of which ours is one.
     """
 
-    def __init__(self, loop: Loop, record: Record, job: str, linger_s: Optional[float]) -> None:
+    def __init__(self, loop: Loop, record: Record, job: str, grace_s: Optional[float]) -> None:
         self.loop, self.record, self.job = loop, record, job
-        self.linger_s = linger_s
+        self.grace_s = grace_s
         self.task: Optional[Task] = None
 
     def signalled(self, number: int) -> None:
@@ -43,26 +43,26 @@ class Ending:
         if not self.job or number == signal.SIGURG:
             self.loop.stopping = True
         elif number == signal.SIGTERM and (self.task is None or self.task.done):
-            self.task = self.loop.spawn(self._linger())
+            self.task = self.loop.spawn(self._grace())
 
-    async def _linger(self) -> None:
+    async def _grace(self) -> None:
         """Stay while others of the job are there, at most as long as Slurm lets them live."""
-        company = Company(self.job, os.getuid())
-        linger_s = kill_wait_s() - RESERVE_S if self.linger_s is None else self.linger_s
-        end = time.monotonic() + linger_s
-        last_look = end - min(ANSWER_S, linger_s / 2)
+        others = JobProcesses(self.job, os.getuid())
+        grace_s = kill_wait_s() - RESERVE_S if self.grace_s is None else self.grace_s
+        end = time.monotonic() + grace_s
+        last_look = end - min(ANSWER_S, grace_s / 2)
         told = asked = False
-        while company.is_there():
+        while others.is_there():
             now = time.monotonic()
             if not asked and now >= last_look:
                 asked = True
-                if linger_s > 0 and await goes_on(self.loop, self.job, end):
-                    self.record.log("the job goes on, and so does its way out")
+                if grace_s > 0 and await goes_on(self.loop, self.job, end):
+                    self.record.log("the job goes on, and so does its tunnel")
                     return
             if now >= end:
                 break
             if not told:
-                self.record.log("told to end; stays at most {:.0f} s for the job's other processes".format(linger_s))
+                self.record.log("told to end; stays at most {:.0f} s for the job's other processes".format(grace_s))
                 told = True
             await self.loop.sleep(POLL_S)
         self.loop.stopping = True
@@ -81,8 +81,8 @@ def kill_wait_s() -> float:
 
 
 async def goes_on(loop: Loop, job: str, deadline: float) -> bool:
-    """Slurm says that `job` is running: SIGTERM was a warning. Asked only by who has company for that long; in doubt
-    the job is at its end, for a way out that stays would keep the node from the next one."""
+    """Slurm says that `job` is running: SIGTERM was a warning. Asked only by who is not alone for that long; in doubt
+    the job is at its end, for a tunnel that stays would keep the node from the next one."""
     child = Child(["squeue", "--noheader", "--jobs=" + job, "--format=%A %T"])
     watch = loop.watch(child.log)
     said = b""

@@ -6,16 +6,16 @@ from typing import Callable, Optional, Tuple
 from ..io.loop import TimedOut
 from ..io.stream import Ended, Stream, TooLong
 from ..io.tcp_info import Counters, Marks
+from ..upstream.open_error import OpenError
 from ..upstream.target import BadTarget, Target, parse_authority, spell
-from ..upstream.way import WayError
 from . import socks
+from .first_speaker import OPENING_BYTES, opens_as_client
 from .forward import ClientGone, Exchange
-from .gate import Gate
 from .hand_over import Direct, NotPassed, hand_over
 from .head import BadRequest, Request, body_length, parse_request
-from .order import OPENING_BYTES, opens_as_client
 from .relay import Far, Relay, first_words, open_far
 from .replies import CONNECTED, http_answer, socks5_code
+from .shared import Shared
 
 HEAD_BYTES = 65536  # a presigned URL, a Kerberos ticket; Python's own server takes as much
 HEAD_S = 10.0  # for a request to arrive whole
@@ -23,14 +23,14 @@ IDLE_S = 75.0  # between two requests of one connection
 SOCKS_BYTES = 1024
 PART_S = 1.0
 
-Reply = Callable[[Optional[WayError]], bytes]
+Reply = Callable[[Optional[OpenError]], bytes]
 
 
 class Talk:
     """A conversation from its first byte to its last."""
 
-    def __init__(self, gate: Gate, client: Stream, busy: str) -> None:
-        self.gate, self.client, self.busy = gate, client, busy
+    def __init__(self, shared: Shared, client: Stream, busy: str) -> None:
+        self.shared, self.client, self.busy = shared, client, busy
         self.counters = Counters(client.sock)
         self.direct: Optional[Direct] = None
         self.relay: Optional[Relay] = None
@@ -58,7 +58,7 @@ class Talk:
         return (self.exchange.up, self.exchange.down) if self.exchange is not None else (0, 0)
 
     async def _http(self) -> None:
-        exchange = self.exchange = Exchange(self.gate, self.client, self.busy)
+        exchange = self.exchange = Exchange(self.shared, self.client, self.busy)
         try:
             await self._requests(exchange)
         finally:
@@ -129,18 +129,18 @@ class Talk:
         """Client and `target` are joined until both are done, or the client has been told why not."""
         began = time.monotonic()
         outcome = "ok"
-        self.gate.record.requests += 1
+        self.shared.record.requests += 1
         try:
-            self.gate.check(target, self.busy)
+            self.shared.check(target, self.busy)
             # What the client has sent ahead reaches the far end at once, and its answer could come before ours.
             before = self.counters.marks()
-            if before.waiting or not self.gate.tunnel.passes_fd:
+            if before.waiting or not self.shared.tunnel.passes_fd:
                 outcome = await self._relay(target, reply)
-            elif self.gate.order.may_hand_over(target):
+            elif self.shared.first_speaker.may_hand_over(target):
                 outcome = await self._hand_over(target, before, reply)
             else:
                 outcome = await self._see_who_speaks(target, reply)
-        except WayError as error:
+        except OpenError as error:
             outcome = str(error)
             await self._refuse(reply(error))
         except OSError:
@@ -148,17 +148,17 @@ class Talk:
         finally:
             up, down = self.open_bytes()
             self.direct = self.relay = None
-            self.gate.finished(spell(target), up, down, time.monotonic() - began, outcome)
+            self.shared.finished(spell(target), up, down, time.monotonic() - began, outcome)
 
     async def _hand_over(self, target: Target, before: Marks, reply: Reply) -> str:
-        gate, client = self.gate, self.client
+        shared, client = self.shared, self.client
         try:
-            direct = self.direct = await hand_over(gate.loop, gate.tunnel, client, self.counters, before, target)
+            direct = self.direct = await hand_over(shared.loop, shared.tunnel, client, self.counters, before, target)
         except NotPassed:
             return await self._relay(target, reply)
         try:
             if not direct.confirm(reply(None)):
-                gate.order.learn(target, b"")
+                shared.first_speaker.learn(target, b"")
                 client.abort()
                 return "far end spoke first"
             await direct.run()
@@ -167,18 +167,20 @@ class Talk:
             direct.close()
 
     async def _see_who_speaks(self, target: Target, reply: Reply) -> str:
-        """A far end that nobody knows: our answer goes out first, then whoever speaks says what is best (order.py)."""
-        gate, client = self.gate, self.client
-        far = await open_far(gate.loop, gate.tunnel, target)
+        """A far end that nobody knows: our answer goes first, then who speaks says what is best (first_speaker.py)."""
+        shared, client = self.shared, self.client
+        far = await open_far(shared.loop, shared.tunnel, target)
         try:
             await client.send(reply(None))
-            first = await first_words(gate.loop, client, far.back, OPENING_BYTES)
+            first = await first_words(shared.loop, client, far.back, OPENING_BYTES)
             if opens_as_client(first):
-                gate.order.learn(target, first)
+                shared.first_speaker.learn(target, first)
                 try:
                     marks = self.counters.marks()
-                    direct = self.direct = await hand_over(gate.loop, gate.tunnel, client, self.counters, marks, target)
-                except WayError:
+                    direct = self.direct = await hand_over(
+                        shared.loop, shared.tunnel, client, self.counters, marks, target
+                    )
+                except OpenError:
                     pass  # it takes no second connection; the first one is there and serves
                 else:
                     far.close()
@@ -197,7 +199,7 @@ class Talk:
             direct.close()
 
     async def _relay(self, target: Target, reply: Reply) -> str:
-        far = await open_far(self.gate.loop, self.gate.tunnel, target)
+        far = await open_far(self.shared.loop, self.shared.tunnel, target)
         try:
             await self.client.send(reply(None))
             return await self._join(target, far)
@@ -205,7 +207,9 @@ class Talk:
             far.close()
 
     async def _join(self, target: Target, far: Far) -> str:
-        self.relay = Relay(self.gate.loop, self.client, far, lambda first: self.gate.order.learn(target, first))
+        self.relay = Relay(
+            self.shared.loop, self.client, far, lambda first: self.shared.first_speaker.learn(target, first)
+        )
         await self.relay.run()
         return "ok"
 

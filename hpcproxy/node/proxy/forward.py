@@ -8,10 +8,9 @@ from typing import Awaitable, Callable, List, Optional, TypeVar, Union
 
 from ..io.loop import Task, TimedOut
 from ..io.stream import Ended, Stream, TooLong
+from ..upstream.open_error import OpenError
 from ..upstream.target import Target, spell
-from ..upstream.way import WayError
 from .body import BadBody, Chunked, Fixed, UntilClose
-from .gate import Gate
 from .head import (
     BadRequest,
     Header,
@@ -29,6 +28,7 @@ from .head import (
 from .pace import Gathering
 from .relay import Far, Relay, open_far
 from .replies import http_answer
+from .shared import Shared
 
 RESPONSE_BYTES = 262144  # some send a policy or a cookie of 80 kB; curl itself stops at 300 kB of headers
 PART_S = 1.0
@@ -59,8 +59,8 @@ class ClientGone(Exception):
 class Exchange:
     """The http:// requests of one client connection; one far end is kept open for the next request."""
 
-    def __init__(self, gate: Gate, client: Stream, busy: str) -> None:
-        self.gate, self.client, self.busy = gate, client, busy
+    def __init__(self, shared: Shared, client: Stream, busy: str) -> None:
+        self.shared, self.client, self.busy = shared, client, busy
         self.far: Optional[Far] = None
         self.far_target: Optional[Target] = None
         self.up = self.down = 0
@@ -89,13 +89,13 @@ class Exchange:
         began, outcome = time.monotonic(), "client gone"
         self.up = self.down = 0
         self.answered = False
-        self.gate.record.requests += 1
+        self.shared.record.requests += 1
         try:
-            self.gate.check(target, self.busy)
+            self.shared.check(target, self.busy)
             keep = await self._try(target, request, head, body)
             outcome = "ok"
             return keep
-        except (WayError, NoResponse, BadBody) as error:
+        except (OpenError, NoResponse, BadBody) as error:
             outcome = str(error)
             await self._refuse(error, request.method)
             return False
@@ -103,7 +103,7 @@ class Exchange:
             outcome = str(error)
             raise
         finally:
-            self.gate.finished(spell(target), self.up, self.down, time.monotonic() - began, outcome)
+            self.shared.finished(spell(target), self.up, self.down, time.monotonic() - began, outcome)
             self.up = self.down = 0
 
     async def _try(self, target: Target, request: Request, head: Head, body: Body) -> bool:
@@ -113,7 +113,7 @@ class Exchange:
             self.close()
             # An upgrade turns the connection into one to the far end itself, whoever is on the way.
             plain = upgrade(request.headers) is None
-            self.far = await open_far(self.gate.loop, self.gate.tunnel, target, plain_http=plain)
+            self.far = await open_far(self.shared.loop, self.shared.tunnel, target, plain_http=plain)
             self.far_target = target
         assert self.far is not None
         try:
@@ -128,7 +128,7 @@ class Exchange:
             return await self._try(target, request, head, body)
 
     async def _exchange(self, far: Far, request: Request, head: Head, body: Body) -> bool:
-        upload = self.gate.loop.spawn(self._upload(far, head(far.plain_headers()), body))
+        upload = self.shared.loop.spawn(self._upload(far, head(far.plain_headers()), body))
         try:
             response = await self._final_response(far, request, upload)
             if response is None:
@@ -182,7 +182,7 @@ class Exchange:
             try:
                 return await wait(time.monotonic() + LOOK_S)
             except TimedOut:
-                if self.client.watch.ended and self.gate.door.gone(self.client.sock):
+                if self.client.watch.ended and self.shared.entrance.gone(self.client.sock):
                     raise ClientGone()
 
     async def _upgraded(self, far: Far, request: Request, response: Response, upload: Task) -> None:
@@ -192,7 +192,7 @@ class Exchange:
         changed = ", ".join(values(response.headers, "upgrade"))
         headers = end_to_end(response.headers) + [("Connection", "Upgrade"), ("Upgrade", changed)]
         await self._send(write_head(status_line(response), headers))
-        relay = Relay(self.gate.loop, self.client, far, lambda first: None)
+        relay = Relay(self.shared.loop, self.client, far, lambda first: None)
         try:
             await relay.run()
         finally:
@@ -235,7 +235,7 @@ class Exchange:
 
     async def _pass_on(self, far: Far, body: Body) -> None:
         """The body is with the client, or what there was of it."""
-        gathering = Gathering(self.gate.loop)
+        gathering = Gathering(self.shared.loop)
         while not body.done:
             size = await self._awaited(lambda until: pass_part(far.back, self.client, body, until))
             if not size:
@@ -255,7 +255,7 @@ class Exchange:
             self.client.abort()
             return
         kind, reason = "failed", str(error)
-        if isinstance(error, WayError):
+        if isinstance(error, OpenError):
             kind, reason = error.kind, error.reason
         elif isinstance(error, BadBody):
             kind = "bad"

@@ -11,15 +11,15 @@ from typing import Optional, Tuple
 from ..io.loop import Loop
 from ..io.stream import Stream
 from ..io.tcp_info import Counters, Marks
+from ..upstream.open_error import OpenError
 from ..upstream.target import Target
 from ..upstream.tunnel import Tunnel
 from ..upstream.upstream import Channel, Ends
-from ..upstream.way import WayError
 from .pace import Pace
 
 
-class NotPassed(WayError):
-    """The way out that came up meanwhile hands no descriptors on."""
+class NotPassed(OpenError):
+    """The tunnel that came up meanwhile hands no descriptors on."""
 
 
 class ClientEnds(Ends):
@@ -36,7 +36,7 @@ class ClientEnds(Ends):
     def join(self, sock: socket.socket) -> Stream:
         """As Ends; NotPassed."""
         sock.close()
-        raise NotPassed("down", "the way out is another one now")
+        raise NotPassed("down", "the tunnel is another one now")
 
     def untouched(self) -> bool:
         """As Ends: ssh has not read what the client sent ahead."""
@@ -46,7 +46,7 @@ class ClientEnds(Ends):
 async def hand_over(
     loop: Loop, tunnel: Tunnel, client: Stream, counters: Counters, before: Marks, target: Target
 ) -> "Direct":
-    """The far end is connected to the client's own socket; WayError, and then the socket is still ours.
+    """The far end is connected to the client's own socket; OpenError, and then the socket is still ours.
 
     `before` says how far the connection is by now.
     """

@@ -9,7 +9,7 @@ from typing import Set, Tuple
 from ..io.loop import Loop
 from ..io.stream import Stream
 from .connection import Talk
-from .gate import Gate
+from .shared import Shared
 
 BACKLOG = 1024
 AT_ONCE = 64  # connections accepted before others get their turn
@@ -47,17 +47,17 @@ def raise_fd_limit(max_connections: int) -> int:
 class Clients:
     """Everybody who is connected."""
 
-    def __init__(self, loop: Loop, gate: Gate, max_connections: int) -> None:
-        self.loop, self.gate, self.door = loop, gate, gate.door
+    def __init__(self, loop: Loop, shared: Shared, max_connections: int) -> None:
+        self.loop, self.shared, self.entrance = loop, shared, shared.entrance
         self.max_connections = max_connections
         self.strangers: Set[str] = set()
         self.troubles: Set[object] = set()
         self.talks: Set[Talk] = set()
-        gate.record.open_bytes = self.open_bytes
+        shared.record.open_bytes = self.open_bytes
 
     async def accept(self) -> None:
         """Let clients in, for ever."""
-        listener = self.door.listener
+        listener = self.entrance.listener
         watch = self.loop.watch(listener.fileno())
         while True:
             for _ in range(AT_ONCE):
@@ -68,7 +68,7 @@ class Clients:
                     continue
                 except OSError as error:
                     if error.errno in EXHAUSTED:  # wait until some connection ends; the port stays ours meanwhile
-                        self.gate.record.log("accept: {}".format(os.strerror(error.errno)))
+                        self.shared.record.log("accept: {}".format(os.strerror(error.errno)))
                         await self.loop.sleep(0.1)
                     continue  # ECONNABORTED and its like: that client has gone
                 self._admit(sock, address)
@@ -83,49 +83,49 @@ class Clients:
             if error.errno not in self.troubles:
                 self.troubles.add(error.errno)
                 why = os.strerror(error.errno or 0)
-                self.gate.record.log("a client could not be served: {}; more are closed without a line".format(why))
+                self.shared.record.log("a client could not be served: {}; more are closed without a line".format(why))
 
     def _let_in(self, sock: socket.socket, address: Tuple[str, int]) -> None:
         if not self._may_pass(sock, address) or len(self.talks) >= self.max_connections + OVER:
-            self.gate.record.refused += 1
-            self.gate.record.changed()
+            self.shared.record.refused += 1
+            self.shared.record.changed()
             sock.close()
             return
         busy = ""
         if len(self.talks) >= self.max_connections:
             busy = "{} connections are open, no more are allowed".format(self.max_connections)
-            self.gate.record.refused += 1
+            self.shared.record.refused += 1
         # Root's listener lets nobody bind beside it (port.py), and what it accepts would keep the job's next run from
         # the port for a minute after its end, in TIME_WAIT.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         client = Stream(self.loop, sock)
-        talk = Talk(self.gate, client, busy)
+        talk = Talk(self.shared, client, busy)
         self.talks.add(talk)
         self.loop.spawn(self._serve(talk, client))
 
     def _may_pass(self, sock: socket.socket, address: Tuple[str, int]) -> bool:
-        if self.door.admits(sock, address):
+        if self.entrance.admits(sock, address):
             return True
-        who = self.door.owner()
+        who = self.entrance.owner()
         if who not in self.strangers and len(self.strangers) < 1000:
             self.strangers.add(who)
-            self.gate.record.log("refused {}; more from there are refused without a line".format(who))
+            self.shared.record.log("refused {}; more from there are refused without a line".format(who))
         return False
 
     async def _serve(self, talk: Talk, client: Stream) -> None:
-        self.gate.record.active = len(self.talks)
-        self.gate.record.changed()
+        self.shared.record.active = len(self.talks)
+        self.shared.record.changed()
         try:
             await talk.run()
         finally:
             client.close()
             self.talks.discard(talk)
-            self.gate.record.active = len(self.talks)
-            self.gate.record.changed()
+            self.shared.record.active = len(self.talks)
+            self.shared.record.changed()
 
     def close(self) -> None:
         """The port is given up."""
-        self.door.close()
+        self.entrance.close()
 
     def open_bytes(self) -> Tuple[int, int]:
         """Bytes of all requests under way, up and down."""

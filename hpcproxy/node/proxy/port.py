@@ -1,4 +1,4 @@
-"""The command `port`: root takes a job's port, and becomes the program that keeps it for the job's way out.
+"""The command `port`: root takes a job's port, and becomes the program that keeps it for the job's tunnel.
 
     python3 -I agent.pyz port ADDRESS PORT UID PROGRAM ARGUMENT...
 
@@ -24,7 +24,7 @@ def main(words: List[str]) -> None:
     try:
         listener = take(address, port, uid)
     except OSError:
-        pass  # the way out tries by itself, and has words for what is in its way
+        pass  # the tunnel tries by itself, and has words for what is in its way
     else:
         listener.set_inheritable(True)
         os.environ[NAME] = str(listener.fileno())
@@ -58,7 +58,7 @@ def take(address: str, port: int, uid: int) -> socket.socket:
 
 
 def adopt(fd: int) -> socket.socket:
-    """The listener that root has taken, as the way out's own; OSError."""
+    """The listener that root has taken, as the tunnel's own; OSError."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
     try:
         sock.set_inheritable(False)

@@ -1,4 +1,4 @@
-"""Both ends of a tunnel in our hands: bytes are read here and written there."""
+"""Both ends of a connection in our hands: bytes are read here and written there."""
 
 import socket
 from typing import Callable, List, Optional, Tuple
@@ -63,11 +63,11 @@ class Far(Ends):
         self.theirs = ()
 
     def plain_headers(self) -> Optional[List[Header]]:
-        """What a request for an http:// URL gets where it is written for a proxy; None: for its far end. WayError."""
+        """What a request for an http:// URL gets where it is written for a proxy; None: for its far end. OpenError."""
         return None if self.channel is None else self.channel.plain_http()
 
     def judge(self, status: int, challenged: bool) -> None:
-        """A response is the far end's, and not a proxy's about itself; WayError."""
+        """A response is the far end's, and not a proxy's about itself; OpenError."""
         if self.channel is not None:
             self.channel.judge(status, challenged)
 
@@ -100,7 +100,7 @@ class Far(Ends):
 
 
 async def open_far(loop: Loop, tunnel: Tunnel, target: Target, plain_http: bool = False) -> Far:
-    """A channel to `target`; WayError."""
+    """A channel to `target`; OpenError."""
     far = Far(loop, plain_http)
     try:
         far.channel = await tunnel.open(target, far)

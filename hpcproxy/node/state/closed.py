@@ -66,7 +66,7 @@ def closed(kinds: Iterable[str], jump_hosts: Iterable[str], proc_net: str = "/pr
 
 
 def networks(proc_net: str) -> List[str]:
-    """Networks that this node has a route to other than the default one: no way out is needed there."""
+    """Networks that this node has a route to other than the default one: no tunnel is needed there."""
     found = [network4(line.split()) for line in lines(proc_net + "/route")[1:]]
     found += [network6(line.split()) for line in lines(proc_net + "/ipv6_route")]
     return sorted(set(found) - {""})

@@ -27,13 +27,13 @@ class Folder:
         self.pid = os.getpid()  # whoever works for it later: this process holds it
         self.entered = False
         self.fd = open_ours(self.path)
-        holder = self._holder()
-        if holder:
-            raise BadFolder("{}: is held by process {}".format(self.path, holder))
+        supervisor = self._supervisor()
+        if supervisor:
+            raise BadFolder("{}: is held by process {}".format(self.path, supervisor))
         # Somebody's home is 0700 and theirs too. What we find here decides what we may remove at the end.
         self.only_ours = all(plain_file(name, self.fd) for name in os.listdir(self.fd))
         self.environment, self.host = self._read("env"), self._read("host")
-        self.config = self._read("ssh_config")  # of a holder that root started (userconfig.sh)
+        self.config = self._read("ssh_config")  # of a supervisor that root started (userconfig.sh)
 
     def enter(self) -> None:
         """It is this process's working directory, and stays so when it is made anew."""
@@ -92,7 +92,7 @@ class Folder:
         try:
             fd = os.open(name, flags, 0o600, dir_fd=self.fd)
         except OSError:
-            return  # a full disk: nobody can find us, but the way out serves
+            return  # a full disk: nobody can find us, but the tunnel serves
         try:
             os.write(fd, data)
         except OSError:
@@ -100,7 +100,7 @@ class Folder:
         finally:
             os.close(fd)
 
-    def _holder(self) -> int:
+    def _supervisor(self) -> int:
         """The pid of a living agent whose directory this is, or 0. Two in one directory would remove each other's."""
         try:
             pid, started = self._read("pid").decode("ascii").split()

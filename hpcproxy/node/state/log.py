@@ -1,7 +1,7 @@
 """The log: a line for each change of state, with time, job and node; none for each try of a storm of retries.
 
 In the state directory, and where an admin has rolled hpcproxy out in the system's log too. None of it can fail or stall
-the way out.
+the tunnel.
 """
 
 import os
@@ -80,7 +80,7 @@ def append(fd: int, line: str) -> None:
         try:
             os.write(fd, line.encode("utf-8", "replace"))
         except OSError:
-            pass  # ENOSPC, EDQUOT: the way out matters more than its log
+            pass  # ENOSPC, EDQUOT: the tunnel matters more than its log
 
 
 def one_line(text: str) -> str:

@@ -18,7 +18,7 @@ WAYS = {SSH: ["kind", "name", "argv"], DIRECT: ["kind"], HTTP: PROXY, SOCKS5: PR
 
 
 class Way(NamedTuple):
-    """One way out: `kind` is one of WAYS."""
+    """One tunnel: `kind` is one of WAYS."""
 
     name: str
     argv: Tuple[str, ...] = ()
@@ -51,7 +51,7 @@ Settings = NamedTuple(
         ("alive_interval_s", float),
         ("alive_count", int),
         ("retry_max_s", float),
-        ("linger_s", Optional[float]),
+        ("grace_s", Optional[float]),
         ("logins_per_s", float),
         ("log_level", str),
         ("syslog", bool),
@@ -63,7 +63,7 @@ DEFAULTS: Dict[str, Any] = {
     "max_connections": 1024,
     "allow": [],
     "deny": [],
-    "rules_of": "the rules of this way out",
+    "rules_of": "the rules of this tunnel",
     "closed": list(LOOPBACK),
     "jump_hosts": [],
     "access_log": False,
@@ -74,7 +74,7 @@ DEFAULTS: Dict[str, Any] = {
     "alive_interval_s": 5,
     "alive_count": 3,
     "retry_max_s": 30,
-    "linger_s": None,
+    "grace_s": None,
     "logins_per_s": 32,
     "log_level": "info",
     "syslog": False,
@@ -145,12 +145,12 @@ def read(value: Any) -> Settings:
         logins_per_s=number("logins_per_s", whole["logins_per_s"], 1, 10000),
         log_level=one_of("log_level", whole["log_level"], LEVELS),
         syslog=truth("syslog", whole["syslog"]),
-        linger_s=None if whole["linger_s"] is None else number("linger_s", whole["linger_s"], 0, 3600),
+        grace_s=None if whole["grace_s"] is None else number("grace_s", whole["grace_s"], 0, 3600),
     )
 
 
 def way(index: int, value: Any) -> Way:
-    """One way out."""
+    """One tunnel."""
     where = "ways[{}]".format(index)
     kind = one_of(where + ".kind", fields(where, value, ["kind"]).get("kind"), tuple(WAYS))
     given = exactly(where, value, WAYS[kind])

@@ -59,19 +59,19 @@ class Record:
         self.journal.write("info", text)
 
     def gave_up(self, text: str) -> None:
-        """There is no way out, and none to be expected."""
+        """There is no tunnel, and none to be expected."""
         self.announce("gave-up", text)
         self.journal.write("error", "gave up: {}".format(text))
 
     def failed(self, text: str) -> None:
-        """An attempt to get a way out failed; one line for each new reason."""
+        """An attempt to get a tunnel failed; one line for each new reason."""
         self.last_error = text
         self.tries += 1
         self.journal.once("error", "failed: {}".format(text))
         self.changed()
 
     def up(self, jump: str, again: bool) -> None:
-        """There is a way out."""
+        """There is a tunnel."""
         self.ready, self.jump, self.since = True, jump, time.time()
         self.reconnects += int(again)
         took_s, self.changed_at = time.monotonic() - self.changed_at, time.monotonic()
@@ -107,10 +107,11 @@ class Record:
         """status.json is the present state, then `status` too; readers see the old or the new, never half of it."""
         said = self.status()
         try:
-            self._replace("status.json", json.dumps(said) + "\n")
+            # The shells of versions before read here which mode it is, by the name that it had then.
+            self._replace("status.json", json.dumps(dict(said, mode="gate")) + "\n")
             self._replace("status", "".join("{}={}\n".format(name, _plain(value)) for name, value in said.items()))
         except OSError:
-            pass  # a full disk costs the report, not the way out
+            pass  # a full disk costs the report, not the tunnel
 
     def _replace(self, name: str, text: str) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -132,7 +133,7 @@ class Record:
             "node": self.journal.node,
             "address": self.address,
             "port": self.port,
-            "mode": "gate",
+            "mode": "agent",
             "ready": self.ready,
             "since": self.since,
             "jump": self.jump,

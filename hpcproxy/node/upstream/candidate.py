@@ -1,4 +1,4 @@
-"""Which way out is tried when: in turn, with pauses that grow, and not by all nodes of a cluster at once."""
+"""Which upstream is tried when: in turn, with pauses that grow, and not by all nodes of a cluster at once."""
 
 import binascii
 import os
@@ -14,7 +14,7 @@ SHORTEST_S = 0.5  # between attempts that may succeed the next time; retry_max_s
 RARELY_S = 120.0
 RARELY_FOR_EACH_NODE_S = 15.0
 RAREST_S = 3600.0
-STABLE_S = 10.0  # a way out that lived that long was good: begin at the shortest pause again
+STABLE_S = 10.0  # an upstream that lived that long was good: begin at the shortest pause again
 # A jump host that hangs up before the login has too many of them (MaxStartups), or shuts our address out for a while
 # (PerSourcePenalties, where one address may be the whole cluster's): longer pauses, spread widely.
 BUSY = "busy"
@@ -29,7 +29,7 @@ SPREAD_MAX_S = 120.0
 Verdict = NamedTuple("Verdict", [("layer", str), ("reason", str), ("permanent", bool)])
 
 
-class Turn:
+class Spread:
     """The place of one node among the `nodes` of its `job`, the same whoever works it out.
 
     `spread_s` is the time over which the nodes' first logins are spread, `logins_per_s` for each of `jumps` hosts, none
@@ -45,13 +45,13 @@ class Turn:
         self.delay_s = self.spread_s * (self.number >> 16) / 0x10000
 
     def order(self, ways: Tuple[Way, ...]) -> List[Way]:
-        """The ways out as this node tries them: each node has another first one, and the rest to fall back on."""
+        """The tunnels as this node tries them: each node has another first one, and the rest to fall back on."""
         first = (self.number & 0xFFFF) % len(ways)
         return list(ways[first:] + ways[:first])
 
 
 class Candidate:
-    """A way out and when it is its turn again; `retry_max_s` bounds the pause after a passing failure."""
+    """An upstream and when it is its turn again; `retry_max_s` bounds the pause after a passing failure."""
 
     def __init__(self, way: Way, retry_max_s: float, spread_s: float = 0.0, nodes: int = 1) -> None:
         self.way, self.retry_max_s = way, retry_max_s

@@ -14,9 +14,9 @@ from typing import List, Tuple
 from ..io.loop import Loop, TimedOut
 from ..io.stream import Ended, Stream
 from . import mux
+from .open_error import OpenError
 from .target import Target
 from .upstream import Lost
-from .way import WayError
 
 BUSY_S = 0.005
 # Connections made in advance, and not in the moment when ssh is busy with the request that used one up: each costs ssh
@@ -44,7 +44,7 @@ class Control:
     async def open(self, target: Target, fds: Tuple[int, int], deadline: float) -> Tuple[Stream, mux.Reply]:
         """What ssh says to a channel from the two descriptors (ssh reads, ssh writes) to `target`.
 
-        WayError when nobody answers in time, MasterLost.
+        OpenError when nobody answers in time, MasterLost.
         """
         control, heard = await self._connect(deadline)
         try:
@@ -52,12 +52,12 @@ class Control:
             for fd in fds:
                 control.sock.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
             reply = await hear(control, heard, mux.HELLO, deadline)
-            if reply.kind == mux.SESSION_OPENED:  # by then somebody uses the way out
+            if reply.kind == mux.SESSION_OPENED:  # by then somebody uses the tunnel
                 self._refill()
             return control, reply
         except TimedOut:
             control.close()
-            raise WayError("timeout", "no answer from the far end")
+            raise OpenError("timeout", "no answer from the far end")
         except (OSError, Ended, mux.BadPacket):
             control.close()
             raise MasterLost()
@@ -72,7 +72,7 @@ class Control:
             control = Stream(self.loop, await self._dial(deadline))
             await control.send(mux.alive_check(1), deadline)
             return (await hear(control, bytearray(), mux.HELLO, deadline)).kind == mux.ALIVE
-        except (TimedOut, WayError, MasterLost, OSError, Ended, mux.BadPacket):
+        except (TimedOut, OpenError, MasterLost, OSError, Ended, mux.BadPacket):
             return False
         finally:
             if control is not None:
@@ -113,7 +113,7 @@ class Control:
                     return sock
                 except BlockingIOError:  # its backlog of 64 is full
                     if time.monotonic() > deadline:
-                        raise WayError("timeout", "ssh is too busy to take the request")
+                        raise OpenError("timeout", "ssh is too busy to take the request")
                     await self.loop.sleep(BUSY_S)
         except OSError:
             sock.close()
@@ -132,7 +132,7 @@ class Control:
             await self.loop.sleep(REFILL_S)
             while len(self.spares) < SPARES and not self.closed:
                 self.spares.append(await self._dial(time.monotonic() + 1))
-        except (MasterLost, WayError):
+        except (MasterLost, OpenError):
             pass  # whoever needs a connection next will find out
         finally:
             self.refilling = False

@@ -15,9 +15,9 @@ from ..state.policy import MAPPED, pack_address
 from ..state.settings import Settings
 from ..state.status import Record
 from .candidate import Verdict
+from .open_error import OpenError, from_errno
 from .resolver import Address, Resolver
 from .upstream import Channel, Upstream
-from .way import WayError, from_errno
 
 NEXT_S = 0.25  # after which the next of a name's addresses is tried beside the first (RFC 8305, 5)
 MOST_ADDRESSES = 8
@@ -62,12 +62,12 @@ class Dialled(Upstream):
         """It ends if it does not serve any more, where that can be seen from here."""
 
     async def addresses(self, host: str, deadline: float) -> List[Address]:
-        """What `host`, a name or an address, means here; WayError."""
+        """What `host`, a name or an address, means here; OpenError."""
         packed = pack_address(host)
         return [unpack(packed)] if packed is not None else await self.resolver.addresses(host, deadline)
 
     async def dial(self, addresses: List[Address], port: int, deadline: float) -> socket.socket:
-        """A connected socket; WayError."""
+        """A connected socket; OpenError."""
         return await Race(self.loop, addresses[:MOST_ADDRESSES], port, deadline).run()
 
 
@@ -104,10 +104,10 @@ class Race:
         self.loop, self.addresses, self.port, self.deadline = loop, addresses, port, deadline
         self.news = Signal(loop)
         self.winner: Optional[socket.socket] = None
-        self.errors: List[WayError] = []
+        self.errors: List[OpenError] = []
 
     async def run(self) -> socket.socket:
-        """A connected socket; WayError, for the address that failed first."""
+        """A connected socket; OpenError, for the address that failed first."""
         tasks: List[Task] = []
         try:
             for address in self.addresses:
@@ -169,9 +169,9 @@ class Race:
             raise OSError(code, os.strerror(code))
 
 
-def silent() -> WayError:
+def silent() -> OpenError:
     """Nobody answers there."""
-    return WayError("timeout", "no answer from the far end")
+    return OpenError("timeout", "no answer from the far end")
 
 
 def unpack(packed: bytes) -> Address:

@@ -11,10 +11,10 @@ from typing import List
 from ..state.policy import Policy, allowing, closed_by, denied_by, pack_address, plain, readings
 from .candidate import Verdict
 from .dial import Connected, Dialled
+from .open_error import OpenError
 from .resolver import Address
 from .target import Target, spell
 from .upstream import Channel, Ends, Lost, Unusable
-from .way import WayError
 
 # Where to a route must lead: addresses that are nobody's (RFC 5737, RFC 3849). No packet goes there.
 OUTSIDE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
@@ -46,7 +46,7 @@ class Direct(Dialled):
         addresses = await self._allowed(target, deadline)
         try:
             sock = await self.dial(addresses, target.port, deadline)
-        except WayError as error:
+        except OpenError as error:
             if error.kind == "network":
                 self.look()
             if self.end is not None:
@@ -55,7 +55,7 @@ class Direct(Dialled):
         return Connected(ends.join(sock))
 
     async def _allowed(self, target: Target, deadline: float) -> List[Address]:
-        """Where `target` is, as far as it may be reached; WayError."""
+        """Where `target` is, as far as it may be reached; OpenError."""
         found = await self.addresses(target.host, deadline)
         if pack_address(target.host) is not None:
             return found  # judged already, as all that clients write
@@ -63,7 +63,7 @@ class Direct(Dialled):
         allowed = [address for address, reason in zip(found, why) if not reason]
         if not allowed:
             self.record.denied += 1
-            raise WayError("denied", "{} is {}".format(spell(target), why[0]))
+            raise OpenError("denied", "{} is {}".format(spell(target), why[0]))
         return allowed
 
 

@@ -11,10 +11,10 @@ from typing import List, NamedTuple, Optional, Tuple
 from ..io.loop import TimedOut
 from ..io.stream import Ended, Stream, TooLong
 from .dial import Connected
+from .open_error import OpenError, from_errno, tidy
 from .site_proxy import NoProxy, SiteProxy
 from .target import Target, spell
 from .upstream import Channel, Header
-from .way import WayError, from_errno, tidy
 
 ANSWER_BYTES = 65536
 STATUS = re.compile(rb"HTTP/1\.\d[ \t]+(\d{3})(?:[ \t]+([^\r\n]*))?\r?\n")
@@ -104,17 +104,17 @@ def parse_answer(data: bytes) -> Optional[Tuple[int, Answer]]:
     return end.end(), Answer(int(found.group(1)), words, data[: end.end()])
 
 
-def failure(answer: Answer) -> WayError:
+def failure(answer: Answer) -> OpenError:
     """Why the proxy does not reach a far end, as far as it says."""
     said = "{} {}".format(answer.status, answer.words).strip()
     squid = SQUID.search(answer.head)
     if squid is not None and squid.group(1) == b"ERR_DNS_FAIL":
-        return WayError("name", "Name or service not known (the proxy: {})".format(said))
+        return OpenError("name", "Name or service not known (the proxy: {})".format(said))
     if squid is not None and squid.group(1) == b"ERR_CONNECT_FAIL" and squid.group(2):
         error = from_errno(int(squid.group(2)))
-        return WayError(error.kind, "{} (the proxy: {})".format(error.reason, said))
+        return OpenError(error.kind, "{} (the proxy: {})".format(error.reason, said))
     if answer.status == FORBIDDEN:
-        return WayError("prohibited", "the proxy does not allow it ({})".format(said))
+        return OpenError("prohibited", "the proxy does not allow it ({})".format(said))
     if answer.status == TIMED_OUT:
-        return WayError("timeout", "the proxy got no answer from the far end ({})".format(said))
-    return WayError("failed", "the proxy does not reach it ({})".format(said))
+        return OpenError("timeout", "the proxy got no answer from the far end ({})".format(said))
+    return OpenError("failed", "the proxy does not reach it ({})".format(said))

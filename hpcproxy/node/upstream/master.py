@@ -12,11 +12,11 @@ from ..io.stream import Stream
 from . import mux
 from .chatter import Chatter
 from .control import Control, MasterLost
+from .open_error import explain
 from .ssh_log import LOG_VERBOSE, SshLog
 from .target import Target
 from .transport import Transport
 from .upstream import Channel, nothing
-from .way import explain
 from .words import LOG, Words
 
 POLL_S = 0.02
@@ -141,7 +141,7 @@ class Master(Transport):
         return await self.control.answers(deadline)
 
     async def open(self, target: Target, fds: Tuple[int, int], deadline: float) -> Session:
-        """A channel from the two descriptors (ssh reads, ssh writes) to `target`; WayError, MasterLost."""
+        """A channel from the two descriptors (ssh reads, ssh writes) to `target`; OpenError, MasterLost."""
         self._hush()  # what ssh writes to its log about this we look for when it has answered
         control, reply = await self.control.open(target, fds, deadline)
         if reply.kind == mux.SESSION_OPENED:

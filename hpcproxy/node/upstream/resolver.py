@@ -11,7 +11,7 @@ import socket
 from typing import Deque, Dict, List, Optional, Tuple
 
 from ..io.loop import Loop, Signal, TimedOut
-from .way import WayError, explain
+from .open_error import OpenError, explain
 
 THREADS = 8
 STACK = 262144
@@ -58,7 +58,7 @@ class Resolver:
         self.task = loop.spawn(self._hear())
 
     async def addresses(self, host: str, deadline: float) -> List[Address]:
-        """What `host`, a name, means here; WayError."""
+        """What `host`, a name, means here; OpenError."""
         question = self.asked.get(host)
         if question is None:
             question = self.asked[host] = Question(self.loop, host)
@@ -67,10 +67,10 @@ class Resolver:
             try:
                 await question.answered.wait(deadline)
             except TimedOut:
-                raise WayError("name", "no answer from this node's name service about {}".format(host))
+                raise OpenError("name", "no answer from this node's name service about {}".format(host))
         if question.error is not None:
             error = explain(question.error)
-            raise WayError("name", error.reason)
+            raise OpenError("name", error.reason)
         return question.addresses
 
     def _put(self, question: Question) -> None:

@@ -15,18 +15,18 @@ from ..state.settings import Settings, Way
 from ..state.status import Record
 from .candidate import Verdict
 from .dial import Connected, Dialled
+from .open_error import OpenError
 from .target import Target, spell
 from .upstream import Channel, Ends, Lost, Unusable
-from .way import WayError
 
 LAYER = "proxy"
 
 
-class WrongLogin(WayError):
+class WrongLogin(OpenError):
     """The proxy does not let us in."""
 
 
-class NoProxy(WayError):
+class NoProxy(OpenError):
     """No answer of a proxy's; `for_good`: what listens there is something else."""
 
     def __init__(self, kind: str, reason: str, for_good: bool = False) -> None:
@@ -43,7 +43,7 @@ class SiteProxy(Dialled):
         self.file = LoginFile(way.auth_file)
 
     async def greet(self, stream: Stream, target: Target, deadline: float) -> None:
-        """The proxy has joined `stream` to `target`; WrongLogin, NoProxy, or another WayError if it said why not."""
+        """The proxy has joined `stream` to `target`; WrongLogin, NoProxy, or another OpenError if it said why not."""
         raise NotImplementedError
 
     def plain(self, _stream: Stream) -> Optional[Channel]:
@@ -55,30 +55,30 @@ class SiteProxy(Dialled):
         deadline = time.monotonic() + self.settings.connect_timeout_s
         try:
             stream = Stream(self.loop, await self._reach(deadline), is_client=False)
-        except WayError as error:
+        except OpenError as error:
             raise Unusable(Verdict(LAYER, error.reason, False))
         try:
             await self.greet(stream, Target(*self.settings.probe), deadline)
         except (WrongLogin, NoProxy) as error:
             for_good = error.for_good if isinstance(error, NoProxy) else True
             raise Unusable(Verdict(LAYER, error.reason, for_good and not self.again))
-        except WayError:
+        except OpenError:
             pass  # it answered
         finally:
             stream.close()
 
     async def _reach(self, deadline: float) -> socket.socket:
-        """A connection to the proxy; WayError."""
+        """A connection to the proxy; OpenError."""
         try:
             return await self.dial(await self.addresses(self.place.host, deadline), self.place.port, deadline)
-        except WayError as error:
-            raise WayError(error.kind, "{} is not reached: {}".format(spell(self.place), error.reason))
+        except OpenError as error:
+            raise OpenError(error.kind, "{} is not reached: {}".format(spell(self.place), error.reason))
 
     async def open(self, target: Target, ends: Ends, deadline: float) -> Channel:
         """As Upstream."""
         try:
             sock = await self._reach(deadline)
-        except WayError as error:
+        except OpenError as error:
             self.die(Verdict(LAYER, error.reason, False))
             raise Lost()
         stream = ends.join(sock)

@@ -9,9 +9,9 @@ from typing import Dict, Optional, Tuple
 from ..io.loop import TimedOut
 from ..io.stream import Ended, Stream, TooLong
 from ..state.policy import MAPPED, pack_address
+from .open_error import OpenError
 from .site_proxy import NoProxy, SiteProxy
 from .target import Target, spell
-from .way import WayError
 
 NO_LOGIN, BY_PASSWORD, NONE = 0, 2, 0xFF
 CONNECT = 1
@@ -49,7 +49,7 @@ class SocksProxy(SiteProxy):
             raise NoProxy("failed", "the proxy closed the connection without an answer")
         if code:
             kind, words = REPLIES.get(code, ("failed", "code {}".format(code)))
-            raise WayError(kind, "{} (the proxy says so)".format(words))
+            raise OpenError(kind, "{} (the proxy says so)".format(words))
 
     async def _log_in(self, stream: Stream, deadline: float) -> None:
         """We are let in; WrongLogin."""

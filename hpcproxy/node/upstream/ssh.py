@@ -14,16 +14,16 @@ from ..state.status import Record
 from .candidate import Verdict
 from .control import MasterLost
 from .master import Master
+from .open_error import OpenError, tidy
 from .target import Target
 from .transport import Transport
 from .upstream import Channel, Ends, Unusable, Upstream
-from .way import WayError, tidy
 from .words import verdict
 
 LOGIN_S = 15.0  # for authentication, after ssh's own ConnectTimeout
 NUDGES_S = (0.004, 0.012)
-# sshd tried to connect and could not: login, permission to forward and the way back are proved.
-PROOF = ("refused", "host", "network", "name")
+# sshd tried to connect and could not: login, permission to forward and the way back work.
+PROBED = ("refused", "host", "network", "name")
 IN_TURN_S = 0.02  # so that one question comes after the other
 FAR_END = 255  # of an ssh that wrote nothing into its log: it says of a far end that hangs up on stderr only
 PROHIBITED = "channel 0: open failed: administratively prohibited: "
@@ -51,7 +51,7 @@ class Ssh(Upstream):
         """As Upstream."""
         try:
             await self.transport.start(time.monotonic() + self.settings.connect_timeout_s + LOGIN_S)
-            await self._prove(self.settings.connect_timeout_s)
+            await self._check_forwarding(self.settings.connect_timeout_s)
             self.proved_at = time.monotonic()
         except (MasterLost, TimedOut, Unusable, OSError) as error:
             await self.transport.end()
@@ -61,17 +61,17 @@ class Ssh(Upstream):
         """As Upstream."""
         return await self.transport.open(target, ends.descriptors(), deadline)
 
-    async def _prove(self, seconds: float) -> None:
+    async def _check_forwarding(self, seconds: float) -> None:
         """Login, forwarding and the way back work, shown by a channel that touches no service; Unusable, MasterLost."""
         nudges = self.loop.spawn(self._nudge(seconds))
         try:
             await self._probe(seconds)
-        except WayError as error:
+        except OpenError as error:
             if error.kind == "prohibited":
                 if not await self._lets_https_through(seconds):
                     plain = Verdict("forwarding", "the jump host does not allow forwarding", True)
                     raise Unusable(verdict(self.settings.failures, [PROHIBITED]) or plain)
-            elif error.kind not in PROOF:
+            elif error.kind not in PROBED:
                 raise Unusable(Verdict("probe", error.reason, False))
         finally:
             nudges.cancel()
@@ -87,7 +87,7 @@ class Ssh(Upstream):
             """The second probe has been refused, or not yet."""
             try:
                 await self._probe(seconds, self.settings.probe_https)
-            except WayError as error:
+            except OpenError as error:
                 refused.append(error.kind)
             except (MasterLost, TimedOut, OSError):
                 pass
@@ -96,7 +96,7 @@ class Ssh(Upstream):
         try:
             await self.loop.sleep(IN_TURN_S)
             await self._probe(seconds)
-        except WayError:
+        except OpenError:
             await self.loop.sleep(IN_TURN_S)
         finally:
             asking.cancel()
@@ -112,11 +112,11 @@ class Ssh(Upstream):
     async def _try_probe(self, seconds: float) -> None:
         try:
             await self._probe(seconds)
-        except (WayError, MasterLost, OSError):
+        except (OpenError, MasterLost, OSError):
             pass  # who waits for an answer has one of its own
 
     async def _probe(self, seconds: float, target: Optional[Tuple[str, int]] = None) -> None:
-        """A channel to where nobody listens, or to `target`; WayError, MasterLost."""
+        """A channel to where nobody listens, or to `target`; OpenError, MasterLost."""
         ours, theirs = socket.socketpair()
         try:
             fds = (theirs.fileno(), theirs.fileno())
@@ -169,7 +169,7 @@ class Ssh(Upstream):
 
     async def _far_end_answers(self, seconds: float) -> bool:
         try:
-            await self._prove(seconds)
+            await self._check_forwarding(seconds)
         except (Unusable, MasterLost, TimedOut, OSError):
             return False
         return True

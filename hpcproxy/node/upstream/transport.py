@@ -27,7 +27,7 @@ class Transport:
         raise NotImplementedError
 
     async def open(self, target: Target, fds: Tuple[int, int], deadline: float) -> Channel:
-        """A channel from the two descriptors (it reads, it writes) to `target`; WayError, MasterLost."""
+        """A channel from the two descriptors (it reads, it writes) to `target`; OpenError, MasterLost."""
         raise NotImplementedError
 
     async def answers(self, deadline: float) -> bool:

@@ -1,4 +1,4 @@
-"""A working way out at nearly all times: the ways are tried in turn, proved, and tried again after a loss."""
+"""A working upstream at nearly all times: they are tried in turn, proved, and tried again after a loss."""
 
 import time
 from typing import Callable, Dict, Optional, Set, Tuple
@@ -7,12 +7,12 @@ from ..io.loop import Loop, Signal, TimedOut
 from ..state.directory import BadFolder, Folder
 from ..state.settings import DIRECT, HTTP, SOCKS5, SSH, Settings, Way
 from ..state.status import Record
-from .candidate import Candidate, Turn, Verdict
+from .candidate import Candidate, Spread, Verdict
+from .open_error import OpenError
 from .target import Target
 from .upstream import Channel, Ends, Lost, Unusable, Upstream
-from .way import WayError
 
-AGAIN_S = 0.05  # until a request whose way out went away is tried anew
+AGAIN_S = 0.05  # until a request whose tunnel went away is tried anew
 
 Maker = Callable[[Loop, Settings, Way, Record], Upstream]
 
@@ -50,7 +50,7 @@ KINDS: Dict[str, Maker] = {SSH: make_ssh, DIRECT: make_direct, HTTP: make_http, 
 
 
 class GaveUp(Exception):
-    """Every way out has failed in a way that trying again does not mend."""
+    """Every upstream has failed in a way that trying again does not mend."""
 
     def __init__(self, layer: str, reason: str) -> None:
         self.layer, self.reason = layer, reason
@@ -58,13 +58,13 @@ class GaveUp(Exception):
 
 
 class Tunnel:
-    """The way out. `open` serves requests; `keep` runs for ever."""
+    """The tunnel. `open` serves requests; `keep` runs for ever."""
 
-    def __init__(self, loop: Loop, settings: Settings, folder: Folder, record: Record, turn: Turn) -> None:
+    def __init__(self, loop: Loop, settings: Settings, folder: Folder, record: Record, spread: Spread) -> None:
         self.loop, self.settings, self.folder, self.record = loop, settings, folder, record
-        self.delay_s = turn.delay_s
+        self.delay_s = spread.delay_s
         self.candidates = [
-            Candidate(way, settings.retry_max_s, turn.spread_s, turn.nodes) for way in turn.order(settings.ways)
+            Candidate(way, settings.retry_max_s, spread.spread_s, spread.nodes) for way in spread.order(settings.ways)
         ]
         self.upstream: Optional[Upstream] = None
         self.starting: Optional[Upstream] = None
@@ -76,9 +76,9 @@ class Tunnel:
         self.said: Set[Tuple[str, Verdict]] = set()
 
     async def keep(self) -> None:
-        """Keep a way out up; GaveUp only if there never was one."""
+        """Keep a tunnel up; GaveUp only if there never was one."""
         if self.delay_s > 0:
-            self.record.log("its turn comes in {:.1f} s: many nodes begin at this moment".format(self.delay_s))
+            self.record.log("its first login comes in {:.1f} s: many nodes begin at this moment".format(self.delay_s))
             await self.loop.sleep(self.delay_s)
         while True:
             candidate = min(self.candidates, key=lambda c: max(c.next_try, time.monotonic()))
@@ -97,7 +97,7 @@ class Tunnel:
             candidate.lost(time.monotonic() - since)
 
     async def _attempt(self, way: Way) -> Upstream:
-        """That way out, proved; Unusable."""
+        """That tunnel, proved; Unusable."""
         self._restore_folder()
         upstream = self.starting = KINDS[way.kind](self.loop, self.settings, way, self.record)
         upstream.again = self.was_ready
@@ -146,25 +146,25 @@ class Tunnel:
         self.record.down("{}: {}: {}".format(name, verdict.layer, verdict.reason))
 
     async def _ready(self, deadline: float) -> Upstream:
-        """A way out, as soon as it is there; WayError "down" at `deadline`."""
+        """A tunnel, as soon as it is there; OpenError "down" at `deadline`."""
         while self.upstream is None or self.upstream.dead():
             try:
                 await self.changed.wait(deadline)
             except TimedOut:
-                raise WayError("down", self.outage())
+                raise OpenError("down", self.outage())
         return self.upstream
 
     def outage(self) -> str:
-        """How long the way out has been away, and why."""
+        """How long the tunnel has been away, and why."""
         down_s = time.monotonic() - self.down_since
-        text = "the way out has been down for {:.0f} s".format(down_s)
+        text = "the tunnel has been down for {:.0f} s".format(down_s)
         if not self.was_ready:
-            text = "the way out has not come up for {:.0f} s".format(down_s)
+            text = "the tunnel has not come up for {:.0f} s".format(down_s)
         return "{}: {}".format(text, self.record.last_error) if self.record.last_error else text
 
     async def open(self, target: Target, ends: Ends) -> Channel:
-        """A channel from `ends` to `target`; WayError. Requests are held while there is no way out, and one whose way
-        out goes away meanwhile is tried again, as long as that is safe."""
+        """A channel from `ends` to `target`; OpenError. Requests are held while there is none, and one whose upstream
+        goes away meanwhile is tried again, as long as that is safe."""
         settings = self.settings
         deadline = time.monotonic() + settings.hold_s + settings.connect_timeout_s
         while True:
@@ -175,11 +175,11 @@ class Tunnel:
                 return await upstream.open(target, ends, time.monotonic() + settings.connect_timeout_s)
             except Lost:
                 if time.monotonic() > deadline or not ends.untouched():
-                    raise WayError("down", self.outage())
+                    raise OpenError("down", self.outage())
                 await self.loop.sleep(AGAIN_S)
 
     def stop(self) -> None:
-        """The way out is ended, now."""
+        """The tunnel is ended, now."""
         for upstream in (self.upstream, self.starting):
             if upstream is not None:
                 upstream.stop()

@@ -1,6 +1,6 @@
-"""The seam: what every way out offers (Upstream), what an opened connection is (Channel), what it is joined to (Ends).
+"""The seam: what every upstream offers (Upstream), what an opened connection is (Channel), what it is joined to (Ends).
 
-A kind of way out is one class here and one row in `tunnel.KINDS`; who serves clients knows none of them.
+A kind of upstream is one class here and one row in `tunnel.KINDS`; who serves clients knows none of them.
 """
 
 import socket
@@ -15,11 +15,11 @@ Header = Tuple[str, str]
 
 
 class Lost(Exception):
-    """The way out has gone while it was asked, and nothing was said yet: the next one may be asked."""
+    """The upstream has gone while it was asked, and nothing was said yet: the next one may be asked."""
 
 
 class Unusable(Exception):
-    """A way out did not come up; `verdict` says why."""
+    """An upstream did not come up; `verdict` says why."""
 
     def __init__(self, verdict: Verdict) -> None:
         self.verdict = verdict
@@ -49,12 +49,12 @@ class Channel:
     def plain_http(self) -> Optional[List[Header]]:
         """Requests for http:// URLs are written here in absolute form, with these headers; None: as to a far end.
 
-        WayError.
+        OpenError.
         """
         return None
 
     def judge(self, _status: int, _challenged: bool) -> None:
-        """A response with that status, with a challenge of a proxy's or without, is none of the far end's; WayError."""
+        """A response with that status, with a proxy's challenge or without, is none of the far end's; OpenError."""
 
     def over(self) -> bool:
         """It carries no more requests."""
@@ -91,13 +91,13 @@ class Ends:
 
 
 class Upstream:
-    """One life of a way out: it is started, proved, used, and gone; `gone` fires then.
+    """One life of an upstream: it is started, proved, used, and gone; `gone` fires then.
 
     `passes_fd`: descriptors are handed on, and no byte passes through here. Otherwise it gives a socket (Ends.join).
     """
 
     passes_fd = False
-    again = False  # there was a way out before
+    again = False  # there was an upstream before
     gone: Signal
 
     def dead(self) -> bool:
@@ -109,7 +109,7 @@ class Upstream:
         raise NotImplementedError
 
     async def open(self, target: Target, ends: Ends, deadline: float) -> Channel:
-        """A channel from `ends` to `target`; WayError, Lost."""
+        """A channel from `ends` to `target`; OpenError, Lost."""
         raise NotImplementedError
 
     async def watch(self) -> None:

@@ -9,7 +9,7 @@ from typing import List, Match, Optional, Tuple
 
 from ..state.settings import Failure
 from .candidate import Verdict
-from .way import tidy
+from .open_error import tidy
 
 # `-E` opens it anew, for the log alone; a banner goes to stderr. With -N nothing else is written there.
 LOG = "/proc/self/fd/1"

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # Cgroups whose last process was still on its way out when they were ended (group.sh): an empty name each.
 
-# Remove the groups in $1 that were still busy when they were ended, once there are more than $2 names. In a group of a way out
-# that lives is its keeper, or it has been made this minute; in doubt a name stays.
+# Remove the groups in $1 that were still busy when they were ended, once there are more than $2 names. In a group of a
+# tunnel that lives is its supervisor, or it has been made this minute; in doubt a name stays.
 sweep_groups() {
     local names=("$1"/*-*) name pid
     ((${#names[@]} > $2)) || return 0

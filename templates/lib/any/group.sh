@@ -1,12 +1,14 @@
 # shellcheck shell=bash
-# A cgroup for each way out that the Prolog starts: what it has started, and what a user's own ssh configuration has started
-# in it, can be ended whole, whatever session it has made for itself, and none of it is in the job's cgroup or in slurmd's.
+# A cgroup for each tunnel that the Prolog starts: what it has started, and what a user's own ssh configuration has
+# started in it, can be ended whole, whatever session it has made for itself, and none of it is in the job's cgroup or
+# in slurmd's.
 #
-# Version 2 where it is mounted, else the freezer of version 1. The name is random and on record: several nodes may share one
-# kernel. The keeper is in the directory itself, the way out below it in `way`, which can so be ended without the keeper.
+# Version 2 where it is mounted, else the freezer of version 1. The name is random and on record: several nodes may
+# share one kernel. The supervisor is in the directory itself, the tunnel below it in `tunnel`, which can so be ended
+# without the supervisor.
 
-# KILL all that is in the cgroup $1, itself only, and return when it is empty or after a tenth of a second or two: a process that
-# hangs in the kernel ends when it comes back from there.
+# KILL all that is in the cgroup $1, itself only, and return when it is empty or after a tenth of a second or two: a
+# process that hangs in the kernel ends when it comes back from there.
 kill_group() {
     local pid pids tries
     for ((tries = 0; tries < 10; tries++)); do

@@ -16,7 +16,7 @@ find_hierarchies() {
     hierarchies+=(${freezer[@]+"${freezer[@]}"})
 }
 
-# True if a way out can have a cgroup of its own here, as far as that is seen without making one: one of version 2 can be
+# True if a tunnel can have a cgroup of its own here, as far as that is seen without making one: one of version 2 can be
 # frozen from Linux 5.2 on, and then each but the first says so.
 can_have_group() {
     local where below hierarchies

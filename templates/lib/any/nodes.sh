@@ -86,8 +86,8 @@ add_entries() {
     done
 }
 
-# Add to `own` every address of this node: those that the kernel calls its own, but not link-local ones, which need their
-# interface's name beside them. Bounded, for a node may have one for each container.
+# Add to `own` every address of this node: those that the kernel calls its own, but not link-local ones, which need
+# their interface's name beside them. Bounded, for a node may have one for each container.
 own_addresses() {
     local word='' address='' line table=() scope _
     # At once: for each `read` the kernel begins at the table's first line, and each route has three.
@@ -126,8 +126,8 @@ spell_ipv6() {
     address=${address/:::/::}
 }
 
-# Add to `own` this node's names: its own, and those that /etc/hosts has for loopback or one of its addresses. Its first lines
-# only: some list a whole cluster.
+# Add to `own` this node's names: its own, and those that /etc/hosts has for loopback or one of its addresses. Its first
+# lines only: some list a whole cluster.
 own_names() {
     local address names name lines=0
     own+=("${HOSTNAME-}" "${HOSTNAME%%.*}" "${HOSTNAME%%.*}.")
@@ -138,9 +138,9 @@ own_names() {
     return 0
 }
 
-# Set `direct` to the no_proxy list: what is reached without the way out. `$1` 1 adds the private networks.
-# Names and addresses both, because half of the clients do not know networks and the other half resolve first. 127.0.1.1 is
-# Debian's for a host's own name.
+# Set `direct` to the no_proxy list: what is reached without the tunnel. `$1` 1 adds the private networks.
+# Names and addresses both, because half of the clients do not know networks and the other half resolve first. 127.0.1.1
+# is Debian's for a host's own name.
 no_proxy_list() {
     local bypass_private=$1 entries=() seen=, own=() node address _
     local first=(localhost 127.0.0.1 ::1 0.0.0.0 127.0.1.1 127.0.0.0/8 localhost.)

@@ -1,30 +1,31 @@
 # shellcheck shell=bash
-# What root has on record of a way out that the Prolog started, and how such a one is ended: by the Epilog, by `undeploy`, or
-# by its own keeper when the job is no longer there.
+# What root has on record of a tunnel that the Prolog started, and how such a one is ended: by the Epilog, by
+# `undeploy`, or by its own supervisor when the job is no longer there.
 #
-#   $run_base/holders/JOB.RESTART   root's, a line each: keeper PID SINCE (holder.sh), way PID SINCE (what it started, as the
+#   $run_base/holders/JOB.RESTART   root's, a line each: keeper PID SINCE (supervisor.sh), way PID SINCE (what it started, as the
 #                                   user or the service account), group DIRECTORY (their cgroup), wall ADDRESS PORT UID
 #
-# Only what that file names is ended, and only while the pid is still the process that was meant: its start time is on record
-# too. All of it is bounded by numbers of ours, whatever the user has left behind.
+# Only what that file names is ended, and only while the pid is still the process that was meant: its start time is on
+# record too. All of it is bounded by numbers of ours, whatever the user has left behind.
 
-# Set `keeper`, `way` and `wall` (arrays) and `group` from the record of $1 (JOB.RESTART); false if there is none.
+# Set `supervisor`, `tunnel` and `firewall` (arrays) and `group` from the record of $1 (JOB.RESTART); false if there is
+# none.
 read_record() {
     local line words
-    keeper=() way=() wall=() group=''
+    supervisor=() tunnel=() firewall=() group=''
     while read -r line; do
         # shellcheck disable=SC2206 # words of ours
         words=($line)
         case ${words[0]-} in
-            keeper) keeper=("${words[@]:1}") ;;
-            way) way=("${words[@]:1}") ;;
-            wall) wall=("${words[@]:1}") ;;
+            keeper) supervisor=("${words[@]:1}") ;;
+            way) tunnel=("${words[@]:1}") ;;
+            wall) firewall=("${words[@]:1}") ;;
             group) group=${words[1]-} ;;
-            # Of a job that has begun with an earlier version, which knew no keeper.
-            [0-9]*) keeper=("${words[@]}") way=("${words[@]}") ;;
+            # Of a job that has begun with an earlier version, which knew no supervisor.
+            [0-9]*) supervisor=("${words[@]}") tunnel=("${words[@]}") ;;
         esac
     done 2>/dev/null <"$run_base/holders/$1"
-    ((${#keeper[@]} == 2)) && [[ ${keeper[0]} =~ ^[0-9]+$ ]]
+    ((${#supervisor[@]} == 2)) && [[ ${supervisor[0]} =~ ^[0-9]+$ ]]
 }
 
 # True if process $1 that started at $2 is there; one that is only waiting to be reaped is not.
@@ -36,27 +37,28 @@ lives() {
     [[ ${fields[19]} == "${2-}" && ${fields[0]} != [ZX] ]]
 }
 
-# Tell the way out of the record last read to end: its keeper, which would start it anew, stands still, unless that is who
-# ends it; it itself by URG, which means at once, by TERM if it is only beginning, by CONT if its user has stopped it.
+# Tell the tunnel of the record last read to end: its supervisor, which would start it anew, stands still, unless that
+# is who ends it; it itself by URG, which means at once, by TERM if it is only beginning, by CONT if its user has
+# stopped it.
 tell_to_end() {
-    if [[ ${keeper[0]} != "$$" ]] && lives "${keeper[@]}"; then kill -STOP "${keeper[0]}"; fi
-    lives ${way[@]+"${way[@]}"} || return 0
-    kill -URG "${way[0]}"
-    kill -TERM "${way[0]}"
-    kill -CONT "${way[0]}"
+    if [[ ${supervisor[0]} != "$$" ]] && lives "${supervisor[@]}"; then kill -STOP "${supervisor[0]}"; fi
+    lives ${tunnel[@]+"${tunnel[@]}"} || return 0
+    kill -URG "${tunnel[0]}"
+    kill -TERM "${tunnel[0]}"
+    kill -CONT "${tunnel[0]}"
 } 2>/dev/null
 
-# End the way out $1 and remove all that there is of it. slurmd may give an Epilog a second and drains a node whose Epilog
-# takes longer, so it has half of one to go by itself; then everything in its cgroup is killed, a daemon too that the user's
-# own ssh configuration has started. Where no cgroup can be had: everything below it and in its session.
-end_way_out() {
-    local now_cs begun keeper way wall group
+# End the tunnel $1 and remove all that there is of it. slurmd may give an Epilog a second and drains a node whose
+# Epilog takes longer, so it has half of one to go by itself; then everything in its cgroup is killed, a daemon too that
+# the user's own ssh configuration has started. Where no cgroup can be had: everything below it and in its session.
+end_tunnel() {
+    local now_cs begun supervisor tunnel firewall group
     if read_record "$1"; then
         tell_to_end
-        lower_wall "$1" &
+        lower_firewall "$1" &
         uptime_cs
         begun=$now_cs
-        while lives ${way[@]+"${way[@]}"}; do
+        while lives ${tunnel[@]+"${tunnel[@]}"}; do
             uptime_cs
             ((now_cs - begun < 50)) || break
             sleep 0.02
@@ -73,15 +75,16 @@ end_way_out() {
 end_rest() {
     local killed=0
     if [[ -n $group ]]; then end_group "$group"; fi
-    if lives ${way[@]+"${way[@]}"}; then kill_family "${way[0]}"; fi
-    [[ ${keeper[0]} != "$$" ]] && lives "${keeper[@]}" || return 0
-    # A session is named by the pid of its leader, which is the keeper and stands still: the number is nobody else's.
-    if [[ -z $group ]]; then pkill -KILL -s "${keeper[0]}"; fi
-    kill -KILL "${keeper[0]}"
+    if lives ${tunnel[@]+"${tunnel[@]}"}; then kill_family "${tunnel[0]}"; fi
+    [[ ${supervisor[0]} != "$$" ]] && lives "${supervisor[@]}" || return 0
+    # A session is named by the pid of its leader, which is the supervisor and stands still: the number is nobody
+    # else's.
+    if [[ -z $group ]]; then pkill -KILL -s "${supervisor[0]}"; fi
+    kill -KILL "${supervisor[0]}"
 } 2>/dev/null
 
-# KILL process $1 and all below it. Who is stopped starts nobody and reaps nobody, so each pid stays whose it is. Bounded,
-# for it is a user's, who may have started what he likes.
+# KILL process $1 and all below it. Who is stopped starts nobody and reaps nobody, so each pid stays whose it is.
+# Bounded, for it is a user's, who may have started what he likes.
 kill_family() {
     local child children=()
     kill -STOP "$1"

@@ -1,8 +1,9 @@
 # shellcheck shell=bash
-# The state directory of one way out on one node: who made it, where it is, what it says.
+# The state directory of one tunnel on one node: who made it, where it is, what it says.
 
-# Set `state_base`, and `state_home` to the one directory there in which all state directories of this user stand: nobody
-# else's names are ever looked through to find them. A relative TMPDIR is another one for each process, so it is none.
+# Set `state_base`, and `state_home` to the one directory there in which all state directories of this user stand:
+# nobody else's names are ever looked through to find them. A relative TMPDIR is another one for each process, so it is
+# none.
 find_state_base() {
     state_base=${TMPDIR:-/tmp}
     [[ $state_base == /* && -d $state_base && -w $state_base && $state_base != *[[:cntrl:]]* ]] || state_base=/tmp
@@ -17,20 +18,20 @@ read_text() {
 }
 
 # True if the process that made the state directory $1 is still there.
-holder_lives() {
+supervisor_lives() {
     local pid since
     read -r pid since 2>/dev/null <"$1/pid" || return 1
     [[ $pid =~ ^[0-9]+$ ]] && start_time "$pid" && [[ $started == "$since" ]]
 }
 
-# Set `state` to the directory of the way out $1 (JOB.RESTART) if it is ours and its holder lives, else return 1. The one
-# that the Prolog made (in $run_base) comes first: what an admin gave to every job needs no second one. With `ready` as $2
-# one that is up: of two that shells started at the same moment, the other is about to make way for it.
+# Set `state` to the directory of the tunnel $1 (JOB.RESTART) if it is ours and its supervisor lives, else return 1. The
+# one that the Prolog made (in $run_base) comes first: what an admin gave to every job needs no second one. With `ready`
+# as $2 one that is up: of two that shells started at the same moment, the other is about to make way for it.
 find_state() {
     local directory
     for directory in "$run_base/$1" "${HPCPROXY_STATE-}" "$state_home/$1-"* "/tmp/hpcproxy-$EUID/$1-"*; do
         [[ ${directory##*/} == "$1" || ${directory##*/} == "$1-"* ]] || continue
-        if is_ours "$directory" && holder_lives "$directory"; then
+        if is_ours "$directory" && supervisor_lives "$directory"; then
             if [[ ${2-} == ready ]] && ! says_ready "$directory"; then continue; fi
             state=$directory
             return 0
@@ -46,7 +47,7 @@ is_ours() {
     [[ -d $1 && ! -L $1 && -O $1 && -O $1/env && ! -L $above ]] && [[ -O $above || $above == "$run_base" ]]
 }
 
-# True if the status in the state directory $1 says that the way out is up.
+# True if the status in the state directory $1 says that the tunnel is up.
 says_ready() {
     local -A values
     read_fields "$1/status" && [[ ${values[ready]-} == true ]]

@@ -3,9 +3,9 @@
 #
 #   look.sh certificate ACCOUNT PATH…
 #                               of those that are certificates: path, end (empty: none), why ACCOUNT does not get in with it
-#   look.sh listener JOB        where the way out of JOB, or of `shell`, listens, and whose process is there, if one is
+#   look.sh listener JOB        where the tunnel of JOB, or of `shell`, listens, and whose process is there, if one is
 #   look.sh nodes               the nodes of this job
-#   look.sh python              the python3 that runs the gate here
+#   look.sh python              the python3 that runs the agent here
 
 certificates() {
     local account=$1 path cert_begin cert_end cert_names plain_text reason

@@ -1,10 +1,10 @@
 # shellcheck shell=bash
 # Runs our Prolog, Epilog and TaskProlog as slurmd does and names every breach of what Slurm demands of them: an empty
-# environment, both outputs on one pipe that is read to its end, then a process group that is killed. For a job that does
-# not exist, of a user who does not exist, so that no jump host hears of it. Other files that Slurm would run beside ours are
-# looked at, never run (beside.sh).
+# environment, both outputs on one pipe that is read to its end, then a process group that is killed. For a job that
+# does not exist, of a user who does not exist, so that no jump host hears of it. Other files that Slurm would run
+# beside ours are looked at, never run (beside.sh).
 #
-#   partition, account   such that the policy gives this job a way out
+#   partition, account   such that the policy gives this job a tunnel
 #   given_ms             after which slurmd kills a Prolog or an Epilog; 0: it waits
 #
 # Answers on stdout, each line with the token: file breach|slow TEXT · done unchanged|failed TEXT
@@ -13,7 +13,7 @@ PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 LC_ALL=C
 export PATH LC_ALL
 
-limit_s=10 slow_ms=1000 pipe_ms=300 measures=3 holder_s=10
+limit_s=10 slow_ms=1000 pipe_ms=300 measures=3 supervisor_s=10
 job=999999999 uid=4000000000
 
 answer() {
@@ -31,8 +31,8 @@ now_ms() {
     ms=$((now / 1000000))
 }
 
-# Run $1 as slurmd would, and again if it is slow: a busy machine is no breach, and slurmd kills nothing before its time.
-# Sets `output`, names what is wrong.
+# Run $1 as slurmd would, and again if it is slow: a busy machine is no breach, and slurmd kills nothing before its
+# time. Sets `output`, names what is wrong.
 run() {
     local times until_now=$breaches took_ms=0 best_ms=''
     for ((times = 0; times < measures; times++)); do
@@ -86,8 +86,8 @@ run_once() {
 }
 
 # What our Prolog starts must outlive it: its first word is on record then.
-await_holder() {
-    local deadline=$((SECONDS + holder_s))
+await_supervisor() {
+    local deadline=$((SECONDS + supervisor_s))
     while ((SECONDS < deadline)); do
         if grep -q gave-up "$run_base/holders/$job.0.said" 2>/dev/null; then return 0; fi
         sleep 0.02
@@ -127,7 +127,7 @@ main() {
     look_beside
     if check_one "$prolog"; then
         run "$prolog"
-        await_holder
+        await_supervisor
     fi
     check_task_prolog
     if check_one "$epilog"; then

@@ -11,9 +11,9 @@
 # Answers on stdout, each line with the token, so that what a .bashrc prints is not taken for ours:
 #   file ACTION PATH · content PATH BASE64 · fact NAME VALUE · done changed|unchanged|would|failed TEXT
 #
-# Nothing is put in place before all of it is here, checked, on disk and on the target's own file system; then each file by
-# rename, or by a link where nothing is yet. The connection may be lost at any moment: from the lock on nobody needs to
-# listen. Every program that is run costs a host about as much as all that bash does here.
+# Nothing is put in place before all of it is here, checked, on disk and on the target's own file system; then each file
+# by rename, or by a link where nothing is yet. The connection may be lost at any moment: from the lock on nobody needs
+# to listen. Every program that is run costs a host about as much as all that bash does here.
 
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 LC_ALL=C
@@ -25,8 +25,8 @@ answer() {
     said+="$token $*"$'\n'
 }
 
-# Say what was to be said, and end. The lock is the process's, so it holds until `rm` is through, and so does the connection.
-# Its file goes last: from then on another deployment may be at work in the store.
+# Say what was to be said, and end. The lock is the process's, so it holds until `rm` is through, and so does the
+# connection. Its file goes last: from then on another deployment may be at work in the store.
 finish() {
     answer "done $1"
     printf '%s' "$said" 2>/dev/null || :
@@ -74,8 +74,8 @@ is_marked() {
     [[ $1 == "$own_directory"/* ]] || grep -q -a 'hpcproxy.*a change belongs' -- "$1"
 }
 
-# Set `changes` to the indexes of what differs and `gone` to paths that are ours and wanted no more; fail for a file that
-# is somebody else's.
+# Set `changes` to the indexes of what differs and `gone` to paths that are ours and wanted no more; fail for a file
+# that is somebody else's.
 compare() {
     local i path strangers='' every=("${paths[@]}")
     local -A wanted=()
@@ -106,8 +106,8 @@ compare() {
     [[ -z $strangers ]] || fail "somebody else's file is in the way, kept as it is:$strangers"
 }
 
-# True if what file $1 holds may leave this host: it is none of the secrets, nobody has shut it more than $2, as ours is, and
-# it is not longer than what anybody reads. In doubt it stays.
+# True if what file $1 holds may leave this host: it is none of the secrets, nobody has shut it more than $2, as ours
+# is, and it is not longer than what anybody reads. In doubt it stays.
 may_be_shown() {
     local path=$1 wanted=$2 mode secret
     for secret in ${secrets[@]+"${secrets[@]}"}; do [[ $path != "$secret" ]] || return 1; done
@@ -138,7 +138,7 @@ look() {
     finish unchanged
 }
 
-# Say who listens at all addresses of this host at the port of ways out: every job's address is among them.
+# Say who listens at all addresses of this host at the port of tunnels: every job's address is among them.
 name_stranger() {
     local hex where state uid table _
     ((port)) || return 0
@@ -162,7 +162,7 @@ facts() {
         version=$("$name" -V 2>&1) || version=missing
         answer "fact $name ${version//[[:cntrl:]]/ }"
     done
-    # Root's only: the wall is his Prolog's.
+    # Root's only: the firewall is his Prolog's.
     if ((EUID == 0)) && ! hash nft 2>/dev/null; then answer 'fact nft missing'; fi
     if ((EUID == 0)) && ! can_have_group; then answer 'fact cgroup missing'; fi
     name_stranger

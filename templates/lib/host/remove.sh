@@ -1,16 +1,16 @@
 # shellcheck shell=bash
 # Everything of ours goes from this host, for receive.sh.
 
-# End the ways out of jobs that run here: their Epilog is about to go. All are told first, so that they go side by side.
-end_holders() {
-    local record where keeper way wall group hierarchies
+# End the tunnels of jobs that run here: their Epilog is about to go. All are told first, so that they go side by side.
+end_supervisors() {
+    local record where supervisor tunnel firewall group hierarchies
     for record in "$run_base"/holders/*.said; do
         record=${record##*/}
         if read_record "${record%.said}"; then tell_to_end; fi
     done
     for record in "$run_base"/holders/*.said; do
         record=${record##*/}
-        if [[ $record == *.*.said ]]; then end_way_out "${record%.said}"; fi
+        if [[ $record == *.*.said ]]; then end_tunnel "${record%.said}"; fi
     done
     if hash nft 2>/dev/null; then nft_bounded 2 'delete table inet hpcproxy' || :; fi
     find_hierarchies
@@ -73,7 +73,7 @@ remove() {
     # By other names too: an earlier roll-out's, of another slurm_directory.
     refuse_while_needed "$task_prolog" ${drop_ins[@]+"${drop_ins[@]}"} ${known[@]+"${known[@]}"}
     remove_files
-    end_holders
+    end_supervisors
     rm -f -- "$own_directory/in-force" 2>/dev/null || fail "$own_directory/in-force cannot be removed"
     remove_made
     rm -rf -- "$store"

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Ends the way out of this job on this node and removes its state. Root runs it, at the end of every job, also of one
+# Ends the tunnel of this job on this node and removes its state. Root runs it, at the end of every job, also of one
 # that never had a Prolog here. Exits 0 whatever happens: anything else drains the node.
 #
 # What the user could have written is taken away, never read: no number of his bounds how long this takes.
@@ -8,14 +8,14 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL=C
 
 # With RunInJob slurmstepd forks this, and in Slurm 24.11 another thread of it may hold the job's user's effective id in
-# that moment (_x11_signal_handler, slurmstepd/mgr.c): everything here would fail, and the way out stay. The real id is
+# that moment (_x11_signal_handler, slurmstepd/mgr.c): everything here would fail, and the tunnel stay. The real id is
 # still root's. What cannot be had back is done without: an Epilog that fails drains the node.
 if ((EUID && ! UID)) && command -v setpriv >/dev/null; then
     shopt -s execfail
     exec setpriv --reuid 0 -- setpriv --regid 0 --clear-groups -- /bin/bash -p "$0"
 fi
 
-# One line to the system's log if there never was a way out, with the reason; a log that nobody reads is not waited for.
+# One line to the system's log if there never was a tunnel, with the reason; a log that nobody reads is not waited for.
 report_failure() {
     local line last=''
     while read -r line; do
@@ -24,11 +24,11 @@ report_failure() {
             failed\ * | gave-up\ *) last=$line ;;
         esac
     done < <(head -c 65536 -- "$run_base/holders/$1.said")
-    if [[ -n $last ]]; then timeout 0.3 logger -t hpcproxy -- "job $1: no way out: ${last//[[:cntrl:]]/}"; fi
+    if [[ -n $last ]]; then timeout 0.3 logger -t hpcproxy -- "job $1: no tunnel: ${last//[[:cntrl:]]/}"; fi
 }
 
-# Have what lies in scrap removed, by one process at a time and for at most a minute; what is left then is the next one's.
-# Returns when that process has left this process group, which slurmd kills.
+# Have what lies in scrap removed, by one process at a time and for at most a minute; what is left then is the next
+# one's. Returns when that process has left this process group, which slurmd kills.
 empty_scrap() {
     local tries line fields things=("$run_base"/scrap/*)
     [[ -e ${things[0]} || -L ${things[0]} ]] || return 0
@@ -47,7 +47,7 @@ main() {
     [[ $job =~ ^[0-9]{1,10}$ ]] || return 0
     # Slurm runs this, so from now on our Prolog may start something.
     if [[ ! -e $home/in-force && -z ${HPCPROXY_CONTRACT-} ]]; then (umask 022 && : >"$home/in-force"); fi
-    # Where only the Prolog's .said is there, its holder has not come far.
+    # Where only the Prolog's .said is there, its supervisor has not come far.
     for record in "$run_base/holders/$job".*; do
         key=${record##*/}
         key=${key%.said}
@@ -55,7 +55,7 @@ main() {
         # An Epilog that comes late must not end what the Prolog of the job's next run has started.
         if [[ $restart =~ ^[0-9]{1,9}$ ]] && ((10#${key#*.} > 10#$restart)); then continue; fi
         report_failure "$key"
-        end_way_out "$key"
+        end_tunnel "$key"
     done
     empty_scrap
 }

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Starts the way out of a job on this node and goes. Root runs it, before the job: see "Prolog and Epilog Guide" of Slurm.
+# Starts the tunnel of a job on this node and goes. Root runs it, before the job: see "Prolog and Epilog Guide" of
+# Slurm.
 #
 # What slurmd demands holds by construction: the work is done in a subshell, so no mistake in it reaches the exit code
 # (anything but 0 drains the node); nothing is asked that could take long (no name service, no Slurm command, no ssh);
@@ -8,7 +9,7 @@
 
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 
-# True if the job is one of those that get a way out: all, or those that meet one of the conditions.
+# True if the job is one of those that get a tunnel: all, or those that meet one of the conditions.
 wanted() {
     local word comment=${SLURM_JOB_COMMENT-}
     if [[ -z $policy_comment$policy_option ]] && ((${#policy_partitions[@]} + ${#policy_accounts[@]} == 0)); then return 0; fi
@@ -24,15 +25,15 @@ wanted() {
     return 1
 }
 
-# Start the holder of job $1, restart $2, user $3 and return when it is in a session of its own and on record, so that
-# slurmd's signal to our process group does not meet it and the Epilog finds it; at the latest after half a second.
-start_holder() {
+# Start the supervisor of job $1, restart $2, user $3 and return when it is in a session of its own and on record, so
+# that slurmd's signal to our process group does not meet it and the Epilog finds it; at the latest after half a second.
+start_supervisor() {
     local line fields tries
     umask 022
-    # Here, so that a task that begins before the holder does knows that there is something to wait for.
+    # Here, so that a task that begins before the supervisor does knows that there is something to wait for.
     mkdir -p -- "$run_base/holders"
     : >>"$run_base/holders/$1.$2.said"
-    HPCPROXY_HOLDER=1 HPCPROXY_SLURMD=${HPCPROXY_SLURMD:-$PPID} setsid /bin/bash -p "$home/holder.sh" "$1" "$2" "$3" &
+    HPCPROXY_HOLDER=1 HPCPROXY_SLURMD=${HPCPROXY_SLURMD:-$PPID} setsid /bin/bash -p "$home/supervisor.sh" "$1" "$2" "$3" &
     for ((tries = 0; tries < 50; tries++)); do
         read -r line 2>/dev/null <"/proc/$!/stat" || return 0
         read -r -a fields <<<"${line##*) }"
@@ -49,11 +50,11 @@ main() {
         if [[ $descriptor =~ ^[0-9]+$ ]] && ((descriptor > 2 && descriptor < 200)); then exec {descriptor}>&-; fi
     done 2>/dev/null
     [[ $job =~ ^[0-9]{1,10}$ && $restart =~ ^[0-9]{1,10}$ && $uid =~ ^[1-9][0-9]{0,9}$ ]] || return 0
-    [[ -r $home/holder.sh ]] || return 0
-    # Nothing would end what is started here. The holder asks Slurm where it is not on record, but not for each job.
+    [[ -r $home/supervisor.sh ]] || return 0
+    # Nothing would end what is started here. The supervisor asks Slurm where it is not on record, but not for each job.
     if [[ ! -e $home/in-force ]] && read -r again <"$run_base/no-epilog" && read -r now _ </proc/uptime &&
         ((${now%.*} < again)); then return 0; fi
-    if wanted; then start_holder "$job" "$restart" "$uid"; fi
+    if wanted; then start_supervisor "$job" "$restart" "$uid"; fi
 }
 
 (main) </dev/null >/dev/null 2>&1

@@ -1,10 +1,11 @@
 # shellcheck shell=bash
-# Gives every task of a job that has a way out the variables that lead there, and takes away those that lead to another one.
-# The user runs it, before each task; its stdout is a protocol of Slurm's: `export NAME=value` to the end of the line, `unset
-# NAME`, `print text`. Anything but exit code 0 cancels the task, so nothing of ours ends with another.
+# Gives every task of a job that has a tunnel the variables that lead there, and takes away those that lead to another
+# one. The user runs it, before each task; its stdout is a protocol of Slurm's: `export NAME=value` to the end of the
+# line, `unset NAME`, `print text`. Anything but exit code 0 cancels the task, so nothing of ours ends with another.
 
-# Run the site's own TaskProlog as Slurm would: with the environment that was meant for it, and what it prints passes line by
-# line. A last line that does not end is ended, for ours follow. `status` is its exit code. (The user's TMOUT would bound `read`.)
+# Run the site's own TaskProlog as Slurm would: with the environment that was meant for it, and what it prints passes
+# line by line. A last line that does not end is ended, for ours follow. `status` is its exit code. (The user's TMOUT
+# would bound `read`.)
 run_sites() {
     local line words=() entry
     # bash tells its children of options that are its own.
@@ -36,30 +37,30 @@ take_over() {
     if [[ $verb == export ]]; then export "$name=$value"; else unset "$name"; fi
 }
 
-# Set `word` to the holder's last word: `ready`, `gave-up` with the reason, or nothing yet.
-holders_word() {
+# Set `word` to the supervisor's last word: `ready`, `gave-up` with the reason, or nothing yet.
+supervisors_word() {
     local line
     word=''
     while read -r line; do
         case $line in
             ready\ *) word=ready ;;
             gave-up\ *) word=$line ;;
-            # Another task has waited already, or this one's time is over by the keeper's clock.
+            # Another task has waited already, or this one's time is over by the supervisor's clock.
             late\ *) word=${word:-late} ;;
         esac
     done 2>/dev/null <"$__hpcproxy_run/holders/$1.said"
 }
 
-# Wait until the holder of $1 (JOB.RESTART) is ready or has given up, at most task_wait_s seconds and the time over which
-# the job's nodes spread. True if there is one. The wait that was in vain is left in the job's state: no other task of it
-# waits here again.
-await_holder() {
+# Wait until the supervisor of $1 (JOB.RESTART) is ready or has given up, at most task_wait_s seconds and the time over
+# which the job's nodes spread. True if there is one. The wait that was in vain is left in the job's state: no other
+# task of it waits here again.
+await_supervisor() {
     local word now deadline
     clock
     spread "${SLURM_JOB_NUM_NODES:-${SLURM_NNODES:-1}}" "$jump_count"
     deadline=$((now + task_wait_s + (spread_ms + 999) / 1000))
     if [[ -e $__hpcproxy_run/$1/waited ]]; then deadline=0; fi
-    while holders_word "$1"; do
+    while supervisors_word "$1"; do
         case $word in
             ready | late) return 0 ;;
             gave-up\ *)
@@ -68,7 +69,7 @@ await_holder() {
                 return 1
                 ;;
         esac
-        # The gate holds what comes before ssh is up; where ssh itself listens nothing would be there yet.
+        # The agent holds what comes before ssh is up; where ssh itself listens nothing would be there yet.
         if clock && ((now >= deadline)); then
             : >"$__hpcproxy_run/$1/waited"
             return 0
@@ -77,13 +78,13 @@ await_holder() {
     done
     # Nothing was started, or is there any more.
     if [[ ! -e $__hpcproxy_programs/in-force && -e $__hpcproxy_run/no-epilog ]]; then
-        export HPCPROXY_ERROR="${SLURMD_NODENAME-} epilog Slurm does not run the Epilog here that would end a way out"
+        export HPCPROXY_ERROR="${SLURMD_NODENAME-} epilog Slurm does not run the Epilog here that would end a tunnel"
     fi
     return 1
 }
 
-# True if the variables lead to the way out of this job ($1) already, which its script has started; where ssh itself listens
-# it may be away for a moment.
+# True if the variables lead to the tunnel of this job ($1) already, which its script has started; where ssh itself
+# listens it may be away for a moment.
 has_its_own() {
     local now deadline
     clock
@@ -115,15 +116,15 @@ main() {
         if [[ -v $name ]]; then before[$name]="=${!name}"; fi
     done
     unset HPCPROXY_ERROR
-    # In a step of a heterogeneous job SLURM_JOB_ID is the first component's everywhere; the Prolog here knew another. (srun
-    # without a batch script still calls components packs, in 22.05.)
+    # In a step of a heterogeneous job SLURM_JOB_ID is the first component's everywhere; the Prolog here knew another.
+    # (srun without a batch script still calls components packs, in 22.05.)
     for name in "${!SLURM_JOB_ID_HET_GROUP_@}" "${!SLURM_JOB_ID_PACK_GROUP_@}"; do
         if [[ ${!name} =~ ^[0-9]{1,10}$ && -r $__hpcproxy_run/holders/${!name}.$restart.said ]]; then job=${!name}; fi
     done
     if ! [[ $job =~ ^[0-9]{1,10}$ && $restart =~ ^[0-9]{1,10}$ ]]; then job=none; fi
     # Before 22.05 a Prolog is not told which run of the job it is for.
     if [[ ! -e $__hpcproxy_run/holders/$job.$restart.said && -e $__hpcproxy_run/holders/$job.0.said ]]; then restart=0; fi
-    if await_holder "$job.$restart" && __hpcproxy_find "$job"; then
+    if await_supervisor "$job.$restart" && __hpcproxy_find "$job"; then
         __hpcproxy_export
     elif ! has_its_own "${SLURM_JOB_ID-}"; then
         __hpcproxy_restore

@@ -33,14 +33,14 @@ proxy_off() {
     printf 'hpcproxy: off; your own proxy settings are back\n'
 }
 
-# True if a way out is there that another version of hpcproxy has started, after __hpcproxy_find; it is said then.
+# True if a tunnel is there that another version of hpcproxy has started, after __hpcproxy_find; it is said then.
 __hpcproxy_tell_foreign() {
     if [ -z "$__hpcproxy_foreign" ]; then return 1; fi
-    printf 'hpcproxy: another version of hpcproxy has started the way out in %s; it is not used\n' "$__hpcproxy_foreign"
+    printf 'hpcproxy: another version of hpcproxy has started the tunnel in %s; it is not used\n' "$__hpcproxy_foreign"
 }
 
-# Set __hpcproxy_value to what the holder's status has for $1, `name=value` a line; false if it has nothing, or is of another
-# version.
+# Set __hpcproxy_value to what the supervisor's status has for $1, `name=value` a line; false if it has nothing, or is
+# of another version.
 __hpcproxy_field() {
     local line version
     version='' __hpcproxy_value=''
@@ -51,8 +51,8 @@ __hpcproxy_field() {
     [ "$version" = 1 ] && [ -n "$__hpcproxy_value" ]
 }
 
-# Print what the holder says of itself, behind its address: through which jump host, since when, how often anew; false if
-# ssh is away at this moment. A service account's status is not ours to read: then there is nothing to add.
+# Print what the supervisor says of itself, behind its address: through which jump host, since when, how often anew;
+# false if ssh is away at this moment. A service account's status is not ours to read: then there is nothing to add.
 __hpcproxy_describe() {
     local __hpcproxy_value
     if ! [ -e "$__hpcproxy_state/status" ]; then return 0; fi
@@ -78,16 +78,16 @@ __hpcproxy_describe() {
     if __hpcproxy_field requests; then printf ', %s requests' "$__hpcproxy_value"; fi
 }
 
-# One line, and true only if programs of this shell use a way out that is up.
+# One line, and true only if programs of this shell use a tunnel that is up.
 proxy_status() {
     __hpcproxy_where
     if [ -z "${HPCPROXY_URL-}" ]; then
         if __hpcproxy_find "$__hpcproxy_want"; then
-            printf 'hpcproxy: off in this shell; a way out is up at %s (proxy_on uses it)\n' "$__hpcproxy_url"
+            printf 'hpcproxy: off in this shell; a tunnel is up at %s (proxy_on uses it)\n' "$__hpcproxy_url"
         elif __hpcproxy_tell_foreign; then
             :
         elif [ -n "${HPCPROXY_ERROR-}" ]; then
-            printf 'hpcproxy: off, no way out: %s\n' "$HPCPROXY_ERROR"
+            printf 'hpcproxy: off, no tunnel: %s\n' "$HPCPROXY_ERROR"
         else
             printf 'hpcproxy: off\n'
         fi
@@ -107,8 +107,8 @@ proxy_status() {
     return 1
 }
 
-# What a new shell does: keep a way out that is ours and up, forget one that is not. An interactive one also uses one that it
-# finds.
+# What a new shell does: keep a tunnel that is ours and up, forget one that is not. An interactive one also uses one
+# that it finds.
 __hpcproxy_enter() {
     __hpcproxy_where
     if __hpcproxy_verified "$__hpcproxy_want"; then return 0; fi

@@ -1,7 +1,7 @@
 # shellcheck shell=dash
-# Point this shell's programs at the way out. Sourced; valid in bash and dash.
+# Point this shell's programs at the tunnel. Sourced; valid in bash and dash.
 
-# The caller's values are kept as HPCPROXY_SAVED_*, exported so that a child shell can turn the way out off as well.
+# The caller's values are kept as HPCPROXY_SAVED_*, exported so that a child shell can turn the tunnel off as well.
 __hpcproxy_save() {
     if [ -n "${http_proxy+x}" ]; then export HPCPROXY_SAVED_http_proxy="$http_proxy"; fi
     if [ -n "${HTTP_PROXY+x}" ]; then export HPCPROXY_SAVED_HTTP_PROXY="$HTTP_PROXY"; fi
@@ -18,8 +18,9 @@ __hpcproxy_save() {
     if [ -n "${NODE_USE_ENV_PROXY+x}" ]; then export HPCPROXY_SAVED_NODE_USE_ENV_PROXY="$NODE_USE_ENV_PROXY"; fi
 }
 
-# Set __hpcproxy_* from the env file in directory $1, `name=value` a line. It is read, not sourced: nothing in it can run.
-# False if it is not whole; or of another version, whose words may mean something else: then __hpcproxy_foreign is $1.
+# Set __hpcproxy_* from the env file in directory $1, `name=value` a line. It is read, not sourced: nothing in it can
+# run. False if it is not whole; or of another version, whose words may mean something else: then __hpcproxy_foreign is
+# $1.
 __hpcproxy_read() {
     local line version
     version='' __hpcproxy_step='' __hpcproxy_no_proxy=''
@@ -58,8 +59,8 @@ __hpcproxy_proxies_nothing() {
     return 1
 }
 
-# Export what __hpcproxy_read has set. The caller's own no_proxy stays in force, and so does a proxy of the site's. Half of the
-# programs know a `*` only where it stands alone, so ours is not put before it.
+# Export what __hpcproxy_read has set. The caller's own no_proxy stays in force, and so does a proxy of the site's. Half
+# of the programs know a `*` only where it stands alone, so ours is not put before it.
 __hpcproxy_export() {
     __hpcproxy_restore
     __hpcproxy_save

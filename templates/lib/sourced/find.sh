@@ -1,8 +1,8 @@
 # shellcheck shell=dash
-# Find the state of a way out that is ours and up on this node, without a fork. Sourced; valid in bash and dash.
+# Find the state of a tunnel that is ours and up on this node, without a fork. Sourced; valid in bash and dash.
 
-# True if $2 is the state of $1 (a job id, or `shell` outside of jobs) and up, for user $3; sets __hpcproxy_* from it then. Only a
-# directory of our own is read: in a shared /tmp anybody could have made one by that name.
+# True if $2 is the state of $1 (a job id, or `shell` outside of jobs) and up, for user $3; sets __hpcproxy_* from it
+# then. Only a directory of our own is read: in a shared /tmp anybody could have made one by that name.
 __hpcproxy_try() {
     case ${2##*/} in "$1."*) ;; *) return 1 ;; esac
     [ -d "$2" ] && ! [ -L "$2" ] && [ -O "$2" ] && [ -O "$2/env" ] && __hpcproxy_read "$2" || return 1
@@ -23,15 +23,16 @@ __hpcproxy_who() {
     return 1
 }
 
-# Set __hpcproxy_* from the state of $1; false if there is none that is up. __hpcproxy_foreign is one of another version then,
-# if there is one.
+# Set __hpcproxy_* from the state of $1; false if there is none that is up. __hpcproxy_foreign is one of another version
+# then, if there is one.
 __hpcproxy_find() {
     local noglob failglob found uid
     __hpcproxy_foreign=''
     __hpcproxy_who || return 1
-    # The one that this shell has from its parents: TMPDIR may be another by now than the holder's.
+    # The one that this shell has from its parents: TMPDIR may be another by now than the supervisor's.
     if __hpcproxy_try "$1" "${HPCPROXY_STATE-}" "$uid"; then return 0; fi
-    # With noglob a glob is no glob; with bash's failglob one that matches nothing is an error that ends the caller's script.
+    # With noglob a glob is no glob; with bash's failglob one that matches nothing is an error that ends the caller's
+    # script.
     noglob='' failglob='' found=1
     case $- in *f*) noglob=1 && set +f ;; esac
     # shellcheck disable=SC3028,SC3044 # both are bash's
@@ -48,7 +49,7 @@ __hpcproxy_find() {
 # The same, of user $2.
 __hpcproxy_search() {
     local base directory
-    # Where a holder may have made it (make_home): this user's own directories, and nobody else's names.
+    # Where a supervisor may have made it (make_home): this user's own directories, and nobody else's names.
     base=${TMPDIR:-/tmp}
     for directory in "$__hpcproxy_run/$1."* "${base%/}/hpcproxy-$2/$1."* "/tmp/hpcproxy-$2/$1."*; do
         if [ -O "${directory%/*}" ] || [ "${directory%/*}" = "$__hpcproxy_run" ]; then

@@ -1,5 +1,5 @@
 # shellcheck shell=dash
-# Ask the kernel who listens at the way out, without a fork. Sourced; valid in bash and dash.
+# Ask the kernel who listens at the tunnel, without a fork. Sourced; valid in bash and dash.
 
 # True if the user of the state last read (__hpcproxy_uid) listens where it says (__hpcproxy_listen, HEXADDRESS:HEXPORT
 # as /proc/net/tcp writes it). A shell reads that table in pieces, and where other sockets come and go meanwhile a line
@@ -21,8 +21,8 @@ __hpcproxy_look() {
     return 1
 }
 
-# True if the environment names the way out of job $1, or `shell`, and its user listens there: the state, which a container
-# may not show, need not be looked up for it.
+# True if the environment names the tunnel of job $1, or `shell`, and its user listens there: the state, which a
+# container may not show, need not be looked up for it.
 __hpcproxy_verified() {
     case ${HPCPROXY_KEY-} in "$1".*) ;; *) return 1 ;; esac
     case ${HPCPROXY_LISTEN-} in ?*' '?*) ;; *) return 1 ;; esac

@@ -1,5 +1,5 @@
 # shellcheck shell=dash
-# Start the way out on every node of this job and use it. Sourced by a job script; valid in bash and dash.
+# Start the tunnel on every node of this job and use it. Sourced by a job script; valid in bash and dash.
 # All the work is done by a process of its own, so that nothing of the job script's shell is touched but the variables.
 
 # False only if the job is to be stopped.

@@ -1,9 +1,9 @@
 # shellcheck shell=dash
-# Whose a proxy is that the environment names. Asked of the address that it means, not of its spelling, and without a fork.
-# Sourced; valid in bash and dash. The caller has set __hpcproxy_port.
+# Whose a proxy is that the environment names. Asked of the address that it means, not of its spelling, and without a
+# fork. Sourced; valid in bash and dash. The caller has set __hpcproxy_port.
 
-# Set __hpcproxy_host and __hpcproxy_port_named to host and port of the proxy $1, as programs read it: scheme, user and path are
-# none of it. Both are empty where it is blank.
+# Set __hpcproxy_host and __hpcproxy_port_named to host and port of the proxy $1, as programs read it: scheme, user and
+# path are none of it. Both are empty where it is blank.
 __hpcproxy_parts() {
     local rest
     rest=${1#"${1%%[![:space:]]*}"}
@@ -26,7 +26,8 @@ __hpcproxy_parts() {
     __hpcproxy_port_named=${__hpcproxy_port_named#:}
 }
 
-# Set __hpcproxy_number to the number that $1 is in C's notation (decimal, 0x…, 0…), as inet_aton(3) takes it; else false.
+# Set __hpcproxy_number to the number that $1 is in C's notation (decimal, 0x…, 0…), as inet_aton(3) takes it; else
+# false.
 __hpcproxy_count() {
     case $1 in
         '' | ???????????*) return 1 ;;
@@ -37,8 +38,8 @@ __hpcproxy_count() {
     __hpcproxy_number=$(($1))
 }
 
-# True if $1 is an IPv4 address, in any notation of inet_aton(3), in 127.0.0.0/8, or 0.0.0.0, which leads to this machine.
-# Sets __hpcproxy_number to its second octet then.
+# True if $1 is an IPv4 address, in any notation of inet_aton(3), in 127.0.0.0/8, or 0.0.0.0, which leads to this
+# machine. Sets __hpcproxy_number to its second octet then.
 __hpcproxy_loopback4() {
     local rest address bits width
     rest=$1. address=0 bits=32
@@ -117,8 +118,8 @@ __hpcproxy_elsewhere() {
     [ -n "$__hpcproxy_host" ] && ! __hpcproxy_loopback "$__hpcproxy_host"
 }
 
-# True if the proxy $1 is a way out of ours, by an address that only those have (address.sh), or the old recipe at our port,
-# and nobody has made sure that it is this job's. (The recipe's own ssh, at work here, is the user's affair.)
+# True if the proxy $1 is a tunnel of ours, by an address that only those have (address.sh), or the old recipe at our
+# port, and nobody has made sure that it is this job's. (The recipe's own ssh, at work here, is the user's affair.)
 __hpcproxy_stray() {
     __hpcproxy_parts "$1"
     if ! __hpcproxy_loopback "$__hpcproxy_host"; then return 1; fi

@@ -1,8 +1,8 @@
 # shellcheck shell=dash
 # Bring the caller's proxy settings back. Sourced; valid in bash and dash.
 
-# Nothing in the environment leads to a way out any more: the caller's values, which HPCPROXY_SAVED_* kept, are back, and
-# what was inherited from elsewhere and is a way out's is gone. Here it leads nowhere, or to whoever listens there.
+# Nothing in the environment leads to a tunnel any more: the caller's values, which HPCPROXY_SAVED_* kept, are back, and
+# what was inherited from elsewhere and is a tunnel's is gone. Here it leads nowhere, or to whoever listens there.
 __hpcproxy_restore() {
     if [ -n "${HPCPROXY_URL-}" ]; then __hpcproxy_bring_back; fi
     if [ -n "${http_proxy-}" ] && __hpcproxy_stray "$http_proxy"; then unset http_proxy; fi

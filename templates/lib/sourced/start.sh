@@ -1,9 +1,9 @@
 # shellcheck shell=dash
-# Start a way out, for a job's prologue or for a shell. Sourced; valid in bash and dash.
+# Start a tunnel, for a job's prologue or for a shell. Sourced; valid in bash and dash.
 
-# True once job.sh has one that listens, whose state is then read; else it is said why not. Where ssh itself listens it may
-# have been cut off since job.sh saw it: asked again, job.sh waits until its holder has it up. `$1` is `shell` in one; `$2`, if
-# given, the job script, which is looked through for what leads elsewhere.
+# True once job.sh has one that listens, whose state is then read; else it is said why not. Where ssh itself listens it
+# may have been cut off since job.sh saw it: asked again, job.sh waits until its supervisor has it up. `$1` is `shell`
+# in one; `$2`, if given, the job script, which is looked through for what leads elsewhere.
 __hpcproxy_start() {
     local state tries=0 consequence='; the job runs on without it'
     if [ -n "${__hpcproxy_required-}" ]; then consequence='; the job stops, because the configuration says required'; fi
@@ -16,11 +16,11 @@ __hpcproxy_start() {
         __hpcproxy_foreign=''
         if __hpcproxy_read "$state" && __hpcproxy_listening; then return 0; fi
         if [ -n "$__hpcproxy_foreign" ]; then
-            printf 'hpcproxy: no way out: another version of hpcproxy has started the one in %s%s\n' "$state" "$consequence" >&2
+            printf 'hpcproxy: no tunnel: another version of hpcproxy has started the one in %s%s\n' "$state" "$consequence" >&2
             return 1
         fi
         tries=$((tries + 1))
     done
-    printf 'hpcproxy: no way out: it was up and does not listen now%s\n' "$consequence" >&2
+    printf 'hpcproxy: no tunnel: it was up and does not listen now%s\n' "$consequence" >&2
     return 1
 }

@@ -9,17 +9,17 @@ __hpcproxy_tell() {
         return 0
     fi
     if __hpcproxy_proxies_nothing; then
-        printf "hpcproxy: your no_proxy has '*' in it, so no program of yours uses the way out\n" >&2
+        printf "hpcproxy: your no_proxy has '*' in it, so no program of yours uses the tunnel\n" >&2
         return 0
     fi
     if __hpcproxy_changed; then
-        printf 'hpcproxy: %s leads elsewhere now: something set it since, and programs that read it use no way out\n' "$name" >&2
+        printf 'hpcproxy: %s leads elsewhere now: something set it since, and programs that read it use no tunnel\n' "$name" >&2
         return 0
     fi
     return 1
 }
 
-# True if a variable leads to the way out: then the rest did, too, when it was exported.
+# True if a variable leads to the tunnel: then the rest did, too, when it was exported.
 __hpcproxy_in_use() {
     case "|${http_proxy-}|${https_proxy-}|${HTTP_PROXY-}|${HTTPS_PROXY-}|" in *"|${HPCPROXY_URL-}|"*) return 0 ;; esac
     return 1

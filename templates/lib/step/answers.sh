@@ -1,17 +1,17 @@
 # shellcheck shell=bash
-# What the holders say while they start, on all nodes, and what is made of it. The step's stdout is a file without a name that
-# is read while it is written (open_answers).
+# What the supervisors say while they start, on all nodes, and what is made of it. The step's stdout is a file without a
+# name that is read while it is written (open_answers).
 #
-# What is known by now is in `answers`, an associative array of whoever waits (no_answers), and in `why`, the reason of each
-# node that has none: ready, the number of nodes that are; hopeless, if waiting is of no use; passing, if one has failed in a
-# way that passes; modes, those chosen; step, as Slurm calls it; state, this node's directory; noted, what has been said;
-# text, all of it.
+# What is known by now is in `answers`, an associative array of whoever waits (no_answers), and in `why`, the reason of
+# each node that has none: ready, the number of nodes that are; hopeless, if waiting is of no use; passing, if one has
+# failed in a way that passes; modes, those chosen; step, as Slurm calls it; state, this node's directory; noted, what
+# has been said; text, all of it.
 
 # Nothing has been said.
 no_answers() { answers=([ready]=0 [hopeless]=0 [passing]=0 [modes]='' [step]='' [state]='' [noted]='' [text]=''); }
 
-# Have what the step says in descriptor 3, and what srun says in 4: without a name the files are gone with their last reader,
-# and until then no signal of a job that is cancelled comes between.
+# Have what the step says in descriptor 3, and what srun says in 4: without a name the files are gone with their last
+# reader, and until then no signal of a job that is cancelled comes between.
 open_answers() {
     local work
     trap '' HUP INT QUIT TERM USR1 USR2
@@ -24,8 +24,8 @@ open_answers() {
     rm -rf -- "$work"
 }
 
-# Read what the holders have said so far, which descriptor $1 holds, into `answers` and `why`; nothing is done if that is what
-# it was the last time.
+# Read what the supervisors have said so far, which descriptor $1 holds, into `answers` and `why`; nothing is done if
+# that is what it was the last time.
 # shellcheck disable=SC2004 # subscripts of associative arrays, the caller's
 read_said() {
     local -A ready_nodes=()

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Starts and ends the holders on all nodes of the job this runs in.
+# Starts and ends the supervisors on all nodes of the job this runs in.
 #
 #   job.sh start [shell | '' SCRIPT]   prints this node's state directory once every node is ready; else says why not, exit code 1.
 #                          `overlap ` stands before it where the job's own steps must be told to share (asks_overlap)
@@ -8,8 +8,8 @@
 #                          content of status.json, between tabs; all but the node empty where there is none
 #
 # A process of its own (`bash -p`), so that the job script's options, traps and functions are neither seen nor touched.
-# HPCPROXY_HOLDER in its environment marks it and what it leaves behind as ours; all other processes of the job are those
-# that the way out is for (node/life/job_processes.py).
+# HPCPROXY_HOLDER in its environment marks it and what it leaves behind as ours; all other processes of the job are
+# those that the tunnel is for (node/life/job_processes.py).
 
 PATH=$PATH:/usr/local/bin:/usr/bin:/bin
 umask 077
@@ -22,7 +22,7 @@ complain() {
     local consequence='; the job runs on without it'
     if [[ -n $required ]]; then consequence='; the job stops, because the configuration says required'; fi
     if [[ $caller == shell ]]; then consequence=''; fi
-    printf 'hpcproxy: no way out: %s%s\n' "$1" "$consequence" >&2
+    printf 'hpcproxy: no tunnel: %s%s\n' "$1" "$consequence" >&2
 }
 
 start() {
@@ -35,7 +35,7 @@ start() {
     else
         command -v srun >/dev/null || { complain 'srun is not on PATH' && return 1; }
         try_step '' "$count" || outcome=$?
-        # One address has to serve all nodes; where some have a python3 for the gate and some have not, none uses it.
+        # One address has to serve all nodes; where some have a python3 for the agent and some have not, none uses it.
         if ((outcome == 2)); then
             outcome=0
             try_step ssh "$count" || outcome=$?
@@ -58,10 +58,10 @@ stop() {
     step=${values[step]-}
     if [[ $step =~ ^[0-9]+\.[0-9]+$ ]]; then scancel --quiet --signal=URG "$step" 2>/dev/null || :; fi
     for ((tries = 0; tries < 100; tries++)); do
-        holder_lives "$state" || return 0
+        supervisor_lives "$state" || return 0
         sleep 0.05
     done
-    printf 'hpcproxy: the way out is still up; Slurm ends it with the job\n' >&2
+    printf 'hpcproxy: the tunnel is still up; Slurm ends it with the job\n' >&2
 }
 
 state='' quiet='' caller=${2-} script=${3-} job=${SLURM_JOB_ID-} restart=${SLURM_RESTART_COUNT:-0}

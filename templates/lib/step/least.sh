@@ -7,7 +7,7 @@ if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < least_bash)); then
         hold) printf 'gave-up %s bash %s\n' "${SLURMD_NODENAME:-${HOSTNAME%%.*}}" "$least_words" ;;
         probe) printf 'failed bash %s\n' "$least_words" ;;
         *)
-            printf 'hpcproxy: no way out: %s\n' "$least_words" >&2
+            printf 'hpcproxy: no tunnel: %s\n' "$least_words" >&2
             exit 1
             ;;
     esac

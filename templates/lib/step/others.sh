@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# What leads programs elsewhere than through the way out, by the tables at the top of the script (files/elsewhere.py): in the
-# job script behind the hook, in files that it reads, in tools' own files. Looked for while the way out is awaited, with no
-# process more; said in a few lines, without values, for one may hold a password.
+# What leads programs elsewhere than through the tunnel, by the tables at the top of the script (files/elsewhere.py): in
+# the job script behind the hook, in files that it reads, in tools' own files. Looked for while the tunnel is awaited,
+# with no process more; said in a few lines, without values, for one may hold a password.
 
 # Print what is known of it; $1 is the job script.
 tell_others() {
@@ -27,7 +27,8 @@ read_lines() {
     mapfile -n 2000 -t lines <"$1" || return 1
 } 2>/dev/null
 
-# Add to `others` what stands in the shell file $1, in files that it reads too, $3 deep; behind our line if $2 is `hook`.
+# Add to `others` what stands in the shell file $1, in files that it reads too, $3 deep; behind our line if $2 is
+# `hook`.
 look_into() {
     local lines number line behind='' name=$1 file matched
     [[ $seen != *" $1 "* && $1 != "$home"/* ]] && read_lines "$1" || return 0

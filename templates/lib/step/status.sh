@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# What is known of this node's way out, for those who ask.
+# What is known of this node's tunnel, for those who ask.
 
-# The gate's status may be a second old. SIGUSR2 asks for a new one, which is there when the name means another file; the same
-# as JSON is there before that.
+# The agent's status may be a second old. SIGUSR2 asks for a new one, which is there when the name means another file;
+# the same as JSON is there before that.
 refresh_status() {
     local pid tries
     local -A values
-    read_fields "$state/status" && [[ ${values[mode]-} == gate ]] || return 1
+    read_fields "$state/status" && [[ ${values[mode]-} == agent ]] || return 1
     rm -f -- "$state/status.old"
     ln -- "$state/status" "$state/status.old" 2>/dev/null || return 1
     read -r pid _ <"$state/pid" && kill -USR2 "$pid" || return 1
@@ -17,8 +17,8 @@ refresh_status() {
     rm -f -- "$state/status.old"
 }
 
-# What is known of the way out in `state`, as status.json has it. A service account's is not ours to read: there it is
-# what the holder has said.
+# What is known of the tunnel in `state`, as status.json has it. A service account's is not ours to read: there it is
+# what the supervisor has said.
 tell_status() {
     local text line jump='' error='' up=false
     read_text "$state/status.json"
@@ -57,7 +57,7 @@ status() {
     printf 'status\t%s\t%s\n' "$node" "$line"
 }
 
-# One line of what went through on this node, where the gate has counted it.
+# One line of what went through on this node, where the agent has counted it.
 sum_up() {
     local -A values
     local word

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The step that holds the way out on the job's nodes: its size, its command line, its life, its end.
+# The step that holds the tunnel on the job's nodes: its size, its command line, its life, its end.
 
 # Set `sizes` to the number of nodes of each component of the job (one, unless it is a heterogeneous job) and `count` to
 # their sum.
@@ -17,8 +17,9 @@ count_nodes() {
     done
 }
 
-# Set `command` to what runs tunnel.sh in mode $1 on all nodes of the job, or on the $3 of host list $2, as a step of its own
-# that takes nothing from the others. The environment and the descriptors are then those that the step is to have.
+# Set `command` to what runs tunnel.sh in mode $1 on all nodes of the job, or on the $3 of host list $2, as a step of
+# its own that takes nothing from the others. The environment and the descriptors are then those that the step is to
+# have.
 prepare_step() {
     local name component
     # What sbatch or the user set as options for the job's own steps is none of this step's business.
@@ -56,10 +57,10 @@ prepare_step() {
     if command -v setsid >/dev/null; then command=(setsid "${command[@]}"); fi
 }
 
-# Run the step in mode $1 until it ends by itself; on the nodes where it is killed, by whomever, after one was ready, it is
-# started anew. At the job's end Slurm kills this process too. $2 and $3 as above; $4 is the pause before.
-# SIGURG ends it all: each further one asks srun in a ruder way. Other signals are for the job's programs (`scancel --full`
-# sends them to every process of a batch job).
+# Run the step in mode $1 until it ends by itself; on the nodes where it is killed, by whomever, after one was ready, it
+# is started anew. At the job's end Slurm kills this process too. $2 and $3 as above; $4 is the pause before.
+# SIGURG ends it all: each further one asks srun in a ruder way. Other signals are for the job's programs (`scancel
+# --full` sends them to every process of a batch job).
 keep_step() {
     local command=() orders=(USR1 TERM KILL) told=0 srun_pid='' quiet='' line said errors dead dead_count
     local -A answers
@@ -87,7 +88,8 @@ keep_step() {
     srun_pid=''
 }
 
-# True if $1 is srun's line on tasks that were killed: `dead` is then the list of their nodes, `dead_count` their number.
+# True if $1 is srun's line on tasks that were killed: `dead` is then the list of their nodes, `dead_count` their
+# number.
 killed_on() {
     local range
     [[ $1 =~ ^srun:\ error:\ ([][A-Za-z0-9._,-]+):\ tasks?\ ([0-9,-]+):\  ]] || return 1
@@ -102,9 +104,10 @@ pass_on() {
     if ((told < 2)); then told=$((told + 1)); fi
 }
 
-# End the step that process $1 keeps and wait for it: by SIGURG to the holders, and if that is not enough by force. By the clock, for on a busy
-# node a turn of the loop takes many times its pause. The holders of a job that is over have heard of it from Slurm; it is
-# srun that would wait, KillWait and two seconds, for a node that refused the step because the job's end was there first.
+# End the step that process $1 keeps and wait for it: by SIGURG to the supervisors, and if that is not enough by force.
+# By the clock, for on a busy node a turn of the loop takes many times its pause. The supervisors of a job that is over
+# have heard of it from Slurm; it is srun that would wait, KillWait and two seconds, for a node that refused the step
+# because the job's end was there first.
 end_step() {
     local now_cs begun_cs force_cs=200 more_cs=100 urg_cs=0 asked='' step
     if [[ -n $over ]]; then force_cs=100 more_cs=50; fi
@@ -122,7 +125,7 @@ end_step() {
             asked=1
             kill -URG "$1" 2>/dev/null || :
         elif [[ -n $step ]] && ((now_cs - begun_cs >= urg_cs)); then
-            # Again and again: a holder that has only begun does not hear it.
+            # Again and again: a supervisor that has only begun does not hear it.
             urg_cs=$((now_cs - begun_cs + 50))
             scancel --quiet --signal=URG "$step" 2>/dev/null || :
         fi

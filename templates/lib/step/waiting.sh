@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Waiting for a way out: of the step that is started here, of the Prolog's, of another shell's.
+# Waiting for a tunnel: of the step that is started here, of the Prolog's, of another shell's.
 
 # A pause of $1 seconds without a process for it, which would cost a busy node as much as the pause is meant to save it:
 # nobody ever writes to that pipe. Elsewhere than in a waiting loop nothing depends on it.
@@ -14,16 +14,16 @@ patience() {
     patience_s=$((ready_timeout_s + (spread_ms + 999) / 1000))
 }
 
-# Not twice, where two steps are tried; a mistake of ours in it costs nobody the way out.
+# Not twice, where two steps are tried; a mistake of ours in it costs nobody the tunnel.
 tell_others_once() {
     if [[ -n $script ]]; then (set +e && tell_others "$script") || :; fi
     script=''
 }
 
-# In a job of many nodes one logs in first, and the others when it is in or its failure will pass: each key that is refused
-# costs the address 5 s of sshd's patience (PerSourcePenalties), and behind one address there may be the whole cluster. Four
-# cost less than others wait. What srun reads (`input`) goes to all of them from `go`; when this process ends they go, too. $1
-# is the number of nodes.
+# In a job of many nodes one logs in first, and the others when it is in or its failure will pass: each key that is
+# refused costs the address 5 s of sshd's patience (PerSourcePenalties), and behind one address there may be the whole
+# cluster. Four cost less than others wait. What srun reads (`input`) goes to all of them from `go`; when this process
+# ends they go, too. $1 is the number of nodes.
 hold_others_back() {
     unset HPCPROXY_FOLLOWS
     (($1 > 4 && ${#sizes[@]} == 1)) || return 0
@@ -38,11 +38,12 @@ let_others_go() {
     go=''
 }
 
-# Start the step in mode $1 (`ssh`, or nothing to let each node choose) on $2 nodes and wait for it. Returns 0 when all are
-# ready, whose state here is `state` then, 2 if they chose differently, 1 if there is no way out, which has then been said.
+# Start the step in mode $1 (`ssh`, or nothing to let each node choose) on $2 nodes and wait for it. Returns 0 when all
+# are ready, whose state here is `state` then, 2 if they chose differently, 1 if there is no tunnel, which has then been
+# said.
 try_step() {
     local -A answers why=()
-    local cancelled='' over='' go='' input=/dev/null keeper_pid now begun outcome=0
+    local cancelled='' over='' go='' input=/dev/null supervisor_pid now begun outcome=0
     no_answers
     clock
     begun=$now
@@ -52,35 +53,35 @@ try_step() {
     trap - QUIT USR1 USR2
     hold_others_back "$2"
     keep_step "$1" '' '' 0 <"$input" >&3 2>&4 3>&- 4>&- &
-    keeper_pid=$!
+    supervisor_pid=$!
     tell_others_once
-    await_step "$keeper_pid" "$2" || outcome=$?
+    await_step "$supervisor_pid" "$2" || outcome=$?
     case $outcome in
         0)
             if find_started; then return 0; fi
-            end_step "$keeper_pid"
+            end_step "$supervisor_pid"
             complain "this shell is on no node of job $job; open one there with: srun --overlap --pty bash"
             return 1
             ;;
         1)
             read_said 3
-            end_step "$keeper_pid"
+            end_step "$supervisor_pid"
             [[ -n $cancelled ]] || explain "$2" "$((now - begun))"
             ;;
-        *) end_step "$keeper_pid" ;;
+        *) end_step "$supervisor_pid" ;;
     esac
     return "$outcome"
 }
 
-# Wait for the step that process $1 keeps: 0 when $2 nodes are ready, 2 if they chose differently, 1 if they will not be, or in
-# vain, or if this job is told to end.
+# Wait for the step that process $1 keeps: 0 when $2 nodes are ready, 2 if they chose differently, 1 if they will not
+# be, or in vain, or if this job is told to end.
 await_step() {
     local deadline
     patience
     deadline=$((now + patience_s))
     while [[ -z $cancelled ]] && clock && ((now < deadline)); do
         read_said 3
-        if [[ ${answers[modes]} == *gate* && ${answers[modes]} == *ssh* ]]; then return 2; fi
+        if [[ ${answers[modes]} == *agent* && ${answers[modes]} == *ssh* ]]; then return 2; fi
         if [[ -n $go ]] && ((answers[ready] || answers[passing])); then let_others_go; fi
         # One node for which waiting is no use is enough; the others get a moment to say the same.
         if ((answers[hopeless] && deadline > now + 1)); then deadline=$((now + 1)); fi
@@ -91,31 +92,31 @@ await_step() {
     return 1
 }
 
-# Set `state` to that of the way out that is ready now; false if this shell is on none of its nodes.
+# Set `state` to that of the tunnel that is ready now; false if this shell is on none of its nodes.
 find_started() {
-    if is_ours "${answers[state]}" && holder_lives "${answers[state]}"; then
+    if is_ours "${answers[state]}" && supervisor_lives "${answers[state]}"; then
         state=${answers[state]}
         return 0
     fi
     find_state "$job.$restart" ready || find_state "$job.$restart"
 }
 
-# The way out that the Prolog started on this node: true when it is ready, false when it has given up. One that needs
-# longer than the bound is used all the same: the gate holds requests until ssh is up.
+# The tunnel that the Prolog started on this node: true when it is ready, false when it has given up. One that needs
+# longer than the bound is used all the same: the agent holds requests until ssh is up.
 await_prologs() {
     local now deadline
     clock
     patience
     deadline=$((now + patience_s))
-    while clock && ((now < deadline)) && holder_lives "$state"; do
+    while clock && ((now < deadline)) && supervisor_lives "$state"; do
         read_text "$run_base/holders/$job.$restart.said"
         case $'\n'$text in *$'\n'ready\ *) return 0 ;; esac
         pause 0.02
     done
-    holder_lives "$state"
+    supervisor_lives "$state"
 }
 
-# The way out that another shell of this job has started: true when it is ready.
+# The tunnel that another shell of this job has started: true when it is ready.
 await_others() {
     local now deadline
     clock

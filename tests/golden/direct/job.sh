@@ -41,18 +41,18 @@ line_groups=(
     4
 )
 line_words=(
-    'sets %, which wins over the way out; take it out'
-    'sets %, which wins over the way out; take it out'
-    'sets % to *, so that no program uses the way out; take it out'
-    'opens a forward by hand (ssh -D); the way out takes its place, take it out'
+    'sets %, which wins over the tunnel; take it out'
+    'sets %, which wins over the tunnel; take it out'
+    'sets % to *, so that no program uses the tunnel; take it out'
+    'opens a forward by hand (ssh -D); the tunnel takes its place, take it out'
     'leads programs elsewhere by %; take it out'
-    'tells % a proxy of its own, which wins over the way out; take it out'
-    'gives a program a proxy of its own (%), which wins over the way out; take it out'
-    'gives Java a proxy of its own (%), which wins over the way out; take it out'
-    'treats % in a loop: if it sets it, that wins over the way out'
-    'loads %, which may set another proxy; the way out takes its place'
-    'takes % away, and with it the way out; take it out'
-    'takes % away, and with it the way out; take it out'
+    'tells % a proxy of its own, which wins over the tunnel; take it out'
+    'gives a program a proxy of its own (%), which wins over the tunnel; take it out'
+    'gives Java a proxy of its own (%), which wins over the tunnel; take it out'
+    'treats % in a loop: if it sets it, that wins over the tunnel'
+    'loads %, which may set another proxy; the tunnel takes its place'
+    'takes % away, and with it the tunnel; take it out'
+    'takes % away, and with it the tunnel; take it out'
 )
 taken_from=10
 tool_names=(
@@ -124,7 +124,7 @@ tool_patterns=(
     '^([ 	]*)(systemProp[.]https?[.]proxyHost)[ 	]*=[ 	]*[^ 	]'
     '^([ 	]*)(proxy_host)[ 	]*=[ 	]*[^ 	]'
 )
-tool_words='reads % here, which wins over the way out'
+tool_words='reads % here, which wins over the tunnel'
 variable_tools=(
     npm
     npm
@@ -164,7 +164,7 @@ variable_patterns=(
     '[pP]roxyHost='
     '[pP]roxyHost='
 )
-variable_words='gives % a proxy of its own, which wins over the way out'
+variable_words='gives % a proxy of its own, which wins over the tunnel'
 variable_ours='(^|[^0-9.])127[.](6[4-9]|[7-9][0-9]|1[0-9][0-9]|2[0-9][0-9])[.]'
 
 #= lib/step/least.sh

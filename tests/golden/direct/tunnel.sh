@@ -7,7 +7,7 @@ run_base=/run/hpcproxy
 least_bash=402
 least_ssh=704
 port=2015
-gate=1
+agent=1
 via=direct
 scheme=socks5h
 identity=''
@@ -18,7 +18,7 @@ alive_count=3
 logins_per_s=32
 log_level=info
 syslog=''
-linger_s=''
+grace_s=''
 bypass_private=1
 first_cipher=aes128-gcm@openssh.com
 login_option='LogVerbose=kex.c:kex_exchange_identification():*,sshconnect2.c:input_userauth_service_accept():*,sshconnect2.c:userauth_pubkey():*,sshconnect2.c:input_userauth_pk_ok():*,sshconnect2.c:send_pubkey_test():*'
@@ -178,30 +178,30 @@ failures=(
 
 #= lib/any/address.sh
 
-#= lib/holder/log.sh
+#= lib/tunnel/log.sh
 
-#= lib/holder/signals.sh
+#= lib/tunnel/signals.sh
 
-#= lib/holder/certificate.sh
+#= lib/tunnel/certificate.sh
 
-#= lib/holder/reason.sh
+#= lib/tunnel/reason.sh
 
-#= lib/holder/sweep.sh
+#= lib/tunnel/sweep.sh
 
-#= lib/holder/home.sh
+#= lib/tunnel/home.sh
 
-#= lib/holder/election.sh
+#= lib/tunnel/election.sh
 
-#= lib/holder/company.sh
+#= lib/tunnel/job_processes.sh
 
-#= lib/holder/ssh.sh
+#= lib/tunnel/ssh.sh
 
-#= lib/holder/userconfig.sh
+#= lib/tunnel/userconfig.sh
 
-#= lib/holder/gate.sh
+#= lib/tunnel/agent.sh
 
-#= lib/holder/hold.sh
+#= lib/tunnel/hold.sh
 
-#= lib/holder/probe.sh
+#= lib/tunnel/probe.sh
 
-#= lib/holder/tunnel.sh
+#= lib/tunnel/tunnel.sh

@@ -48,7 +48,7 @@ slurm_bin=''
 
 #= lib/any/scrap.sh
 
-#= lib/any/wall.sh
+#= lib/any/nft.sh
 
 #= lib/any/record.sh
 
