@@ -10,7 +10,7 @@ export LC_ALL=C
 # With RunInJob slurmstepd forks this, and in Slurm 24.11 another thread of it may hold the job's user's effective id in
 # that moment (_x11_signal_handler, slurmstepd/mgr.c): everything here would fail, and the tunnel stay. The real id is
 # still root's. What cannot be had back is done without: an Epilog that fails drains the node.
-if ((EUID && ! UID)) && command -v setpriv >/dev/null; then
+if ((EUID && !UID)) && command -v setpriv >/dev/null; then
     shopt -s execfail
     exec setpriv --reuid 0 -- setpriv --regid 0 --clear-groups -- /bin/bash -p "$0"
 fi
