@@ -73,7 +73,7 @@ def test_the_installed_program_is_the_wheels(program: Path) -> None:
     python = program.parent / "python"
     done = _run(python, "-c", "import hpcproxy; print(hpcproxy.__file__)")
     assert done.stdout.startswith(str(program.parent.parent)), done.stdout + done.stderr
-    assert _run(program, "--version").stdout.split()[-1] == __version__
+    assert _run(program, "--version").stdout.split()[:2] == ["hpcproxy", __version__]
 
 
 def test_the_installed_program_renders_and_installs(program: Path, home: Path) -> None:
