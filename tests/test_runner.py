@@ -119,6 +119,15 @@ def test_of_two_commands_the_last_one_ends_the_tunnel(port: str) -> None:
     assert port
 
 
+def test_a_command_that_could_not_be_begun_leaves_no_tunnel(port: str, tmp_path: Path) -> None:
+    """Here the shell that is asked for the variables finds no env(1)."""
+    done = run("run", "--", "true", PATH=str(tmp_path))
+    assert done.returncode == 1
+    assert "was not started" in done.stderr
+    until(lambda: not shells(), "the tunnel has gone")
+    assert port
+
+
 def test_what_up_has_started_stays(port: str) -> None:
     assert run("up").returncode == 0
     assert run("run", "--", "true").returncode == 0

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from hpcproxy.account import tunnels
 from hpcproxy.account.tunnels import Tunnel
 from hpcproxy.errors import TunnelError
 from hpcproxy.files.render import TEMPLATES
@@ -104,12 +105,11 @@ def _why_not(program: str, error: OSError) -> int:
 
 
 @contextlib.contextmanager
-def used(tunnel: Tunnel, *, started: bool) -> Iterator[list[bool]]:
-    """While this lasts nobody else's `run` ends `tunnel`; afterwards the list says whether we are to end it.
+def used(tunnel: Tunnel, *, started: bool) -> Iterator[None]:
+    """While this lasts nobody else's `run` ends `tunnel`.
 
-    The last one ends it, if one of them had `started` it: what `hpcproxy up` began stays.
+    The last one ends it, however it ends itself, if one of them had `started` it: what `hpcproxy up` began stays.
     """
-    last = [False]
     # No link is followed, though the directory is ours alone.
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(tunnel.directory / _LOCK, flags, 0o600)
@@ -117,9 +117,10 @@ def used(tunnel: Tunnel, *, started: bool) -> Iterator[list[bool]]:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         if started:
             os.close(os.open(tunnel.directory / _STARTED, flags, 0o600))
-        yield last
+        yield
+    finally:
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            last[0] = (tunnel.directory / _STARTED).exists()
-    finally:
+            if (tunnel.directory / _STARTED).exists():
+                tunnels.stop(tunnel)
         os.close(descriptor)

@@ -31,11 +31,8 @@ def run(account: Account, command: list[str], say: verbs.Say) -> int:
         return runner.become(command, runner.changes(fragment, account.environ).of(account.environ))
     started = not tunnels.find(account.environ, "shell")
     tunnel = verbs.up(account, say)
-    with runner.used(tunnel, started=started) as last:
-        code = runner.attend(command, runner.changes(fragment, account.environ).of(account.environ))
-    if last[0]:
-        tunnels.stop(tunnel)
-    return code
+    with runner.used(tunnel, started=started):
+        return runner.attend(command, runner.changes(fragment, account.environ).of(account.environ))
 
 
 def _fragment(account: Account) -> Path | None:
