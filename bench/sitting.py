@@ -18,10 +18,12 @@ import tempfile
 import threading
 from pathlib import Path
 
-from tests.sshd import prepare
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from tests.servers import free_port  # noqa: E402 - not installed where a checkout is measured
+from tests.sshd import prepare  # noqa: E402
+
 harness = importlib.import_module("node.harness")
 mux = importlib.import_module("hpcproxy.node.upstream.mux")
 
@@ -83,7 +85,7 @@ def socks_request(target):
 
 
 def start_plain(sshd, probe=DATA):
-    port = harness.free_port()
+    port = free_port()
     process = start_ssh(sshd, "-D", "127.0.0.1:{}".format(port))
 
     def connect(target):
