@@ -190,6 +190,14 @@ def test_git_itself_follows_its_includes(home: Path) -> None:
     assert found.path == str(home / "work.inc")
 
 
+def test_a_broken_repository_does_not_silence_git(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".git").write_text("gitdir: /nowhere\n")
+    monkeypatch.chdir(tmp_path)
+    (home / ".gitconfig").write_text("[http]\n\tproxy = http://p:1\n")
+    (found,) = overrides.in_tools(home, os.environ)
+    assert found.path == str(home / ".gitconfig")
+
+
 @pytest.mark.parametrize("text", ["", "\0\xff{[", "[global\nproxy", "- : :\n\t-"], ids=repr)
 def test_files_that_no_tool_could_read_are_nothing(text: str, home: Path) -> None:
     for name in _FILES:

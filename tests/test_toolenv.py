@@ -118,7 +118,9 @@ def test_git_keeps_what_it_was_told_already(before: dict[str, str], at: int) -> 
 def test_git_itself_reads_it_so(tmp_path: Path) -> None:
     (tmp_path / ".gitconfig").write_text("[http]\n\tproxy = http://elsewhere:1\n")
     environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **lines("git", present()).variables}
-    asked = subprocess.run(["git", "config", "http.proxy"], capture_output=True, text=True, env=environ, check=True)
+    asked = subprocess.run(
+        ["git", "config", "http.proxy"], capture_output=True, text=True, env=environ, check=True, cwd=tmp_path
+    )
     assert asked.stdout.strip() == URL
 
 

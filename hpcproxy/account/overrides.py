@@ -24,6 +24,7 @@ from hpcproxy.files import elsewhere, variables
 # What a person keeps in such a file is far below this; more is not read, so a wrong file costs no memory.
 _MOST_BYTES = 1 << 20
 _GIT_TIMEOUT_S = 5
+_GIT_FATAL = 128
 
 _PROXIES = tuple(sorted((*variables.named(variables.URL), "all_proxy", "ALL_PROXY"), key=str.isupper))
 _MOST_DEEP = 3  # of files that read files
@@ -165,21 +166,21 @@ def _of(tool: str, path: str, line: int | None, name: str) -> Override:
 def _git(environ: Mapping[str, str]) -> Iterator[Override]:
     """Ask git itself, which knows its Include lines: the name and file of each proxy setting of the user's."""
     for scope in ("--global", "--system"):
-        argv = ["git", "config", scope, "--includes", "--show-origin", "--name-only", "--get-regexp"]
         try:
-            done = subprocess.run(
-                [*argv, r"^https?\..*proxy$"],
-                capture_output=True,
-                check=False,
-                timeout=_GIT_TIMEOUT_S,
-                env=dict(environ),
-            )
+            done = _git_config(scope, environ, None)
+            if done.returncode == _GIT_FATAL:  # it will not say anything in a directory whose repository is broken
+                done = _git_config(scope, environ, "/")
         except (OSError, subprocess.TimeoutExpired):
             return
         for line in done.stdout.decode(errors="replace").splitlines():
             origin, _, name = line.partition("\t")
             if name:
                 yield _of("git", origin.removeprefix("file:"), None, name)
+
+
+def _git_config(scope: str, environ: Mapping[str, str], where: str | None) -> subprocess.CompletedProcess[bytes]:
+    argv = ["git", "config", scope, "--includes", "--show-origin", "--name-only", "--get-regexp", r"^https?\..*proxy$"]
+    return subprocess.run(argv, capture_output=True, check=False, timeout=_GIT_TIMEOUT_S, env=dict(environ), cwd=where)
 
 
 def _pip(paths: Sequence[Path]) -> Iterator[Override]:
