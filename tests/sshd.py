@@ -32,6 +32,7 @@ StrictModes no
 UsePAM no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
+ChallengeResponseAuthentication no
 PermitRootLogin yes
 PrintMotd no
 MaxStartups 100

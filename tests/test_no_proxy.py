@@ -140,10 +140,15 @@ def test_the_jobs_own_hosts_are_reached_straight(reader: str, host: str, direct:
     assert READERS[reader](direct, host) == ((reader, host) not in KNOWN_LIMITS)
 
 
+# The last requests for Python 3.9 takes every name that ends like an entry for one of it.
+TAKES_ENDS = requests.utils.should_bypass_proxies("http://xc1/", no_proxy="c1")
+KNOWN_STRAIGHT = {("requests", host) for host in ("xc1", "2001:db8::1", "mytracker.internal") if TAKES_ENDS}
+
+
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("host", OUT)
 def test_all_else_takes_the_tunnel(reader: str, host: str, direct: str) -> None:
-    assert not READERS[reader](direct, host)
+    assert READERS[reader](direct, host) == ((reader, host) in KNOWN_STRAIGHT)
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hpcproxy.account import verbs
 from hpcproxy.account.verbs import Account, InitReport, Trial
 from hpcproxy.openssh import configuration
+from tests import ssh_at_hand
 from tests.keys import accept
 from tests.sshd import USER, Sshd
 
@@ -143,16 +144,29 @@ def _ssh_takes_it(account: Account) -> str:
     """What ssh itself says of the list that `init` made; it goes no further than the host's key."""
     lists = ["-o", "StrictHostKeyChecking=yes", "-o", f"UserKnownHostsFile={account.home.known_hosts}"]
     lists += ["-o", "GlobalKnownHostsFile=/dev/null", "-o", "LogLevel=DEBUG1", "-o", "BatchMode=yes"]
-    lists += ["-o", "NoHostAuthenticationForLocalhost=no", "-o", "KnownHostsCommand=none", "-o", "ControlPath=none"]
+    lists += ["-o", "NoHostAuthenticationForLocalhost=no", "-o", "ControlPath=none"]
+    lists += ["-o", "KnownHostsCommand=none"] * ssh_at_hand.knows("KnownHostsCommand")
     argv = ["ssh", *lists, "-o", "PubkeyAuthentication=no", "-W", "127.0.0.1:1", "gate"]
     return configuration.run(argv, 60).stderr.decode(errors="replace")
 
 
-@pytest.mark.parametrize("text", _GOOD.values(), ids=_GOOD)
+# What an older ssh does not take.
+_NEWER = {
+    "comments behind values": "a comment behind a value",
+    "KnownHostsCommand": "KnownHostsCommand",
+    "a tunnel of the user's": "SessionType",
+    "crypto policy behind match final": "RequiredRSASize",
+    "Host without a name": "an error for a Host without a name",
+}
+
+
+@pytest.mark.parametrize("kind", _GOOD)
 def test_what_is_pinned_is_what_ssh_looks_up(
-    ssh_config: Write, account: Account, jump_host: Sshd, home: Path, tmp_path: Path, text: str | bytes
+    ssh_config: Write, account: Account, jump_host: Sshd, home: Path, tmp_path: Path, kind: str
 ) -> None:
-    _write(ssh_config, text, jump_host, home, tmp_path)
+    if kind in _NEWER:
+        ssh_at_hand.needs(_NEWER[kind])
+    _write(ssh_config, _GOOD[kind], jump_host, home, tmp_path)
     report = _init(account)
     assert [one.error for one in report.keys] == [None]
     assert jump_host.host_key in account.home.known_hosts.read_text()
@@ -161,10 +175,13 @@ def test_what_is_pinned_is_what_ssh_looks_up(
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize(("text", "words"), _BAD.values(), ids=_BAD)
-def test_what_ssh_cannot_take_is_said_in_its_words(  # noqa: PLR0913, PLR0917 - fixtures
-    ssh_config: Write, account: Account, jump_host: Sshd, home: Path, tmp_path: Path, text: str | bytes, words: str
+@pytest.mark.parametrize("kind", _BAD)
+def test_what_ssh_cannot_take_is_said_in_its_words(
+    ssh_config: Write, account: Account, jump_host: Sshd, home: Path, tmp_path: Path, kind: str
 ) -> None:
+    if kind in _NEWER:
+        ssh_at_hand.needs(_NEWER[kind])
+    text, words = _BAD[kind]
     _write(ssh_config, text, jump_host, home, tmp_path)
     (shown,) = _init(account).keys
     assert shown.error is not None

@@ -14,6 +14,7 @@ import pytest
 from hpcproxy.config.model import Jump
 from hpcproxy.errors import TunnelError
 from hpcproxy.openssh import configuration
+from tests import ssh_at_hand
 
 Write = Callable[[Any], Path]
 
@@ -47,8 +48,11 @@ _NAMES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "jump", "name"), [row[1:] for row in _NAMES], ids=[row[0] for row in _NAMES])
-def test_the_name_is_what_ssh_looks_up(ssh_config: Write, text: str | bytes, jump: Jump, name: str) -> None:
+@pytest.mark.parametrize("row", _NAMES, ids=[row[0] for row in _NAMES])
+def test_the_name_is_what_ssh_looks_up(ssh_config: Write, row: tuple[str, str | bytes, Jump, str]) -> None:
+    what, text, jump, name = row
+    if what == "comment":
+        ssh_at_hand.needs("a comment behind a value")
     ssh_config(text)
     assert configuration.ask(jump).name == name
 
@@ -100,8 +104,11 @@ _BAD = {
 }
 
 
-@pytest.mark.parametrize(("text", "words"), _BAD.values(), ids=_BAD)
-def test_a_line_that_ssh_cannot_take_is_named_in_its_own_words(ssh_config: Write, text: str, words: str) -> None:
+@pytest.mark.parametrize("kind", _BAD)
+def test_a_line_that_ssh_cannot_take_is_named_in_its_own_words(ssh_config: Write, kind: str) -> None:
+    if kind == "Host without a name":
+        ssh_at_hand.needs("an error for a Host without a name")
+    text, words = _BAD[kind]
     path = ssh_config(text)
     with pytest.raises(TunnelError) as caught:
         configuration.ask(Jump("gw"))

@@ -174,7 +174,7 @@ def _public_keys_not_preferred(server: Sshd, path: Path) -> Iterator[Case]:
 
 @_case
 def _no_key_of_a_kind_that_is_allowed_here(server: Sshd, path: Path) -> Iterator[Case]:
-    with _configured(path, "PubkeyAcceptedAlgorithms rsa-sha2-512"):
+    with _configured(path, "PubkeyAcceptedKeyTypes rsa-sha2-512"):  # its name before OpenSSH 8.5, which is taken still
         yield "key", "ssh had no key to offer it: ", server.settings
 
 
@@ -386,3 +386,13 @@ def _forwarding_refused_by_the_key(_server: Sshd, path: Path) -> Iterator[Case]:
         keys = strict.directory / "authorized_keys"
         keys.write_text("restrict " + keys.read_text())
         yield "forwarding", "does not allow forwarding", strict.settings
+
+
+# What is known of some of them from an ssh that does not tell how far a login has come, before OpenSSH 8.5.
+WITHOUT_LOG_VERBOSE = {
+    "greeting and hanging up": ("ssh", "hung up during the login"),
+    "no ssh server": ("busy", "hung up before the login"),
+    "key from elsewhere only": ("key", "refused the key; is the public half in its authorized_keys, without a from="),
+    "key named with a token": ("key", "refused the key;"),
+    "kind of key that it does not take": ("ssh", "No more auth methods available"),
+}

@@ -42,7 +42,7 @@ def test_an_rsa_key_and_what_signatures_an_sshd_takes(tmp_path: Path, accepted: 
     """paramiko/paramiko#1915, #2078, #2268: who gets in by hand gets in."""
     key = tmp_path / "rsa"
     subprocess.run(["ssh-keygen", "-q", "-t", "rsa", "-b", "2048", "-N", "", "-f", str(key)], check=True)
-    with sshd.running(tmp_path / "server", f"PubkeyAcceptedAlgorithms {accepted}") as server:
+    with sshd.running(tmp_path / "server", f"PubkeyAcceptedKeyTypes {accepted}") as server:
         (server.directory / "authorized_keys").write_text(key.with_suffix(".pub").read_text())
         (tmp_path / "known").write_text(server.known_hosts)
         login = fan_out.Login(USER, server.port, key, None, tmp_path / "known", 20)

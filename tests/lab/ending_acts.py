@@ -110,10 +110,12 @@ def kill_all_on_a_node(run: Run, where: int = 1) -> None:
 def kill_our_step_daemon(run: Run) -> None:
     """slurmstepd of the supervisor's step is killed on a node."""
     node = run.node(1)
-    found = [
-        re.match(rf"{node}: process (\d+) slurmstepd: \[{run.job}\.0\]", text) for text in run.watch.of(run.job).slurms
-    ]
-    run.kill([int(match[1]) for match in found if match is not None], node)
+    named = re.compile(rf"{node}: process (\d+) slurmstepd: \[{run.job}\.0\]")
+
+    def found() -> list[int]:
+        return [int(match[1]) for match in map(named.match, run.watch.of(run.job).slurms) if match is not None]
+
+    run.kill(run.watch.until(found, lambda: f"it was seen: {sorted(run.watch.of(run.job).slurms)}"), node)
     run.go()
 
 

@@ -155,7 +155,7 @@ FATES = {
 
 def test_fifty_jobs_cancelled_requeued_and_killed_drain_no_node(admin: Admin, site: Lab) -> None:
     jobs = dict(zip((site.submit(BODY) for _ in range(JOBS)), cycle(FATES)))
-    until(lambda: all("up" in said(site, job) for job in jobs), "all are up", 300)
+    until(lambda: all("up" in said(site, job) for job in jobs), "all are up", deadline_s=300)
     for job, fate in jobs.items():
         fate(site, job)
     go(site)
