@@ -6,159 +6,20 @@ The agent, which imports nothing of ours, has bounds of its own, and a test hold
 
 from __future__ import annotations
 
-import ipaddress
-import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
-from urllib.parse import urlsplit
 
 import pydantic
 
-from hpcproxy.node.state.policy import BadRule, parse_rule
+from hpcproxy.config import values
 
-_ALIAS = "; give it a name in ~/.ssh/config (Host NAME, then HostName, User, Port) and use that"
-_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.+-]*")
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
-_JUMP = re.compile(r"(?:(?P<user>[^@]*)@)?(?P<host>\[[^\]]*\]|[^@:]*)(?::(?P<port>[0-9]+))?", re.ASCII)
-_PROXY = re.compile(r"(?P<kind>http|socks5)://(?P<place>[^@/]+)/?", re.ASCII)
-# What every client understands (docs/clients): names, addresses, `.suffix`, IPv4 networks; no `*.`, no port, no space.
-_NO_PROXY_NAME = re.compile(r"\.?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?", re.ASCII)
-# ssh splits and expands option values itself; these characters cannot be passed through it on every version.
-_PATH_REFUSED = re.compile(r"[\x00-\x1f\x7f\"\\%$`]")
-
-
-@dataclass(frozen=True)
-class Jump:
-    """A jump host as `ssh` takes it; `port` None leaves the port to the user's ssh configuration."""
-
-    host: str
-    # Optional, here and below: pydantic evaluates annotations, and Python 3.9 cannot do that with `X | None`.
-    user: Optional[str] = None
-    port: Optional[int] = None
-
-    @classmethod
-    def parse(cls, text: str) -> Jump:
-        """Return the jump host that `[USER@]HOST[:PORT]` names; raises ValueError with the reason.
-
-        The character sets are narrow on purpose: a value that ssh or a shell could read as anything but a name is
-        refused here, once, whatever quoting later stages do.
-        """
-        match = _JUMP.fullmatch(text)
-        if match is None:
-            raise ValueError(f"{text!r} is not [USER@]HOST[:PORT]{_ALIAS}")
-        user, host, port = match["user"], match["host"], match["port"]
-        if user is not None and not _USER.fullmatch(user):
-            raise ValueError(
-                f"user {user!r} may hold letters, digits and _ . + - only, and starts with a letter or _{_ALIAS}"
-            )
-        if host.startswith("["):
-            host = _ipv6(host[1:-1])
-        elif not _HOST.fullmatch(host):
-            raise ValueError(
-                f"host {host!r} may hold letters, digits and _ . - only, and starts with a letter or digit"
-            )
-        if port is not None and not 1 <= int(port) <= 65535:  # noqa: PLR2004 - the range of TCP ports
-            raise ValueError(f"port {port} is not between 1 and 65535")
-        return cls(host=host, user=user, port=int(port) if port else None)
-
-    @property
-    def destination(self) -> str:
-        """`USER@HOST`, as ssh takes it after `--`."""
-        return f"{self.user}@{self.host}" if self.user else self.host
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return (f"{self.user}@" if self.user else "") + host + (f":{self.port}" if self.port else "")
-
-
-def _ipv6(text: str) -> str:
-    try:
-        address = ipaddress.IPv6Address(text)
-    except ValueError:
-        address = None
-    # A scope (after %) may hold any character at all, and ssh expands % itself.
-    if address is None or "%" in text:
-        raise ValueError(f"[{text}] is not an IPv6 address")
-    return str(address)
-
-
-def _jumps(value: object) -> object:
-    if isinstance(value, str):
-        value = [value]
-    if not isinstance(value, (list, tuple)) or not all(isinstance(item, (str, Jump)) for item in value):
-        raise ValueError("expected [USER@]HOST[:PORT] or a list of them")
-    jumps = tuple(item if isinstance(item, Jump) else Jump.parse(item) for item in value)
-    if len(set(jumps)) != len(jumps):
-        raise ValueError("the same jump host is named twice")
-    return jumps
-
-
-def safe_path(value: Path) -> Path:
-    """Return `value` with `~` expanded, if ssh can take it as it stands; raises ValueError."""
-    if _PATH_REFUSED.search(str(value)):
-        raise ValueError(f"path {str(value)!r} holds a character that cannot be passed to ssh safely")
-    try:
-        path = value.expanduser()
-        os.fsencode(path)
-    except RuntimeError:
-        raise ValueError(f"{str(value)!r} names the home of a user who does not exist here") from None
-    except UnicodeEncodeError:
-        raise ValueError(f"{str(value)!r} is not a path that this system can hold") from None
-    if not path.is_absolute():
-        raise ValueError(f"{str(value)!r} must be an absolute path or begin with ~/")
-    return path
-
-
-def _entry(value: str) -> str:
-    if not _NO_PROXY_NAME.fullmatch(value) and not _is_numeric(value):
-        raise ValueError(f"{value!r} is not a name, an address, a .suffix or an IPv4 network (no *, no port, no space)")
-    return value
-
-
-def _is_numeric(value: str) -> bool:
-    """Whether `value` is an IPv6 address or an IPv4 network."""
-    try:
-        return bool(ipaddress.IPv4Network(value, strict=False) if "/" in value else _ipv6(value))
-    except ValueError:
-        return False
-
-
-def _rule(value: str) -> str:
-    try:
-        parse_rule(value)
-    except BadRule as error:
-        raise ValueError(str(error)) from None
-    return value
-
-
-def _tunnel(value: str) -> str:
-    if value in {"ssh", "direct"}:
-        return value
-    match = _PROXY.fullmatch(value)
-    if match is None:
-        advice = "; a login goes into the file that `proxy_auth_file` names" if "@" in value else ""
-        raise ValueError(f"{value!r} is none of ssh, direct, http://HOST:PORT, socks5://HOST:PORT{advice}")
-    jump = Jump.parse(match["place"])
-    if jump.port is None:
-        raise ValueError(f"{value!r} names no port")
-    return f"{match['kind']}://{jump}"
-
-
-def _http_url(value: str) -> str:
-    if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[!-~]*)?", value, re.ASCII):
-        raise ValueError(f"{value!r} is not an http:// or https:// address")
-    try:
-        urlsplit(value).port  # noqa: B018 - it is the question that raises
-    except ValueError:
-        raise ValueError(f"{value!r}: there is no such port") from None
-    return value
-
+Jump = values.Jump  # of the types those that others need, too
+safe_path = values.safe_path
 
 Seconds = Annotated[int, pydantic.Field(ge=1, le=600)]
-Rules = tuple[Annotated[str, pydantic.AfterValidator(_rule)], ...]
+Rules = tuple[Annotated[str, pydantic.AfterValidator(values.rule)], ...]
 
 # Who needs a setting: the program that is typed, the scripts, the agent.
 CLIENT, SHELL, AGENT = "client", "shell", "agent"
@@ -178,7 +39,7 @@ class Config(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    jump: Annotated[tuple[Jump, ...], pydantic.BeforeValidator(_jumps)] = _setting(
+    jump: Annotated[tuple[Jump, ...], pydantic.BeforeValidator(values.jumps)] = _setting(
         (),
         "Jump hosts, `[USER@]HOST[:PORT]`, one or a list. Nodes share them out, and each other is tried when one fails."
         " Names from your `~/.ssh/config` work.",
@@ -194,7 +55,7 @@ class Config(pydantic.BaseModel):
         " without python3 (3.6 or later), lets ssh itself listen.",
         (SHELL,),
     )
-    via: Annotated[str, pydantic.AfterValidator(_tunnel)] = _setting(
+    via: Annotated[str, pydantic.AfterValidator(values.tunnel)] = _setting(
         "ssh",
         "How the agent gets out: `ssh`, through a jump host; `direct`, by the node's own route, where it has one;"
         " `http://HOST:PORT` or `socks5://HOST:PORT`, through a proxy of the site's. Only `ssh` needs ssh and a jump"
@@ -299,7 +160,7 @@ class Config(pydantic.BaseModel):
         " attempt and all that ssh says.",
         (SHELL, AGENT),
     )
-    no_proxy: tuple[Annotated[str, pydantic.AfterValidator(_entry)], ...] = _setting(
+    no_proxy: tuple[Annotated[str, pydantic.AfterValidator(values.entry)], ...] = _setting(
         (),
         "Further names, addresses, `.suffixes` or IPv4 networks that are reached directly. No `*.`, no port: half of"
         " the clients do not know them.",
@@ -311,7 +172,7 @@ class Config(pydantic.BaseModel):
         " address behind the jump host.",
         (SHELL,),
     )
-    check_url: Annotated[str, pydantic.AfterValidator(_http_url)] = _setting(
+    check_url: Annotated[str, pydantic.AfterValidator(values.http_url)] = _setting(
         "https://ipinfo.io/ip", "What `check` fetches; it must answer with the caller's address.", (CLIENT,)
     )
 
