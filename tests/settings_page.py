@@ -42,7 +42,9 @@ def _values(row: Setting) -> str:
     if row.low is not None:
         return f"{row.low} to {row.high}"
     if row.key == "via":
-        return "`ssh`, `direct`, an address"  # two words beside a form
+        return "`ssh`, `direct`, `auto`, an address"  # words beside a form
+    if row.key == "via_first":
+        return "`direct`, an address"
     kind = _given(row.kind)
     if kind is bool:
         return "`true`, `false`"

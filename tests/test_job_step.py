@@ -83,6 +83,13 @@ class Job:
         self.says(f"state n0 {state}", "mode n0 agent 7.1", "mode n1 agent 7.1", "ready n0 j", "ready n1 j")
         return state
 
+    def auto(self) -> None:
+        """It is as `via: auto` makes it."""
+        script = Path(self.argv[2])
+        text, count = re.subn(r"(?m)^via=ssh$", "via=auto", script.read_text())
+        assert count == 1
+        script.write_text(text)
+
     def state_at(self, state: Path) -> None:
         """There is a state of ours there."""
         for directory in (state.parent, state):
@@ -107,6 +114,39 @@ def job(tmp_path: Path) -> Iterator[Job]:
     found = Job(tmp_path)
     yield found
     (found.kept / "over").touch()
+
+
+def test_with_auto_nodes_that_are_out_get_nothing_and_are_told_so(job: Job) -> None:
+    state = job.ready()
+    job.auto()
+    job.says(
+        f"state n0 {state}", "mode n0 agent 7.1", "mode n1 agent 7.1", "ready n0 direct",
+        "note n1 way the tunnel goes by direct; not by http://p:1: it is not reached", "ready n1 direct",
+    )  # fmt: skip
+    done = job.start()
+    assert (done.returncode, done.stdout) == (0, "out\n")
+    assert done.stderr.splitlines()[-1] == (
+        "hpcproxy: the nodes of this job reach the internet by themselves, so no tunnel is started"
+    )
+    assert "--signal=URG 7.1" in (job.kept / "scancel").read_text()
+
+
+def test_with_auto_one_node_that_is_not_out_has_all_use_the_tunnel(job: Job) -> None:
+    state = job.ready()
+    job.auto()
+    job.says(
+        f"state n0 {state}", "mode n0 agent 7.1", "mode n1 agent 7.1", "ready n0 direct",
+        "note n1 way the tunnel goes by j; not by direct: no route", "ready n1 j",
+    )  # fmt: skip
+    done = job.start()
+    assert (done.returncode, done.stdout.split()) == (0, [str(state)])
+    assert done.stderr == "hpcproxy: the tunnel goes by j; not by direct: no route\n"
+
+
+def test_with_direct_the_agent_stays(job: Job) -> None:
+    state = job.ready()
+    job.says(f"state n0 {state}", "mode n0 agent 7.1", "mode n1 agent 7.1", "ready n0 direct", "ready n1 direct")
+    assert job.start().stdout.split() == [str(state)]
 
 
 FOREIGN = {

@@ -16,7 +16,18 @@ from hpcproxy.node.state import settings as agents
 from tests.settings_page import PAGE, page
 
 # What the agent gets beside the settings, from whoever made its file.
-DERIVED = {"version", "ways", "failures", "probe", "probe_https", "rules_of", "closed", "jump_hosts", "syslog"}
+DERIVED = {
+    "version",
+    "ways",
+    "failures",
+    "probe",
+    "probe_https",
+    "direct_targets",
+    "rules_of",
+    "closed",
+    "jump_hosts",
+    "syslog",
+}
 FOR_AGENT = [row for row in settings() if AGENT in row.needs and row.key != "jump"]
 BOUNDED = [row for row in FOR_AGENT if row.low is not None]
 # The agent is told a time of the lab's and of the tests' too, which no person can type: 0.1 s, 3600 s.

@@ -75,7 +75,7 @@ def test_a_proxy_of_the_sites(via: str, kind: str, host: str, port: int) -> None
     [
         ("http://alice:word@proxy:3128", "a login goes into the file that `proxy_auth_file` names"),
         ("http://proxy", "names no port"),
-        ("https://proxy:443", "is none of ssh, direct, http://HOST:PORT, socks5://HOST:PORT"),
+        ("https://proxy:443", "is none of auto, ssh, direct, http://HOST:PORT, socks5://HOST:PORT"),
         ("socks4://proxy:1080", "is none of"),
         ("http://pro xy:1", "host 'pro xy' may hold"),
         ("http://$(touch x):1", "host '$(touch x)' may hold"),
@@ -87,6 +87,41 @@ def test_a_proxy_of_the_sites(via: str, kind: str, host: str, port: int) -> None
 def test_what_is_no_tunnel(via: str, words: str) -> None:
     with pytest.raises(ConfigError, match=rf"^test\.yaml: via: .*{re.escape(words)}"):
         _resolve(via=via)
+
+
+def test_auto_has_them_all_in_the_order_of_preference() -> None:
+    config = _resolve(via="auto", jump=["a", "b"], via_first="http://p.example:3128", proxy_auth_file="/login")
+    assert (config.jump_hosts, config.lacks_jump_host, config.uses_ssh) == ((Jump("a"), Jump("b")), False, True)
+    agent = agent_settings(config, Path("/h/known_hosts"))
+    assert [way["kind"] for way in agent["ways"]] == ["http", "direct", "environment", "ssh", "ssh"]
+    assert {way.auth_file for way in settings.read(agent).ways[::2][:2]} == {"/login"}
+    assert agent["closed"] == ["node"]
+    assert agent["direct_targets"] == list(config.direct_targets)
+    values = script_values(config, Path("/h"), Path("/h/known_hosts"))
+    assert (values["via"], values["uses_ssh"], values["jump_count"], values["replace_proxy"]) == ("auto", True, 2, True)
+    # Without a jump host nobody is logged in to, and `direct` is not tried twice.
+    config = _resolve(via="auto", via_first="direct")
+    assert (config.lacks_jump_host, config.uses_ssh) == (False, False)
+    agent = agent_settings(config, Path("/h/known_hosts"))
+    assert [way["kind"] for way in agent["ways"]] == ["direct", "environment"]
+    assert agent_settings(_resolve(jump="a"), Path("/k"))["direct_targets"] == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("via_first", "ssh", "'ssh' is none of direct, http://HOST:PORT, socks5://HOST:PORT"),
+        ("via_first", "auto", "'auto' is none of direct"),
+        ("via_first", "pigeon", "'pigeon' is none of"),
+        ("direct_targets", ["pypi.org"], "'pypi.org' is not HOST:PORT"),
+        ("direct_targets", ["u@pypi.org:443"], "'u@pypi.org:443' is not HOST:PORT"),
+        ("direct_targets", ["$(touch x):443"], "may hold letters"),
+        ("direct_targets", [], "at least 1 item"),
+    ],
+)
+def test_what_auto_does_not_take(key: str, value: object, words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        _resolve(**{key: value})
 
 
 def test_a_proxy_needs_the_agent_too() -> None:

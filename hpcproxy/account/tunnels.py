@@ -49,6 +49,7 @@ class Tunnel:
     since: float
     jump: str | None
     last_error: str | None
+    passed_over: str | None  # which ways of other kinds were not taken, and why
     counts: Mapping[str, int]
 
     def as_json(self) -> dict[str, Any]:
@@ -155,6 +156,7 @@ def told(
             # JSON spells what no terminal may get in letters that all of them may.
             jump=_line(status.get("jump")),
             last_error=_line(status.get("last_error")),
+            passed_over=_line(status.get("passed_over")),
             counts={name: int(status[name]) for name in COUNTS if name in status},
         )
     except TypeError as error:

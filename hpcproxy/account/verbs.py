@@ -128,7 +128,7 @@ def init(account: Account, settings: Settings, trial: Trial, *, consent: Consent
     probes: list[checks.Probe] = []
     ssh_agent_only = False
     if not config.jump_hosts:
-        how = "their nodes' own route" if config.site_proxy is None else config.via
+        how = {"direct": "their nodes' own route", "auto": "the first way that serves"}.get(config.via, config.via)
         say(f"there is no login to try: jobs get out by {how}")
     elif trial.login and not any(key.error for key in keys):
         say(f"trying one login to each jump host{' from a compute node' if trial.on_node else ''}")
@@ -168,7 +168,7 @@ def _try_login(account: Account, config: Config, bundle: Bundle, *, on_node: boo
 
 def log_in_once(account: Account, config: Config) -> list[checks.Probe]:
     """Return one login on trial for each jump host, by what is rendered now; raises TunnelError."""
-    if config.via != "ssh":
+    if not config.uses_ssh:
         return []
     return _probe(account.environ, config, render(account_plan(config, account.home).only(TUNNEL)).files[0])
 

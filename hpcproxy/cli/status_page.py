@@ -45,6 +45,7 @@ def _paragraph(tunnel: Tunnel) -> str:
         "state": "up" if tunnel.ready else "down",
         "address": tunnel.url,
         "through": tunnel.jump or "-",
+        **({"not taken": tunnel.passed_over} if tunnel.passed_over else {}),
         "since": since,
         **{name.replace("_", " "): str(tunnel.counts.get(name, "-")) for name in _COUNTED},
         "last error": tunnel.last_error or "-",

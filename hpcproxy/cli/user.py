@@ -33,7 +33,7 @@ def _account() -> Account:
 _CHECK_TIMEOUT_S = 20
 VIA_HELP = (
     "How jobs get out: ssh, through a jump host (default); direct, by the node's own route; http://HOST:PORT or "
-    "socks5://HOST:PORT, through a proxy of the site's."
+    "socks5://HOST:PORT, through a proxy of the site's; auto, by the first that serves."
 )
 JUMP_HELP = "Jump host, [USER@]HOST[:PORT]; may be given several times, the next is tried when one fails."
 

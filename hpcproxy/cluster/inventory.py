@@ -251,7 +251,8 @@ def read(path: Path, *, key_needed: bool = True, via: str | None = None) -> tupl
         inventory = inventory.model_copy(update={"known_hosts": path.absolute().parent / "known_hosts"})
     config = resolve(Layer(f"{path}: settings", inventory.settings))
     if config.via != "ssh" and (inventory.mode == "service" or not key_needed):
-        raise ConfigError(str(path), "settings", f"via: {config.via} logs in nowhere and uses no key; say `mode: user`")
+        why = "may log in nowhere and use" if config.via == "auto" else "logs in nowhere and uses"
+        raise ConfigError(str(path), "settings", f"via: {config.via} {why} no key; say `mode: user`")
     if inventory.mode == "service" or not key_needed:
         _must_name_targets(str(path), config)
     if inventory.mode == "service":

@@ -19,6 +19,12 @@ Jump = values.Jump  # of the types those that others need, too
 safe_path = values.safe_path
 
 Seconds = Annotated[int, pydantic.Field(ge=1, le=600)]
+
+
+def _first_way(value: str | None) -> str | None:
+    return None if value is None else values.first_way(value)
+
+
 Rules = tuple[Annotated[str, pydantic.AfterValidator(values.rule)], ...]
 
 # Who needs a setting: the program that is typed, the scripts, the agent.
@@ -58,9 +64,23 @@ class Config(pydantic.BaseModel):
     via: Annotated[str, pydantic.AfterValidator(values.tunnel)] = _setting(
         "ssh",
         "How the agent gets out: `ssh`, through a jump host; `direct`, by the node's own route, where it has one;"
-        " `http://HOST:PORT` or `socks5://HOST:PORT`, through a proxy of the site's. Only `ssh` needs ssh and a jump"
-        " host. [More](#without-a-jump-host).",
+        " `http://HOST:PORT` or `socks5://HOST:PORT`, through a proxy of the site's; `auto`, by the first of these that"
+        " serves. Only `ssh` needs ssh and a jump host. [More](#without-a-jump-host).",
         (CLIENT, SHELL),
+    )
+    via_first: Annotated[Optional[str], pydantic.AfterValidator(_first_way)] = _setting(
+        None,
+        "What `via: auto` tries before all else: the site's word, `direct`, `http://HOST:PORT` or `socks5://HOST:PORT`.",
+        (CLIENT,),
+    )
+    direct_targets: Annotated[
+        tuple[Annotated[str, pydantic.AfterValidator(values.place)], ...], pydantic.Field(min_length=1, max_length=16)
+    ] = _setting(
+        ("pypi.org:443", "github.com:443", "huggingface.co:443"),
+        "What `via: auto` asks on a node that has a default route: two thirds of these must answer, within a second,"
+        " with a certificate that is verified. Then the node reaches the internet by itself.",
+        (CLIENT,),
+        told="PyPI, GitHub, Hugging Face",
     )
     proxy_auth_file: Annotated[Optional[Path], pydantic.Field(strict=False)] = _setting(
         None,
@@ -178,8 +198,13 @@ class Config(pydantic.BaseModel):
 
     @property
     def jump_hosts(self) -> tuple[Jump, ...]:
-        """The jump hosts that nodes log in to: none where they get out by themselves."""
-        return self.jump if self.via == "ssh" else ()
+        """The jump hosts that nodes log in to, if only as the last way: none where they get out by themselves."""
+        return self.jump if self.via in ("ssh", "auto") else ()
+
+    @property
+    def uses_ssh(self) -> bool:
+        """Whether nodes may log in to a jump host, or are to though none is named."""
+        return self.via == "ssh" or bool(self.jump_hosts)
 
     @property
     def lacks_jump_host(self) -> bool:
@@ -204,7 +229,7 @@ class Config(pydantic.BaseModel):
     def _identity(cls, value: Path | None) -> Path | None:
         return None if value is None else safe_path(value)
 
-    @pydantic.field_validator("no_proxy", "allow", "deny", mode="before")
+    @pydantic.field_validator("no_proxy", "allow", "deny", "direct_targets", mode="before")
     @classmethod
     def _lists(cls, value: object) -> object:
         if isinstance(value, str):

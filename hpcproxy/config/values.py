@@ -135,12 +135,12 @@ def rule(value: str) -> str:
 
 def tunnel(value: str) -> str:
     """A value of `via`."""
-    if value in {"ssh", "direct"}:
+    if value in {"ssh", "direct", "auto"}:
         return value
     match = _PROXY.fullmatch(value)
     if match is None:
         advice = "; a login goes into the file that `proxy_auth_file` names" if "@" in value else ""
-        raise ValueError(f"{value!r} is none of ssh, direct, http://HOST:PORT, socks5://HOST:PORT{advice}")
+        raise ValueError(f"{value!r} is none of auto, ssh, direct, http://HOST:PORT, socks5://HOST:PORT{advice}")
     jump = Jump.parse(match["place"])
     if jump.port is None:
         raise ValueError(f"{value!r} names no port")
@@ -156,3 +156,18 @@ def http_url(value: str) -> str:
     except ValueError:
         raise ValueError(f"{value!r}: there is no such port") from None
     return value
+
+
+def first_way(value: str) -> str:
+    """A value of `via_first`: one of `via` that needs no jump host."""
+    if tunnel(value) in {"ssh", "auto"}:
+        raise ValueError(f"{value!r} is none of direct, http://HOST:PORT, socks5://HOST:PORT")
+    return tunnel(value)
+
+
+def place(value: str) -> str:
+    """A name or an address and its port."""
+    jump = Jump.parse(value)
+    if jump.user is not None or jump.port is None:
+        raise ValueError(f"{value!r} is not HOST:PORT")
+    return str(jump)

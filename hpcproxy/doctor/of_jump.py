@@ -34,7 +34,7 @@ def _trouble(patient: Patient, concerns: Callable[[str], bool], fix: str) -> Fin
 
     Where no jump host is the user's own, his site's tunnel is up, and nothing is asked of its jump host.
     """
-    if patient.config().via != "ssh":
+    if not patient.config().uses_ssh:
         return good(_NONE)
     if not patient.config().jump:
         return good("your site's own tunnel is up, which needs it too")
@@ -76,7 +76,7 @@ def _host_key(patient: Patient) -> Finding:
 
 
 def _login(patient: Patient) -> Finding:
-    if patient.config().via != "ssh":
+    if not patient.config().uses_ssh:
         return good(_NONE)
     found = patient.tunnel()
     if found and found[-1].ready:
@@ -104,7 +104,7 @@ def _named(probe: Probe, patient: Patient) -> Jump | None:
 
 
 def _forwarding(patient: Patient) -> Finding:
-    if patient.config().via != "ssh":
+    if not patient.config().uses_ssh:
         return good(_NONE)
     found = patient.tunnel()
     if found and found[-1].ready:

@@ -56,7 +56,7 @@ def _settings(patient: Patient) -> Finding:
 
 def _named(patient: Patient) -> Finding:
     config = patient.config()
-    if config.via != "ssh":
+    if not config.uses_ssh:
         return good(f"none is needed with `via: {config.via}`")
     jumps = config.jump
     if jumps:

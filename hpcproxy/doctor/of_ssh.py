@@ -52,7 +52,7 @@ def _resolved(patient: Patient) -> Iterator[Resolved]:
 
 def _configuration(patient: Patient) -> Finding:
     found = []
-    if patient.config().via != "ssh":
+    if not patient.config().uses_ssh:
         return good(f"not needed with `via: {patient.config().via}`")
     if not patient.config().jump:
         return good(_SITES)
@@ -92,7 +92,7 @@ def _fault(path: Path) -> str:
 
 
 def _key(patient: Patient) -> Finding:
-    if patient.config().via != "ssh":
+    if not patient.config().uses_ssh:
         return good(f"not needed with `via: {patient.config().via}`")
     if not patient.config().jump_hosts:
         return good(_SITES)

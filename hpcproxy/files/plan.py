@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcproxy import floors
-from hpcproxy.config.model import AGENT, SHELL, Config, safe_path, settings
+from hpcproxy.config.model import AGENT, SHELL, Config, Jump, safe_path, settings
 from hpcproxy.errors import ConfigError
 from hpcproxy.files import elsewhere
 from hpcproxy.node.state.closed import LOOPBACK, NODE, PROXY
@@ -125,7 +125,8 @@ def script_values(config: Config, programs: Path, known_hosts: Path, *, syslog: 
         "run": RUN,
         **{key: "" if value is None else value for key, value in _needed_by(SHELL, config).items()},
         # The environment's is the very one that the agent gets out by, or one that is not needed.
-        "replace_proxy": config.replace_proxy or config.site_proxy is not None,
+        "replace_proxy": config.replace_proxy or config.site_proxy is not None or config.via == "auto",
+        "uses_ssh": config.uses_ssh,
         "syslog": syslog,
         "jump_count": len(config.jump_hosts),
         "jump_names": [str(jump) for jump in config.jump_hosts],
@@ -177,18 +178,28 @@ def _number(value: str | bool) -> str | int:
 
 
 def _ways(config: Config, known_hosts: Path) -> list[dict[str, Any]]:
-    """Return the tunnels, each of a kind that the agent knows."""
-    if config.via == "direct":
-        return [{"kind": "direct"}]
-    if config.site_proxy is not None:
-        kind, place = config.site_proxy
-        login = str(config.proxy_auth_file or "")
-        return [{"kind": kind, "name": config.via, "host": place.host, "port": place.port, "auth_file": login}]
+    """Return the tunnels, each of a kind that the agent knows; of several kinds in the order of preference."""
     options = command.options(config, known_hosts)
-    return [
+    logins: list[dict[str, Any]] = [
         {"kind": "ssh", "name": str(jump), "argv": ["ssh", *options, "-N", *command.target(jump)]}
         for jump in config.jump_hosts
     ]
+    if config.via == "ssh":
+        return logins
+    if config.via != "auto":
+        return [_way(config, config.via)]
+    first = [_way(config, config.via_first)] if config.via_first not in (None, "direct") else []
+    environment = {"kind": "environment", "auth_file": str(config.proxy_auth_file or "")}
+    return [*first, _way(config, "direct"), environment, *logins]
+
+
+def _way(config: Config, via: str | None) -> dict[str, Any]:
+    """Return the way that `via`, a word or the address of a proxy, spells."""
+    kind, _, place = str(via).partition("://")
+    if not place:
+        return {"kind": kind}
+    proxy, login = Jump.parse(place), str(config.proxy_auth_file or "")
+    return {"kind": kind, "name": via, "host": proxy.host, "port": proxy.port, "auth_file": login}
 
 
 def agent_settings(config: Config, known_hosts: Path, *, syslog: bool = False) -> dict[str, Any]:
@@ -203,7 +214,9 @@ def agent_settings(config: Config, known_hosts: Path, *, syslog: bool = False) -
         "access_syslog": bool(config.access_syslog),
         # Whose rules they are, for those whom they refuse; and what is closed though none says so.
         "rules_of": "your settings or the site's defaults for them",
-        "closed": list({"ssh": LOOPBACK, "direct": NODE}.get(config.via, PROXY)),
+        # By whichever way: the node itself is loopback, too.
+        "closed": list({"ssh": LOOPBACK, "direct": NODE, "auto": NODE}.get(config.via, PROXY)),
+        "direct_targets": list(config.direct_targets) if config.via == "auto" else [],
         "jump_hosts": [],
         "syslog": syslog,
     }

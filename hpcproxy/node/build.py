@@ -25,6 +25,11 @@ from {package}.compiled import use
 
 use(sys.argv[0], "{package}", {names})
 
+if sys.argv[1:2] == ["handshakes"]:  # a child of the agent's, which does not load the rest
+    from {package}.upstream.handshakes import main
+
+    main(sys.argv[2:])
+
 from {package}.life.hold import main
 
 sys.exit(main(sys.argv[1:]))

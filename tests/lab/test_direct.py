@@ -8,7 +8,7 @@ import pytest
 
 from hpcproxy.lab import Lab
 
-from .researcher import FETCH, OUTER1, Researcher, until
+from .researcher import FETCH, JUMP1, OUTER1, Researcher, until
 
 pytestmark = pytest.mark.lab
 INTERNET = "203.0.113.80"
@@ -91,6 +91,32 @@ def test_an_outage_is_waited_for(alice: Researcher, routed: Lab) -> None:
     finally:
         routed.run("login", ["sh", "-c", "rm -f began cut asked"], "alice")
     assert result.output == "192.168.31.101\n"
+
+
+def test_auto_starts_nothing_where_all_nodes_are_out(alice: Researcher, routed: Lab) -> None:
+    alice.set(via="auto", direct_targets=["internet.test:443"])
+    result = alice.job(f'srun {FETCH}\necho "proxy ${{http_proxy-none}} ${{HPCPROXY_URL-none}}"\n')
+    said, *lines = result.output.splitlines()
+    assert said == "hpcproxy: the nodes of this job reach the internet by themselves, so no tunnel is started"
+    assert sorted(lines[:3]) == ["192.168.31.101", "192.168.31.102", "192.168.31.103"]
+    assert lines[3] == "proxy none none"
+    assert alice.traces() == []
+
+
+def test_auto_takes_the_jump_host_where_one_node_is_not_out(alice: Researcher, routed: Lab) -> None:
+    alice.hpcproxy("init", "--yes", "--no-probe", "--via", "auto", "--jump", JUMP1)
+    alice.set(via="auto", direct_targets=["internet.test:443"])
+    route(routed, "c2", there=False)
+    try:
+        result = alice.job(f"srun {FETCH}\n")
+    finally:
+        route(routed, "c2", there=True)
+    said, *lines = result.output.splitlines()
+    assert said == (
+        f"hpcproxy: the tunnel goes by {JUMP1}; not by direct: this node has no route to the internet;"
+        " not by environment: the environment of this job names no proxy"
+    )
+    assert sorted(lines) == ["192.168.31.101", "192.168.31.103", OUTER1]
 
 
 def test_a_node_without_a_route_says_so(alice: Researcher) -> None:

@@ -120,6 +120,7 @@ class Agent:
         self.address = random_loopback(64, 127)
         self.config = self.folder / "agent.json"
         self.words = settings.pop("words", ())  # more arguments
+        self.environ = settings.pop("environ", {})  # more variables
         # Here all far ends are on loopback.
         self.settings = dict({"version": 2, "ways": ways_of(jumps), "failures": FAILURES, "closed": []}, **settings)
         self.config.write_text(json.dumps(self.settings))
@@ -139,7 +140,11 @@ class Agent:
         self.err = self.folder / "err"
         with open(str(self.out), "wb") as out, open(str(self.err), "wb") as err:
             self.process = subprocess.Popen(
-                argv, env=clean_environment(self.folder), stdin=subprocess.DEVNULL, stdout=out, stderr=err
+                argv,
+                env=dict(clean_environment(self.folder), **self.environ),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
             )
         return self
 

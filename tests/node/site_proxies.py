@@ -156,7 +156,7 @@ class HttpMock(Mock):
             sock.recv(1)
         elif self.mood in ANSWERS:
             sock.sendall(ANSWERS[self.mood])
-        elif "Proxy-Authorization: " + self.header not in lines:
+        elif self.header and "Proxy-Authorization: " + self.header not in lines:
             sock.sendall(ANSWERS["407"])
         elif target == "127.0.0.1:1":  # the question at the start
             sock.sendall(ANSWERS["403"])

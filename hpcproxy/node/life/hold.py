@@ -26,9 +26,10 @@ from ..proxy.taken import listener
 from ..state.access_log import Access
 from ..state.closed import closed
 from ..state.directory import BadFolder, Folder
+from ..state.environment import way_of
 from ..state.log import Journal
 from ..state.policy import pack_address
-from ..state.settings import SSH, BadSettings, Settings, load
+from ..state.settings import ENVIRONMENT, SSH, BadSettings, Settings, Way, load
 from ..state.status import Record
 from ..upstream.candidate import Spread
 from ..upstream.ssh_log import LOG_VERBOSE
@@ -144,15 +145,20 @@ def here(settings: Settings, arguments: Arguments) -> Settings:
         words += ("-F", arguments.ssh_config)
     if arguments.log_verbose:
         words += ("-o", LOG_VERBOSE)
-    ways = tuple(
-        way._replace(argv=way.argv[:1] + words + way.argv[1:]) if way.kind == SSH else way for way in settings.ways
-    )
+    ways = tuple(way_here(way, words) for way in settings.ways)
     if arguments.key_note is not None:
         note = arguments.key_note.replace("%", "%%")
         # The row of a refused key is the one that names the keys.
         failures = tuple(row._replace(reason=note) if "%k" in row.reason else row for row in failures)
     policy = settings.policy._replace(closed=closed(settings.closed, settings.jump_hosts + arguments.jump_addresses))
     return settings._replace(ways=ways, failures=failures, policy=policy)
+
+
+def way_here(way: Way, words: Tuple[str, ...]) -> Way:
+    """`way` as it is on this node: ssh with `words` more, the proxy that the environment names."""
+    if way.kind == ENVIRONMENT:
+        return way_of(os.environ, way.auth_file)
+    return way._replace(argv=way.argv[:1] + words + way.argv[1:]) if way.kind == SSH else way
 
 
 def occupy_standard_descriptors() -> None:

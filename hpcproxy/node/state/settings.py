@@ -10,15 +10,16 @@ from .policy import BadRule, Policy, Rule, parse_rule
 
 VERSION = 2
 
-SSH, DIRECT, HTTP, SOCKS5 = "ssh", "direct", "http", "socks5"
+SSH, DIRECT, HTTP, SOCKS5, ENVIRONMENT = "ssh", "direct", "http", "socks5", "environment"
 # What a way of each kind is made of. For ssh a name for people and its whole command line; for a proxy of the site's
-# where it is, and the file with USER:PASSWORD for it, or "".
+# where it is, and the file with USER:PASSWORD for it, or ""; where it is only the job's environment knows, it is looked
+# for there (state/environment.py). Ways of several kinds are tried as they stand, and the first that serves is kept to.
 PROXY = ["kind", "name", "host", "port", "auth_file"]
-WAYS = {SSH: ["kind", "name", "argv"], DIRECT: ["kind"], HTTP: PROXY, SOCKS5: PROXY}
+WAYS = {SSH: ["kind", "name", "argv"], DIRECT: ["kind"], HTTP: PROXY, SOCKS5: PROXY, ENVIRONMENT: PROXY[::4]}
 
 
 class Way(NamedTuple):
-    """One tunnel: `kind` is one of WAYS."""
+    """One tunnel: `kind` is one of WAYS; `lacks` is why it is none after all."""
 
     name: str
     argv: Tuple[str, ...] = ()
@@ -26,6 +27,7 @@ class Way(NamedTuple):
     host: str = ""
     port: int = 0
     auth_file: str = ""
+    lacks: str = ""
 
 
 Failure = NamedTuple(
@@ -36,6 +38,7 @@ Settings = NamedTuple(
     "Settings",
     [
         ("ways", Tuple[Way, ...]),
+        ("direct_targets", Tuple[str, ...]),
         ("failures", Tuple[Failure, ...]),
         ("hold_s", float),
         ("max_connections", int),
@@ -58,6 +61,7 @@ Settings = NamedTuple(
     ],
 )
 DEFAULTS: Dict[str, Any] = {
+    "direct_targets": [],
     "failures": [],
     "hold_s": 8,
     "max_connections": 1024,
@@ -127,6 +131,9 @@ def read(value: Any) -> Settings:
         raise BadSettings("ways: is empty")
     return Settings(
         ways=ways,
+        direct_targets=tuple(
+            place("direct_targets", item) for item in listed("direct_targets", whole["direct_targets"])
+        ),
         failures=tuple(failure(index, item) for index, item in enumerate(listed("failures", whole["failures"]))),
         hold_s=number("hold_s", whole["hold_s"], 0, 3600),
         max_connections=int(number("max_connections", whole["max_connections"], 1, 65536, whole_only=True)),
@@ -156,6 +163,8 @@ def way(index: int, value: Any) -> Way:
     given = exactly(where, value, WAYS[kind])
     if kind == DIRECT:
         return Way(DIRECT, kind=DIRECT)
+    if kind == ENVIRONMENT:
+        return Way(kind, kind=kind, auth_file=auth_file(where, given))
     name = word(where + ".name", given["name"])
     if kind == SSH:
         argv = tuple(text(where + ".argv", item) for item in listed(where + ".argv", given["argv"]))
@@ -163,8 +172,12 @@ def way(index: int, value: Any) -> Way:
             raise BadSettings("{}.argv: is empty".format(where))
         return Way(name, argv)
     host, port = word(where + ".host", given["host"]), number(where + ".port", given["port"], 1, 65535, whole_only=True)
-    auth_file = given["auth_file"]
-    return Way(name, (), kind, host, int(port), text(where + ".auth_file", auth_file) if auth_file != "" else "")
+    return Way(name, (), kind, host, int(port), auth_file(where, given))
+
+
+def auth_file(where: str, given: Dict[str, Any]) -> str:
+    """The file with a login, or ""."""
+    return text(where + ".auth_file", given["auth_file"]) if given["auth_file"] != "" else ""
 
 
 def failure(index: int, value: Any) -> Failure:
@@ -272,3 +285,9 @@ def probe(where: str, value: Any) -> Tuple[str, int]:
     if not host or not host.isprintable() or not (port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536):
         raise BadSettings("{}: must be HOST:PORT, not {!r}".format(where, value))
     return host.strip("[]"), int(port)
+
+
+def place(where: str, value: Any) -> str:
+    """`value` is HOST:PORT, one word."""
+    probe(where, value)
+    return word(where, value)

@@ -29,6 +29,7 @@ class Record:
         self.ready = False
         self.since = time.time()
         self.jump: Optional[str] = None
+        self.passed_over = ""  # which ways of other kinds were not taken, and why
         self.last_error: Optional[str] = None
         self.open_bytes: Callable[[], Tuple[int, int]] = lambda: (0, 0)
         self.tries = 0  # since it went down
@@ -76,7 +77,8 @@ class Record:
         self.reconnects += int(again)
         took_s, self.changed_at = time.monotonic() - self.changed_at, time.monotonic()
         tries = "" if self.tries == 0 else ", {} tries".format(self.tries + 1)
-        self.log("{} through {} after {:.1f} s{}".format("back" if again else "up", jump, took_s, tries))
+        others = " ({})".format(self.passed_over) if self.passed_over else ""
+        self.log("{} through {} after {:.1f} s{}{}".format("back" if again else "up", jump, took_s, tries, others))
         self.tries = 0
         self.journal.calm()
         self.write_status()  # at once: who was told `ready` looks there next
@@ -137,6 +139,7 @@ class Record:
             "ready": self.ready,
             "since": self.since,
             "jump": self.jump,
+            "passed_over": self.passed_over or None,
             "reconnects": self.reconnects,
             "restarts": self.restarts,
             "last_error": self.last_error,

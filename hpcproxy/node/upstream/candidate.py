@@ -5,7 +5,7 @@ import os
 import time
 from typing import List, NamedTuple, Optional, Tuple
 
-from ..state.settings import Way
+from ..state.settings import SSH, Way
 
 SHORTEST_S = 0.5  # between attempts that may succeed the next time; retry_max_s is the longest
 # Between attempts that need somebody to mend something, or retry_max_s if that is more; twice as long each time. Each
@@ -45,9 +45,10 @@ class Spread:
         self.delay_s = self.spread_s * (self.number >> 16) / 0x10000
 
     def order(self, ways: Tuple[Way, ...]) -> List[Way]:
-        """The tunnels as this node tries them: each node has another first one, and the rest to fall back on."""
-        first = (self.number & 0xFFFF) % len(ways)
-        return list(ways[first:] + ways[:first])
+        """The tunnels as this node tries them: each node has another first jump host, and the rest to fall back on."""
+        jumps = [way for way in ways if way.kind == SSH]
+        first = (self.number & 0xFFFF) % len(jumps) if jumps else 0
+        return [way for way in ways if way.kind != SSH] + jumps[first:] + jumps[:first]
 
 
 class Candidate:

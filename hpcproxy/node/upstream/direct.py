@@ -1,5 +1,8 @@
 """The upstream `direct`: this node has a route of its own, and connections are made from here.
 
+Where agent.json names targets it serves only if this node reaches them (outside.py), and is asked again when far ends
+are not reached later. Without a default route no packet is sent.
+
 It hands no descriptor on: whoever serves the client reads and writes its socket. A far end's FIN is its end; a reset,
 or silence that keepalive does not break, is a loss.
 """
@@ -12,6 +15,7 @@ from ..state.policy import Policy, allowing, closed_by, denied_by, pack_address,
 from .candidate import Verdict
 from .dial import Connected, Dialled
 from .open_error import OpenError
+from .outside import why_not
 from .resolver import Address
 from .target import Target, spell
 from .upstream import Channel, Ends, Lost, Unusable
@@ -21,10 +25,14 @@ OUTSIDE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 NO_ROUTE = Verdict("route", "this node has no route to the internet", True)
 ROUTE_GONE = Verdict("route", "this node has no route to the internet any more", False)
 ROUTE_S = 0.2  # so soon a route that comes back is seen
+ASKED_AGAIN_S = 30.0  # between two questions whether the internet is reached, after far ends were not
+UNREACHED = ("timeout", "network", "host")
 
 
 class Direct(Dialled):
     """The node's own route, as long as there is one."""
+
+    asked_at = 0.0
 
     async def start(self) -> None:
         """As Upstream."""
@@ -35,6 +43,21 @@ class Direct(Dialled):
             if time.monotonic() > deadline:
                 raise Unusable(ROUTE_GONE)
             await self.loop.sleep(ROUTE_S)
+        why = await self._why_not(deadline)
+        if why:
+            raise Unusable(Verdict("route", why, not self.again))
+
+    async def _why_not(self, deadline: float) -> str:
+        """Why the internet is not reached; "" if it is, or nobody has said what that means."""
+        self.asked_at = time.monotonic()
+        targets = self.settings.direct_targets
+        return await why_not(self.loop, targets, deadline) if targets else ""
+
+    async def _ask_again(self) -> None:
+        """It ends if it does not serve any more."""
+        why = await self._why_not(time.monotonic() + self.settings.connect_timeout_s)
+        if why:
+            self.die(Verdict("route", why, False))
 
     def look(self) -> None:
         """As Dialled."""
@@ -49,6 +72,9 @@ class Direct(Dialled):
         except OpenError as error:
             if error.kind == "network":
                 self.look()
+            if error.kind in UNREACHED and time.monotonic() - self.asked_at > ASKED_AGAIN_S:
+                self.asked_at = time.monotonic()
+                self.loop.spawn(self._ask_again())
             if self.end is not None:
                 raise Lost()
             raise

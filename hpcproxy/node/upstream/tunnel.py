@@ -66,6 +66,8 @@ class Tunnel:
         self.candidates = [
             Candidate(way, settings.retry_max_s, spread.spread_s, spread.nodes) for way in spread.order(settings.ways)
         ]
+        # Of several kinds: they stand in the order of preference, and the first that serves is kept to.
+        self.mixed = len({way.kind for way in settings.ways}) > 1
         self.upstream: Optional[Upstream] = None
         self.starting: Optional[Upstream] = None
         # A guess while there is none: who is wrong about it is told so (hand_over.py).
@@ -77,9 +79,7 @@ class Tunnel:
 
     async def keep(self) -> None:
         """Keep a tunnel up; GaveUp only if there never was one."""
-        if self.delay_s > 0:
-            self.record.log("its first login comes in {:.1f} s: many nodes begin at this moment".format(self.delay_s))
-            await self.loop.sleep(self.delay_s)
+        await self._await_turn()
         while True:
             candidate = min(self.candidates, key=lambda c: max(c.next_try, time.monotonic()))
             await self.loop.sleep(candidate.next_try - time.monotonic())
@@ -95,9 +95,25 @@ class Tunnel:
                 await upstream.gone.wait()
             self._down(upstream, candidate.way.name)
             candidate.lost(time.monotonic() - since)
+            if self.mixed:
+                for other in self.candidates:
+                    other.next_try = max(other.next_try, candidate.next_try)
+
+    async def _await_turn(self) -> None:
+        """It is this node's turn for its first login; what needs none is not waited with."""
+        if self.delay_s <= 0:
+            return
+        self.record.log("its first login comes in {:.1f} s: many nodes begin at this moment".format(self.delay_s))
+        if not self.mixed:
+            await self.loop.sleep(self.delay_s)
+            return
+        for candidate in self.candidates:
+            candidate.next_try = time.monotonic() + self.delay_s if candidate.way.kind == SSH else 0.0
 
     async def _attempt(self, way: Way) -> Upstream:
         """That tunnel, proved; Unusable."""
+        if way.lacks:
+            raise Unusable(Verdict("proxy", way.lacks, True))
         self._restore_folder()
         upstream = self.starting = KINDS[way.kind](self.loop, self.settings, way, self.record)
         upstream.again = self.was_ready
@@ -122,19 +138,35 @@ class Tunnel:
         candidate.failed(verdict)
         verdict, name = candidate.verdict or verdict, candidate.way.name
         self.record.failed("{}: {}: {}".format(name, verdict.layer, verdict.reason))
-        if (name, verdict) not in self.said:
-            self.said.add((name, verdict))
-            self.record.announce("failed", "{} {}: {}".format(verdict.layer, name, verdict.reason))
         verdicts = [each.verdict for each in self.candidates]
+        others = self._not_by(candidate)
+        text = "{}: {}{}".format(name, verdict.reason, "; {}".format(others) if others else "")
+        # Of several kinds one that does not serve is nobody's trouble while there are others to try.
+        if (name, verdict) not in self.said and (not self.mixed or None not in verdicts):
+            self.said.add((name, verdict))
+            self.record.announce("failed", "{} {}".format(verdict.layer, text))
         if not self.was_ready and all(each is not None and each.permanent for each in verdicts):
-            raise GaveUp(verdict.layer, "{}: {}".format(name, verdict.reason))
+            raise GaveUp(verdict.layer, text)
+
+    def _not_by(self, taken: Candidate) -> str:
+        """Why the ways of other kinds than `taken` are not used, as far as that is known."""
+        others = [each for each in self.candidates if each is not taken] if self.mixed else []
+        return "; ".join("not by {}: {}".format(each.way.name, each.verdict.reason) for each in others if each.verdict)
 
     def _up(self, upstream: Upstream, candidate: Candidate) -> None:
         candidate.verdict = None
         self.upstream, self.passes_fd = upstream, upstream.passes_fd
         self.said.clear()
+        self.record.passed_over = self._not_by(candidate)
         self.record.up(candidate.way.name, again=self.was_ready)
+        if self.mixed:
+            self.candidates.remove(candidate)
+            self.candidates.insert(0, candidate)
         if not self.was_ready:
+            if self.record.passed_over:
+                self.record.announce(
+                    "note", "way the tunnel goes by {}; {}".format(candidate.way.name, self.record.passed_over)
+                )
             self.record.announce("ready", candidate.way.name)
         self.was_ready = True
         self.changed.fire()

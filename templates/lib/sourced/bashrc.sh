@@ -17,7 +17,11 @@ proxy_on() {
             printf 'hpcproxy: no tunnel of yours is up on this machine; start one with: hpcproxy up\n' >&2
             return 1
         fi
-        if ! __hpcproxy_start shell; then return 1; fi
+        if ! __hpcproxy_start shell; then
+            if [ -z "$__hpcproxy_out" ]; then return 1; fi
+            __hpcproxy_restore
+            return 0
+        fi
     fi
     __hpcproxy_export
     if __hpcproxy_tell; then return 1; fi

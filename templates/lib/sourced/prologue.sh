@@ -11,5 +11,5 @@ __hpcproxy_begin() {
     fi
     # What a login shell exported for its own tunnel leads nowhere here.
     __hpcproxy_restore
-    [ -z "$__hpcproxy_required" ]
+    [ -z "$__hpcproxy_required" ] || [ -n "$__hpcproxy_out" ]
 }

@@ -3,12 +3,12 @@
 # name that is read while it is written (open_answers).
 #
 # What is known by now is in `answers`, an associative array of whoever waits (no_answers), and in `why`, the reason of
-# each node that has none: ready, the number of nodes that are; hopeless, if waiting is of no use; passing, if one has
+# each node that has none: ready, the number of nodes that are; out, the number of those that get out by themselves; hopeless, if waiting is of no use; passing, if one has
 # failed in a way that passes; modes, those chosen; step, as Slurm calls it; state, this node's directory; noted, what
 # has been said; text, all of it.
 
 # Nothing has been said.
-no_answers() { answers=([ready]=0 [hopeless]=0 [passing]=0 [modes]='' [step]='' [state]='' [noted]='' [text]=''); }
+no_answers() { answers=([ready]=0 [out]=0 [hopeless]=0 [passing]=0 [modes]='' [step]='' [state]='' [noted]='' [text]=''); }
 
 # Have what the step says in descriptor 3, and what srun says in 4: without a name the files are gone with their last
 # reader, and until then no signal of a job that is cancelled comes between.
@@ -28,7 +28,7 @@ open_answers() {
 # that is what it was the last time.
 # shellcheck disable=SC2004 # subscripts of associative arrays, the caller's
 read_said() {
-    local -A ready_nodes=()
+    local -A ready_nodes=() out_nodes=()
     local verb name layer text line lines=()
     mapfile -t lines <"/proc/self/fd/$1"
     [[ ${lines[*]} != "${answers[text]}" ]] || return 0
@@ -43,7 +43,10 @@ read_said() {
                 [[ ${answers[modes]} == *"$layer"* ]] || answers[modes]+=$layer
                 if [[ $text =~ ^[0-9]+\.[0-9]+$ ]]; then answers[step]=$text; fi
                 ;;
-            ready) ready_nodes[$name]=1 && unset "why[$name]" ;;
+            ready)
+                ready_nodes[$name]=1 && unset "why[$name]"
+                if [[ $layer == direct ]]; then out_nodes[$name]=1; fi
+                ;;
             failed)
                 why[$name]="$layer: $text"
                 if [[ $layer != key ]]; then answers[passing]=1; fi
@@ -55,7 +58,7 @@ read_said() {
                 ;;
         esac
     done <"/proc/self/fd/$1"
-    answers[ready]=${#ready_nodes[@]}
+    answers[ready]=${#ready_nodes[@]} answers[out]=${#out_nodes[@]}
 }
 
 # Say in one sentence why there is none on $1 nodes after $2 seconds: each reason with its nodes.

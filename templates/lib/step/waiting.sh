@@ -40,7 +40,7 @@ let_others_go() {
 
 # Start the step in mode $1 (`ssh`, or nothing to let each node choose) on $2 nodes and wait for it. Returns 0 when all
 # are ready, whose state here is `state` then, 2 if they chose differently, 1 if there is no tunnel, which has then been
-# said.
+# said, and 3 if none is needed: with `via: auto` all nodes reach the internet by themselves. Nothing is left then.
 try_step() {
     local -A answers why=()
     local cancelled='' over='' go='' input=/dev/null supervisor_pid now begun outcome=0
@@ -58,6 +58,11 @@ try_step() {
     await_step "$supervisor_pid" "$2" || outcome=$?
     case $outcome in
         0)
+            if [[ $via == auto ]] && ((answers[out] >= $2)); then
+                end_step "$supervisor_pid"
+                printf 'hpcproxy: the nodes of this job reach the internet by themselves, so no tunnel is started\n' >&2
+                return 3
+            fi
             if find_started; then return 0; fi
             end_step "$supervisor_pid"
             complain "this shell is on no node of job $job; open one there with: srun --overlap --pty bash"

@@ -22,12 +22,12 @@ prepare_agent() {
     if ((${#cipher[@]})); then agent_words+=(--ssh-option "${cipher[1]}"); fi
     if ((${#log_verbose[@]})); then agent_words+=(--log-verbose yes); fi
     reason=''
-    if [[ $via == ssh ]]; then look_at_key || :; fi
+    if [[ -n $uses_ssh ]]; then look_at_key || :; fi
     if [[ -n $reason ]]; then agent_words+=(--key-note "$reason"); fi
     if [[ $job != shell ]]; then agent_words+=(--job "$job" --nodes "$node_count"); fi
     if [[ -n $of_step ]]; then agent_words+=(--parent "$PPID"); fi
     if leads; then agent_words+=(--leads yes); fi
-    if [[ $1 != "$UID" && $via == ssh ]]; then
+    if [[ $1 != "$UID" && -n $uses_ssh ]]; then
         find_jump_addresses
         if [[ -n $addresses ]]; then agent_words+=(--jump-addresses "$addresses"); fi
     fi

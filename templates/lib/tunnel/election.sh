@@ -40,7 +40,7 @@ leads() { [[ -n $of_step && -n ${HPCPROXY_FOLLOWS-} && ${SLURM_NODEID:-0} == 0 ]
 # In a job of many nodes all but the first wait until it is in, or its failure will pass: job.sh then says so on stdin.
 await_first() {
     local now deadline line code
-    if [[ $via != ssh || -z $of_step || -z ${HPCPROXY_FOLLOWS-} ]] || leads; then return 0; fi
+    if [[ -z $uses_ssh || -z $of_step || -z ${HPCPROXY_FOLLOWS-} ]] || leads; then return 0; fi
     clock
     deadline=$((now + connect_timeout_s + 15))
     while clock && ((now < deadline)) && [[ -z $ending ]] && ! end_waits; do

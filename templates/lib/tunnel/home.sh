@@ -138,7 +138,7 @@ open_state() {
         given=1
         enter_state "$2" || give_up "state $2 is not this user's"
         take_up "$1" "${3:-$UID}"
-        if [[ $via == ssh ]]; then ask_config "$3"; fi
+        if [[ -n $uses_ssh ]]; then ask_config "$3"; fi
         return 0
     fi
     if [[ $1 == ssh ]]; then url_scheme=$scheme; fi

@@ -18,7 +18,7 @@ try_login() {
 
 probe() {
     local jump out text
-    if [[ $via != ssh ]]; then return 0; fi
+    if [[ -z $uses_ssh ]]; then return 0; fi
     has_ssh || { printf 'failed ssh there is no ssh on this machine\n' && return 0; }
     trap 'clean_up $?' EXIT
     make_directory probe || { printf 'failed state no directory can be made in %s\n' "$state_base" && return 0; }

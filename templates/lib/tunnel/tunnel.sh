@@ -77,12 +77,12 @@ begin_hold() {
     open_state "$mode" "$4" "$5"
     tell_mode "$3"
     learn
-    if [[ -n $old_ssh ]]; then give_up "ssh $old_ssh"; fi
+    if [[ -n $old_ssh && $via == ssh ]]; then give_up "ssh $old_ssh"; fi
     if [[ $mode == agent ]]; then prepare_agent "${5:-$UID}"; fi
     if [[ -z $4 ]]; then yield_to_older; fi
     await_first
     [[ -z $ending ]] || return 0
-    if [[ -n $of_step && $via == ssh ]]; then
+    if [[ -n $of_step && -n $uses_ssh ]]; then
         note_certificates
         if [[ -n $note ]]; then say "note $node certificate $note"; fi
     fi

@@ -9,6 +9,7 @@ least_ssh=704
 port=2015
 agent=1
 via=direct
+uses_ssh=''
 scheme=socks5h
 identity=''
 connect_timeout_s=10

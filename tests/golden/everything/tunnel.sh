@@ -9,6 +9,7 @@ least_ssh=704
 port=3128
 agent=''
 via=ssh
+uses_ssh=1
 scheme=socks5
 identity='/home/größe/my keys/id_ed25519'
 connect_timeout_s=5

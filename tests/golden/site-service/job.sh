@@ -9,6 +9,7 @@ least_slurm=2011
 required=''
 ready_timeout_s=30
 logins_per_s=32
+via=ssh
 jump_count=1
 harmless='[a-zA-Z_]+=["'"'"']?[$][{]?(((https?|all|ftp|HTTPS?|ALL|FTP)_(proxy|PROXY))|HPCPROXY_URL)[}]?["'"'"']?'
 sourced='(^|[ 	;&|])(source|[.])[ 	]+["'"'"']?(~/|[$][{]?HOME[}]?/|[$][{]?SLURM_SUBMIT_DIR[}]?/)?([a-zA-Z0-9_./-]+)'

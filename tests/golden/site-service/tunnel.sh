@@ -9,6 +9,7 @@ least_ssh=704
 port=2015
 agent=1
 via=ssh
+uses_ssh=1
 scheme=socks5h
 identity=/etc/hpcproxy/service_key
 connect_timeout_s=10
