@@ -13,7 +13,7 @@ from invoke.exceptions import Exit
 from invoke.parser.argument import Argument
 from invoke.tasks import Task, task
 
-from hpcproxy.account import tool_settings, use, verbs
+from hpcproxy.account import tool_settings, use, verbs, wrapping
 from hpcproxy.account.job_script import State
 from hpcproxy.account.netcat import CONNECT_TIMEOUT_S
 from hpcproxy.account.tunnels import Tunnel
@@ -176,7 +176,7 @@ def wrap(
         _check_scripts(Path(script))
         return
     target = Path(script) if in_place else Path(output) if output else None
-    wrapped = verbs.wrap(_account(), Path(script), target, remove=remove, plain=plain)
+    wrapped = wrapping.wrap(_account(), Path(script), target, remove=remove, plain=plain)
     if target is None:
         sys.stdout.buffer.write(wrapped.content)
         sys.stdout.buffer.flush()
@@ -187,7 +187,7 @@ def wrap(
 
 
 def _check_scripts(path: Path) -> None:
-    found = verbs.check_scripts(_account(), path)
+    found = wrapping.check_scripts(_account(), path)
     for file, state in found:
         print(f"{state.value:12}  {file}")
     wrong = [file for file, state in found if state is not State.CURRENT]

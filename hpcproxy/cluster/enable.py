@@ -67,9 +67,10 @@ class Enablement:
         said = self._say(host, "show", "config")
         return said if isinstance(said, str) else slurm_conf.parse(said.decode(errors="replace"))
 
-    def slurm(self, host: str) -> Slurm | str:
-        """Return what slurmctld says to `host`; or why it says nothing, in words."""
-        running = self.running(host)
+    def slurm(self, host: str, running: slurm_conf.Running | str | None = None) -> Slurm | str:
+        """Return what slurmctld says to `host`; or why it says nothing, in words. `running`: that is known already."""
+        if running is None:
+            running = self.running(host)
         if isinstance(running, str):
             return running
         listed, partitions = (self._say(host, *words) for words in (governed.SHOW_NODES, governed.SHOW_PARTITIONS))
@@ -93,7 +94,7 @@ class Enablement:
         files = [path for name, path in slurm_conf.ours(self.inventory).items() if name in slurm_conf.HOOKS]
         command = scontrol(self.inventory, "show", "config")
         (reply,) = self._ask({host: protocol.reading(files, self.fleet.token, command)})
-        running = read(reply.answer)
+        running = _read(reply.answer)
         if reply.answer is None or running is None or any(path in reply.answer.contents for path in files):
             return [], running
         live = slurm_conf.live(running, self.inventory)
@@ -259,7 +260,7 @@ class Enablement:
         return self.fleet.ask(messages).hosts
 
 
-def read(answer: protocol.Answer | None) -> slurm_conf.Running | None:
+def _read(answer: protocol.Answer | None) -> slurm_conf.Running | None:
     """Return the running configuration of which `answer` tells; None if it does not."""
     if answer is None or answer.word == "failed" or protocol.OUTPUT not in answer.contents:
         return None

@@ -21,7 +21,6 @@ from hpcproxy import heard
 from hpcproxy.errors import HpcproxyError
 from hpcproxy.files.plan import EPILOG, IN_FORCE, PLUGIN, PROGRAMS, PROLOG, RUN, TASK_PROLOG, Artifact, Plan
 from hpcproxy.files.render import Bundle, File, render
-from hpcproxy.quoting import word
 from hpcproxy.shell_lines import shell_line
 
 STORE = Path("/var/lib/hpcproxy")
@@ -36,8 +35,7 @@ _LINES_MAX = 5000  # of one answer; a host with more to say than that has anothe
 _PATH_MAX = 4096
 _TEXT_MAX = 1000
 
-# What with_command and with_facts fill in (templates/line/receive.sh).
-_NO_COMMAND = b"hpcproxy_command=(); "
+# What with_facts fills in (templates/line/receive.sh).
 _NO_FACTS = b"hpcproxy_facts=; "
 
 
@@ -142,15 +140,6 @@ def _listed(files: Sequence[File]) -> dict[str, list[str]]:
         "owners": [_owner(file) for file in files],
         "secrets": [str(file.artifact.path) for file in files if file.artifact.secret],
     }
-
-
-def with_command(message: bytes, command: Sequence[str]) -> bytes:
-    """Return `message`, which applies, so that it has a host run `command` too, which reads only, if anything changed.
-
-    Its output comes back as the content of `OUTPUT`; none if it fails.
-    """
-    words = " ".join(str(word(value)) for value in command)
-    return message.replace(_NO_COMMAND, b"hpcproxy_command=(%s); " % words.encode(), 1)
 
 
 def with_facts(message: bytes) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 from hpcproxy import changes
 from hpcproxy.cluster import fan_out, inventory, plugstack, protocol
 from hpcproxy.cluster.as_user import Accounts
-from hpcproxy.cluster.enable import Enablement, scontrol
+from hpcproxy.cluster.enable import Enablement
 from hpcproxy.cluster.inventory import Inventory
 from hpcproxy.cluster.outcome import GOOD, HostOutcome, OnHost, Outcomes
 from hpcproxy.cluster.plugin import Plugin
@@ -146,8 +146,6 @@ class Run:
             if action == "apply":
                 # Of the first only, for each program that is run costs: mostly all have the same.
                 each[hosts[0]] = protocol.with_facts(message)
-                if self.asked in each:
-                    each[self.asked] = protocol.with_command(each[self.asked], self._show_config)
             return each
 
         plugged = tuple(hosts) if on_trial else self.plugged
@@ -202,12 +200,6 @@ class Run:
         if self.request.limit is not None:
             return self.site.hosts
         return tuple(dict.fromkeys((*self.site.hosts, *enablement_of(self).controllers)))
-
-    @property
-    def _show_config(self) -> tuple[str, ...]:
-        # A Slurm that does not answer must not look like a host that does not.
-        limit_s = min(10, self.request.timeout_s / 2)
-        return scontrol(self.site.inventory, "show", "config", seconds=limit_s)
 
     @property
     def asked(self) -> str:

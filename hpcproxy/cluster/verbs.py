@@ -14,7 +14,7 @@ from typing import Protocol, Union
 from hpcproxy import changes
 from hpcproxy.changes import Write
 from hpcproxy.cluster import contract, governed, inventory, plugstack, prospect, slurm_conf
-from hpcproxy.cluster.enable import Slurm, read
+from hpcproxy.cluster.enable import Slurm
 from hpcproxy.cluster.outcome import HostOutcome, OnHost, Outcomes, unheard
 from hpcproxy.cluster.run import Request, Run, enablement_of
 from hpcproxy.errors import UsageError
@@ -50,6 +50,17 @@ class Wish:
     enable: bool = False
 
 
+@dataclass(frozen=True)
+class Before:
+    """What was found before anything was changed: how Slurm runs, and whether it runs our Prolog and Epilog.
+
+    None: that cannot be known.
+    """
+
+    running: slurm_conf.Running | None = None
+    in_force: bool | None = None
+
+
 # ------------------------------------------------------------------------------------------------ the verbs
 
 
@@ -63,14 +74,15 @@ def deploy(run: Run, wish: Wish, screen: Screen) -> Outcomes:
             screen.differences(seen)
         if wish.dry_run:
             return seen
-    done = screen.watch("deploy", lambda hear: roll_out(run, hear, canary=wish.canary, enabling=wish.enable))
+    before = check_before(run, enabling=wish.enable)
+    done = screen.watch("deploy", lambda hear: roll_out(run, before, hear, canary=wish.canary))
     if wish.enable and done.good:
         enabled = screen.watch("enable", lambda hear: enable(run, hear))
         screen.findings(enabled)
         _say_all(screen, plugin_words(run))
         return done.merged(enabled)
     if done.good and not done.as_wanted and not run.as_user:
-        _say_all(screen, done.cautions(time.time()), slurm_lines(run, done))
+        _say_all(screen, done.cautions(time.time()), slurm_lines(run, before))
     return done
 
 
@@ -100,18 +112,19 @@ def _say_all(screen: Screen, *groups: Sequence[str]) -> None:
 # ------------------------------------------------------------------------------------------------ their stages
 
 
-def roll_out(run: Run, on_host: OnHost, *, canary: int = 0, enabling: bool = False) -> Outcomes:
-    """Bring all hosts to the bundle's version; with `canary` the rest only if the first ones are right afterwards.
-
-    Raises UsageError if Slurm would run at once what it was not told to run.
-    """
-    hosts = run.site.hosts
-    in_force: bool | None = None
-    if not run.as_user and run.site.inventory.via == inventory.SPANK:
+def check_before(run: Run, *, enabling: bool = False) -> Before:
+    """Return how Slurm runs; raises UsageError if it would run at once what it was not told to run."""
+    if run.as_user:
+        return Before()
+    if run.site.inventory.via == inventory.SPANK:
         _check_plugin(run)
-        in_force = True  # what runs our Prolog there runs our Epilog
-    elif not run.as_user:
-        in_force = _check_surprise(run, enabling=enabling)
+        return Before(in_force=True)  # what runs our Prolog there runs our Epilog
+    return _check_surprise(run, enabling=enabling)
+
+
+def roll_out(run: Run, before: Before, on_host: OnHost, *, canary: int = 0) -> Outcomes:
+    """Bring all hosts to the bundle's version; with `canary` the rest only if the first ones are right afterwards."""
+    hosts, in_force = run.site.hosts, before.in_force
     if not canary or canary >= len(hosts):
         return run.act("apply", hosts, on_host, in_force=in_force)
     first = run.act("apply", hosts[:canary], on_host, in_force=in_force, on_trial=True)
@@ -206,8 +219,8 @@ def check_enable(run: Run) -> None:
         )
 
 
-def _check_surprise(run: Run, *, enabling: bool) -> bool | None:
-    """Return whether Slurm runs our Prolog and Epilog, None if that cannot be known.
+def _check_surprise(run: Run, *, enabling: bool) -> Before:
+    """Return how Slurm runs.
 
     Raises UsageError if the site's own lines would run our hooks as soon as they are there: that is for `enable`. Not
     where they are there already. A Slurm that cannot be asked is no reason to hold back files that nothing runs.
@@ -218,11 +231,11 @@ def _check_surprise(run: Run, *, enabling: bool) -> bool | None:
             f"{', '.join(lines)} would run ours as soon as it is there: say deploy --enable, which looks first"
         )
     if lines:
-        slurm = enablement_of(run).slurm(enablement_of(run).controllers[0])
+        slurm = enablement_of(run).slurm(enablement_of(run).controllers[0], running)
         reasons = [slurm] if isinstance(slurm, str) else _reasons(run, slurm, lines)
         if reasons:
             raise UsageError(f"{', '.join(lines)} would run ours as soon as it is there, and {'; '.join(reasons)}")
-    return None if running is None else slurm_conf.is_in_force(running, run.site.inventory)
+    return Before(running, None if running is None else slurm_conf.is_in_force(running, run.site.inventory))
 
 
 def plugin_words(run: Run) -> list[str]:
@@ -310,21 +323,17 @@ def _not_enabled(run: Run, cause: str) -> Outcomes:
     return Outcomes((HostOutcome(enablement_of(run).controllers[0], "failed", f"nothing was enabled: {cause}"),))
 
 
-def slurm_lines(run: Run, outcomes: Outcomes) -> list[str]:
+def slurm_lines(run: Run, before: Before) -> list[str]:
     """Return what stands in our way in the running configuration and the lines that it lacks, in words.
 
-    `outcomes` are those of `roll_out`; the host that is asked has said it there, if it has changed.
+    Slurm is asked only if it has not been heard `before`.
     """
     told = run.site.inventory
     if told.via == inventory.SPANK:
         return plugin_words(run)
-    changed = [host.answer for host in outcomes.hosts if host.host == run.asked and host.word == "changed"]
-    running = read(changed[0]) if changed else None
-    if running is None:
-        asked = enablement_of(run).running(run.asked)
-        if isinstance(asked, str):
-            return [f"how Slurm runs cannot be known: {asked}; slurm.conf needs:", *_indented(slurm_conf.lines(told))]
-        running = asked
+    running = before.running or enablement_of(run).running(run.asked)
+    if isinstance(running, str):
+        return [f"how Slurm runs cannot be known: {running}; slurm.conf needs:", *_indented(slurm_conf.lines(told))]
     words = slurm_conf.in_the_way(running, told)
     lacking = slurm_conf.missing(running, told)
     if lacking:

@@ -6,5 +6,4 @@
     exit
 }
 LC_ALL=C
-hpcproxy_command=()
 hpcproxy_facts=

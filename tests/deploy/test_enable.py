@@ -75,7 +75,7 @@ def test_what_the_sites_own_lines_would_run_at_once_is_not_put_there(tmp_path: P
     """A plain deploy would be an --enable that nobody asked for."""
     run = replace(_run(tmp_path), fleet=cast("Fleet", _Answers(b"Prolog = /etc/slurm/prolog.d/[0-9]*\n")))
     with pytest.raises(UsageError, match=r"Prolog=/etc/slurm/prolog.d/\[0-9\]\* would run ours as soon as it is there"):
-        verbs.roll_out(run, lambda _outcome: None)
+        verbs.check_before(run)
 
 
 def test_neither_is_what_a_script_of_the_sites_would_run(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_neither_is_what_a_script_of_the_sites_would_run(tmp_path: Path) -> None
 
     run = replace(_run(tmp_path), fleet=cast("Fleet", Answers(b"Prolog = /etc/slurm/prolog.sh\n")))
     with pytest.raises(UsageError, match=r"Prolog=/etc/slurm/prolog.sh would run ours as soon as it is there"):
-        verbs.roll_out(run, lambda _outcome: None)
+        verbs.check_before(run)
 
 
 HOOK = "/etc/slurm/epilog.d/50-hpcproxy"
@@ -133,9 +133,10 @@ def test_the_plugin_takes_no_hook_away_that_slurm_would_miss(
     run = replace(run, fleet=cast("Fleet", Answers(output)))
     if said:
         with pytest.raises(UsageError, match=said):
-            verbs.roll_out(run, lambda _outcome: None)
+            verbs.check_before(run)
     else:
-        assert [host.host for host in verbs.roll_out(run, lambda _outcome: None).hosts] == ["c1", "c2", "c3", "c4"]
+        done = verbs.roll_out(run, verbs.check_before(run), lambda _outcome: None)
+        assert [host.host for host in done.hosts] == ["c1", "c2", "c3", "c4"]
 
 
 @pytest.mark.parametrize(("limit", "asked"), [(None, {"c1", "c2", "c3", "c4", "ctl"}), ("c2", {"c2"})])

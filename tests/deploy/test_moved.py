@@ -153,8 +153,7 @@ def test_a_canary_is_on_trial_and_the_rest_is_not(tmp_path: Path, monkeypatch: p
         return Outcomes(tuple(HostOutcome(name, "unchanged") for name in hosts))
 
     monkeypatch.setattr(Run, "act", act)
-    monkeypatch.setattr(verbs, "_check_surprise", lambda *_run, **_enabling: None)
-    verbs.roll_out(run, lambda _outcome: None, canary=1)
+    verbs.roll_out(run, verbs.Before(), lambda _outcome: None, canary=1)
     assert acts == [("apply", ["c1"], True), ("look", ["c1"], False), ("apply", ["c2"], False)]
 
 

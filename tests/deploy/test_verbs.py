@@ -58,8 +58,7 @@ def test_the_rest_follows_only_first_hosts_that_are_right(
         return _outcomes(**dict.fromkeys(hosts, looked if action == "look" else applied))
 
     monkeypatch.setattr(Run, "act", act)
-    monkeypatch.setattr(verbs, "_check_surprise", lambda *_run, **_enabling: None)
-    done = verbs.roll_out(run, _silent, canary=1)
+    done = verbs.roll_out(run, verbs.Before(), _silent, canary=1)
     assert asked == [("apply", "c1"), ("look", "c1"), *([("apply", "c2,c3,c4")] if goes_on else [])]
     rest = {host.word for host in done.hosts if host.host != "c1"}
     assert rest == ({applied} if goes_on else {"skipped"})

@@ -203,16 +203,6 @@ def test_content_comes_back_for_a_diff(host: Host) -> None:
     assert answer.facts["bash"]
 
 
-@pytest.mark.parametrize("command", [("printf", "%s\\n", "a b", "$x"), ("false",), ("no-such-program",)])
-def test_a_command_is_run_where_something_has_changed(host: Host, command: tuple[str, ...]) -> None:
-    message = protocol.with_command(protocol.message(host.bundle(a_hook="1"), "apply", TOKEN), command)
-    answer = host.talk(message)
-    assert answer.word == "changed"
-    assert answer.contents == ({protocol.OUTPUT: b"a b\n$x"} if len(command) > 1 else {})
-    answer = host.talk(message)
-    assert (answer.word, answer.contents) == ("unchanged", {})
-
-
 # ---- files of somebody's
 
 

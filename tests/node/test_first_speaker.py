@@ -4,7 +4,7 @@ import pytest
 
 from hpcproxy.node.io.tcp_info import Marks
 from hpcproxy.node.proxy.first_speaker import REMEMBERED, FirstSpeaker
-from hpcproxy.node.proxy.hand_over import Direct
+from hpcproxy.node.proxy.hand_over import HandedOver
 from hpcproxy.node.upstream.target import Target
 
 TLS = b"\x16\x03\x01\x02\x00\x01"
@@ -80,6 +80,6 @@ class Session:
 )
 def test_our_answer_is_the_first_that_the_client_gets(sent, received, good, said):
     client, session = Client(sent, received), Session()
-    direct = Direct(None, client, client, session, Marks(taken=0, waiting=0, sent=5))
-    assert direct.confirm(b"yes") is good
+    handed_over = HandedOver(None, client, client, session, Marks(taken=0, waiting=0, sent=5))
+    assert handed_over.confirm(b"yes") is good
     assert (client.said, session.heeded) == (said, good)

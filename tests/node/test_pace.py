@@ -10,7 +10,7 @@ from hpcproxy.node.io.loop import Loop, Signal
 from hpcproxy.node.io.stream import Stream
 from hpcproxy.node.io.tcp_info import Counters, Marks
 from hpcproxy.node.proxy import pace as module
-from hpcproxy.node.proxy.hand_over import Direct
+from hpcproxy.node.proxy.hand_over import HandedOver
 from hpcproxy.node.proxy.listener import bind
 from hpcproxy.node.proxy.pace import ENOUGH, GATHER_S, LONGEST_S, MUCH, MUCH_S, TICK_S, WINDOW_S, Gathering, Pace
 
@@ -173,8 +173,8 @@ def test_a_connection_in_the_hands_of_ssh_is_looked_after_until_its_end():
         stream, session = Stream(loop, sock), Session(loop)
         try:
             await seen(sock, True)
-            direct = Direct(loop, stream, Counters(sock), session, Marks(0, 0, 0))
-            under_way = loop.spawn(direct.run())
+            handed_over = HandedOver(loop, stream, Counters(sock), session, Marks(0, 0, 0))
+            under_way = loop.spawn(handed_over.run())
             for thread in threads:
                 thread.start()
             await seen(sock, False)

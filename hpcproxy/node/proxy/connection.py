@@ -11,7 +11,7 @@ from ..upstream.target import BadTarget, Target, parse_authority, spell
 from . import socks
 from .first_speaker import OPENING_BYTES, opens_as_client
 from .forward import ClientGone, Exchange
-from .hand_over import Direct, NotPassed, hand_over
+from .hand_over import HandedOver, NotPassed, hand_over
 from .head import BadRequest, Request, body_length, parse_request
 from .relay import Far, Relay, first_words, open_far
 from .replies import CONNECTED, http_answer, socks5_code
@@ -32,7 +32,7 @@ class Talk:
     def __init__(self, shared: Shared, client: Stream, busy: str) -> None:
         self.shared, self.client, self.busy = shared, client, busy
         self.counters = Counters(client.sock)
-        self.direct: Optional[Direct] = None
+        self.handed_over: Optional[HandedOver] = None
         self.relay: Optional[Relay] = None
         self.exchange: Optional[Exchange] = None
 
@@ -51,8 +51,8 @@ class Talk:
 
     def open_bytes(self) -> Tuple[int, int]:
         """Bytes of the request under way, up and down, not yet in the record."""
-        if self.direct is not None:
-            return self.direct.bytes()
+        if self.handed_over is not None:
+            return self.handed_over.bytes()
         if self.relay is not None:
             return self.relay.up, self.relay.down
         return (self.exchange.up, self.exchange.down) if self.exchange is not None else (0, 0)
@@ -134,7 +134,7 @@ class Talk:
             self.shared.check(target, self.busy)
             # What the client has sent ahead reaches the far end at once, and its answer could come before ours.
             before = self.counters.marks()
-            if before.waiting or not self.shared.tunnel.passes_fd:
+            if before.waiting or not (self.shared.tunnel.passes_fd and self.shared.entrance.counted):
                 outcome = await self._relay(target, reply)
             elif self.shared.first_speaker.may_hand_over(target):
                 outcome = await self._hand_over(target, before, reply)
@@ -147,24 +147,26 @@ class Talk:
             outcome = "client gone"
         finally:
             up, down = self.open_bytes()
-            self.direct = self.relay = None
+            self.handed_over = self.relay = None
             self.shared.finished(spell(target), up, down, time.monotonic() - began, outcome)
 
     async def _hand_over(self, target: Target, before: Marks, reply: Reply) -> str:
         shared, client = self.shared, self.client
         try:
-            direct = self.direct = await hand_over(shared.loop, shared.tunnel, client, self.counters, before, target)
+            handed_over = self.handed_over = await hand_over(
+                shared.loop, shared.tunnel, client, self.counters, before, target
+            )
         except NotPassed:
             return await self._relay(target, reply)
         try:
-            if not direct.confirm(reply(None)):
+            if not handed_over.confirm(reply(None)):
                 shared.first_speaker.learn(target, b"")
                 client.abort()
                 return "far end spoke first"
-            await direct.run()
+            await handed_over.run()
             return "ok"
         finally:
-            direct.close()
+            handed_over.close()
 
     async def _see_who_speaks(self, target: Target, reply: Reply) -> str:
         """A far end that nobody knows: our answer goes first, then who speaks says what is best (first_speaker.py)."""
@@ -177,26 +179,26 @@ class Talk:
                 shared.first_speaker.learn(target, first)
                 try:
                     marks = self.counters.marks()
-                    direct = self.direct = await hand_over(
+                    handed_over = self.handed_over = await hand_over(
                         shared.loop, shared.tunnel, client, self.counters, marks, target
                     )
                 except OpenError:
                     pass  # it takes no second connection; the first one is there and serves
                 else:
                     far.close()
-                    return await self._run(direct)
+                    return await self._run(handed_over)
             return await self._join(target, far)
         finally:
             far.close()
 
-    async def _run(self, direct: Direct) -> str:
+    async def _run(self, handed_over: HandedOver) -> str:
         """The client is in ssh's hands, and has our answer already, until both are done."""
         try:
-            direct.begin()
-            await direct.run()
+            handed_over.begin()
+            await handed_over.run()
             return "ok"
         finally:
-            direct.close()
+            handed_over.close()
 
     async def _relay(self, target: Target, reply: Reply) -> str:
         far = await open_far(self.shared.loop, self.shared.tunnel, target)

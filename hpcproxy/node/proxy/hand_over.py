@@ -45,16 +45,16 @@ class ClientEnds(Ends):
 
 async def hand_over(
     loop: Loop, tunnel: Tunnel, client: Stream, counters: Counters, before: Marks, target: Target
-) -> "Direct":
+) -> "HandedOver":
     """The far end is connected to the client's own socket; OpenError, and then the socket is still ours.
 
     `before` says how far the connection is by now.
     """
     channel = await tunnel.open(target, ClientEnds(client, counters, before))
-    return Direct(loop, client, counters, channel, before)
+    return HandedOver(loop, client, counters, channel, before)
 
 
-class Direct:
+class HandedOver:
     """A client's socket in ssh's hands; how far it was `before` that."""
 
     def __init__(self, loop: Loop, client: Stream, counters: Counters, session: Channel, before: Marks) -> None:

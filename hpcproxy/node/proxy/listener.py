@@ -98,7 +98,7 @@ class Clients:
         # Root's listener lets nobody bind beside it (port.py), and what it accepts would keep the job's next run from
         # the port for a minute after its end, in TIME_WAIT.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        client = Stream(self.loop, sock)
+        client = Stream(self.loop, sock, is_client=True)
         talk = Talk(self.shared, client, busy)
         self.talks.add(talk)
         self.loop.spawn(self._serve(talk, client))

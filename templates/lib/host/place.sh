@@ -229,15 +229,6 @@ move() {
     sync -- "${directories[@]}" # here it could leave a mixture
 }
 
-# What the command says that came with the message.
-tell_output() {
-    local text
-    # shellcheck disable=SC2154 # set in the line that has read this
-    ((${#hpcproxy_command[@]})) || return 0
-    text=$("${hpcproxy_command[@]}" 2>/dev/null </dev/null) || return 0
-    answer "content output $(printf '%s' "$text" | base64 -w 0)"
-}
-
 # Leave on record for our Prolog whether Slurm runs our Epilog, if that is known; false if it was on record already.
 mark() {
     local path=$own_directory/in-force
@@ -289,9 +280,8 @@ apply() {
     say_changes
     become
     mark || :
-    # shellcheck disable=SC2154 # as above
+    # shellcheck disable=SC2154 # set in the line that has read this
     [[ -z $hpcproxy_facts ]] || facts
-    tell_output
     finish changed
 }
 
