@@ -56,14 +56,20 @@ UNIT_TOOLS += ("vermin>=1.6,<2", "werkzeug>=3,<4", "wsproto>=1.2,<2", "build>=1.
 UNIT_TOOLS += ("exceptiongroup", "tomli", "typing_extensions", "importlib_metadata", "async-timeout")
 # Style is no property of a release.
 # What meets a release's own Python, bash and OpenSSH on a node; of the rest most is the same everywhere.
-UNIT_TESTS = ("tests/node", "tests/contract", "tests/test_tunnel.py", "tests/test_job_end.py", "tests/test_prologue.py")
-UNIT_TESTS += (
-    "tests/test_bashrc.py",
-    "tests/test_arithmetic.py",
-    "tests/test_listening.py",
-    "tests/test_job_processes.py",
+UNIT_TESTS = ("tests/node", "tests/contract", "tests/test_floors.py", "tests/files/test_install.py")
+UNIT_TESTS += tuple(
+    f"tests/templates/{name}.py"
+    for name in (
+        *(
+            "node/test_tunnel",
+            "node/test_job_end",
+            "sbatch/test_prologue",
+            "bashrc/test_bashrc",
+            "slurmd/test_taskprolog",
+        ),
+        *("lib/test_arithmetic", "lib/test_listening", "lib/test_job_processes"),
+    )
 )
-UNIT_TESTS += ("tests/test_floors.py", "tests/test_install.py", "tests/deploy/test_taskprolog.py")
 VERSIONS = "versions"
 TIMEOUT_S = 2400.0
 ENDING_S = 120.0

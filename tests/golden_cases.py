@@ -16,10 +16,11 @@ from hpcproxy.cluster import contract, enable, inventory, protocol
 from hpcproxy.config.layers import Layer, resolve
 from hpcproxy.files.plan import AGENT_PROGRAM, Artifact, Home, Plan, account_plan
 from hpcproxy.files.render import Bundle, File, render
-from tests.deploy import cases as site
+from tests import REPOSITORY
+from tests.cluster import cases as site
 
-GOLDEN = Path(__file__).parent / "golden"
-LIBRARY = Path(__file__).parent.parent / "templates" / "lib"
+GOLDEN = REPOSITORY / "tests" / "golden"
+LIBRARY = REPOSITORY / "templates" / "lib"
 
 _EVERYTHING: dict[str, Any] = {
     "jump": ["hello@192.168.31.10", "u@[2001:db8::1]:2222"],

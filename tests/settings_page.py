@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from hpcproxy.config.model import Setting, settings
+from tests import REPOSITORY
 
-PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
+PAGE = REPOSITORY / "docs" / "configuration.md"
 _HEAD = "| key | values | default | what it means |\n|---|---|---|---|\n"
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
+
+from tests import REPOSITORY
 
 # Others lay the same script out otherwise, or find what these do not: tried with Debian 11's to 14's.
 LAYOUT = ((3, 6), (3, 11))  # shfmt, from the first and before the second
@@ -27,7 +28,7 @@ def shellcheck(*options: str) -> list[str]:
     if _version("shellcheck") < FINDINGS:
         pytest.skip(f"the style is of shellcheck {_dotted(FINDINGS)} and later")
     # What .shellcheckrc says, for scripts that lie elsewhere too.
-    left_out = ",".join(re.findall(r"(?m)^disable=(SC\d+)$", (Path(__file__).parents[1] / ".shellcheckrc").read_text()))
+    left_out = ",".join(re.findall(r"(?m)^disable=(SC\d+)$", (REPOSITORY / ".shellcheckrc").read_text()))
     return ["shellcheck", "--norc", "--enable=all", f"--exclude={left_out}", *options]
 
 

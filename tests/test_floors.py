@@ -16,11 +16,12 @@ from hpcproxy.cluster import inventory, protocol, slurm_conf
 from hpcproxy.cluster.outcome import HostOutcome, Outcomes
 from hpcproxy.cluster.protocol import Answer
 from hpcproxy.floors import FLOORS
+from tests import REPOSITORY
 from tests.keys import accept
 from tests.sshd import Sshd
 from tests.supervisor import write_script
 
-ROOT = Path(__file__).parents[1]
+ROOT = REPOSITORY
 
 
 def test_readme_says_what_the_table_says() -> None:

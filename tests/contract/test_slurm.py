@@ -18,8 +18,8 @@ from hpcproxy.files.plan import PROLOG, TASK_PROLOG, Plan
 from hpcproxy.files.render import TEMPLATES, render
 from hpcproxy.node.life.job_processes import step_places
 from tests import servers
+from tests.cluster.cases import plan
 from tests.contract.slurm import RELEASES, TOO_OLD, Release, install
-from tests.deploy.cases import plan
 from tests.shells import script
 from tests.sshd import Sshd
 

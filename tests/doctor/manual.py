@@ -11,8 +11,9 @@ from hpcproxy.doctor import page
 from hpcproxy.doctor.finding import Finding, Found
 from hpcproxy.doctor.page import Look
 from hpcproxy.doctor.table import ALL
+from tests import REPOSITORY
 
-PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"
+PAGE = REPOSITORY / "docs" / "doctor.md"
 _RUN = re.compile(r"(<!-- run: (\w+) -->\n```\n\$ hpcproxy doctor\n).*?(```\n<!-- end -->)", re.DOTALL)
 _TABLE = re.compile(r"(<!-- table -->\n).*?(<!-- end -->)", re.DOTALL)
 # What is another on each machine and in each run.

@@ -61,6 +61,7 @@ def spec(purpose: str, **slurm_conf: str) -> LabSpec:
         "JobAcctGatherType": "jobacct_gather/linux",
         "JobAcctGatherFrequency": "task=1",
         "JobAcctGatherParams": "OverMemoryKill",
+        "SlurmdDebug": "debug",  # says when an Epilog is begun
         "PartitionName": MAIN,
         **slurm_conf,
     }
@@ -215,9 +216,8 @@ class Run:
         """Everything of ours was gone in time."""
         assert any(self.watch.of(job).ever for job in self.jobs) or self.way is PLAIN, "there was a tunnel at all"
         for job in jobs or self.jobs:
-            sight = self.watch.of(job)
-            said = f"job {job}: {sight.outlived_s:.1f} s; {sorted(sight.outlived)}"
-            assert sight.outlived_s <= self.case.gone_s, said
+            outlived_s = self.watch.outlived_s(job)
+            assert outlived_s <= self.case.gone_s, f"job {job}: {outlived_s:.1f} s; {sorted(self.watch.of(job).outlived)}"
 
     def abandon(self) -> None:
         """After a failure: no job of the case is left."""

@@ -8,11 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from hpcproxy.lab import Lab
-from hpcproxy.lab.slurm import RUNNING_STATES
+from hpcproxy.lab.slurm import NODE_LOG, RUNNING_STATES
 from tests.waiting import until
 
 POLL_S = 0.1
@@ -71,15 +72,11 @@ class Sight:
     def gone_s(self) -> float:
         """How long the last of ours outlived the last process of the job's own, at most; where no such was ever seen (a
         later component of a heterogeneous job, whose steps have the first one's id), the job."""
-        return max(0.0, self.last_ours - (self.last_own or self._over_at))
+        return max(0.0, self.last_ours - (self.last_own or self.over_at))
 
     @property
-    def outlived_s(self) -> float:
-        """The same at least: a busy machine is looked at only every few seconds, and what ended first is not known."""
-        return max(0.0, self.last_ours - (self.none_own or self._over_at))
-
-    @property
-    def _over_at(self) -> float:
+    def over_at(self) -> float:
+        """When Slurm said that it is over."""
         return next((at for at, state in self.states if state not in ("PENDING", "RUNNING")), 0.0)
 
 
@@ -124,6 +121,21 @@ class Watch:
         gone = lambda: sight.only_files if files_may_stay else sight.nothing_left  # noqa: E731
         self.until(gone, lambda: f"left of job {job}: {self._left(sight)}", 30)
         return sight
+
+    def outlived_s(self, job: int) -> float:
+        """How long the last of ours outlived the last process of the job's own, at least: a busy machine is looked at only
+        every few seconds, and what ended first is not known. Where no such process was ever seen, it is the Epilog that
+        Slurm's word of the job's end reaches us by, and a busy slurmd takes seconds for that."""
+        sight = self.of(job)
+        return max(0.0, sight.last_ours - (sight.none_own or max(sight.over_at, self._epilog_at(job))))
+
+    def _epilog_at(self, job: int) -> float:
+        """When the last node's slurmd began the job's Epilog, by its log; 0 if none did."""
+        line = re.compile(rf"(?m)^\[([^]]+)\] debug:  \[job {job}\] attempting to run epilog")
+        since_boot_s = time.time() - time.monotonic()
+        logs = (self.lab.path_on(node, NODE_LOG).read_text(errors="replace") for node in self.lab.nodes)
+        began = [datetime.fromisoformat(text).timestamp() - since_boot_s for log in logs for text in line.findall(log)]
+        return max(began, default=0.0)
 
     def _left(self, sight: Sight) -> str:
         left = sorted(sight.own | sight.ours | sight.slurms)
