@@ -17,9 +17,9 @@ FORGOTTEN_S = 60  # a draft that is older was left by somebody who was killed ov
 
 
 class Compiled:
-    """An importer (PEP 451) of the modules in `codes`."""
+    """An importer (PEP 451) of the modules in `codes`, each marshalled: what is never imported is never made."""
 
-    def __init__(self, codes: Dict[str, Any]) -> None:
+    def __init__(self, codes: Dict[str, bytes]) -> None:
         self.codes = codes
         self.packages = {name.rpartition(".")[0] for name in codes}
 
@@ -35,8 +35,9 @@ class Compiled:
         """As Python makes it."""
 
     def exec_module(self, module: Any) -> None:
-        """The module has run."""
-        exec(self.codes[module.__name__], module.__dict__)  # noqa: S102 - this is what an import is
+        """The module has run; its code is kept no longer."""
+        code = marshal.loads(self.codes.pop(module.__name__))  # noqa: S302 - as much ours as agent.pyz
+        exec(code, module.__dict__)  # noqa: S102 - this is what an import is
 
 
 def use(archive: str, package: str, names: List[str]) -> None:
@@ -54,8 +55,8 @@ def use(archive: str, package: str, names: List[str]) -> None:
     sys.meta_path.insert(0, Compiled(codes))
 
 
-def compile_all(archive: str, package: str, names: List[str]) -> Dict[str, Any]:
-    """The code of each module by its name."""
+def compile_all(archive: str, package: str, names: List[str]) -> Dict[str, bytes]:
+    """The code of each module by its name, marshalled."""
     import zipimport
 
     sources = {}
@@ -64,12 +65,12 @@ def compile_all(archive: str, package: str, names: List[str]) -> Dict[str, Any]:
         sources[name] = zipimport.zipimporter("/".join([archive] + folders)).get_source(last)
     # Without docstrings, which nobody reads there.
     return {
-        name: compile(text or "", os.path.join(archive, name), "exec", dont_inherit=True, optimize=2)
+        name: marshal.dumps(compile(text or "", os.path.join(archive, name), "exec", dont_inherit=True, optimize=2))
         for name, text in sources.items()
     }
 
 
-def read(path: str, key: List[Any]) -> Optional[Dict[str, Any]]:
+def read(path: str, key: List[Any]) -> Optional[Dict[str, bytes]]:
     """What is kept there for `key`; None if there is no such thing, or somebody else could have written it."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -87,7 +88,7 @@ def read(path: str, key: List[Any]) -> Optional[Dict[str, Any]]:
     return codes if kept == key else None
 
 
-def write(path: str, key: List[Any], codes: Dict[str, Any]) -> None:
+def write(path: str, key: List[Any], codes: Dict[str, bytes]) -> None:
     """`codes` are kept there; many nodes may want that at the same moment, and one does it."""
     draft = path + ".new"
     try:

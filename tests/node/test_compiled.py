@@ -53,7 +53,7 @@ def change(pyz):
     """What is kept says something else from now on, so that its use shows."""
     kept = kept_of(pyz)
     key, codes = marshal.loads(kept.read_bytes())  # noqa: S302 - the test's own
-    codes["hpcproxy_node.life.hold"] = compile(ANOTHER, "hold", "exec")
+    codes["hpcproxy_node.life.hold"] = marshal.dumps(compile(ANOTHER, "hold", "exec"))
     kept.write_bytes(marshal.dumps([key, codes]))
     return kept
 
