@@ -217,7 +217,8 @@ class Run:
         assert any(self.watch.of(job).ever for job in self.jobs) or self.way is PLAIN, "there was a tunnel at all"
         for job in jobs or self.jobs:
             outlived_s = self.watch.outlived_s(job)
-            assert outlived_s <= self.case.gone_s, f"job {job}: {outlived_s:.1f} s; {sorted(self.watch.of(job).outlived)}"
+            said = f"job {job}: {outlived_s:.1f} s; {sorted(self.watch.of(job).outlived)}"
+            assert outlived_s <= self.case.gone_s, said
 
     def abandon(self) -> None:
         """After a failure: no job of the case is left."""

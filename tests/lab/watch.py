@@ -123,9 +123,9 @@ class Watch:
         return sight
 
     def outlived_s(self, job: int) -> float:
-        """How long the last of ours outlived the last process of the job's own, at least: a busy machine is looked at only
-        every few seconds, and what ended first is not known. Where no such process was ever seen, it is the Epilog that
-        Slurm's word of the job's end reaches us by, and a busy slurmd takes seconds for that."""
+        """How long the last of ours outlived the last process of the job's own, at least: a busy machine is looked at
+        only every few seconds, and what ended first is not known. Where no such process was ever seen, we hear of the
+        job's end by the Epilog, and a busy slurmd takes seconds until it begins one."""
         sight = self.of(job)
         return max(0.0, sight.last_ours - (sight.none_own or max(sight.over_at, self._epilog_at(job))))
 

@@ -10,11 +10,11 @@ import pytest
 from hpcproxy.node.state.environment import NONE, way_of
 from hpcproxy.node.upstream.outside import needed
 from tests.doctor import internet
+from tests.node.harness import echo, jump_of
 from tests.sshd import prepare
 from tests.waiting import until
 
 from . import namespace
-from .harness import echo, jump_of
 from .site_proxies import HttpMock
 
 NEEDS_ROOT = pytest.mark.skipif(not namespace.is_root(), reason="needs root, for a network namespace of its own")
