@@ -10,12 +10,11 @@ import pytest
 from hpcproxy.node.state.environment import NONE, way_of
 from hpcproxy.node.upstream.outside import needed
 from tests.doctor import internet
+from tests.node import namespace
 from tests.node.harness import echo, jump_of
+from tests.node.site_proxies import HttpMock
 from tests.sshd import prepare
 from tests.waiting import until
-
-from . import namespace
-from .site_proxies import HttpMock
 
 NEEDS_ROOT = pytest.mark.skipif(not namespace.is_root(), reason="needs root, for a network namespace of its own")
 ENVIRONMENT = {"kind": "environment", "auth_file": ""}
