@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcproxy import changes
-from hpcproxy.account import job_script, overrides
-from hpcproxy.account.verbs import Account
+from hpcproxy.account import credentials, job_script, overrides, time_limit
+from hpcproxy.account.verbs import Account, settings_of
 from hpcproxy.changes import Outcome, Write
 from hpcproxy.errors import FileError
 from hpcproxy.files import install
@@ -65,7 +65,9 @@ def _remarks(
     ]
     behind = placed.lines[-1] - (0 if target is not None else len(placed.lines))
     others = overrides.in_script(text, str(shown), behind, account.user_home, account.home.directory)
-    return lines + [str(found) for found in [*others, *overrides.in_tools(account.user_home, account.environ)]]
+    lines += [str(found) for found in [*others, *overrides.in_tools(account.user_home, account.environ)]]
+    config = settings_of(account).config
+    return lines + credentials.too_short(config, account.home, account.environ, time_limit.seconds(text))
 
 
 def check_scripts(account: Account, path: Path) -> list[tuple[Path, job_script.State]]:

@@ -107,7 +107,7 @@ def test_a_certificate_that_ends_before_the_job_is_told_when_the_job_begins(
     supervisor = Supervisor(script, environ={**os.environ, "SLURM_JOB_END_TIME": str(int(time.time() + hours * 3600))})
     try:
         line = supervisor.line("note", "ready")
-        words = f" certificate the certificate {certified.identity}-cert.pub ends at "
+        words = f" credentials the certificate {certified.identity}-cert.pub ends at "
         assert (words in line and "before the time limit of this job" in line) is told
         if told:
             supervisor.line("ready")

@@ -73,13 +73,15 @@ note_certificates() {
     done
 }
 
-# Set `limit` to when this job ends at the latest, which only its first node asks Slurm for, or to two weeks from now;
-# and `whose` to what that means. False if it is not known.
+# Set `limit` to when this job ends at the latest, which only its first node asks Slurm for; for one that is submitted
+# now and may run `asked_limit_s` seconds, to when it ends at the earliest if it needs them; else to two weeks from now.
+# And `whose` to what that means. False if it is not known.
 find_limit() {
-    local now
+    local now limit_s=$((14 * 24 * 3600))
     if [[ -z ${of_step-} ]]; then
+        if ((${asked_limit_s:-0} > 0)); then limit_s=$asked_limit_s whose=', before a job of that time limit'; fi
         printf -v now '%(%s)T' -1
-        printf -v limit '%(%Y-%m-%dT%H:%M:%S)T' "$((now + 14 * 24 * 3600))"
+        printf -v limit '%(%Y-%m-%dT%H:%M:%S)T' "$((now + limit_s))"
         return 0
     fi
     whose=', before the time limit of this job'

@@ -7,6 +7,7 @@
 #                                      is there already, for user UID, who need not be the one this runs as
 #   tunnel.sh hold shell 0             for a shell without Slurm, at its user's own address
 #   tunnel.sh probe                    one login to each jump host; `ok JUMP [NOTE]` or `failed LAYER JUMP: REASON` for each
+#   tunnel.sh credentials SECONDS      a sentence on what does not outlast a job of so many seconds, submitted now; 0: unknown
 #
 # The agent (agent.pyz) listens at ADDRESS:PORT and holds ssh; where there is no python3 for it, or with `agent: false`,
 # ssh itself listens (`ssh -N -D ADDRESS:PORT`) and a loop here keeps it up.
@@ -83,8 +84,8 @@ begin_hold() {
     await_first
     [[ -z $ending ]] || return 0
     if [[ -n $of_step && -n $uses_ssh ]]; then
-        note_certificates
-        if [[ -n $note ]]; then say "note $node certificate $note"; fi
+        note_credentials
+        if [[ -n $note ]]; then say "note $node credentials $note"; fi
     fi
     if [[ $mode == agent ]]; then
         hand_over
@@ -101,8 +102,12 @@ case ${1-} in
         begin_hold "${2-}" "${3-}" "${4-}" "${5-}" "${6-}"
         ;;
     probe) probe ;;
+    credentials)
+        [[ ${2-} =~ ^[0-9]{1,9}$ ]] || exit 2
+        credentials "$2"
+        ;;
     *)
-        printf 'usage: tunnel.sh hold JOB RESTART [ssh | MODE STATE UID] | probe\n' >&2
+        printf 'usage: tunnel.sh hold JOB RESTART [ssh | MODE STATE UID] | probe | credentials SECONDS\n' >&2
         exit 2
         ;;
 esac

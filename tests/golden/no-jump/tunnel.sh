@@ -187,6 +187,8 @@ failures=(
 
 #= lib/tunnel/reason.sh
 
+#= lib/tunnel/credentials.sh
+
 #= lib/tunnel/sweep.sh
 
 #= lib/tunnel/home.sh
