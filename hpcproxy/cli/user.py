@@ -22,6 +22,7 @@ from hpcproxy.changes import Outcome
 from hpcproxy.cli import admin, status_page
 from hpcproxy.cli.consent import FINGERPRINT_HELP, YES_HELP, Flags
 from hpcproxy.cli.output import console, from_here, number, results, say, table, verb
+from hpcproxy.config import site_profile
 from hpcproxy.config.layers import SITE_CONFIG
 from hpcproxy.errors import UsageError
 
@@ -43,6 +44,7 @@ JUMP_HELP = "Jump host, [USER@]HOST[:PORT]; may be given several times, the next
     help={
         "jump": JUMP_HELP,
         "via": VIA_HELP,
+        "site": "Begin with what is known of this site: a profile, or DIRECTORY/NAME; an unknown name lists them.",
         "port": "TCP port of the tunnel on every node (default 2015).",
         "identity": "Private key for the jump host; without it ssh chooses as it always does.",
         "probe": "Try one login to each jump host (--no-probe skips it).",
@@ -58,6 +60,7 @@ def init(  # noqa: PLR0913, PLR0917 - the flags a user has
     jump: list[str],
     fingerprint: list[str],
     via: str | None = None,
+    site: str | None = None,
     port: int | None = None,
     identity: str | None = None,
     probe: bool = True,
@@ -68,7 +71,12 @@ def init(  # noqa: PLR0913, PLR0917 - the flags a user has
     """Write ~/.hpcproxy/config.yaml, show and pin the jump host's key, and try one login."""
     consent = Flags.of(yes, fingerprint)
     account = _account()
-    settings = verbs.settings_of(account, _given(jump=jump, via=via, port=number(port), identity=_absolute(identity)))
+    given = _given(jump=jump, via=via, port=number(port), identity=_absolute(identity))
+    if site is not None:
+        profile = site_profile.find(site)
+        say(f"site profile: {profile}")
+        given = {**profile.settings, **given}
+    settings = verbs.settings_of(account, given)
     if settings.config.lacks_jump_host:
         raise UsageError("say which jump host: hpcproxy init --jump USER@HOST")
     trial = verbs.Trial(login=probe, on_node=on_node, replace_key=replace_key)
