@@ -392,6 +392,7 @@ def _forwarding_refused_by_the_key(_server: Sshd, path: Path) -> Iterator[Case]:
 WITHOUT_LOG_VERBOSE = {
     "greeting and hanging up": ("ssh", "hung up during the login"),
     "no ssh server": ("busy", "hung up before the login"),
+    "no key of a kind that is allowed here": ("key", "it refused the key"),
     "key from elsewhere only": ("key", "refused the key; is the public half in its authorized_keys, without a from="),
     "key named with a token": ("key", "refused the key;"),
     "kind of key that it does not take": ("ssh", "No more auth methods available"),
