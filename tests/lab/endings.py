@@ -31,7 +31,7 @@ CRED_EXPIRE_S = 5
 MAIN = "main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=20"
 # Of Slurm's own voice in a job's output: what it says when it ends something.
 # slurmstepd's too where it names itself by the moment (from 26.05 on).
-SLURMS_VOICE = re.compile(r"(slurmstepd\S*|srun|salloc): |\[[-0-9T:.]+\] error: \*\*\* ")
+SLURMS_VOICE = re.compile(r"(slurmstepd\S*|srun|salloc): |\[[-0-9]+T[0-9:.]+\] error: ")
 # Slurm asks for the end of a job with time limit each 30 s, whatever the limit is.
 TWO_NODES = "-N2 --ntasks-per-node=1 --exclude=c4"
 UP = "echo up\n"

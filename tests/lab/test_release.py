@@ -21,6 +21,8 @@ from hpcproxy.lab import LabSpec, Machine, packages, parse_release, release, slu
 from hpcproxy.lab.spec import RELEASE_VARIABLE
 from tests import style
 
+from .endings import SLURMS_VOICE
+
 
 @pytest.mark.parametrize(
     ("text", "wanted"),
@@ -265,3 +267,20 @@ def test_cgroup_conf_has_what_its_slurm_knows(
     """20.11 does not begin with a key that it does not know. (L1)"""
     monkeypatch.setattr(slurm, "version", lambda _machine: version)
     assert slurm._cgroup_conf(cast("Machine", None), LabSpec(name="x")) == says
+
+
+@pytest.mark.parametrize(
+    ("line", "slurms"),
+    [
+        ("slurmstepd-c1: error: *** JOB 1 ON c1 CANCELLED AT 2026-11-29T20:01:02 ***", True),
+        ("[2026-11-29T20:01:02.345] error: *** JOB 1 ON c1 CANCELLED AT 2026-11-29T20:01:02 ***", True),
+        ("[2026-12-01T01:49:40.859] error: StepId=27.2 exceeded memory limit (321716224 > 157286400)", True),
+        ("srun: Step created for StepId=1.1", True),
+        ("hpcproxy: no tunnel: busy", False),
+        ("error: the job's own", False),
+        ("203.0.113.10", False),
+    ],
+)
+def test_what_slurm_says_in_a_jobs_output_is_told_apart(line: str, slurms: bool) -> None:
+    """slurmstepd names itself by the moment from 26.05 on. (T3)"""
+    assert (SLURMS_VOICE.match(line) is not None) is slurms
