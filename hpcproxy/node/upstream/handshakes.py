@@ -13,7 +13,7 @@ import socket
 import ssl
 import threading
 import time
-from typing import List, Tuple
+from typing import List, Tuple  # noqa: F401  the comment below
 
 LIMIT_S = 0.9
 SILENT = "no answer within {} s".format(LIMIT_S)
@@ -30,7 +30,7 @@ def main(words: List[str]) -> None:
     """Never returns: threads that still wait for a name service would be waited for."""
     deadline = time.monotonic() + LIMIT_S
     context = trusting()
-    answers: queue.Queue[Tuple[str, str]] = queue.Queue()
+    answers = queue.Queue()  # type: queue.Queue[Tuple[str, str]]  # an annotation would want Python 3.9
     for word in words:
         threading.Thread(target=lambda place: answers.put((place, shake(context, place))), args=(word,)).start()
     waiting = set(words)
