@@ -54,22 +54,9 @@ FEATURES = {
 UNIT_TOOLS = ("pytest>=8,<10", "pytest-xdist>=3.5,<4", "hypothesis>=6.100,<7", "httpx>=0.28,<1", "requests>=2.32,<3")
 UNIT_TOOLS += ("vermin>=1.6,<2", "werkzeug>=3,<4", "wsproto>=1.2,<2", "build>=1.2,<2", "setuptools>=77")
 UNIT_TOOLS += ("exceptiongroup", "tomli", "typing_extensions", "importlib_metadata", "async-timeout")
-# Style is no property of a release.
-# What meets a release's own Python, bash and OpenSSH on a node; of the rest most is the same everywhere.
-UNIT_TESTS = ("tests/node", "tests/contract", "tests/test_floors.py", "tests/files/test_install.py")
-UNIT_TESTS += tuple(
-    f"tests/templates/{name}.py"
-    for name in (
-        *(
-            "node/test_tunnel",
-            "node/test_job_end",
-            "sbatch/test_prologue",
-            "bashrc/test_bashrc",
-            "slurmd/test_taskprolog",
-        ),
-        *("lib/test_arithmetic", "lib/test_listening", "lib/test_job_processes"),
-    )
-)
+# What meets a release's own Python, bash, coreutils and OpenSSH; the rest is the same everywhere.
+UNIT_TESTS = ("tests/node", "tests/contract", "tests/openssh", "tests/templates", "tests/test_floors.py")
+UNIT_TESTS += ("tests/files/test_install.py", "tests/cluster/test_logins.py", "tests/cluster/test_field.py")
 VERSIONS = "versions"
 TIMEOUT_S = 2400.0
 ENDING_S = 120.0
