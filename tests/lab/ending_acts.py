@@ -219,6 +219,7 @@ def heterogeneous(run: Run) -> None:
     run.submit(body, "-N2 --ntasks-per-node=1 --exclude=c4\nhetjob\n-N1 -n1 --exclude=c4")
     run.over()
     run.jobs = [run.job, run.job + 1]
+    run.watch.of(run.job + 1).component = True
     run.watch.until_over(run.job + 1)
     run.check()
 

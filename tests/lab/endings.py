@@ -61,7 +61,7 @@ def spec(purpose: str, **slurm_conf: str) -> LabSpec:
         "JobAcctGatherType": "jobacct_gather/linux",
         "JobAcctGatherFrequency": "task=1",
         "JobAcctGatherParams": "OverMemoryKill",
-        "SlurmdDebug": "debug",  # says when an Epilog is begun
+        "SlurmdDebug": "debug",  # says when it comes to an Epilog
         "PartitionName": MAIN,
         **slurm_conf,
     }

@@ -41,6 +41,9 @@ class Sight:
     last_own: float = 0.0
     none_own: float = 0.0  # the end of the first look that found none of its own any more
     last_ours: float = 0.0
+    component: bool = (
+        False  # a later one of a heterogeneous job: its ranks end when they like, and it when the first one does
+    )
 
     @property
     def state(self) -> str:
@@ -70,9 +73,8 @@ class Sight:
 
     @property
     def gone_s(self) -> float:
-        """How long the last of ours outlived the last process of the job's own, at most; where no such was ever seen (a
-        later component of a heterogeneous job, whose steps have the first one's id), the job."""
-        return max(0.0, self.last_ours - (self.last_own or self.over_at))
+        """How long the last of ours outlived the last process of the job's own, at most; of a component, the job."""
+        return max(0.0, self.last_ours - ((not self.component and self.last_own) or self.over_at))
 
     @property
     def over_at(self) -> float:
@@ -124,14 +126,16 @@ class Watch:
 
     def outlived_s(self, job: int) -> float:
         """How long the last of ours outlived the last process of the job's own, at least: a busy machine is looked at
-        only every few seconds, and what ended first is not known. Where no such process was ever seen, we hear of the
-        job's end by the Epilog, and a busy slurmd takes seconds until it begins one."""
+        only every few seconds, and what ended first is not known. We hear of a component's end by the Epilog, and a
+        busy slurmd takes seconds until it begins one."""
         sight = self.of(job)
-        return max(0.0, sight.last_ours - (sight.none_own or max(sight.over_at, self._epilog_at(job))))
+        by_slurm = sight.component or not sight.none_own
+        return max(0.0, sight.last_ours - (max(sight.over_at, self._epilog_at(job)) if by_slurm else sight.none_own))
 
     def _epilog_at(self, job: int) -> float:
-        """When the last node's slurmd began the job's Epilog, by its log; 0 if none did."""
-        line = re.compile(rf"(?m)^\[([^]]+)\] debug:  \[job {job}\] attempting to run epilog")
+        """When the last node's slurmd came to the job's Epilog (it looks first whether the Prolog is done), by its log;
+        0 if none says so."""
+        line = re.compile(rf"(?m)^\[([^]]+)\] debug:  Waiting for job {job}'s prolog to complete")
         since_boot_s = time.time() - time.monotonic()
         logs = (self.lab.path_on(node, NODE_LOG).read_text(errors="replace") for node in self.lab.nodes)
         began = [datetime.fromisoformat(text).timestamp() - since_boot_s for log in logs for text in line.findall(log)]
