@@ -52,10 +52,7 @@ def _request(
 
     if not inventory:
         raise UsageError("say which hosts: --inventory FILE")
-    bounds = (number(fanout if fanout is not None else 32) or 0, number(timeout if timeout is not None else 30) or 0)
-    if min(bounds) < 1:
-        raise UsageError("--fanout and --timeout must be 1 or more")
-    return Request(Path(inventory), limit, bounds[0], float(bounds[1]), via)
+    return Request(Path(inventory), limit, number(fanout) or 32, float(number(timeout) or 30), via)
 
 
 class _Told:

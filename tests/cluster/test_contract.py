@@ -170,6 +170,18 @@ def test_slow_is_no_breach_where_slurmd_waits_and_one_where_it_kills(node: Node)
     assert contract.effective(slurm_conf.parse("PrologEpilogTimeout = 65534\n"), node.told).timeout_s == 0
 
 
+def test_what_is_broken_is_named_once_and_not_measured_on(node: Node) -> None:
+    node.path(PROLOG).write_text("#!/bin/bash\nsleep 0.5\nexit 3\n")
+    node.path(TASK_PROLOG).write_text("#!/bin/bash\necho hello\nsleep 0.5\nexit 1\n")
+    named = node.breaches(slow_ms=400, supervisor_s=1)
+    assert [text for text in named if "ends with code" in text] == [
+        "prolog.d/50-hpcproxy ends with code 3; anything but 0 drains the node",
+        f"{node.path(TASK_PROLOG).name} ends with code 1; anything but 0 cancels the task",
+    ]
+    assert [text for text in named if "what Slurm does not know: hello" in text]
+    assert node.slow == []
+
+
 # What lies beside ours, and in which words the check names it.
 BESIDE = {
     "no run bit": (lambda path: _file(path, "#!/bin/sh\n", 0o644), "has no run bit"),

@@ -1,9 +1,11 @@
 """Only this job's user and root get through, and the kernel says who that is."""
 
 import contextlib
+import errno
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 
@@ -185,6 +187,17 @@ def test_without_netlink_the_table_is_read(monkeypatch):
 @pytest.mark.parametrize("reply", [b"", b"\0" * 10, b"\0" * 20, b"\xff" * 100, b"\0" * 200])
 def test_a_reply_that_is_none_names_nobody(reply):
     assert peer.read_reply(reply, ("127.0.0.1", 1), ("127.0.0.1", 2)) is None
+
+
+@pytest.mark.parametrize("code, serves", [(errno.ENOENT, True), (errno.ESRCH, True), (errno.EACCES, False)])
+def test_a_kernel_that_knows_no_such_socket_has_answered_and_one_that_refuses_has_not(code, serves):
+    reply = struct.pack("=IHHIIi", 36, peer.NLMSG_ERROR, 0, 1, 0, -code) + b"\0" * 16
+    ends = ("127.0.0.1", 1), ("127.0.0.1", 2)
+    if serves:
+        assert peer.read_reply(reply, *ends) is None
+    else:
+        with pytest.raises(PermissionError):
+            peer.read_reply(reply, *ends)
 
 
 def test_a_table_that_cannot_be_read_names_nobody(tmp_path):

@@ -20,9 +20,8 @@ from hpcproxy.node.state.log import Journal
 from hpcproxy.node.state.settings import load
 from hpcproxy.node.state.status import Record
 from hpcproxy.node.upstream.dial import Connected
+from tests.node.harness import HANDED_OVER, clean_environment, echo, read_head, read_rest
 from tests.waiting import until
-
-from .harness import HANDED_OVER, clean_environment, echo, read_head, read_rest
 
 NOBODY = 65534
 # Who has the rights to open it, and is somebody else, as "connected"; who has not, as "denied".

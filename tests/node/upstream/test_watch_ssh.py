@@ -22,6 +22,7 @@ class Transport:
     async def answers(self, deadline):
         self.patience.append((deadline, time.monotonic()))
         self.left -= 1
+        self.dead = len(self.patience) > 20  # nobody has ended it
         return self.left >= 0
 
     def stop(self, number):
