@@ -160,3 +160,24 @@ def test_rules_are_read_or_refused(text):
 def test_addresses_are_sixteen_bytes_or_names(text):
     packed = pack_address(text)
     assert packed is None or len(packed) == 16
+
+
+@pytest.mark.parametrize(
+    "key, low, high",
+    [
+        ("hold_s", 0, 3600),
+        ("max_connections", 1, 65536),
+        ("connect_timeout_s", 0.1, 3600),
+        ("alive_interval_s", 0.1, 3600),
+        ("alive_count", 1, 1000),
+        ("retry_max_s", 1, 3600),
+        ("logins_per_s", 1, 10000),
+        ("grace_s", 0, 3600),
+    ],
+)
+def test_each_number_has_its_bounds(key, low, high):
+    for value in (low, high):
+        assert getattr(settings.read(dict(GOOD, **{key: value})), key) == value
+    for value in (low - 1, high + 1):
+        with pytest.raises(settings.BadSettings, match="{}: must be a number from {:g} to {:g}".format(key, low, high)):
+            settings.read(dict(GOOD, **{key: value}))
