@@ -28,7 +28,7 @@ def test_what_fails_is_one_line_either_way(words: tuple[str, ...]) -> None:
 def test_what_is_no_port_is_said_by_the_task(port: str) -> None:
     done = run("nc", "h", port, HPCPROXY_URL=NOBODY)
     assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(r"hpcproxy: '?%s'? is not (between 1 and 65535|a whole number)\n" % port, done.stderr)
+    assert re.fullmatch(rf"hpcproxy: '?{port}'? is not (between 1 and 65535|a whole number)\n", done.stderr)
 
 
 def test_ssh_waits_for_no_module_that_carries_nothing() -> None:

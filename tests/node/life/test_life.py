@@ -207,7 +207,7 @@ def test_a_passing_failure_is_said_once_and_tried_again(start_agent, tmp_path):
 
 def test_status(agent):
     status = agent.status()
-    keys = "version node address port mode ready since jump reconnects restarts last_error"
+    keys = "version node address port mode ready since jump passed_over reconnects restarts last_error"
     keys += " requests active bytes_up bytes_down"
     assert list(status) == [*keys.split(), "held", "refused", "denied", "pid"]
     assert (status["version"], status["mode"], status["jump"]) == (1, "gate", "jump")
