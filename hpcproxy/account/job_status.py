@@ -19,7 +19,7 @@ def collect(job: str, scripts: Sequence[Path], environ: Mapping[str, str]) -> li
     """Return the tunnel of `job` on each of its nodes, or the node's name where there is none; raises TunnelError."""
     nodes = _node_count(job, environ)
     ask = ("/bin/bash", "-p", "-c", shell_line("status"), "bash", *map(str, scripts))
-    said = _run([*step(job, nodes, "hpcproxy-status"), *ask], environ)
+    said = asked([*step(job, nodes, "hpcproxy-status"), *ask], environ)
     found = [_parse(heard.fields(line)) for line in said.split("\n") if line.startswith("status\t")]
     if not found:
         raise TunnelError("job", f"no node of job {job} answered", "is hpcproxy installed in this account?")
@@ -41,26 +41,28 @@ def outside(environ: Mapping[str, str]) -> dict[str, str]:
 
 def end_of(job: str, environ: Mapping[str, str]) -> str:
     """Return when `job` ends at the latest, as squeue says it (2026-11-30T21:00:00, local time); raises TunnelError."""
-    return _run(["squeue", "--noheader", f"--jobs={_number(job)}", "--format=%e"], environ).strip()
+    return asked(["squeue", "--noheader", f"--jobs={number(job)}", "--format=%e"], environ).strip()
 
 
-def _number(job: str) -> str:
+def number(job: str) -> str:
+    """Return `job`, if it is the number of one; raises TunnelError."""
     if not job.isascii() or not job.isdecimal():
         raise TunnelError("job", f"{job!r} is not the number of a job")
     return job
 
 
 def _node_count(job: str, environ: Mapping[str, str]) -> int:
-    for line in _run(["squeue", "--noheader", f"--jobs={_number(job)}", "--format=%A %D %T"], environ).splitlines():
-        number, count, state = line.split()
-        if number == job and state in ("RUNNING", "COMPLETING"):
+    for line in asked(["squeue", "--noheader", f"--jobs={number(job)}", "--format=%A %D %T"], environ).splitlines():
+        found, count, state = line.split()
+        if found == job and state in ("RUNNING", "COMPLETING"):
             return int(count)
-        if number == job:
+        if found == job:
             raise TunnelError("job", f"job {job} is {state.lower()}")
     raise TunnelError("job", f"there is no job {job}")
 
 
-def _run(argv: list[str], environ: Mapping[str, str]) -> str:
+def asked(argv: list[str], environ: Mapping[str, str]) -> str:
+    """Return what a program of Slurm's says; raises TunnelError."""
     try:
         done = process.run(argv, timeout_s=_ASK_TIMEOUT_S, environ=outside(environ))
     except FileNotFoundError:

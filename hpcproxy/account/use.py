@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from hpcproxy.account import netcat, runner, tool_settings, tunnels, verbs
+from hpcproxy.account import serve as serving
 from hpcproxy.account.verbs import Account
 from hpcproxy.errors import TunnelError
 from hpcproxy.files.plan import PROFILE
@@ -56,3 +58,9 @@ def _present(account: Account) -> tuple[str, str]:
 def env(account: Account, tool: str) -> tool_settings.Lines:
     """Return what `tool` needs to use the tunnel of this job or shell; raises TunnelError if there is none."""
     return tool_settings.lines(tool, tool_settings.Present.of(*_present(account), account.environ))
+
+
+def serve(account: Account, jobs: Sequence[str], say: verbs.Say) -> None:
+    """Bring `jobs`, or all of this account's, a tunnel from here until they are over; raises TunnelError."""
+    config = verbs.settings_of(account).config.model_copy(update={"via": "direct"})
+    serving.serve(serving.Request(tuple(jobs), config, account.home, account.environ), say)

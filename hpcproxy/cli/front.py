@@ -42,6 +42,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("nc", "stdin and stdout to HOST PORT; for ssh's ProxyCommand", "nc github.com 22"),
         Command("up", "start a tunnel for shells of this machine, without Slurm", "up"),
         Command("down", "end it", "down"),
+        Command("serve", "bring jobs a tunnel from where you are logged in", "serve --job 4711"),
     ),
     "Look": (
         Command("status", "your tunnels here, or those of a job", "status --job 4711"),

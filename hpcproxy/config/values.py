@@ -135,12 +135,14 @@ def rule(value: str) -> str:
 
 def tunnel(value: str) -> str:
     """A value of `via`."""
-    if value in {"ssh", "direct", "auto"}:
+    if value in {"ssh", "direct", "reverse", "auto"}:
         return value
     match = _PROXY.fullmatch(value)
     if match is None:
         advice = "; a login goes into the file that `proxy_auth_file` names" if "@" in value else ""
-        raise ValueError(f"{value!r} is none of auto, ssh, direct, http://HOST:PORT, socks5://HOST:PORT{advice}")
+        raise ValueError(
+            f"{value!r} is none of auto, ssh, direct, reverse, http://HOST:PORT, socks5://HOST:PORT{advice}"
+        )
     jump = Jump.parse(match["place"])
     if jump.port is None:
         raise ValueError(f"{value!r} names no port")

@@ -21,6 +21,12 @@ if sys.argv[1:2] == ["port"]:  # root's: nothing is kept compiled by it, and lit
 
     main(sys.argv[2:])
 
+if sys.argv[1:2] == ["meet"]:  # over ssh: it has little to do, and its signals are a program's
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGURG, signal.SIGINT, signal.SIGUSR1))
+    from {package}.life.meet import main as meet
+
+    sys.exit(meet(sys.argv[2:]))
+
 from {package}.compiled import use
 
 use(sys.argv[0], "{package}", {names})

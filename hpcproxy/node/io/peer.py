@@ -37,6 +37,7 @@ REPLY = struct.Struct("=IHHII" + "BBBB" + "HH16s16sIII" + "IIIII")
 HEADER = 16  # of nlmsghdr, in which the number of the question stands
 SEQUENCE, SEQUENCE_AT = struct.Struct("=I"), 8
 REPLY_BYTES = 1024
+UCRED = struct.Struct("=iII")  # of unix(7): pid, uid, gid
 OVERFLOW_UID = 65534
 MAPPED = b"\0" * 10 + b"\xff\xff"  # the IPv4 address follows
 # States of linux/tcp_states.h. A client's end once its handshake is over: ESTABLISHED, FIN_WAIT1, FIN_WAIT2,
@@ -97,6 +98,11 @@ class Peers:
             # What came late for an earlier question must not answer this one.
             if len(reply) >= HEADER and SEQUENCE.unpack_from(reply, SEQUENCE_AT)[0] == self.asked:
                 return read_reply(reply, client, here)
+
+
+def unix_owner(sock: socket.socket) -> int:
+    """The uid that connected to, or listened at, the other end of a Unix socket when it was joined (SO_PEERCRED)."""
+    return int(UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))[1])
 
 
 def connected(sock: socket.socket) -> bool:

@@ -25,6 +25,10 @@ class TooLong(Exception):
     """No end of the head within the bound."""
 
 
+def nothing() -> None:
+    """Nobody needs to know."""
+
+
 class Stream:
     """A non-blocking socket under the loop's watch until `close` or `detach`."""
 
@@ -38,6 +42,7 @@ class Stream:
         # All that the watch told of was read: there is nothing until it tells more. A new watch tells what is there.
         self.drained = True
         self.held = b""  # read ahead, never of a client
+        self.before_abort: Callable[[], None] = nothing
 
     async def recv(self, size: int = SIZE, deadline: Optional[float] = None) -> bytes:
         """At most `size` bytes, b"" at the end; TimedOut, OSError."""
@@ -251,6 +256,7 @@ class Stream:
         """Gone; the client sees a reset as soon as ssh has closed its copies too, never a clean end of file."""
         if self.sock.fileno() < 0:
             return
+        self.before_abort()
         self.loop.unwatch(self.watch)
         try:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

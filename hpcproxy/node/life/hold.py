@@ -3,6 +3,10 @@
     python3 -I agent.pyz hold --config AGENT_JSON --address A --port P --state DIR [--node NAME] [--uid N]
         [--job N] [--nodes N] [--parent PID] [--ssh-option OPTION] [--ssh-config FILE]
         [--log-verbose yes] [--key-note TEXT] [--listener FD] [--jump-addresses A,B]
+    python3 -I agent.pyz hold --config AGENT_JSON --socket NAME --state DIR …
+
+With `--socket` it serves other agents of the same user, at a Unix socket by that name in the state directory
+(`hpcproxy serve`).
 
 On stdout, one line each: `ready NODE JUMP`, `failed NODE LAYER TEXT`, `gave-up NODE LAYER TEXT`. With `--job` SIGURG
 ends it, and SIGTERM as soon as no other process of that job is on this node; without, SIGINT and SIGUSR1 end it too,
@@ -18,7 +22,7 @@ import sys
 from typing import Dict, List, Optional, Tuple
 
 from ..io.loop import Loop
-from ..proxy.entrance import Loopback
+from ..proxy.entrance import Entrance, Loopback, UnixSocket, bind_unix
 from ..proxy.listener import Clients, bind, raise_fd_limit
 from ..proxy.port import adopt, refuse
 from ..proxy.shared import Shared
@@ -43,7 +47,7 @@ USAGE += " [--job N] [--nodes N] [--parent PID] [--ssh-option OPTION] [--ssh-con
 USAGE += " [--leads yes] [--key-note TEXT] [--listener FD] [--jump-addresses A,B]"
 OPTIONS = (
     *("config", "address", "port", "state", "node", "uid", "job", "nodes", "parent"),
-    *("ssh-option", "ssh-config", "log-verbose", "leads", "key-note", "listener", "jump-addresses"),
+    *("ssh-option", "ssh-config", "log-verbose", "leads", "key-note", "listener", "jump-addresses", "socket"),
 )
 
 
@@ -55,17 +59,18 @@ class Arguments:
     """The command line, checked."""
 
     def __init__(self, given: Dict[str, str]) -> None:
-        for name in ("config", "address", "port", "state"):
+        self.socket = given.get("socket", "")
+        for name in ("config", "state") if self.socket else ("config", "address", "port", "state"):
             if name not in given:
                 raise BadArguments("--{} is missing".format(name))
-        self.config, self.address, self.state = given["config"], given["address"], given["state"]
+        self.config, self.address, self.state = given["config"], given.get("address", "127.0.0.1"), given["state"]
         self.node = given.get("node") or os.uname().nodename.split(".")[0]
         # Known only on the node: an option that this ssh understands, and what is wrong with the keys found here.
         self.ssh_option, self.key_note = given.get("ssh-option"), given.get("key-note")
         self.ssh_config = given.get("ssh-config")
         self.log_verbose = parse_flag("log-verbose", given)
         self.leads = parse_flag("leads", given)
-        self.port = parse_number("port", given["port"], 1, 65535)
+        self.port = 0 if self.socket else parse_number("port", given["port"], 1, 65535)
         self.uid = parse_number("uid", given["uid"], 0, 2**32 - 2) if "uid" in given else os.getuid()
         self.job = str(parse_number("job", given["job"], 1, 2**32 - 1)) if "job" in given else ""
         self.parent = parse_number("parent", given["parent"], 1, 2**31 - 1) if "parent" in given else 0
@@ -173,7 +178,7 @@ def occupy_standard_descriptors() -> None:
 def occupy(arguments: Arguments, settings: Settings, folder: Folder) -> int:
     """Take the port, which stays ours until the end, and have the work done; the exit code."""
     try:
-        listener = adopt(arguments.listener) if arguments.listener >= 0 else bind(arguments.address, arguments.port)
+        listener = take(arguments)
     except OSError as error:
         loop = Loop(lambda error: None)  # runs nothing
         recorder(loop, arguments, settings, folder).gave_up(port_trouble(settings, arguments, error))
@@ -181,6 +186,18 @@ def occupy(arguments: Arguments, settings: Settings, folder: Folder) -> int:
     folder.write_pid()
     with listener:
         return supervise(lambda life: hold(arguments, settings, folder, listener, life), arguments.parent)
+
+
+def take(arguments: Arguments) -> socket.socket:
+    """Where clients come in is ours; OSError."""
+    if arguments.socket:
+        return bind_unix(arguments.socket)
+    return adopt(arguments.listener) if arguments.listener >= 0 else bind(arguments.address, arguments.port)
+
+
+def entrance(arguments: Arguments, listener: socket.socket) -> Entrance:
+    """How it is known there who they are."""
+    return (UnixSocket if arguments.socket else Loopback)(listener, arguments.uid)
 
 
 def recorder(loop: Loop, arguments: Arguments, settings: Settings, folder: Folder) -> Record:
@@ -206,7 +223,7 @@ def hold(arguments: Arguments, settings: Settings, folder: Folder, listener: soc
     if arguments.leads:
         spread.delay_s = 0.0
     tunnel = Tunnel(loop, settings, folder, record, spread)
-    clients = Clients(loop, Shared(loop, settings, tunnel, record, Loopback(listener, arguments.uid)), max_connections)
+    clients = Clients(loop, Shared(loop, settings, tunnel, record, entrance(arguments, listener)), max_connections)
     loop.spawn(clients.accept())
     orphaned = loop.spawn(end_with(loop, life.lifeline, record))
     loop.spawn(keep(loop, tunnel, record))

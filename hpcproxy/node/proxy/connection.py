@@ -8,6 +8,7 @@ from ..io.stream import Ended, Stream, TooLong
 from ..io.tcp_info import Counters, Marks
 from ..upstream.open_error import OpenError
 from ..upstream.target import BadTarget, Target, parse_authority, spell
+from ..upstream.upstream import LINK
 from . import socks
 from .first_speaker import OPENING_BYTES, opens_as_client
 from .forward import ClientGone, Exchange
@@ -40,7 +41,9 @@ class Talk:
         """The client has been served."""
         try:
             first = await self.client.peek(1, time.monotonic() + (PART_S if self.busy else HEAD_S))
-            if first[:1] == b"\5":
+            if first == LINK and not self.shared.entrance.counted:
+                await self._link()
+            elif first[:1] == b"\5":
                 await self._socks5()
             elif first[:1] == b"\4":
                 await self._socks4()
@@ -48,6 +51,11 @@ class Talk:
                 await self._http()
         except (OSError, Ended, TimedOut, ClientGone):
             pass  # the client went away or fell silent: nobody is left to answer
+
+    async def _link(self) -> None:
+        from .link import serve_link  # few agents need it
+
+        await serve_link(self.shared, self.client)
 
     def open_bytes(self) -> Tuple[int, int]:
         """Bytes of the request under way, up and down, not yet in the record."""
@@ -95,6 +103,7 @@ class Talk:
             target = parse_authority(request.target)
         except BadTarget as error:
             raise BadRequest(str(error))
+        self.shared.links.follow(self.client, request.headers)
         await self._tunnel(target, lambda error: http_answer(error.kind, error.reason) if error else CONNECTED)
 
     async def _socks5(self) -> None:

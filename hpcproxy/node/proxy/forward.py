@@ -231,7 +231,7 @@ class Exchange:
             raise CutShort("the far end was lost")
         if not body.done and (not isinstance(body, UntilClose) or far.lost()):
             self.client.abort()  # the client must not take it for the whole
-            raise CutShort("the jump host was lost" if far.lost() else "the far end ended in the middle")
+            raise CutShort("{} was lost".format(far.other_end()) if far.lost() else "the far end ended in the middle")
 
     async def _pass_on(self, far: Far, body: Body) -> None:
         """The body is with the client, or what there was of it."""

@@ -75,6 +75,10 @@ class Far(Ends):
         """The end of `back` is not the far end's: ssh died, or the connection was reset."""
         return self.channel is None or self.channel.lost()
 
+    def other_end(self) -> str:
+        """Whose loss `lost` tells."""
+        return "the jump host" if self.channel is None else self.channel.other_end
+
     def over(self) -> bool:
         """The channel carries no more requests."""
         return self.channel is None or self.channel.over()

@@ -1,18 +1,48 @@
 """What all conversations share: the tunnel, the entrance, the policy, what was learned, the record."""
 
-from typing import Dict
+from typing import Dict, List, Tuple
 
 from ..io.loop import Loop
+from ..io.stream import Stream
 from ..state.policy import closed_by, denied_by
 from ..state.settings import Settings
 from ..state.status import Record
 from ..upstream.open_error import OpenError
 from ..upstream.target import Target, spell
 from ..upstream.tunnel import Tunnel
+from ..upstream.upstream import LINK_HEADER
 from .entrance import Entrance
 from .first_speaker import FirstSpeaker
 
 REMEMBERED = 1024  # targets whose verdict is kept
+
+
+class Links:
+    """Connections of other agents that are told of each loss: a Unix socket, and an ssh, cannot reset a connection."""
+
+    def __init__(self) -> None:
+        self.streams: Dict[int, Stream] = {}
+        self.last = 0
+
+    def add(self, stream: Stream) -> int:
+        """The number by which its requests name it."""
+        self.last += 1
+        self.streams[self.last] = stream
+        return self.last
+
+    def follow(self, client: Stream, headers: List[Tuple[str, str]]) -> None:
+        """If `client` is cut off, whoever asked for it is told before its end is seen there."""
+        named = next((value for key, value in headers if key.lower() == LINK_HEADER.lower()), "") if self.last else ""
+        link, _, number = named.partition(".")
+        stream = self.streams.get(int(link)) if link.isdecimal() and number.isdecimal() else None
+        if stream is not None:
+            client.before_abort = lambda: self._tell(stream, number)
+
+    def _tell(self, stream: Stream, number: str) -> None:
+        try:
+            stream.sock.send("lost {}\n".format(number).encode("ascii"))
+        except OSError:
+            pass  # it is gone, which tells the same
 
 
 class Shared:
@@ -21,6 +51,7 @@ class Shared:
     def __init__(self, loop: Loop, settings: Settings, tunnel: Tunnel, record: Record, entrance: Entrance) -> None:
         self.loop, self.settings, self.tunnel, self.record = loop, settings, tunnel, record
         self.entrance = entrance
+        self.links = Links()
         self.judged: Dict[Target, str] = {}
         self.first_speaker = FirstSpeaker()
 

@@ -115,7 +115,7 @@ class Folder:
             if not self._is_there():  # a worker of ours has made it anew, or somebody else has
                 self._take(open_ours(self.path))
             for name in os.listdir(self.fd):
-                if self.only_ours or name in OURS or name.startswith("ctl."):
+                if self.only_ours or name in OURS or name.startswith(("ctl.", "rev.")):
                     remove_file(name, self.fd)
             os.rmdir(self.path)  # an empty one: whose it is by now, it was to be no more
             if is_home(os.path.dirname(self.path)):

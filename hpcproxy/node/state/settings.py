@@ -11,11 +11,13 @@ from .policy import BadRule, Policy, Rule, parse_rule
 VERSION = 2
 
 SSH, DIRECT, HTTP, SOCKS5, ENVIRONMENT = "ssh", "direct", "http", "socks5", "environment"
+ADOPT, REVERSE = "adopt", "reverse"
 # What a way of each kind is made of. For ssh a name for people and its whole command line; for a proxy of the site's
 # where it is, and the file with USER:PASSWORD for it, or ""; where it is only the job's environment knows, it is looked
 # for there (state/environment.py). Ways of several kinds are tried as they stand, and the first that serves is kept to.
 PROXY = ["kind", "name", "host", "port", "auth_file"]
 WAYS = {SSH: ["kind", "name", "argv"], DIRECT: ["kind"], HTTP: PROXY, SOCKS5: PROXY, ENVIRONMENT: PROXY[::4]}
+WAYS[REVERSE] = WAYS[DIRECT]
 
 
 class Way(NamedTuple):
@@ -161,8 +163,8 @@ def way(index: int, value: Any) -> Way:
     where = "ways[{}]".format(index)
     kind = one_of(where + ".kind", fields(where, value, ["kind"]).get("kind"), tuple(WAYS))
     given = exactly(where, value, WAYS[kind])
-    if kind == DIRECT:
-        return Way(DIRECT, kind=DIRECT)
+    if kind in (DIRECT, REVERSE):
+        return Way(kind, kind=kind)
     if kind == ENVIRONMENT:
         return Way(kind, kind=kind, auth_file=auth_file(where, given))
     name = word(where + ".name", given["name"])

@@ -7,11 +7,11 @@ connected. Closing the connection closes the channel.
 import array
 import os
 import socket
-import struct
 import time
 from typing import List, Tuple
 
 from ..io.loop import Loop, TimedOut
+from ..io.peer import unix_owner
 from ..io.stream import Ended, Stream
 from . import mux
 from .open_error import OpenError
@@ -25,7 +25,6 @@ SPARES = 8
 REFILL_S = 0.02
 READ = 4096
 HELLO = mux.hello()
-UCRED = struct.Struct("=iII")  # of unix(7): pid, uid, gid
 
 
 class MasterLost(Lost):
@@ -146,7 +145,7 @@ class Control:
 
 def check_peer(sock: socket.socket) -> None:
     """Who listens there is this user; OSError. What is handed over is a client's whole connection."""
-    uid = UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))[1]
+    uid = unix_owner(sock)
     if uid != os.geteuid():
         raise PermissionError("ssh's control socket is held by uid {}".format(uid))
 

@@ -74,6 +74,8 @@ class Dialled(Upstream):
 class Connected(Channel):
     """A connection of our own."""
 
+    other_end = "the far end"
+
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
 

@@ -8,7 +8,7 @@ from typing import Callable, Optional, Tuple
 
 from ..io.child import CANNOT_START, END, Child
 from ..io.loop import Loop, Signal, TimedOut, Watch
-from ..io.stream import Stream
+from ..io.stream import Stream, nothing
 from . import mux
 from .chatter import Chatter
 from .control import Control, MasterLost
@@ -16,7 +16,7 @@ from .open_error import explain
 from .ssh_log import LOG_VERBOSE, SshLog
 from .target import Target
 from .transport import Transport
-from .upstream import Channel, nothing
+from .upstream import Channel
 from .words import LOG, Words
 
 POLL_S = 0.02

@@ -5,7 +5,7 @@ from typing import Callable, Dict, Optional, Set, Tuple
 
 from ..io.loop import Loop, Signal, TimedOut
 from ..state.directory import BadFolder, Folder
-from ..state.settings import DIRECT, HTTP, SOCKS5, SSH, Settings, Way
+from ..state.settings import DIRECT, HTTP, REVERSE, SOCKS5, SSH, Settings, Way
 from ..state.status import Record
 from .candidate import Candidate, Spread, Verdict
 from .open_error import OpenError
@@ -45,8 +45,21 @@ def make_socks5(loop: Loop, settings: Settings, way: Way, record: Record) -> Ups
     return SocksProxy(loop, settings, way, record)
 
 
+def make_reverse(loop: Loop, settings: Settings, _way: Way, record: Record) -> Upstream:
+    """By a socket that `hpcproxy serve` brings here."""
+    from .reverse import Reverse
+
+    return Reverse(loop, settings, record)
+
+
 # What is not used is not imported: each module costs every agent its memory and its part of the start.
-KINDS: Dict[str, Maker] = {SSH: make_ssh, DIRECT: make_direct, HTTP: make_http, SOCKS5: make_socks5}
+KINDS: Dict[str, Maker] = {
+    SSH: make_ssh,
+    DIRECT: make_direct,
+    HTTP: make_http,
+    SOCKS5: make_socks5,
+    REVERSE: make_reverse,
+}
 
 
 class GaveUp(Exception):

@@ -7,11 +7,14 @@ import socket
 from typing import Callable, List, Optional, Tuple
 
 from ..io.loop import Signal
-from ..io.stream import Stream
+from ..io.stream import Stream, nothing
 from .candidate import Verdict
 from .target import Target
 
 Header = Tuple[str, str]
+# The first byte of a connection that only tells whether the other agent is there (proxy/link.py, upstream/reverse.py),
+# and the header of a request that names such a connection and itself.
+LINK, LINK_HEADER = b"\0", "Hpcproxy-Link"
 
 
 class Lost(Exception):
@@ -26,14 +29,11 @@ class Unusable(Exception):
         super().__init__(verdict.reason)
 
 
-def nothing() -> None:
-    """Nobody needs to know."""
-
-
 class Channel:
     """One open connection to a far end."""
 
     eof = False  # the far end has said all, and the client's side has it
+    other_end = "the jump host"  # whose loss `lost` tells
 
     def heed(self, on_eof: Callable[[], None] = nothing) -> None:
         """`on_eof` is called once, when `eof` comes; at once if it has. Only of what serves handed-on descriptors."""

@@ -11,11 +11,12 @@ import pytest
 
 from hpcproxy.node.upstream.direct import has_route
 from tests.node import namespace
+from tests.node.bringing import REVERSE, Served, bring
 from tests.node.harness import HANDED_OVER, OPENINGS, PORT, Agent, echo, jump_of, read_head, read_rest
 from tests.sshd import prepare
 from tests.waiting import until
 
-KINDS = ["ssh", "direct"]
+KINDS = ["ssh", "direct", "reverse"]
 DIRECT = [{"kind": "direct"}]
 pytestmark = pytest.mark.skipif(not namespace.is_root(), reason="needs root, for a network namespace of its own")
 
@@ -43,32 +44,54 @@ def jump(tmp_path_factory, names):
 @pytest.fixture(scope="module", params=KINDS)
 def agent(request, tmp_path_factory, jump):
     """One agent of each kind for all tests that leave it as it is."""
-    ways = DIRECT if request.param == "direct" else [jump_of(jump)]
     found = Agent(
         tmp_path_factory.mktemp(request.param),
-        ways,
+        ways(request.param, jump),
         flags=("-I", "-X", "dev", "-W", "error"),
         deny=["denied.test", "203.0.113.0/24"],
         access_log=True,
         connect_timeout_s=5,
         uid=1,
     ).start()
-    found.kind = request.param
-    yield found.ready()
-    assert found.stop() == 0
-    assert found.err.read_text() == ""
+    with served(found, request.param, tmp_path_factory.mktemp("there"), jump):
+        yield found.ready()
+        assert found.stop() == 0
+        assert found.err.read_text() == ""
+
+
+def ways(kind, jump):
+    return {"ssh": [jump_of(jump)], "direct": DIRECT, "reverse": REVERSE}[kind]
+
+
+@contextlib.contextmanager
+def served(agent, kind, folder, jump):
+    """`agent` has what it gets out by: of reverse there is another agent and an ssh."""
+    agent.kind, agent.other = kind, None
+    with contextlib.ExitStack() as stack:
+        if kind == "reverse":
+            agent.other = Served(folder, DIRECT, connect_timeout_s=5).start().ready()
+            stack.callback(agent.other.stop)
+
+            def again():
+                agent.brought = bring(jump, agent.other.socket, agent.state)
+                stack.callback(agent.brought.stop)
+
+            agent.bring_again = again
+            again()
+        yield
 
 
 @pytest.fixture
-def begin(start_agent, jump):
-    """begin(kind, **settings) gives a ready agent of that kind for one test."""
+def begin(start_agent, jump, tmp_path):
+    """begin(kind, sshd, **settings) gives a ready agent of that kind for one test."""
+    with contextlib.ExitStack() as stack:
 
-    def start(kind, **settings):
-        found = start_agent(DIRECT if kind == "direct" else [jump_of(jump)], **settings)
-        found.kind = kind
-        return found
+        def start(kind, sshd=jump, **settings):
+            found = start_agent(ways(kind, sshd), wait=False, **settings)
+            stack.enter_context(served(found, kind, tmp_path / "there", sshd))
+            return found.ready()
 
-    return start
+        yield start
 
 
 def socks5(sock, kind, address, port):
@@ -214,7 +237,7 @@ def broken_off(agent, far_end, answer):
         sock.recv(1000)
         sock.sendall(answer)
         gone.wait(30)
-        if agent.kind == "direct":
+        if agent.kind != "ssh":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             sock.close()
 
@@ -254,7 +277,7 @@ def test_a_response_that_breaks_off_never_looks_whole(begin, far_end, kind, head
         lose()
         with pytest.raises(ConnectionResetError):
             read_rest(sock)
-    assert agent.access()[0].endswith({"ssh": "the jump host was lost", "direct": "the far end was lost"}[kind])
+    assert agent.access()[0].endswith("the jump host was lost" if kind == "ssh" else "the far end was lost")
 
 
 class Outage:
@@ -266,6 +289,8 @@ class Outage:
     def begin(self):
         if self.agent.kind == "direct":
             namespace.set_route(False)
+        elif self.agent.kind == "reverse":
+            self.agent.brought.stop()
         else:
             self.sshd.leave()
             os.kill(self.agent.ssh_pid(), signal.SIGKILL)
@@ -274,28 +299,30 @@ class Outage:
     def end(self):
         if self.agent.kind == "direct":
             namespace.set_route(True)
+        elif self.agent.kind == "reverse":
+            self.agent.bring_again()
         else:
             self.sshd.start()
 
 
+DOWN = {
+    "ssh": b"nobody listens at the jump host",
+    "direct": b"no route to the internet",
+    "reverse": b"what brought the tunnel here has ended",
+}
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_requests_are_held_over_an_outage_and_told_if_it_is_long(start_agent, tmp_path, far_end, kind):
+def test_requests_are_held_over_an_outage_and_told_if_it_is_long(begin, tmp_path, far_end, kind):
     sshd = prepare(tmp_path / "own").start()
     server = far_end(echo)
-    agent = start_agent(
-        DIRECT if kind == "direct" else [jump_of(sshd)],
-        hold_s=4,
-        alive_interval_s=0.2,
-        retry_max_s=1,
-        connect_timeout_s=2,
-    )
-    agent.kind = kind
+    agent = begin(kind, sshd, hold_s=4, alive_interval_s=0.2, retry_max_s=1, connect_timeout_s=2)
     outage = Outage(agent, sshd)
     outage.begin()
     try:
         answer = agent.ask("CONNECT {}:{} HTTP/1.1\r\n\r\n".format(*server.target).encode(), 30)
         assert answer.startswith(b"HTTP/1.1 503 Service Unavailable (the tunnel has been down for ")
-        assert {"ssh": b"nobody listens at the jump host", "direct": b"no route to the internet"}[kind] in answer
+        assert DOWN[kind] in answer
         with agent.connect(30) as sock:
             sock.sendall("CONNECT {}:{} HTTP/1.1\r\n\r\n".format(*server.target).encode())
             until(lambda: agent.status()["held"] == 2, "it is held")
@@ -314,6 +341,9 @@ def test_a_state_directory_that_the_job_removed_comes_back(begin, far_end, kind)
 
     agent = begin(kind, alive_interval_s=0.2, alive_count=2)
     shutil.rmtree(str(agent.state))
+    if kind == "reverse":
+        until(agent.status, "the directory is there")
+        agent.bring_again()
     until(lambda: agent.status().get("ready"), "status.json is there")
     sock, head = agent.tunnel(far_end(echo).target)
     sock.close()

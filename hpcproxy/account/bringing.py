@@ -1,0 +1,171 @@
+"""One link of `serve`: an ssh to a node that has a Unix socket made there for a job's agent, again after each loss.
+
+What runs on the node is `agent.pyz meet` (node/life/meet.py). Its ssh ends with the job, with us (its stdin ends), or
+by a loss; whichever it was, nothing stays on the node. Runs processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcproxy import heard
+from hpcproxy.config.model import Config
+from hpcproxy.openssh import link, reasons
+
+LOGIN_S = 15.0  # for authentication, after ssh's own ConnectTimeout
+WAIT_S = 20  # for the job's agent to be there
+FORWARD_S = 15.0
+END_S = 3.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+STEADY_S = 10.0
+_TALK = 64  # lines of what ssh said
+_NOISE = 50  # lines that a login prints before we get a word in
+HERE = "./in"
+_REFUSED = re.compile(r"forwarding (failed|request failed)", re.IGNORECASE)
+
+OVER, NONE, LOST, FORBIDDEN = "over", "none", "lost", "forbidden"
+
+
+@dataclass(frozen=True)
+class End:
+    """How a link ended: OVER, with the job's agent; NONE, there was none; LOST; FORBIDDEN, for good."""
+
+    kind: str
+    reason: str = ""
+
+
+class Link:
+    """A link to `host`, where `command` meets the agent; `directory` has our end of the socket, and ssh's own."""
+
+    def __init__(self, host: str, command: str, directory: Path, config: Config, name: str) -> None:
+        self._host, self._command, self._directory, self._config = host, command, directory, config
+        self._name = re.sub(r"[^A-Za-z0-9]", "-", name)
+        self._tries = 0
+
+    async def bring(self, logged_in: Callable[[], None], up: Callable[[], None]) -> End:
+        """Bring the socket, call `logged_in` and `up` when that is so, and return when it is gone again."""
+        self._tries += 1
+        control = f"ctl.{self._name}.{self._tries}"
+        config = self._config
+        argv = link.master(
+            *(self._host, control, self._command),
+            connect_s=config.connect_timeout_s,
+            alive_s=config.alive_interval_s,
+            alive_count=config.alive_count,
+        )
+        try:
+            ssh = await _start(argv, self._directory)
+        except OSError as error:
+            return End(FORBIDDEN, f"the program ssh cannot be run: {error.strerror}")
+        talk: list[str] = []
+        listening = asyncio.create_task(_listen(ssh, talk))
+        try:
+            return await self._use(ssh, control, talk, logged_in, up)
+        except asyncio.TimeoutError:
+            return End(LOST, "no answer within the time for a login")
+        finally:
+            await _end(ssh)
+            listening.cancel()
+            with contextlib.suppress(OSError):
+                (self._directory / control).unlink()
+
+    async def _use(
+        self,
+        ssh: asyncio.subprocess.Process,
+        control: str,
+        talk: list[str],
+        logged_in: Callable[[], None],
+        up: Callable[[], None],
+    ) -> End:
+        word, rest = await asyncio.wait_for(_answer(ssh), self._config.connect_timeout_s + LOGIN_S)
+        logged_in()
+        if word == "here":
+            word, rest = await asyncio.wait_for(_answer(ssh), WAIT_S + LOGIN_S)
+        if word == "none":
+            return End(NONE, rest)
+        if word != "meet" or not link.PATH.fullmatch(rest):
+            return await _why(ssh, talk)
+        refused = await self._forward(control, rest)
+        if refused and ssh.returncode is None and not ssh.stdout.at_eof():  # type: ignore[union-attr]
+            return End(FORBIDDEN, refused)
+        if refused:
+            return await _why(ssh, talk)
+        up()
+        last, _ = await _answer(ssh)
+        if last == "over":
+            return End(OVER)
+        return End(LOST, "its directory on the node was made anew") if last == "gone" else await _why(ssh, talk)
+
+    async def _forward(self, control: str, there: str) -> str:
+        """The socket is there; else why not."""
+        asking = await _start(link.forward(control, there, HERE), self._directory)
+        try:
+            _, said = await asyncio.wait_for(asking.communicate(), FORWARD_S)
+        finally:
+            await _end(asking)
+        if asking.returncode == 0:
+            return ""
+        words = heard.last_line(said)
+        if not _REFUSED.search(words):
+            return words or "ssh does not take the request for a forward"
+        return (
+            f"the sshd of {self._host} does not allow a forward to a Unix socket (AllowStreamLocalForwarding, "
+            "AllowTcpForwarding or DisableForwarding), so no tunnel can be brought there"
+        )
+
+
+async def _start(argv: Sequence[str], directory: Path) -> asyncio.subprocess.Process:
+    pipe = subprocess.PIPE
+    return await asyncio.create_subprocess_exec(
+        *argv, stdin=pipe, stdout=pipe, stderr=pipe, cwd=directory, start_new_session=True
+    )
+
+
+async def _answer(ssh: asyncio.subprocess.Process) -> tuple[str, str]:
+    """Return the next word of the node's, and what follows it; nothing at the end."""
+    assert ssh.stdout is not None  # noqa: S101 - opened with PIPE above
+    for _ in range(_NOISE):
+        line = await ssh.stdout.readline()
+        word, _, rest = heard.line(line.strip()).partition(" ")
+        if not line or word in ("here", "meet", "none", "over", "gone", "left"):
+            return word, rest
+    return "", ""
+
+
+async def _listen(ssh: asyncio.subprocess.Process, talk: list[str]) -> None:
+    assert ssh.stderr is not None  # noqa: S101 - opened with PIPE above
+    while line := await ssh.stderr.readline():
+        if len(talk) < _TALK and line.strip():
+            talk.append(heard.line(line.strip()))
+
+
+async def _why(ssh: asyncio.subprocess.Process, talk: Sequence[str]) -> End:
+    """Why the ssh, whose output has ended, has."""
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(ssh.wait(), END_S)
+    known = reasons.meaning(talk)
+    if known is not None:
+        return End(LOST, f"{known.layer}: {known}")
+    code = "" if ssh.returncode is None else f" (code {ssh.returncode})"
+    return End(LOST, talk[-1] if talk else f"the ssh to it ended{code}")
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """It is gone, with all that it started; first it is given the time to go by itself."""
+    if process.stdin is not None:
+        process.stdin.close()
+    for number in (None, signal.SIGHUP, signal.SIGKILL):
+        if number is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(process.wait(), END_S)
+            return
