@@ -25,6 +25,11 @@ from hpcproxy.openssh.recognition import Consent, Shown
 Say = Callable[[str], None]
 
 _PRIVATE_MODE = 0o600
+_BY = {
+    "direct": "their nodes' own route",
+    "auto": "the first way that serves",
+    "reverse": "`hpcproxy serve`, which you run where you are logged in",
+}
 _NEW_CONFIG = "# hpcproxy settings; every key: docs/configuration.md\n"
 
 
@@ -121,7 +126,7 @@ def init(account: Account, settings: Settings, trial: Trial, *, consent: Consent
     probes: list[checks.Probe] = []
     ssh_agent_only = False
     if not config.jump_hosts:
-        how = {"direct": "their nodes' own route", "auto": "the first way that serves"}.get(config.via, config.via)
+        how = _BY.get(config.via, config.via)
         say(f"there is no login to try: jobs get out by {how}")
     elif trial.login and not any(key.error for key in keys):
         say(f"trying one login to each jump host{' from a compute node' if trial.on_node else ''}")

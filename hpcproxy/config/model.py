@@ -64,9 +64,9 @@ class Config(pydantic.BaseModel):
     via: Annotated[str, pydantic.AfterValidator(values.tunnel)] = _setting(
         "ssh",
         "How the agent gets out: `ssh`, through a jump host; `direct`, by the node's own route, where it has one;"
-        " `http://HOST:PORT` or `socks5://HOST:PORT`, through a proxy of the site's; `reverse`, by `hpcproxy serve`"
-        " from where you are logged in; `auto`, by the first of the others that serves. Only `ssh` needs ssh and a jump"
-        " host. [More](#without-a-jump-host).",
+        " `http://HOST:PORT` or `socks5://HOST:PORT`, through a proxy of the site's; `auto`, by the first of these that"
+        " serves; `reverse`, by [`hpcproxy serve`](reverse.md) from where you are logged in. Only `ssh` needs ssh and a"
+        " jump host. [More](#without-a-jump-host).",
         (CLIENT, SHELL),
     )
     via_first: Annotated[Optional[str], pydantic.AfterValidator(_first_way)] = _setting(
