@@ -29,7 +29,7 @@ STEADY_S = 10.0
 _TALK = 64  # lines of what ssh said
 _NOISE = 50  # lines that a login prints before we get a word in
 HERE = "./in"
-_REFUSED = re.compile(r"forwarding (failed|request failed)", re.IGNORECASE)
+_REFUSED = re.compile(rb"forward(ing)? (request )?failed")
 
 OVER, NONE, LOST, FORBIDDEN = "over", "none", "lost", "forbidden"
 
@@ -113,9 +113,8 @@ class Link:
             await _end(asking)
         if asking.returncode == 0:
             return ""
-        words = heard.last_line(said)
-        if not _REFUSED.search(words):
-            return words or "ssh does not take the request for a forward"
+        if not _REFUSED.search(said):
+            return heard.last_line(said) or "ssh does not take the request for a forward"
         return (
             f"the sshd of {self._host} does not allow a forward to a Unix socket (AllowStreamLocalForwarding, "
             "AllowTcpForwarding or DisableForwarding), so no tunnel can be brought there"

@@ -28,6 +28,7 @@ _PRIVATE_MODE = 0o600
 _BY = {
     "direct": "their nodes' own route",
     "auto": "the first way that serves",
+    "adopt": "the ssh that you have logged in",
     "reverse": "`hpcproxy serve`, which you run where you are logged in",
 }
 _NEW_CONFIG = "# hpcproxy settings; every key: docs/configuration.md\n"

@@ -24,6 +24,7 @@ _WIDTH = 80
 _WORDS = {  # what stands for a flag's value in the help; else the flag's own name in capitals
     "jump": "[USER@]HOST[:PORT]",
     "identity": "FILE",
+    "adopt": "PATH",
     "output": "FILE",
     "report": "FILE",
     "bundle": "FILE",

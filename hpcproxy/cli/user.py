@@ -34,7 +34,8 @@ def _account() -> Account:
 _CHECK_TIMEOUT_S = 20
 VIA_HELP = (
     "How jobs get out: ssh, through a jump host (default); direct, by the node's own route; http://HOST:PORT or "
-    "socks5://HOST:PORT, through a proxy of the site's; auto, by the first that serves."
+    "socks5://HOST:PORT, through a proxy of the site's; auto, by the first that serves; reverse, by hpcproxy serve; "
+    "adopt, through an ssh of yours."
 )
 JUMP_HELP = "Jump host, [USER@]HOST[:PORT]; may be given several times, the next is tried when one fails."
 
@@ -45,6 +46,7 @@ JUMP_HELP = "Jump host, [USER@]HOST[:PORT]; may be given several times, the next
         "jump": JUMP_HELP,
         "via": VIA_HELP,
         "site": "Begin with what is known of this site: a profile, or DIRECTORY/NAME; an unknown name lists them.",
+        "adopt": "With --via adopt: the control socket of an ssh in which you have logged in.",
         "port": "TCP port of the tunnel on every node (default 2015).",
         "identity": "Private key for the jump host; without it ssh chooses as it always does.",
         "probe": "Try one login to each jump host (--no-probe skips it).",
@@ -61,6 +63,7 @@ def init(  # noqa: PLR0913, PLR0917 - the flags a user has
     fingerprint: list[str],
     via: str | None = None,
     site: str | None = None,
+    adopt: str | None = None,
     port: int | None = None,
     identity: str | None = None,
     probe: bool = True,
@@ -71,7 +74,8 @@ def init(  # noqa: PLR0913, PLR0917 - the flags a user has
     """Write ~/.hpcproxy/config.yaml, show and pin the jump host's key, and try one login."""
     consent = Flags.of(yes, fingerprint)
     account = _account()
-    given = _given(jump=jump, via=via, port=number(port), identity=_absolute(identity))
+    flags = {"jump": jump, "via": via, "port": number(port), "identity": _absolute(identity), "adopt": _absolute(adopt)}
+    given = _given(**flags)
     if site is not None:
         profile = site_profile.find(site)
         say(f"site profile: {profile}")

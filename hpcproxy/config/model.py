@@ -61,12 +61,18 @@ class Config(pydantic.BaseModel):
         " without python3 (3.6 or later), lets ssh itself listen.",
         (SHELL,),
     )
+    adopt: Annotated[Optional[Path], pydantic.Field(strict=False)] = _setting(
+        None,
+        "With `via: adopt`: the control socket (`ControlPath`) of an ssh in which you have logged in, on the machine"
+        " where it is to be used. It is kept from ending by itself, and never ended.",
+        (CLIENT,),
+    )
     via: Annotated[str, pydantic.AfterValidator(values.tunnel)] = _setting(
         "ssh",
         "How the agent gets out: `ssh`, through a jump host; `direct`, by the node's own route, where it has one;"
         " `http://HOST:PORT` or `socks5://HOST:PORT`, through a proxy of the site's; `auto`, by the first of these that"
-        " serves; `reverse`, by [`hpcproxy serve`](reverse.md) from where you are logged in. Only `ssh` needs ssh and a"
-        " jump host. [More](#without-a-jump-host).",
+        " serves; `reverse`, by [`hpcproxy serve`](reverse.md) from where you are logged in; `adopt`, through an ssh"
+        " that you have logged in yourself. Only `ssh` needs ssh and a jump host. [More](#without-a-jump-host).",
         (CLIENT, SHELL),
     )
     via_first: Annotated[Optional[str], pydantic.AfterValidator(_first_way)] = _setting(
@@ -223,9 +229,11 @@ class Config(pydantic.BaseModel):
     def _via(cls, value: str, info: pydantic.ValidationInfo) -> str:
         if value != "ssh" and info.data.get("agent") is False:
             raise ValueError(f"`via: {value}` needs the agent: take `agent: false` out")
+        if value == "adopt" and info.data.get("adopt") is None:
+            raise ValueError("`via: adopt` needs to know which ssh: say `adopt: PATH`, its control socket")
         return value
 
-    @pydantic.field_validator("identity", "proxy_auth_file", mode="after")
+    @pydantic.field_validator("identity", "proxy_auth_file", "adopt", mode="after")
     @classmethod
     def _identity(cls, value: Path | None) -> Path | None:
         return None if value is None else safe_path(value)

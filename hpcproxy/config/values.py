@@ -135,13 +135,13 @@ def rule(value: str) -> str:
 
 def tunnel(value: str) -> str:
     """A value of `via`."""
-    if value in {"ssh", "direct", "reverse", "auto"}:
+    if value in {"ssh", "direct", "reverse", "adopt", "auto"}:
         return value
     match = _PROXY.fullmatch(value)
     if match is None:
         advice = "; a login goes into the file that `proxy_auth_file` names" if "@" in value else ""
         raise ValueError(
-            f"{value!r} is none of auto, ssh, direct, reverse, http://HOST:PORT, socks5://HOST:PORT{advice}"
+            f"{value!r} is none of auto, ssh, direct, reverse, adopt, http://HOST:PORT, socks5://HOST:PORT{advice}"
         )
     jump = Jump.parse(match["place"])
     if jump.port is None:

@@ -196,6 +196,8 @@ def _ways(config: Config, known_hosts: Path) -> list[dict[str, Any]]:
 def _way(config: Config, via: str | None) -> dict[str, Any]:
     """Return the way that `via`, a word or the address of a proxy, spells."""
     kind, _, place = str(via).partition("://")
+    if kind == "adopt":
+        return {"kind": kind, "path": str(config.adopt)}
     if not place:
         return {"kind": kind}
     proxy, login = Jump.parse(place), str(config.proxy_auth_file or "")
@@ -215,7 +217,7 @@ def agent_settings(config: Config, known_hosts: Path, *, syslog: bool = False) -
         # Whose rules they are, for those whom they refuse; and what is closed though none says so.
         "rules_of": "your settings or the site's defaults for them",
         # By whichever way: the node itself is loopback, too.
-        "closed": list({"ssh": LOOPBACK, "direct": NODE, "auto": NODE}.get(config.via, PROXY)),
+        "closed": list({"ssh": LOOPBACK, "adopt": LOOPBACK, "direct": NODE, "auto": NODE}.get(config.via, PROXY)),
         "direct_targets": list(config.direct_targets) if config.via == "auto" else [],
         "jump_hosts": [],
         "syslog": syslog,

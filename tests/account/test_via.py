@@ -75,7 +75,7 @@ def test_a_proxy_of_the_sites(via: str, kind: str, host: str, port: int) -> None
     [
         ("http://alice:word@proxy:3128", "a login goes into the file that `proxy_auth_file` names"),
         ("http://proxy", "names no port"),
-        ("https://proxy:443", "is none of auto, ssh, direct, reverse, http://HOST:PORT, socks5://HOST:PORT"),
+        ("https://proxy:443", "is none of auto, ssh, direct, reverse, adopt, http://HOST:PORT, socks5://HOST:PORT"),
         ("socks4://proxy:1080", "is none of"),
         ("http://pro xy:1", "host 'pro xy' may hold"),
         ("http://$(touch x):1", "host '$(touch x)' may hold"),

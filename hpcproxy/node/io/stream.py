@@ -42,7 +42,7 @@ class Stream:
         # All that the watch told of was read: there is nothing until it tells more. A new watch tells what is there.
         self.drained = True
         self.held = b""  # read ahead, never of a client
-        self.before_abort: Callable[[], None] = nothing
+        self.before_end: Callable[[], None] = nothing
 
     async def recv(self, size: int = SIZE, deadline: Optional[float] = None) -> bytes:
         """At most `size` bytes, b"" at the end; TimedOut, OSError."""
@@ -230,6 +230,7 @@ class Stream:
 
     def finish(self) -> None:
         """The other end sees our end of file; we can still read."""
+        self.before_end()
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError:
@@ -256,7 +257,6 @@ class Stream:
         """Gone; the client sees a reset as soon as ssh has closed its copies too, never a clean end of file."""
         if self.sock.fileno() < 0:
             return
-        self.before_abort()
         self.loop.unwatch(self.watch)
         try:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

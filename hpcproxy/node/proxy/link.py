@@ -1,7 +1,7 @@
-"""A connection by which another agent knows that this one is there, and what was lost; upstream/reverse.py is its end.
+"""A connection by which another agent knows that this one is there, and what is whole; upstream/reverse.py is its end.
 
 It says LINK; the answer is one line, `hpcproxy 1 NUMBER up` or `hpcproxy 1 NUMBER down REASON`, by which NUMBER its
-requests name it. What it says then comes back, and a line `lost N` says that request N was cut off.
+requests name it. What it says then comes back, and a line `end N` says that all of request N has been said.
 """
 
 from ..io.stream import Stream

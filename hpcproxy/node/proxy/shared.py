@@ -3,7 +3,7 @@
 from typing import Dict, List, Tuple
 
 from ..io.loop import Loop
-from ..io.stream import Stream
+from ..io.stream import Stream, nothing
 from ..state.policy import closed_by, denied_by
 from ..state.settings import Settings
 from ..state.status import Record
@@ -18,7 +18,8 @@ REMEMBERED = 1024  # targets whose verdict is kept
 
 
 class Links:
-    """Connections of other agents that are told of each loss: a Unix socket, and an ssh, cannot reset a connection."""
+    """Connections of other agents that are told of each end that is one: what is cut off ends a Unix socket, and a
+    channel of ssh, in the same way."""
 
     def __init__(self) -> None:
         self.streams: Dict[int, Stream] = {}
@@ -31,18 +32,20 @@ class Links:
         return self.last
 
     def follow(self, client: Stream, headers: List[Tuple[str, str]]) -> None:
-        """If `client` is cut off, whoever asked for it is told before its end is seen there."""
+        """Whoever asked for what `client` gets is told that it has all, before it sees the end."""
         named = next((value for key, value in headers if key.lower() == LINK_HEADER.lower()), "") if self.last else ""
         link, _, number = named.partition(".")
         stream = self.streams.get(int(link)) if link.isdecimal() and number.isdecimal() else None
         if stream is not None:
-            client.before_abort = lambda: self._tell(stream, number)
+            client.before_end = lambda: self._tell(client, stream, number)
 
-    def _tell(self, stream: Stream, number: str) -> None:
+    @staticmethod
+    def _tell(client: Stream, stream: Stream, number: str) -> None:
+        client.before_end = nothing
         try:
-            stream.sock.send("lost {}\n".format(number).encode("ascii"))
+            stream.sock.send("end {}\n".format(number).encode("ascii"))
         except OSError:
-            pass  # it is gone, which tells the same
+            pass  # it is gone, and takes the end for a loss
 
 
 class Shared:

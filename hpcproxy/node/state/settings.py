@@ -17,7 +17,7 @@ ADOPT, REVERSE = "adopt", "reverse"
 # for there (state/environment.py). Ways of several kinds are tried as they stand, and the first that serves is kept to.
 PROXY = ["kind", "name", "host", "port", "auth_file"]
 WAYS = {SSH: ["kind", "name", "argv"], DIRECT: ["kind"], HTTP: PROXY, SOCKS5: PROXY, ENVIRONMENT: PROXY[::4]}
-WAYS[REVERSE] = WAYS[DIRECT]
+WAYS.update({REVERSE: ["kind"], ADOPT: ["kind", "path"]})
 
 
 class Way(NamedTuple):
@@ -30,6 +30,7 @@ class Way(NamedTuple):
     port: int = 0
     auth_file: str = ""
     lacks: str = ""
+    path: str = ""  # of the control socket that is adopted
 
 
 Failure = NamedTuple(
@@ -165,6 +166,8 @@ def way(index: int, value: Any) -> Way:
     given = exactly(where, value, WAYS[kind])
     if kind in (DIRECT, REVERSE):
         return Way(kind, kind=kind)
+    if kind == ADOPT:
+        return Way(kind, kind=kind, path=text(where + ".path", given["path"]))
     if kind == ENVIRONMENT:
         return Way(kind, kind=kind, auth_file=auth_file(where, given))
     name = word(where + ".name", given["name"])

@@ -45,7 +45,7 @@ class Control:
 
         OpenError when nobody answers in time, MasterLost.
         """
-        control, heard = await self._connect(deadline)
+        control, heard = await self.connect(deadline)
         try:
             await control.send(mux.open_channel(1, *target), deadline)
             for fd in fds:
@@ -66,18 +66,23 @@ class Control:
 
     async def answers(self, deadline: float) -> bool:
         """ssh is there and turns."""
+        return await self.process(deadline) > 0
+
+    async def process(self, deadline: float) -> int:
+        """The pid of the ssh, which is there and turns; else 0."""
         control = None
         try:
             control = Stream(self.loop, await self._dial(deadline))
             await control.send(mux.alive_check(1), deadline)
-            return (await hear(control, bytearray(), mux.HELLO, deadline)).kind == mux.ALIVE
+            reply = await hear(control, bytearray(), mux.HELLO, deadline)
+            return reply.number if reply.kind == mux.ALIVE else 0
         except (TimedOut, OpenError, MasterLost, OSError, Ended, mux.BadPacket):
-            return False
+            return 0
         finally:
             if control is not None:
                 control.close()
 
-    async def _connect(self, deadline: float) -> Tuple[Stream, bytearray]:
+    async def connect(self, deadline: float) -> Tuple[Stream, bytearray]:
         """A connection for one request, and what ssh has said there; MasterLost."""
         sock, heard = None, bytearray()
         while self.spares and sock is None:
@@ -135,6 +140,18 @@ class Control:
             pass  # whoever needs a connection next will find out
         finally:
             self.refilling = False
+
+    def listens(self) -> bool:
+        """Somebody listens there at this moment."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+            sock.setblocking(False)
+            try:
+                sock.connect(self.path)
+            except BlockingIOError:
+                pass  # many wait there
+            except OSError:
+                return False
+            return True
 
     def close(self) -> None:
         """No connection is kept in advance any more."""

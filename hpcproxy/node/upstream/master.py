@@ -28,6 +28,21 @@ LONGEST_LINE = 4096
 PIPE_READ = 65536
 
 
+class Log:
+    """What a session asks of its ssh."""
+
+    log: SshLog
+    tells_eof: bool
+
+    def drain(self) -> bool:
+        """Take in what ssh has written; False at the end."""
+        raise NotImplementedError
+
+    def has_ended(self) -> bool:
+        """ssh is gone."""
+        raise NotImplementedError
+
+
 class Session(Channel):
     """One open channel; `number` is ssh's name for it.
 
@@ -35,7 +50,7 @@ class Session(Channel):
     a channel is over, but for what is still to be written to the client, when the far end has said all.
     """
 
-    def __init__(self, control: Stream, number: int, master: "Master") -> None:
+    def __init__(self, control: Stream, number: int, master: "Log") -> None:
         self.control, self.number, self.master = control, number, master
         self.eof = False
         self.on_eof: Callable[[], None] = nothing
@@ -88,7 +103,7 @@ class Session(Channel):
         self.control.close()
 
 
-class Master(Transport):
+class Master(Transport, Log):
     """ssh under way; `start` makes it usable, `gone` fires when it has ended."""
 
     def __init__(self, loop: Loop, argv: Tuple[str, ...], tell: Callable[[str], None]) -> None:

@@ -8,6 +8,7 @@ new ssh brings a socket by a new name, for none takes its own away: what refuses
 import errno
 import os
 import re
+import select
 import socket
 import stat
 import time
@@ -31,6 +32,7 @@ LOOK_S = 0.2
 ANSWER_S = 5.0  # for the other agent to say that it is there
 FORGOTTEN_S = 5.0  # what refuses to connect for longer is not one that is just being made
 BUSY_S = 0.005
+TOLD_S = 0.25  # at most, should an end be told after it is seen
 HELLO = re.compile(r"hpcproxy 1 (\d{1,9}) (up|down)(?: (.*))?$")
 NOBODY = "nobody brings a tunnel here: run `hpcproxy serve` where you are logged in"
 COME_BACK = "run `hpcproxy serve` again where you are logged in"
@@ -49,7 +51,8 @@ class Reverse(Dialled):
         self.listening: Optional[Task] = None
         self.number = self.requests = self.silent = 0
         self.said = b""
-        self.lost: Set[int] = set()
+        self.under_way: Set[int] = set()  # requests
+        self.whole: Set[int] = set()  # those of them whose end was told
         self.reason = NOBODY
 
     async def start(self) -> None:
@@ -132,6 +135,7 @@ class Reverse(Dialled):
             raise OpenError("timeout", SILENT)
         self.requests += 1
         number = self.requests
+        self.under_way.add(number)
         stream = ends.join(sock)
         # The other agent has bounds of its own, and says so when they are reached.
         patience_s = self.settings.hold_s + self.settings.connect_timeout_s
@@ -177,8 +181,26 @@ class Reverse(Dialled):
                 break
             self.silent = 0
             *lines, self.said = (self.said + data.replace(LINK, b"")).split(b"\n")
-            self.lost.update(int(line[5:]) for line in lines if line.startswith(b"lost ") and line[5:].isdigit())
+            ends = (int(line[4:]) for line in lines if line.startswith(b"end ") and line[4:].isdigit())
+            self.whole.update(self.under_way.intersection(ends))
         return True
+
+    def is_whole(self, number: int) -> bool:
+        """The other agent has told the end of request `number`, which it does before that can be seen.
+
+        In between are two programs that look at their connections in the order of their numbers, so it is here by now.
+        """
+        deadline = time.monotonic() + TOLD_S
+        while number not in self.whole and not self.gone_by_now():
+            left_s = deadline - time.monotonic()
+            if self.link is None or left_s <= 0 or not select.select([self.link.sock], [], [], left_s)[0]:
+                break
+        return number in self.whole
+
+    def over(self, number: int) -> None:
+        """Nobody asks about request `number` any more."""
+        self.under_way.discard(number)
+        self.whole.discard(number)
 
     async def watch(self) -> None:
         """As Upstream: the other agent is asked now and then whether it is there, for a machine that sleeps says
@@ -217,12 +239,12 @@ class Brought(Connected):
         self.upstream, self.number = upstream, number
 
     def lost(self) -> bool:
-        """As Channel: what is lost ends as what is over does; the link, which ends or tells before, knows better."""
-        return self.stream.broken or self.upstream.gone_by_now() or self.number in self.upstream.lost
+        """As Channel: what is cut off ends as what is whole does, so the other agent says of the latter that it is."""
+        return self.stream.broken or not self.upstream.is_whole(self.number)
 
     def close(self) -> None:
         """As Channel."""
-        self.upstream.lost.discard(self.number)
+        self.upstream.over(self.number)
         super().close()
 
 

@@ -34,9 +34,11 @@ class Ssh(Upstream):
 
     passes_fd = True
 
-    def __init__(self, loop: Loop, settings: Settings, way: Way, record: Record) -> None:
+    def __init__(
+        self, loop: Loop, settings: Settings, way: Way, record: Record, transport: Optional[Transport] = None
+    ) -> None:
         self.loop, self.settings, self.record = loop, settings, record
-        self.transport: Transport = Master(loop, way.argv, self._says)
+        self.transport: Transport = transport or Master(loop, way.argv, self._says)
         self.gone = self.transport.gone
         self.proved_at = 0.0
 

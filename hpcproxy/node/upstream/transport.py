@@ -1,8 +1,7 @@
 """How the connection of one ssh comes about, and what is asked of it then.
 
-`dial` is the only way today: ssh is started with its whole command line (upstream/master.py). One that waits for a
-connection brought to a Unix socket is the same with another ProxyCommand; one that takes a control socket which is
-there already has no child of ours. Neither is built.
+Either ssh is started with its whole command line (upstream/master.py), or one is used that a person has started and
+logged in (upstream/adopt.py).
 """
 
 from typing import Optional, Tuple

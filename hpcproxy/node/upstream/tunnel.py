@@ -5,7 +5,7 @@ from typing import Callable, Dict, Optional, Set, Tuple
 
 from ..io.loop import Loop, Signal, TimedOut
 from ..state.directory import BadFolder, Folder
-from ..state.settings import DIRECT, HTTP, REVERSE, SOCKS5, SSH, Settings, Way
+from ..state.settings import ADOPT, DIRECT, HTTP, REVERSE, SOCKS5, SSH, Settings, Way
 from ..state.status import Record
 from .candidate import Candidate, Spread, Verdict
 from .open_error import OpenError
@@ -45,6 +45,13 @@ def make_socks5(loop: Loop, settings: Settings, way: Way, record: Record) -> Ups
     return SocksProxy(loop, settings, way, record)
 
 
+def make_adopt(loop: Loop, settings: Settings, way: Way, record: Record) -> Upstream:
+    """Through an ssh that a person has logged in."""
+    from .adopt import Adopt
+
+    return Adopt(loop, settings, way, record)
+
+
 def make_reverse(loop: Loop, settings: Settings, _way: Way, record: Record) -> Upstream:
     """By a socket that `hpcproxy serve` brings here."""
     from .reverse import Reverse
@@ -59,6 +66,7 @@ KINDS: Dict[str, Maker] = {
     HTTP: make_http,
     SOCKS5: make_socks5,
     REVERSE: make_reverse,
+    ADOPT: make_adopt,
 }
 
 
@@ -84,7 +92,7 @@ class Tunnel:
         self.upstream: Optional[Upstream] = None
         self.starting: Optional[Upstream] = None
         # A guess while there is none: who is wrong about it is told so (hand_over.py).
-        self.passes_fd = any(way.kind == SSH for way in settings.ways)
+        self.passes_fd = any(way.kind in (SSH, ADOPT) for way in settings.ways)
         self.changed = Signal(loop)
         self.down_since = time.monotonic()
         self.was_ready = False
