@@ -68,7 +68,7 @@ def test_a_signal_ends_it_at_once_and_leaves_nothing(start_agent, number):
         assert started == file.read().rpartition(")")[2].split()[19]
     assert stat.S_IMODE(os.stat(str(agent.state / "log")).st_mode) == 0o600
     agent.process.send_signal(number)
-    assert agent.process.wait(timeout=3) == 0
+    assert agent.process.wait(timeout=10) == 0
     assert not agent.state.exists()
     assert not os.path.exists("/proc/{}".format(ssh))
     with pytest.raises(ConnectionRefusedError):

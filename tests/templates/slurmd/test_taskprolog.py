@@ -203,7 +203,7 @@ def test_the_component_of_a_heterogeneous_job_is_found_by_either_name(name: str,
 
 def test_a_wait_in_vain_is_had_once(ours: Ours, tmp_path: Path) -> None:
     """The jump host is silent; a farm of short steps must not pay for it with each."""
-    path = ours(task_wait_s=2)
+    path = ours(task_wait_s=8)
     supervisor_says(tmp_path, "mode c1 agent")
     (tmp_path / "run/77.0").mkdir()
     took = []
@@ -211,8 +211,8 @@ def test_a_wait_in_vain_is_had_once(ours: Ours, tmp_path: Path) -> None:
         begun = time.monotonic()
         said(path, JOB)
         took.append(time.monotonic() - begun)
-    assert took[0] > 0.9
-    assert max(took[1:]) < 0.9
+    assert took[0] > 6
+    assert max(took[1:]) < 6
 
 
 def test_the_users_shell_settings_do_not_reach_it(ours: Ours, tmp_path: Path) -> None:
