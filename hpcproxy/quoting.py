@@ -58,6 +58,27 @@ def csh(value: str) -> ShellText:
     return ShellText(f"'{escaped}'")
 
 
+def tcl(value: str | ShellText) -> ShellText:
+    """Return `value` as one word of Tcl (Tcl(n), rule 9); raises ValueError for a control character."""
+    return ShellText("".join(f"\\{one}" if _is_special(one) else one for one in _printable(str(value))) or "{}")
+
+
+def lua(value: str | ShellText) -> ShellText:
+    """Return `value` as one string of Lua (its manual, 3.1); raises ValueError for a control character."""
+    escaped = "".join(f"\\{ord(one):03d}" if _is_special(one) else one for one in _printable(str(value)))
+    return ShellText(f'"{escaped}"')
+
+
+def _printable(value: str) -> str:
+    if any(ord(one) < ord(" ") or ord(one) == 127 for one in value):  # noqa: PLR2004 - ASCII's DEL
+        raise ValueError("a word of a modulefile cannot hold a control character")
+    return value
+
+
+def _is_special(one: str) -> bool:
+    return one.isascii() and not one.isalnum() and one not in "/._-"
+
+
 def array(values: Iterable[str | int | Path]) -> ShellText:
     """Return `values` as a bash array, one element a line, as shfmt would lay it out."""
     lines = "".join(f"    {word(value)}\n" for value in values)

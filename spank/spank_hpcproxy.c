@@ -147,6 +147,9 @@ static void take_line(spank_t spank, char *line)
 		spank_setenv(spank, line + 7, equals + 1, 1);
 	} else if (strncmp(line, "unset ", 6) == 0) {
 		spank_unsetenv(spank, line + 6);
+	} else if (strncmp(line, "print ", 6) == 0) {
+		/* The task's own stdout by now, as for a TaskProlog. */
+		dprintf(1, "%s\n", line + 6);
 	}
 }
 

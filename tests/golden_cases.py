@@ -36,6 +36,7 @@ _EVERYTHING: dict[str, Any] = {
     "access_log": True,
     "autostart": True,
     "required": True,
+    "quiet": True,
     "ready_timeout_s": 60,
     "connect_timeout_s": 5,
     "alive_interval_s": 7,

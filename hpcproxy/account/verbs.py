@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from hpcproxy import changes
-from hpcproxy.account import checks, job_status, login_shell, overrides, tunnels
+from hpcproxy.account import checks, job_status, login_shell, overrides, site_word, tunnels
 from hpcproxy.changes import Result, Step, Write
 from hpcproxy.config import edit
 from hpcproxy.config.layers import SITE_CONFIG, Layer, read_layer, resolve
 from hpcproxy.config.model import Config, Jump
 from hpcproxy.errors import TunnelError, UsageError
-from hpcproxy.files import install
+from hpcproxy.files import install, modulefile
 from hpcproxy.files.plan import PROGRAMS, TUNNEL, Artifact, Home, account_plan
 from hpcproxy.files.render import Bundle, File, render
 from hpcproxy.openssh import configuration, reasons, recognition
@@ -234,10 +234,9 @@ def artifacts(account: Account) -> list[Artifact]:
 
 def render_one(account: Account, name: str) -> bytes:
     """Return the bytes of the artifact called `name`; raises UsageError that lists the valid names."""
-    plan = account_plan(settings_of(account).config, account.home)
+    plan = modulefile.added(account_plan(settings_of(account).config, account.home), account.home)
     if plan.named(name) is None:
-        names = ", ".join(artifact.name for artifact in plan.artifacts)
-        raise UsageError(f"there is no artifact {name!r}; valid: {names}")
+        raise UsageError(f"there is no artifact {name!r}; valid: {', '.join(one.name for one in plan.artifacts)}")
     return render(plan.only(name)).files[0].content
 
 
@@ -312,6 +311,9 @@ def check(account: Account, timeout_s: float) -> Checked:
 
 def _why_none(account: Account, config: Config) -> TunnelError:
     """Return the layer that keeps this account from a tunnel, found by one login to each jump host."""
+    why = None if account.home.config.exists() else site_word.why_none(account.environ)
+    if why is not None:
+        return TunnelError.of(why)
     if config.lacks_jump_host:
         return TunnelError("configuration", "no jump host is configured", "run: hpcproxy init --jump USER@HOST")
     if not config.jump_hosts:

@@ -13,7 +13,7 @@ from invoke.exceptions import Exit
 from invoke.parser.argument import Argument
 from invoke.tasks import Task, task
 
-from hpcproxy.account import tool_settings, use, verbs, wrapping
+from hpcproxy.account import site_word, tool_settings, use, verbs, wrapping
 from hpcproxy.account.job_script import State
 from hpcproxy.account.netcat import CONNECT_TIMEOUT_S
 from hpcproxy.account.tunnels import Tunnel
@@ -289,6 +289,10 @@ def status(_context: Context, job: str | None = None, json_: bool = False, long:
     else:
         status_page.show(tunnels, long=long)
         set_up, rolled_out = account.home.config.exists(), SITE_CONFIG.exists()
+        why = None if tunnels or set_up else site_word.why_none(os.environ)
+        if why is not None:
+            say(f"this job has none: {why.layer}: {why}")
+            raise Exit(code=1)
         for line in status_page.next_steps(drifted, set_up=set_up, rolled_out=rolled_out):
             say(line)
     if not any(tunnel.ready for tunnel in tunnels):

@@ -136,6 +136,11 @@ class Inventory(pydantic.BaseModel):
         description="Nodes without a slurm.conf of their own, and those that are powered down now, start with our "
         "files: on disk, in the image.",
     )
+    modulefiles: Optional[LocalPath] = pydantic.Field(
+        default=None,
+        description="A directory of `MODULEPATH` on the hosts: `module load hpcproxy` is put there, for Lmod and for "
+        "Environment Modules.",
+    )
     site_task_prolog: Optional[LocalPath] = pydantic.Field(
         default=None, description="The site's own TaskProlog on the hosts, which ours runs first."
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hpcproxy.cluster.inventory import SPANK, Inventory, site_yaml
 from hpcproxy.config.model import Config, Jump
-from hpcproxy.files import variables
+from hpcproxy.files import modulefile, variables
 from hpcproxy.files.plan import (
     AGENT_PROGRAM,
     AGENT_SETTINGS,
@@ -58,7 +58,7 @@ def site_plan(
         texts[PLUGIN] = plugin
     values = script_values(config, PROGRAMS, SETTINGS / _KNOWN_HOSTS, syslog=True)
     return Plan(
-        artifacts=(*_programs(), *_settings(), *keys, *_hooks(inventory), *_plugin(plugin)),
+        artifacts=(*_programs(), *_settings(), *_modules(inventory), *keys, *_hooks(inventory), *_plugin(plugin)),
         values={**values, **_site_values(inventory)},
         agent={**agent_settings(config, SETTINGS / _KNOWN_HOSTS, syslog=True), **_limits(inventory, config)},
         texts=texts,
@@ -111,6 +111,12 @@ def _settings() -> tuple[Artifact, ...]:
     )
 
 
+def _modules(inventory: Inventory) -> tuple[Artifact, ...]:
+    if inventory.modulefiles is None:
+        return ()
+    return modulefile.artifacts(inventory.modulefiles, _TEXT_MODE, "root")
+
+
 def _hooks(inventory: Inventory) -> tuple[Artifact, ...]:
     epilog = inventory.slurm_directory / "epilog.d" / DROP_IN
     prolog = inventory.slurm_directory / "prolog.d" / DROP_IN
@@ -132,6 +138,7 @@ def _plugin(plugin: bytes | None) -> tuple[Artifact, ...]:
 
 def _site_values(inventory: Inventory) -> dict[str, object]:
     return {
+        "rolled_out": inventory.mode,
         "service_account": inventory.service_account if inventory.mode == "service" else "",
         "policy_comment": COMMENT if inventory.policy.comment else "",
         "policy_partitions": inventory.policy.partitions,
@@ -144,4 +151,5 @@ def _site_values(inventory: Inventory) -> dict[str, object]:
         "variables": variables.NAMES,
         "own_variables": (*variables.OWN, "HPCPROXY_ERROR"),
         "saved": variables.SAVED,
+        **modulefile.values(PROFILE, SETTINGS / "prologue.sh", ""),
     }

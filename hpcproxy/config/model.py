@@ -111,6 +111,12 @@ class Config(pydantic.BaseModel):
     required: bool = _setting(
         False, "Stop the job if the tunnel is missing, instead of running on without it.", (SHELL,)
     )
+    quiet: bool = _setting(
+        False,
+        "Say nothing when all is well. Without it the hook says one line: through which jump host, on how many nodes,"
+        " how soon.",
+        (SHELL,),
+    )
     ready_timeout_s: int = _setting(
         30, "Seconds a job's prologue waits until every node is ready.", (CLIENT, SHELL), low=1, high=600
     )

@@ -128,6 +128,7 @@ def script_values(config: Config, programs: Path, known_hosts: Path, *, syslog: 
         "replace_proxy": config.replace_proxy or config.site_proxy is not None or config.via == "auto",
         "uses_ssh": config.uses_ssh,
         "syslog": syslog,
+        "rolled_out": "",
         "jump_count": len(config.jump_hosts),
         "jump_names": [str(jump) for jump in config.jump_hosts],
         "jump_destinations": [jump.destination for jump in config.jump_hosts],

@@ -98,6 +98,8 @@ def _environment(templates: Path) -> jinja2.Environment:
         "array": quoting.array,
         "table": quoting.table,
         "fish": quoting.fish_list,
+        "tcl": quoting.tcl,
+        "lua": quoting.lua,
     }
     return environment
 

@@ -49,6 +49,13 @@ TEST_TOOLS: Mapping[str, str] = {
     "make": "make",
     "/usr/include/stdio.h": "libc6-dev",
     "/usr/include/slurm/spank.h": "libslurm-dev",
+    # What Lmod and Environment Modules run on; they themselves exclude each other, and tests unpack them.
+    "lua5.3": "lua5.3",
+    "/usr/share/lua/5.3/json.lua": "lua-json",
+    "/usr/share/lua/5.3/posix/init.lua": "lua-posix",
+    "/usr/share/lua/5.3/term/init.lua": "lua-term",
+    "/usr/share/doc/lua-filesystem/copyright": "lua-filesystem",
+    "tclsh": "tcl",
 }
 # Checkers of shell style: Debian 11 has no shfmt, and the tests of the style are skipped there.
 STYLE_TOOLS: Mapping[str, str] = {"shellcheck": "shellcheck", "shfmt": "shfmt"}

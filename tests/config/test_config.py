@@ -35,6 +35,7 @@ GOOD: dict[str, Any] = {
     "access_syslog": True,
     "autostart": True,
     "required": True,
+    "quiet": True,
     "ready_timeout_s": 60,
     "connect_timeout_s": 3,
     "alive_interval_s": 7,

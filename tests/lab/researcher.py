@@ -45,11 +45,14 @@ class Researcher:
         return self.lab.run(node, words, self.user, check=check, env=self.environment)
 
     def set_up(self, *jumps: str, **settings: Any) -> None:
-        """Her account is as after `init` and `install-bashrc`, with `settings` in her config.yaml and nothing else."""
+        """Her account is as after `init` and `install-bashrc`, with `settings` in her config.yaml and little else.
+
+        What her jobs print is compared as a whole, so the hook says nothing while all is well.
+        """
         self.lab.run("login", ["rm", "-rf", self.home, ".bashrc"], self.user, check=True)
         flags = [word for jump in jumps or (JUMP1.replace("alice", self.user),) for word in ("--jump", jump)]
         self.hpcproxy("init", "--yes", "--no-probe", *flags)
-        self.set(check_url="https://internet.test/ip", agent=self.agent, **settings)
+        self.set(check_url="https://internet.test/ip", agent=self.agent, **{"quiet": True, **settings})
 
     def set(self, **settings: Any) -> None:
         """Her config.yaml has `settings` on top of what is in it, and is installed."""

@@ -52,7 +52,8 @@ def test_a_prolog_whose_epilog_is_not_in_force_starts_nothing(admin: Admin, site
     lines = "Prolog=/etc/slurm/prolog.d/50-hpcproxy\\nTaskProlog=/usr/libexec/hpcproxy/taskprolog\\nPrologFlags=Alloc"
     _append(site, hosts, lines)
     try:
-        assert admin.job(tell).output == f"none: {words}\n"
+        said = f"hpcproxy: no tunnel from your site: {words.replace(' ', ': ', 2)}; ask its admin"
+        assert admin.job(tell).output == f"{said}\nnone: {words}\n"
         assert admin.traces() == []
         _append(site, hosts, "Epilog=/etc/slurm/epilog.d/50-hpcproxy")
         assert admin.words("deploy") == {"changed"}

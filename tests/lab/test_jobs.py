@@ -26,6 +26,12 @@ def test_every_node_gets_out_through_the_jump_host_and_not_straight(either: Rese
     assert "open\n" not in result.output
 
 
+def test_the_hook_says_in_one_line_that_all_is_well(either: Researcher) -> None:
+    either.set(quiet=False)
+    result = either.job("echo on\nbash -c '. ~/.hpcproxy/prologue.sh'\n")
+    assert re.fullmatch(rf"hpcproxy: out through {JUMP1}, 3 nodes, \d+\.\d s\non\n", result.output), result.output
+
+
 def test_the_wrap_command_puts_the_hook_where_it_works(alice: Researcher, lab: Lab) -> None:
     script = f"#!/bin/bash\n#SBATCH -N3 --ntasks-per-node=1\n\n# my job\nsrun {FETCH}\n"
     lab.path_on("login", "/home/alice/job.sh").write_text(script)

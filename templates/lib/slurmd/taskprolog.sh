@@ -37,13 +37,24 @@ take_over() {
     if [[ $verb == export ]]; then export "$name=$value"; else unset "$name"; fi
 }
 
-# Set `word` to the supervisor's last word: `ready`, `gave-up` with the reason, or nothing yet.
+# Say $1, why ($2: node, layer, words; or nothing) and what then ($3) in the job's own output, once: where its batch
+# script begins. A step's stdout may be data that somebody reads; proxy_status tells there.
+tell_job() {
+    local node layer words
+    [[ -z ${SLURM_STEP_ID-} ]] || return 0
+    read -r node layer words <<<"$2"
+    printf 'print hpcproxy: %s%s; %s\n' "$1" "${2:+: $node: $layer: $words}" "$3"
+}
+
+# Set `word` to the supervisor's last word: `ready`, `gave-up` with the reason, or nothing yet; and `failed` to why the
+# last attempt was in vain.
 supervisors_word() {
     local line
-    word=''
+    word='' failed=''
     while read -r line; do
         case $line in
             ready\ *) word=ready ;;
+            failed\ *) failed=${line#failed } ;;
             gave-up\ *) word=$line ;;
             # Another task has waited already, or this one's time is over by the supervisor's clock.
             late\ *) word=${word:-late} ;;
@@ -55,23 +66,29 @@ supervisors_word() {
 # which the job's nodes spread. True if there is one. The wait that was in vain is left in the job's state: no other
 # task of it waits here again.
 await_supervisor() {
-    local word now deadline
+    local word failed now deadline
     clock
     spread "${SLURM_JOB_NUM_NODES:-${SLURM_NNODES:-1}}" "$jump_count"
     deadline=$((now + task_wait_s + (spread_ms + 999) / 1000))
     if [[ -e $__hpcproxy_run/$1/waited ]]; then deadline=0; fi
     while supervisors_word "$1"; do
         case $word in
-            ready | late) return 0 ;;
+            ready) return 0 ;;
+            late)
+                tell_job "your site's tunnel is not up yet" "$failed" 'it goes on trying'
+                return 0
+                ;;
             gave-up\ *)
-                # slurmstepd closes stderr, and stdout is not ours to talk on: proxy_status and the system's log say it.
+                # slurmstepd closes stderr.
                 export HPCPROXY_ERROR="${word#gave-up }"
+                tell_job 'no tunnel from your site' "$HPCPROXY_ERROR" 'ask its admin'
                 return 1
                 ;;
         esac
         # The agent holds what comes before ssh is up; where ssh itself listens nothing would be there yet.
         if clock && ((now >= deadline)); then
             : >"$__hpcproxy_run/$1/waited"
+            tell_job "your site's tunnel is not up yet" "$failed" 'it goes on trying'
             return 0
         fi
         sleep 0.05
@@ -79,6 +96,7 @@ await_supervisor() {
     # Nothing was started, or is there any more.
     if [[ ! -e $__hpcproxy_programs/in-force && -e $__hpcproxy_run/no-epilog ]]; then
         export HPCPROXY_ERROR="${SLURMD_NODENAME-} epilog Slurm does not run the Epilog here that would end a tunnel"
+        tell_job 'no tunnel from your site' "$HPCPROXY_ERROR" 'ask its admin'
     fi
     return 1
 }

@@ -3,12 +3,15 @@
 # name that is read while it is written (open_answers).
 #
 # What is known by now is in `answers`, an associative array of whoever waits (no_answers), and in `why`, the reason of
-# each node that has none: ready, the number of nodes that are; out, the number of those that get out by themselves; hopeless, if waiting is of no use; passing, if one has
-# failed in a way that passes; modes, those chosen; step, as Slurm calls it; state, this node's directory; noted, what
-# has been said; text, all of it.
+# each node that has none: ready, the number of nodes that are; out, the number of those that get out by themselves;
+# hopeless, if waiting is of no use; passing, if one has failed in a way that passes; through, what those get out by that
+# are ready; modes, those chosen; step, as Slurm calls it; state, this node's directory; noted, what has been said; text,
+# all of it.
 
 # Nothing has been said.
-no_answers() { answers=([ready]=0 [out]=0 [hopeless]=0 [passing]=0 [modes]='' [step]='' [state]='' [noted]='' [text]=''); }
+no_answers() {
+    answers=([ready]=0 [out]=0 [hopeless]=0 [passing]=0 [through]='' [modes]='' [step]='' [state]='' [noted]='' [text]='')
+}
 
 # Have what the step says in descriptor 3, and what srun says in 4: without a name the files are gone with their last
 # reader, and until then no signal of a job that is cancelled comes between.
@@ -46,6 +49,11 @@ read_said() {
             ready)
                 ready_nodes[$name]=1 && unset "why[$name]"
                 if [[ $layer == direct ]]; then out_nodes[$name]=1; fi
+                line=$layer${text:+ $text}
+                if [[ $line == direct ]]; then line="the nodes' own route"; fi
+                if [[ $line != 'the same tunnel'* && ", ${answers[through]}, " != *", $line, "* ]]; then
+                    answers[through]+="${answers[through]:+, }$line"
+                fi
                 ;;
             failed)
                 why[$name]="$layer: $text"
@@ -59,6 +67,17 @@ read_said() {
         esac
     done <"/proc/self/fd/$1"
     answers[ready]=${#ready_nodes[@]} answers[out]=${#out_nodes[@]}
+}
+
+# Say in one line that all is well: by which jump hosts, on $1 nodes, how soon. A shell says so itself.
+tell_success() {
+    local now_cs took_cs nodes=nodes
+    [[ -z $silent && $caller != shell ]] || return 0
+    uptime_cs
+    took_cs=$((now_cs - begun_cs))
+    if (($1 == 1)); then nodes=node; fi
+    printf 'hpcproxy: out through %s, %d %s, %d.%d s\n' "${answers[through]//[^[:print:]]/?}" "$1" "$nodes" \
+        "$((took_cs / 100))" "$((took_cs % 100 / 10))" >&2
 }
 
 # Say in one sentence why there is none on $1 nodes after $2 seconds: each reason with its nodes.

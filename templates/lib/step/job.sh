@@ -27,12 +27,16 @@ complain() {
 }
 
 start() {
-    local count sizes outcome=0 overlap=''
+    local count sizes outcome=0 overlap='' now_cs begun_cs
+    uptime_cs
+    begun_cs=$now_cs
     count_nodes || { complain "Slurm's number of nodes of this job is none: ${sizes[*]}" && return 1; }
     if find_state "$job.$restart" && [[ $state != "$run_base"/* ]]; then
         await_others || return 1
     elif [[ -n $state ]] && tell_others_once && await_prologs; then
-        :
+        tell_prologs
+    elif site_gives_none; then
+        return 1
     else
         command -v srun >/dev/null || { complain 'srun is not on PATH' && return 1; }
         try_step '' "$count" || outcome=$?

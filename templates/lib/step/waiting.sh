@@ -60,10 +60,15 @@ try_step() {
         0)
             if [[ $via == auto ]] && ((answers[out] >= $2)); then
                 end_step "$supervisor_pid"
-                printf 'hpcproxy: the nodes of this job reach the internet by themselves, so no tunnel is started\n' >&2
+                if [[ -z $silent ]]; then
+                    printf 'hpcproxy: the nodes of this job reach the internet by themselves, so no tunnel is started\n' >&2
+                fi
                 return 3
             fi
-            if find_started; then return 0; fi
+            if find_started; then
+                tell_success "$2"
+                return 0
+            fi
             end_step "$supervisor_pid"
             complain "this shell is on no node of job $job; open one there with: srun --overlap --pty bash"
             return 1
@@ -119,6 +124,38 @@ await_prologs() {
         pause 0.02
     done
     supervisor_lives "$state"
+}
+
+# Say in one line, in the job script's output, by which jump host the Prolog's tunnel has got out.
+tell_prologs() {
+    local line jump=''
+    [[ -z $silent && $caller != shell && ${SLURM_PROCID:-0} == 0 && ${SLURM_NODEID:-0} == 0 ]] || return 0
+    read_text "$run_base/holders/$job.$restart.said"
+    while read -r line; do case $line in ready\ *) jump=${line#ready * } ;; esac done <<<"$text"
+    if [[ -n $jump ]]; then printf 'hpcproxy: out through %s, by what this site gives every job\n' "${jump//[^[:print:]]/?}" >&2; fi
+}
+
+# True if this is a roll-out's, and it has no tunnel for this job: why is said then. What root's hook could not have a
+# step of the user's cannot, either, and to the site's own key it must not even try.
+site_gives_none() {
+    local line word='' node layer words
+    [[ -n $rolled_out ]] || return 1
+    read_text "$run_base/holders/$job.$restart.said"
+    if [[ -z $text ]]; then read_text "$run_base/holders/$job.0.said"; fi
+    while read -r line; do
+        case $line in
+            ready\ *) word='' ;;
+            gave-up\ *) word=$line ;;
+        esac
+    done <<<"$text"
+    if [[ -n $word ]]; then
+        read -r _ node layer words <<<"$word"
+        complain "$node: $layer: ${words//[^[:print:]]/?}; it is your site's, ask its admin"
+    elif [[ $rolled_out == service ]]; then
+        complain 'your site gives this job none; ask its admin which jobs get one'
+    else
+        return 1
+    fi
 }
 
 # The tunnel that another shell of this job has started: true when it is ready.

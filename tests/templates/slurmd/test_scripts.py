@@ -305,7 +305,9 @@ def test_prolog_does_nothing_until_the_epilog_has_been_seen_to_run(tmp_path: Pat
     (tmp_path / "run/no-epilog").write_text(f"{uptime_s + 3600}\n")
     assert _as_slurmd(site["prolog"], _job()) == (0, "")
     assert _started(tmp_path) == []
-    word = "export HPCPROXY_ERROR=c1 epilog Slurm does not run the Epilog here that would end a tunnel\n"
+    why = "Slurm does not run the Epilog here that would end a tunnel"
+    word = f"print hpcproxy: no tunnel from your site: c1: epilog: {why}; ask its admin\n"
+    word += f"export HPCPROXY_ERROR=c1 epilog {why}\n"
     assert _as_slurmd(site["taskprolog"], _job(SLURMD_NODENAME="c1")) == (0, word)
     assert _as_slurmd(site["epilog"], {**_job(), "HPCPROXY_CONTRACT": "1"}) == (0, "")
     assert not (tmp_path / "in-force").exists(), "the check is not Slurm"
@@ -328,7 +330,20 @@ def test_taskprolog_tells_the_reason_when_the_supervisor_gave_up(tmp_path: Path)
     site = _site(tmp_path)
     (tmp_path / "run/holders").mkdir(parents=True)
     (tmp_path / "run/holders/77.0.said").write_text("mode c1 agent\ngave-up c1 key no key to log in with\n")
-    assert _as_slurmd(site["taskprolog"], _job()) == (0, "export HPCPROXY_ERROR=c1 key no key to log in with\n")
+    exported = "export HPCPROXY_ERROR=c1 key no key to log in with\n"
+    said = "print hpcproxy: no tunnel from your site: c1: key: no key to log in with; ask its admin\n"
+    assert _as_slurmd(site["taskprolog"], _job()) == (0, said + exported)
+    assert _as_slurmd(site["taskprolog"], _job(SLURM_STEP_ID="0")) == (0, exported), "a step's stdout may be data"
+
+
+def test_taskprolog_tells_once_of_a_tunnel_that_is_still_tried(tmp_path: Path) -> None:
+    site = _site(tmp_path)
+    (tmp_path / "run/holders").mkdir(parents=True)
+    words = "mode c1 agent\nfailed c1 route j: does not answer\nlate c1 no jump host has answered within 5 s\n"
+    (tmp_path / "run/holders/77.0.said").write_text(words)
+    said = "print hpcproxy: your site's tunnel is not up yet: c1: route: j: does not answer; it goes on trying\n"
+    assert _as_slurmd(site["taskprolog"], _job()) == (0, said)
+    assert _as_slurmd(site["taskprolog"], _job(SLURM_STEP_ID="0")) == (0, "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
@@ -338,7 +353,8 @@ def test_taskprolog_of_a_task_that_is_cancelled_exits_as_ever(tmp_path: Path, nu
     (tmp_path / "run/holders/77.0.said").write_text("mode c1 agent\n")  # it waits for `ready`
     with subprocess.Popen([site["taskprolog"]], env=_job(), stdout=subprocess.PIPE, start_new_session=True) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        until(children.read_text, "it waits in a process of its own")
+        inner = until(children.read_text, "it waits in a process of its own").strip()
+        until(Path(f"/proc/{inner}/task/{inner}/children").read_text, "which has come as far as to wait")
         os.killpg(process.pid, number)
         assert process.communicate(timeout=60) == (b"", None)
     assert process.returncode == 0
