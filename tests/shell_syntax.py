@@ -41,7 +41,9 @@ def parts() -> list[Path]:
 
 def templates() -> list[Path]:
     """Return what is rendered for sh and bash, each with the parts that it includes; no other shell takes any."""
-    return sorted(path for path in TEMPLATES.glob("*/*.j2") if path.suffixes[-2] not in (".fish", ".zsh"))
+    return sorted(
+        path for path in TEMPLATES.glob("*/*.j2") if path.suffixes[-2] not in (".fish", ".zsh", ".lua", ".tcl")
+    )
 
 
 def includes(template: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from invoke.tasks import task
 from rich.console import Console
 from rich.text import Text
 
+from hpcproxy.cli import status_page
 from hpcproxy.cli.consent import FINGERPRINT_HELP, YES_HELP, Flags, complaints, counting, told
 from hpcproxy.cli.output import console, from_here, number, results, say, table, verb
 from hpcproxy.errors import UsageError
@@ -212,6 +214,45 @@ def verify(  # noqa: PLR0913, PLR0917 - the flags an admin has
     _finish(run, "verify", outcomes, report, good=outcomes.as_wanted)
 
 
+@task(
+    help={
+        "inventory": INVENTORY_HELP,
+        "limit": LIMIT_HELP,
+        "fanout": FANOUT_HELP,
+        "timeout": TIMEOUT_HELP,
+        "job": "Only the tunnels of this job.",
+        "json": "Print JSON.",
+    }
+)
+@verb
+def who(
+    _context: Context,
+    inventory: str | None = None,
+    limit: str | None = None,
+    fanout: str | None = None,
+    timeout: str | None = None,
+    job: str | None = None,
+    json_: bool = False,
+) -> None:
+    """Show every tunnel that is up now: whose, for which job, on which node, since when, through what, how much."""
+    request = _request(inventory, limit, fanout, timeout)
+    from hpcproxy.cluster import verbs  # noqa: PLC0415
+    from hpcproxy.cluster.run import start  # noqa: PLC0415
+    from hpcproxy.cluster.who import seen  # noqa: PLC0415
+
+    run = start(request)
+    outcomes = _Screen(run).watch("who", lambda hear: verbs.who(run, hear))
+    found = [one for one in seen(outcomes) if job in (None, one.job)]
+    if json_:
+        print(json.dumps({"tunnels": [vars(one) for one in found], "unreached": list(outcomes.failed)}))
+    elif found:
+        status_page.show_users(found)
+    else:
+        say("no tunnel is up on these hosts")
+    if outcomes.failed:
+        raise Exit(code=1)
+
+
 @task(help=COMMON)
 @verb
 def rollback(  # noqa: PLR0913, PLR0917 - the flags an admin has
@@ -336,4 +377,4 @@ def render_root(root: str | None, inventory: str | None) -> None:
         say(line)
 
 
-TASKS = (trust, deploy, verify, rollback, undeploy, jump_kit)
+TASKS = (trust, deploy, verify, who, rollback, undeploy, jump_kit)

@@ -58,6 +58,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("trust", "the hosts' keys: fetched, shown, kept", "trust --inventory site.yaml"),
         Command("deploy", "roll out to the hosts of an inventory", "deploy --inventory site.yaml --enable"),
         Command("verify", "which hosts differ, and how; changes nothing", "verify --inventory site.yaml"),
+        Command("who", "every tunnel that is up now: user, job, node, since, bytes", "who --inventory site.yaml"),
         Command("rollback", "back to the version before", "rollback --inventory site.yaml"),
         Command("undeploy", "remove everything from the hosts", "undeploy --inventory site.yaml"),
         Command("jump-kit", "what the jump host's admin needs for service mode", "jump-kit --inventory site.yaml"),

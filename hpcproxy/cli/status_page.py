@@ -6,9 +6,13 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpcproxy.account.tunnels import Tunnel
 from hpcproxy.cli.output import console, say, table
+
+if TYPE_CHECKING:
+    from hpcproxy.cluster.who import Seen
 
 _COUNTED = ("reconnects", "requests", "held", "refused", "bytes_up", "bytes_down")
 _UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -35,6 +39,18 @@ def show(tunnels: Sequence[Tunnel], *, long: bool = False) -> None:
     for tunnel in tunnels:
         if tunnel.last_error and not tunnel.ready:
             say(f"{tunnel.node}: {tunnel.last_error}")
+
+
+def show_users(seen: Sequence[Seen]) -> None:
+    """Print the tunnels of all users, a line each."""
+    shown = table("user", "job", "node", "state", "through", "up for", "requests", "sent", "received")
+    for one in seen:
+        since = span(time.time() - one.since) if one.since and one.ready else "-"
+        requests = "-" if one.requests is None else str(one.requests)
+        state = "up" if one.ready else "down"
+        traffic = (size(one.bytes_up), size(one.bytes_down))
+        shown.add_row(one.user, one.job, one.host, state, one.jump or "-", since, requests, *traffic)
+    console().print(shown)
 
 
 def _paragraph(tunnel: Tunnel) -> str:

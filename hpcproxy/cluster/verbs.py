@@ -13,7 +13,8 @@ from typing import Protocol, Union
 
 from hpcproxy import changes
 from hpcproxy.changes import Write
-from hpcproxy.cluster import contract, governed, inventory, plugstack, prospect, slurm_conf
+from hpcproxy.cluster import contract, governed, inventory, plugstack, prospect, protocol, slurm_conf
+from hpcproxy.cluster import who as who_script
 from hpcproxy.cluster.enable import Slurm
 from hpcproxy.cluster.outcome import HostOutcome, OnHost, Outcomes, unheard
 from hpcproxy.cluster.run import Request, Run, enablement_of
@@ -107,6 +108,12 @@ def verify(run: Run, screen: Screen, *, with_contract: bool = False) -> Outcomes
 def _say_all(screen: Screen, *groups: Sequence[str]) -> None:
     for line in itertools.chain(*groups):
         screen.say(line)
+
+
+def who(run: Run, on_host: OnHost) -> Outcomes:
+    """Ask every host which tunnels are up on it; `who.seen` reads the answers. Nothing is changed."""
+    message = protocol.reading((), run.fleet.token, who_script.command())
+    return run.fleet.ask(dict.fromkeys(run.site.hosts, message), on_host)
 
 
 # ------------------------------------------------------------------------------------------------ their stages

@@ -18,7 +18,7 @@ def artifacts(directory: Path, mode: int, owner: str = "") -> tuple[Artifact, ..
     return tuple(
         Artifact(
             name,
-            f"modules/{name}.j2",
+            f"modules/modulefile{Path(name).suffix or '.tcl'}.j2",
             directory / NAME / f"{__version__}{Path(name).suffix}",
             mode,
             f"`module load {NAME}`, for {kind}",

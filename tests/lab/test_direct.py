@@ -94,7 +94,7 @@ def test_an_outage_is_waited_for(alice: Researcher, routed: Lab) -> None:
 
 
 def test_auto_starts_nothing_where_all_nodes_are_out(alice: Researcher, routed: Lab) -> None:
-    alice.set(via="auto", direct_targets=["internet.test:443"])
+    alice.set(via="auto", quiet=False, direct_targets=["internet.test:443"])
     result = alice.job(f'srun {FETCH}\necho "proxy ${{http_proxy-none}} ${{HPCPROXY_URL-none}}"\n')
     said, *lines = result.output.splitlines()
     assert said == "hpcproxy: the nodes of this job reach the internet by themselves, so no tunnel is started"

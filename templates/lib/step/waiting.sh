@@ -38,6 +38,11 @@ let_others_go() {
     go=''
 }
 
+tell_unneeded() {
+    if [[ -n $silent ]]; then return 0; fi
+    printf 'hpcproxy: the nodes of this job reach the internet by themselves, so no tunnel is started\n' >&2
+}
+
 # Start the step in mode $1 (`ssh`, or nothing to let each node choose) on $2 nodes and wait for it. Returns 0 when all
 # are ready, whose state here is `state` then, 2 if they chose differently, 1 if there is no tunnel, which has then been
 # said, and 3 if none is needed: with `via: auto` all nodes reach the internet by themselves. Nothing is left then.
@@ -60,9 +65,7 @@ try_step() {
         0)
             if [[ $via == auto ]] && ((answers[out] >= $2)); then
                 end_step "$supervisor_pid"
-                if [[ -z $silent ]]; then
-                    printf 'hpcproxy: the nodes of this job reach the internet by themselves, so no tunnel is started\n' >&2
-                fi
+                tell_unneeded
                 return 3
             fi
             if find_started; then

@@ -16,7 +16,7 @@ from hpcproxy.account import verbs
 from hpcproxy.account.verbs import Account
 from hpcproxy.files import modulefile
 from hpcproxy.files.render import render
-from tests.deploy import cases
+from tests.cluster import cases
 from tests.shells import SHELLS, script, tunnel_state, url_of
 
 # Where each has the program that a shell's function `module` asks, and what runs it.

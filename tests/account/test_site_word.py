@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpcproxy.files.render import render
-from tests.deploy.cases import plan
+from tests.cluster.cases import plan
 
 JOB = {"SLURM_JOB_ID": "77", "SLURM_JOB_NUM_NODES": "1", "SLURMD_NODENAME": "c1"}
 
