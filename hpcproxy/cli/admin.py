@@ -38,6 +38,7 @@ COMMON = {
     "as-user": AS_USER_HELP,
     "via": VIA_HELP,
 }
+SITE_PAGE = "site-page"  # of `render`
 _COLOURS = {"unchanged": "green", "changed": "yellow", "would": "yellow"}
 _WORDS = {"would": "would change"}
 _SAID_OF_A_CAUSE, _SAID_AT_ALL = 3, 20  # hosts that fail; a roll-out to thousands must leave its screen readable
@@ -363,6 +364,16 @@ def jump_kit(_context: Context, inventory: str | None = None, directory: str = "
         say(
             f"sshd cannot hold {rules}: it would let the key forward anywhere, and only the agent on the node limits it"
         )
+
+
+def render_page(inventory: str | None) -> None:
+    """Print what the inventory's users are to know, as a page for the site's own documentation."""
+    from hpcproxy.cluster import inventory as told  # noqa: PLC0415
+    from hpcproxy.cluster import site_page  # noqa: PLC0415
+
+    if not inventory:
+        raise UsageError(f"say which inventory: render {SITE_PAGE} --inventory FILE")
+    print(site_page.page(*told.read(Path(inventory))))
 
 
 def render_root(root: str | None, inventory: str | None) -> None:

@@ -228,14 +228,17 @@ class _MaybeNamed(Task):  # type: ignore[type-arg]
 @task(
     klass=_MaybeNamed,
     help={
-        "name": "Which artifact to print; without it they are listed.",
+        "name": "Which artifact to print, or site-page, for users of a roll-out; without it they are listed.",
         "root": "Write what a roll-out gives a node below this directory, to be baked into the image of nodes.",
-        "inventory": f"{admin.INVENTORY_HELP} Needed with --root.",
+        "inventory": f"{admin.INVENTORY_HELP} Needed with --root and for site-page.",
     },
 )
 @verb
 def render(_context: Context, name: str | None = None, root: str | None = None, inventory: str | None = None) -> None:
     """List the artifacts, or print one exactly as it would be installed."""
+    if name == admin.SITE_PAGE:
+        admin.render_page(inventory)
+        return
     if root or inventory:
         admin.render_root(root, inventory)
         return

@@ -14,6 +14,7 @@ import hpcproxy
 import tasks as checkout
 from hpcproxy.account import job_script
 from hpcproxy.cli import program
+from hpcproxy.openssh import reasons
 
 PACKAGE = Path(hpcproxy.__file__).parent
 REPOSITORY = PACKAGE.parent
@@ -141,3 +142,11 @@ def test_a_module_that_says_pure_touches_nothing(path: Path) -> None:
     calls = [node.func for node in nodes if isinstance(node, ast.Call)]
     assert {call.attr for call in calls if isinstance(call, ast.Attribute)} & _TOUCHING == set()
     assert {call.id for call in calls if isinstance(call, ast.Name)} & {"open", "print", "input"} == set()
+
+
+def test_every_layer_that_a_reason_names_stands_in_troubleshooting() -> None:
+    text = (REPOSITORY / "docs" / "troubleshooting.md").read_text()
+    inner = ("phase", "offered", "skip")  # of the table's own working, never shown
+    layers = {row.why.layer for row in reasons.FAILURES} - set(inner)
+    assert len(layers) > 5
+    assert [layer for layer in sorted(layers) if f"| `{layer}: " not in text] == []

@@ -39,10 +39,12 @@ class Researcher:
         """What the variables of `job` say."""
         return f"{'http' if self.agent else 'socks5h'}://{self.address(job)}:2015"
 
-    def hpcproxy(self, *arguments: str, node: str = "login", check: bool = True) -> subprocess.CompletedProcess[str]:
+    def hpcproxy(
+        self, *arguments: str, node: str = "login", check: bool = True, timeout_s: float = 60
+    ) -> subprocess.CompletedProcess[str]:
         """The program has run in her account."""
         words = [sys.executable, "-m", "hpcproxy", *arguments]
-        return self.lab.run(node, words, self.user, check=check, env=self.environment)
+        return self.lab.run(node, words, self.user, check=check, env=self.environment, timeout_s=timeout_s)
 
     def set_up(self, *jumps: str, **settings: Any) -> None:
         """Her account is as after `init` and `install-bashrc`, with `settings` in her config.yaml and little else.

@@ -46,6 +46,9 @@ tell_job() {
     printf 'print hpcproxy: %s%s; %s\n' "$1" "${2:+: $node: $layer: $words}" "$3"
 }
 
+# The same of a tunnel that is late, if an attempt was in vain: one that is only slow is no news.
+tell_late() { if [[ -n $failed ]]; then tell_job "your site's tunnel is not up yet" "$failed" 'it goes on trying'; fi; }
+
 # Set `word` to the supervisor's last word: `ready`, `gave-up` with the reason, or nothing yet; and `failed` to why the
 # last attempt was in vain.
 supervisors_word() {
@@ -75,7 +78,7 @@ await_supervisor() {
         case $word in
             ready) return 0 ;;
             late)
-                tell_job "your site's tunnel is not up yet" "$failed" 'it goes on trying'
+                tell_late
                 return 0
                 ;;
             gave-up\ *)
@@ -88,7 +91,7 @@ await_supervisor() {
         # The agent holds what comes before ssh is up; where ssh itself listens nothing would be there yet.
         if clock && ((now >= deadline)); then
             : >"$__hpcproxy_run/$1/waited"
-            tell_job "your site's tunnel is not up yet" "$failed" 'it goes on trying'
+            tell_late
             return 0
         fi
         sleep 0.05
