@@ -2,7 +2,7 @@
 
     python bench/demo_picture.py [FILE]
 
-Runs the demo, as root, or takes what it has printed before from FILE. Ends with 1 if the demo did not come out right.
+Runs the demo, or takes what it has printed before from FILE. Ends with 1 if the demo did not come out right.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ TITLES = (
     "Write a job script",
     "The job's output",
     "After the job",
+    # Of the demo without root.
+    "Before: this shell",
+    "Start the tunnel",
+    "The same by an ordinary program",
 )
 _STEP = re.compile(r"\d+/\d+  (.*)")
 _COLUMNS = 92
