@@ -110,12 +110,34 @@ class Answer:
     latency_ms: float
 
 
+@dataclass(frozen=True)
+class Said:
+    """What a far end answered: its status, the beginning of its text, and how long that took."""
+
+    status: int
+    body: str
+    latency_ms: float
+
+
 def fetch_address(proxy_url: str, check_url: str, timeout_s: float) -> Answer:
     """Return the address that `check_url` sees when asked through `proxy_url`; raises TunnelError naming the layer."""
+    said = ask(proxy_url, check_url, timeout_s)
+    if said.status != _HTTP_OK:
+        raise TunnelError("answer", f"{check_url} answered with status {said.status}")
+    try:
+        ipaddress.ip_address(said.body)
+    except ValueError:
+        advice = "is check_url right, or does a portal stand between here and there?"
+        raise TunnelError("answer", f"{check_url} answered with something that is no address", advice) from None
+    return Answer(said.body, said.latency_ms)
+
+
+def ask(proxy_url: str, url: str, timeout_s: float) -> Said:
+    """Return what `url` answers when asked through `proxy_url`; raises TunnelError naming the layer."""
     import http.client  # noqa: PLC0415 - 20 ms that only who connects should pay
     import ssl  # noqa: PLC0415
 
-    target = urlsplit(check_url)
+    target = urlsplit(url)
     host, tls = target.hostname or "", target.scheme == "https"
     port = target.port or (443 if tls else 80)
     begin = time.monotonic()
@@ -135,14 +157,7 @@ def fetch_address(proxy_url: str, check_url: str, timeout_s: float) -> Answer:
         raise TunnelError("TLS", f"{host}: {error.reason or error}", "is something between here and there?") from None
     if time.monotonic() >= begin + timeout_s:
         raise late
-    if status != _HTTP_OK:
-        raise TunnelError("answer", f"{check_url} answered with status {status}")
-    try:
-        ipaddress.ip_address(body)
-    except ValueError:
-        advice = "is check_url right, or does a portal stand between here and there?"
-        raise TunnelError("answer", f"{check_url} answered with something that is no address", advice) from None
-    return Answer(address=body, latency_ms=(time.monotonic() - begin) * 1000)
+    return Said(status, body, (time.monotonic() - begin) * 1000)
 
 
 @contextlib.contextmanager

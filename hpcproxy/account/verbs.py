@@ -280,16 +280,19 @@ def status_of_job(account: Account, job: str) -> list[tunnels.Tunnel | str]:
 
 @dataclass(frozen=True)
 class Checked:
-    """The end-to-end check's outcome: what the internet sees, and through which tunnel."""
+    """The end-to-end check's outcome: what the internet sees, or what one URL said, and through which tunnel."""
 
-    answer: checks.Answer
+    answer: checks.Answer | checks.Said
     url: str
     jump: str
     others: list[str]  # what leads programs elsewhere all the same
 
 
-def check(account: Account, timeout_s: float) -> Checked:
-    """Ask the internet for our address through this job's or shell's tunnel; raises TunnelError naming the layer."""
+def check(account: Account, timeout_s: float, url: str = "") -> Checked:
+    """Ask the internet for our address, or `url` for anything, through this job's or shell's tunnel.
+
+    Raises TunnelError naming the layer that failed.
+    """
     config = settings_of(account).config
     found = tunnels.find(account.environ, account.environ.get("SLURM_JOB_ID") or "shell")
     if not found:
@@ -298,7 +301,10 @@ def check(account: Account, timeout_s: float) -> Checked:
     if not tunnel.ready:
         raise TunnelError("tunnel", f"is down: {tunnel.last_error or 'not up yet'}")
     try:
-        answer = checks.fetch_address(tunnel.url, config.check_url, timeout_s)
+        if url:
+            answer: checks.Answer | checks.Said = checks.ask(tunnel.url, url, timeout_s)
+        else:
+            answer = checks.fetch_address(tunnel.url, config.check_url, timeout_s)
     except TunnelError as error:
         # Through a SOCKS port a failed open is a closed connection; only ssh's own words tell why.
         why = error.why

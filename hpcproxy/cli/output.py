@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from invoke.context import Context
 from invoke.exceptions import Exit
@@ -80,6 +81,19 @@ def number(value: Any, low: int = 1, high: int = 65535) -> int | None:  # noqa: 
     if not low <= found <= high:
         raise UsageError(f"{value} is not between {low} and {high}")
     return found
+
+
+def far_end(url: str) -> str:
+    """Return an address as typed, with https where it names no scheme; raises UsageError for what is none."""
+    whole = url if "://" in url else f"https://{url}"
+    try:
+        parts = urlsplit(whole)
+        named = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        named = False
+    if not named or not whole.isascii() or not whole.isprintable() or " " in whole:
+        raise UsageError(f"{url!a} is no http:// or https:// address")
+    return whole
 
 
 def from_here(path: str) -> Path:

@@ -21,7 +21,7 @@ from hpcproxy.account.verbs import Account
 from hpcproxy.changes import Outcome
 from hpcproxy.cli import admin, status_page
 from hpcproxy.cli.consent import FINGERPRINT_HELP, YES_HELP, Flags
-from hpcproxy.cli.output import console, from_here, number, results, say, table, verb
+from hpcproxy.cli.output import console, far_end, from_here, number, results, say, table, verb
 from hpcproxy.config import site_profile
 from hpcproxy.config.layers import SITE_CONFIG
 from hpcproxy.errors import UsageError
@@ -317,17 +317,20 @@ def _status_of_job(job: str, *, as_json: bool, long: bool) -> None:
         raise Exit(code=1)
 
 
-@task(help={"timeout": "Seconds to wait for the answer (default 20).", "json": "Print JSON."})
+@task(
+    klass=_MaybeNamed,
+    help={
+        "url": "Ask this far end instead, and say who failed: tunnel, jump host, TLS, or the far end itself.",
+        "timeout": "Seconds to wait for the answer (default 20).",
+        "json": "Print JSON.",
+    },
+)
 @verb
-def check(_context: Context, timeout: int | None = None, json_: bool = False) -> None:
+def check(_context: Context, url: str | None = None, timeout: int | None = None, json_: bool = False) -> None:
     """Print the address the internet sees, the latency and the jump host, or the layer that failed."""
-    checked = verbs.check(_account(), number(timeout) or _CHECK_TIMEOUT_S)
-    for line in checked.others:
-        say(line)
-    if json_:
-        print(json.dumps({**vars(checked.answer), "url": checked.url, "jump": checked.jump}))
-        return
-    print(f"{checked.answer.address}  {checked.answer.latency_ms:.0f} ms  through {checked.jump} at {checked.url}")
+    asked = far_end(url) if url else ""
+    checked = verbs.check(_account(), number(timeout) or _CHECK_TIMEOUT_S, asked)
+    status_page.show_check(checked, asked, as_json=json_)
 
 
 @task(
