@@ -17,7 +17,7 @@ from invoke.program import Program
 from invoke.tasks import task
 
 from hpcproxy import __version__
-from hpcproxy.cli import admin, completion, doctor, front, lab, output, serve, user
+from hpcproxy.cli import admin, completion, doctor, front, lab, output, serve, use, user
 from hpcproxy.errors import UsageError
 
 _WIDTH = 80
@@ -64,7 +64,7 @@ def _completion(_context: Context, shell: str | None = None, install: bool = Fal
 
 def tasks() -> Collection:
     """Return the collection of everything a user types."""
-    collection = Collection(*user.TASKS, *serve.TASKS, *doctor.TASKS, *admin.TASKS, lab.demo)
+    collection = Collection(*user.TASKS, *use.TASKS, *serve.TASKS, *doctor.TASKS, *admin.TASKS, lab.demo)
     collection.add_task(_completion, name="completion")
     collection.add_collection(lab.lab_tasks())
     return collection

@@ -13,9 +13,8 @@ from invoke.exceptions import Exit
 from invoke.parser.argument import Argument
 from invoke.tasks import Task, task
 
-from hpcproxy.account import site_word, tool_settings, use, verbs, wrapping
+from hpcproxy.account import site_word, verbs, wrapping
 from hpcproxy.account.job_script import State
-from hpcproxy.account.netcat import CONNECT_TIMEOUT_S
 from hpcproxy.account.tunnels import Tunnel
 from hpcproxy.account.verbs import Account
 from hpcproxy.changes import Outcome
@@ -333,66 +332,6 @@ def check(_context: Context, url: str | None = None, timeout: int | None = None,
     status_page.show_check(checked, asked, as_json=json_)
 
 
-@task(
-    positional=["host", "port"],
-    help={
-        "host": "Host to connect to; its name is resolved at the jump host.",
-        "port": "TCP port.",
-        "timeout": "Seconds to wait for the connection (default 30).",
-    },
-)
-@verb
-def nc(_context: Context, host: str, port: str, timeout: str | None = None) -> None:
-    """Carry stdin and stdout over a connection through the tunnel; for ssh's ProxyCommand."""
-    use.nc(_account(), host, number(port) or 0, number(timeout) or CONNECT_TIMEOUT_S)
-
-
-@task
-@verb
-def run(_context: Context) -> None:
-    """Run the command behind `--` with the tunnel of this job or shell, and end as it ends."""
-    # Invoke joins what stands behind `--` into one text; the words are needed as they were typed.
-    command = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
-    if not command:
-        raise UsageError("say what to run: hpcproxy run -- COMMAND [ARGUMENT ...]")
-    raise Exit(code=use.run(_account(), command, say))
-
-
-@task(
-    help={
-        "java": "JAVA_TOOL_OPTIONS, with what is to be reached directly; for eval in the job script.",
-        "maven": "A settings.xml; for mvn -gs FILE.",
-        "docker": "The proxies of a config.json, for docker's run and build.",
-        "apptainer": "Variables that get into a container with --cleanenv too; for eval.",
-        "git": "Variables that win over any http.proxy of git's own files; for eval.",
-        "fsspec": "Variables by which fsspec, Dask and gcsfs use the tunnel too; for eval.",
-        "shell": "For which shell: sh, bash, zsh, fish, csh, tcsh (default sh).",
-        "json": "Print JSON.",
-    },
-)
-@verb
-def env(  # noqa: PLR0913, PLR0917 - a flag for each program
-    _context: Context,
-    java: bool = False,
-    maven: bool = False,
-    docker: bool = False,
-    apptainer: bool = False,
-    git: bool = False,
-    fsspec: bool = False,
-    shell: str = "sh",
-    json_: bool = False,
-) -> None:
-    """Print what a program needs to use the tunnel of this job; without a flag the shell's variables."""
-    tools = {"java": java, "maven": maven, "docker": docker, "apptainer": apptainer, "git": git, "fsspec": fsspec}
-    if shell not in tool_settings.SHELLS:
-        raise UsageError(f"--shell: one of {', '.join(tool_settings.SHELLS)}, not {ascii(shell)[1:-1]}")
-    needed = use.env(_account(), tool_settings.one_of(tools))
-    print(needed.as_json() if json_ else needed.shown(shell), end="")
-    if not json_:
-        for line in needed.limits:
-            say(line)
-
-
 def _given(**flags: Any) -> dict[str, Any]:  # noqa: ANN401 - flags are of many types, validated by the config
     """Return the settings among the command line's flags: those that were given."""
     return {key: value for key, value in flags.items() if value not in (None, [], "")}
@@ -403,4 +342,4 @@ def _absolute(path: str | None) -> str | None:
     return None if path is None else str(from_here(path))
 
 
-TASKS = (init, install_bashrc, uninstall_bashrc, uninstall, wrap, run, render, up, down, status, check, nc, env)
+TASKS = (init, install_bashrc, uninstall_bashrc, uninstall, wrap, render, up, down, status, check)
