@@ -12,6 +12,13 @@ from tests import REPOSITORY
 PAGE = REPOSITORY / "docs" / "configuration.md"
 _HEAD = "| key | values | default | what it means |\n|---|---|---|---|\n"
 
+# Words beside a form, which the type does not tell.
+_WORDS = {
+    "via": "`ssh`, `direct`, `auto`, an address",
+    "via_first": "`direct`, an address",
+    "proxy_ca": "`auto`, a path",
+}
+
 
 def table() -> str:
     """Return the table of settings."""
@@ -42,10 +49,8 @@ def _default(row: Setting) -> str:
 def _values(row: Setting) -> str:
     if row.low is not None:
         return f"{row.low} to {row.high}"
-    if row.key == "via":
-        return "`ssh`, `direct`, `auto`, an address"  # words beside a form
-    if row.key == "via_first":
-        return "`direct`, an address"
+    if row.key in _WORDS:
+        return _WORDS[row.key]
     kind = _given(row.kind)
     if kind is bool:
         return "`true`, `false`"

@@ -149,7 +149,7 @@ def _site_values(inventory: Inventory) -> dict[str, object]:
         "site_task_prolog": inventory.site_task_prolog or "",
         "task_wait_s": inventory.task_wait_s,
         "variables": variables.NAMES,
-        "own_variables": (*variables.OWN, "HPCPROXY_ERROR"),
+        "own_variables": (*variables.OWN, "HPCPROXY_ERROR", variables.OWN_CA, *variables.CA),
         "saved": variables.SAVED,
         **modulefile.values(PROFILE, SETTINGS / "prologue.sh", ""),
     }

@@ -21,6 +21,10 @@ safe_path = values.safe_path
 Seconds = Annotated[int, pydantic.Field(ge=1, le=600)]
 
 
+def _authorities(value: str | None) -> str | None:
+    return None if value is None else values.authorities(value)
+
+
 def _first_way(value: str | None) -> str | None:
     return None if value is None else values.first_way(value)
 
@@ -93,6 +97,12 @@ class Config(pydantic.BaseModel):
         None,
         "The file with `USER:PASSWORD` for the proxy in `via`, in its first line; yours alone (mode 0600), and read by"
         " the agent only.",
+        (CLIENT,),
+    )
+    proxy_ca: Annotated[Optional[str], pydantic.AfterValidator(_authorities)] = _setting(
+        None,
+        "For a proxy of the site's that intercepts TLS: the list of authorities that programs are given by their usual"
+        " variables, a path; `auto` looks whether one is needed. [More](#a-proxy-that-intercepts-tls).",
         (CLIENT,),
     )
     scheme: Literal["socks5h", "socks5"] = _setting(

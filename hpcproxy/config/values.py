@@ -167,6 +167,11 @@ def first_way(value: str) -> str:
     return tunnel(value)
 
 
+def authorities(value: str) -> str:
+    """A value of `proxy_ca`."""
+    return value if value == "auto" else str(safe_path(Path(value)))
+
+
 def place(value: str) -> str:
     """A name or an address and its port."""
     jump = Jump.parse(value)

@@ -219,6 +219,8 @@ def agent_settings(config: Config, known_hosts: Path, *, syslog: bool = False) -
         "rules_of": "your settings or the site's defaults for them",
         # By whichever way: the node itself is loopback, too.
         "closed": list({"ssh": LOOPBACK, "adopt": LOOPBACK, "direct": NODE, "auto": NODE}.get(config.via, PROXY)),
+        "proxy_ca": config.proxy_ca or "",
+        "proxy_ca_targets": list(config.direct_targets) if config.proxy_ca == "auto" else [],
         "direct_targets": list(config.direct_targets) if config.via == "auto" else [],
         "jump_hosts": [],
         "syslog": syslog,

@@ -43,6 +43,11 @@ NAMES = tuple(row.name for row in VARIABLES)
 # What the fragments tell each other, and the programs of hpcproxy: the tunnel that this shell uses.
 OWN = ("HPCPROXY_URL", "HPCPROXY_KEY", "HPCPROXY_STEP", "HPCPROXY_STATE", "HPCPROXY_LISTEN")
 
+# What names a list of authorities, where the site's proxy intercepts TLS. One that has a value keeps it; OWN_CA is what
+# the others are, so that it can be taken back.
+CA = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO", "PIP_CERT")
+OWN_CA = "HPCPROXY_CA"
+
 
 def named(value: str) -> tuple[str, ...]:
     """Return the variables that are `value` while a tunnel is on."""

@@ -23,6 +23,8 @@ DERIVED = {
     "probe",
     "probe_https",
     "direct_targets",
+    "proxy_ca",
+    "proxy_ca_targets",
     "rules_of",
     "closed",
     "jump_hosts",

@@ -6,7 +6,7 @@ import re
 
 from hpcproxy.account.tool_settings import Present
 from hpcproxy.files.render import TEMPLATES
-from hpcproxy.files.variables import DIRECT, NAMES, NODE, OWN, SAVED, UNSET, URL, VARIABLES, named
+from hpcproxy.files.variables import CA, DIRECT, NAMES, NODE, OWN, SAVED, UNSET, URL, VARIABLES, named
 from tests import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "configuration.md").read_text().partition("## Environment variables")[2]
@@ -57,6 +57,17 @@ def test_the_fragments_export_what_the_table_says() -> None:
     assert re.findall(r"export (\w+)=1\b", text) == ["SLURM_OVERLAP", *named(NODE)]
 
 
+def test_every_name_of_a_list_of_authorities_is_given_and_taken_back() -> None:
+    given = re.findall(
+        rf'\[ -z "\${{({NAME})-}}" \]; then export (\w+)="\$HPCPROXY_CA"', _function("env.sh", "__hpcproxy_export_ca")
+    )
+    assert given == [(name, name) for name in CA]
+    back = re.findall(
+        rf'"\${{({NAME})-}}" = "\$HPCPROXY_CA" \]; then unset (\w+)', _function("restore.sh", "__hpcproxy_take_ca_back")
+    )
+    assert back == given
+
+
 def test_programs_get_the_same_variables_from_the_command_line() -> None:
     there = Present("http", "127.64.0.1", 2015, ("a", "b"), {})
     assert there.variables() == {**dict.fromkeys(named(URL), there.url), **dict.fromkeys(named(DIRECT), "a,b")}
@@ -68,7 +79,7 @@ def test_the_manual_has_every_variable_where_it_belongs() -> None:
     assert OWN in told
     assert (f"{SAVED}*",) in told
     assert sorted(names for row in told for names in row if not names.startswith("HPCPROXY_")) == sorted(
-        {*NAMES} - {*named(UNSET)}
+        {*NAMES, *CA} - {*named(UNSET)}
     )
     (sentence,) = re.findall(r"^(`all_proxy`.*?) are unset while the tunnel is on", PAGE, re.MULTILINE | re.DOTALL)
     assert re.findall(r"`(\w+)`", sentence) == list(named(UNSET))

@@ -42,6 +42,8 @@ Settings = NamedTuple(
     [
         ("ways", Tuple[Way, ...]),
         ("direct_targets", Tuple[str, ...]),
+        ("proxy_ca", str),
+        ("proxy_ca_targets", Tuple[str, ...]),
         ("failures", Tuple[Failure, ...]),
         ("hold_s", float),
         ("max_connections", int),
@@ -65,6 +67,8 @@ Settings = NamedTuple(
 )
 DEFAULTS: Dict[str, Any] = {
     "direct_targets": [],
+    "proxy_ca": "",
+    "proxy_ca_targets": [],
     "failures": [],
     "hold_s": 8,
     "max_connections": 1024,
@@ -134,9 +138,9 @@ def read(value: Any) -> Settings:
         raise BadSettings("ways: is empty")
     return Settings(
         ways=ways,
-        direct_targets=tuple(
-            place("direct_targets", item) for item in listed("direct_targets", whole["direct_targets"])
-        ),
+        direct_targets=places("direct_targets", whole["direct_targets"]),
+        proxy_ca=text("proxy_ca", whole["proxy_ca"]) if whole["proxy_ca"] != "" else "",
+        proxy_ca_targets=places("proxy_ca_targets", whole["proxy_ca_targets"]),
         failures=tuple(failure(index, item) for index, item in enumerate(listed("failures", whole["failures"]))),
         hold_s=number("hold_s", whole["hold_s"], 0, 3600),
         max_connections=int(number("max_connections", whole["max_connections"], 1, 65536, whole_only=True)),
@@ -292,7 +296,8 @@ def probe(where: str, value: Any) -> Tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def place(where: str, value: Any) -> str:
-    """`value` is HOST:PORT, one word."""
-    probe(where, value)
-    return word(where, value)
+def places(where: str, value: Any) -> Tuple[str, ...]:
+    """`value` is a list of HOST:PORT, a word each."""
+    for item in listed(where, value):
+        probe(where, item)
+    return tuple(word(where, item) for item in value)

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from typing import Dict, Tuple
+from typing import Dict, List, Tuple
 
 from ..io.child import Child
 from ..io.loop import Loop, TimedOut
@@ -34,7 +34,13 @@ async def why_not(loop: Loop, targets: Tuple[str, ...], deadline: float) -> str:
 
 async def ask(loop: Loop, targets: Tuple[str, ...], deadline: float) -> Dict[str, str]:
     """What was found out of each target: "" if it answered, else why not. Who has no answer is not in it."""
-    child = Child([sys.executable, "-I", "-S", os.path.abspath(sys.argv[0]), "handshakes", *targets])
+    lines = await lines_of(loop, list(targets), deadline)
+    return {line[1]: line[2] if line[0] == "no" else "" for line in lines if len(line) == 3}
+
+
+async def lines_of(loop: Loop, words: List[str], deadline: float) -> List[List[str]]:
+    """What handshakes.py says to `words` by `deadline`, each line in three."""
+    child = Child([sys.executable, "-I", "-S", os.path.abspath(sys.argv[0]), "handshakes", *words])
     watch = loop.watch(child.log)
     said = b""
     try:
@@ -52,8 +58,7 @@ async def ask(loop: Loop, targets: Tuple[str, ...], deadline: float) -> Dict[str
     finally:
         loop.unwatch(watch)
         end(child)
-    lines = [line.split(" ", 2) for line in said.decode("utf-8", "replace").splitlines()]
-    return {line[1]: line[2] if line[0] == "no" else "" for line in lines if len(line) == 3}
+    return [line.split(" ", 2) for line in said.decode("utf-8", "replace").splitlines()]
 
 
 def end(child: Child) -> None:

@@ -1,5 +1,6 @@
 """A working upstream at nearly all times: they are tried in turn, proved, and tried again after a loss."""
 
+import os
 import time
 from typing import Callable, Dict, Optional, Set, Tuple
 
@@ -112,6 +113,8 @@ class Tunnel:
             since = time.monotonic()
             self._up(upstream, candidate)
             self.loop.spawn(upstream.watch())
+            if not self.was_ready:
+                await self._tell(candidate)
             while not upstream.dead():
                 await upstream.gone.wait()
             self._down(upstream, candidate.way.name)
@@ -183,14 +186,32 @@ class Tunnel:
         if self.mixed:
             self.candidates.remove(candidate)
             self.candidates.insert(0, candidate)
-        if not self.was_ready:
-            if self.record.passed_over:
-                self.record.announce(
-                    "note", "way the tunnel goes by {}; {}".format(candidate.way.name, self.record.passed_over)
-                )
-            self.record.announce("ready", candidate.way.name)
-        self.was_ready = True
         self.changed.fire()
+
+    async def _tell(self, candidate: Candidate) -> None:
+        """Whoever waits for the first of them is told what there is to know, and that it is there."""
+        self.was_ready = True
+        if candidate.way.kind in (HTTP, SOCKS5) and self.settings.proxy_ca:
+            await self._hand_on_authority()
+        if self.record.passed_over:
+            text = "way the tunnel goes by {}; {}".format(candidate.way.name, self.record.passed_over)
+            self.record.announce("note", text)
+        self.record.announce("ready", candidate.way.name)
+
+    async def _hand_on_authority(self) -> None:
+        """Programs get the list of authorities with which they believe a proxy that intercepts TLS, if it does."""
+        from . import authority
+
+        path = self.settings.proxy_ca
+        if path == authority.AUTO:
+            by = "{}:{}".format(self.record.address, self.record.port)
+            deadline = time.monotonic() + self.settings.connect_timeout_s
+            path = await authority.found(self.loop, by, self.settings.proxy_ca_targets, os.environ, deadline)
+        if path:
+            self.record.hand_on("ca", path)
+            self.record.log("programs are given the authorities in {}".format(path))
+            if self.settings.proxy_ca == authority.AUTO:
+                self.record.announce("note", "authority the proxy intercepts TLS; programs are given {}".format(path))
 
     def _down(self, upstream: Upstream, name: str) -> None:
         self.upstream = None

@@ -23,7 +23,7 @@ __hpcproxy_save() {
 # $1.
 __hpcproxy_read() {
     local line version
-    version='' __hpcproxy_step='' __hpcproxy_no_proxy=''
+    version='' __hpcproxy_step='' __hpcproxy_no_proxy='' __hpcproxy_ca=''
     while IFS='' read -r line; do
         case $line in
             version=*) version=${line#*=} ;;
@@ -42,6 +42,20 @@ __hpcproxy_read() {
         return 1
     fi
     __hpcproxy_state=$1
+    if [ -r "$1/ca" ]; then IFS='' read -r __hpcproxy_ca <"$1/ca" || :; fi
+}
+
+# Where the site's proxy intercepts TLS: programs that bring a list of authorities along are given one that has the
+# proxy's. What the caller has set himself stays.
+__hpcproxy_export_ca() {
+    if [ -z "$__hpcproxy_ca" ] || ! [ -r "$__hpcproxy_ca" ]; then return 0; fi
+    export HPCPROXY_CA="$__hpcproxy_ca"
+    if [ -z "${SSL_CERT_FILE-}" ]; then export SSL_CERT_FILE="$HPCPROXY_CA"; fi
+    if [ -z "${REQUESTS_CA_BUNDLE-}" ]; then export REQUESTS_CA_BUNDLE="$HPCPROXY_CA"; fi
+    if [ -z "${CURL_CA_BUNDLE-}" ]; then export CURL_CA_BUNDLE="$HPCPROXY_CA"; fi
+    if [ -z "${NODE_EXTRA_CA_CERTS-}" ]; then export NODE_EXTRA_CA_CERTS="$HPCPROXY_CA"; fi
+    if [ -z "${GIT_SSL_CAINFO-}" ]; then export GIT_SSL_CAINFO="$HPCPROXY_CA"; fi
+    if [ -z "${PIP_CERT-}" ]; then export PIP_CERT="$HPCPROXY_CA"; fi
 }
 
 # True if the caller's environment names a proxy elsewhere: one of the site's, and the site's rule.
@@ -83,6 +97,7 @@ __hpcproxy_export() {
     if [ -z "$__hpcproxy_replace" ] && __hpcproxy_site_proxy; then return 0; fi
     export http_proxy="$__hpcproxy_url" HTTP_PROXY="$__hpcproxy_url"
     export https_proxy="$__hpcproxy_url" HTTPS_PROXY="$__hpcproxy_url"
+    __hpcproxy_export_ca
     # A SOCKS all_proxy kills httpx at import; the others would override what is exported above.
     unset all_proxy ALL_PROXY ftp_proxy grpc_proxy no_grpc_proxy PIP_PROXY
     # Node reads proxy variables only if told to, and its fetch dies of a SOCKS one.

@@ -5,6 +5,7 @@
 # what was inherited from elsewhere and is a tunnel's is gone. Here it leads nowhere, or to whoever listens there.
 __hpcproxy_restore() {
     if [ -n "${HPCPROXY_URL-}" ]; then __hpcproxy_bring_back; fi
+    if [ -n "${HPCPROXY_CA-}" ]; then __hpcproxy_take_ca_back; fi
     if [ -n "${http_proxy-}" ] && __hpcproxy_stray "$http_proxy"; then unset http_proxy; fi
     if [ -n "${HTTP_PROXY-}" ] && __hpcproxy_stray "$HTTP_PROXY"; then unset HTTP_PROXY; fi
     if [ -n "${https_proxy-}" ] && __hpcproxy_stray "$https_proxy"; then unset https_proxy; fi
@@ -14,6 +15,16 @@ __hpcproxy_restore() {
     if [ -n "${ftp_proxy-}" ] && __hpcproxy_stray "$ftp_proxy"; then unset ftp_proxy; fi
     if [ -n "${grpc_proxy-}" ] && __hpcproxy_stray "$grpc_proxy"; then unset grpc_proxy; fi
     if [ -n "${PIP_PROXY-}" ] && __hpcproxy_stray "$PIP_PROXY"; then unset PIP_PROXY; fi
+}
+
+__hpcproxy_take_ca_back() {
+    if [ "${SSL_CERT_FILE-}" = "$HPCPROXY_CA" ]; then unset SSL_CERT_FILE; fi
+    if [ "${REQUESTS_CA_BUNDLE-}" = "$HPCPROXY_CA" ]; then unset REQUESTS_CA_BUNDLE; fi
+    if [ "${CURL_CA_BUNDLE-}" = "$HPCPROXY_CA" ]; then unset CURL_CA_BUNDLE; fi
+    if [ "${NODE_EXTRA_CA_CERTS-}" = "$HPCPROXY_CA" ]; then unset NODE_EXTRA_CA_CERTS; fi
+    if [ "${GIT_SSL_CAINFO-}" = "$HPCPROXY_CA" ]; then unset GIT_SSL_CAINFO; fi
+    if [ "${PIP_CERT-}" = "$HPCPROXY_CA" ]; then unset PIP_CERT; fi
+    unset HPCPROXY_CA
 }
 
 __hpcproxy_bring_back() {
