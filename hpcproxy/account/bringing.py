@@ -17,19 +17,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcproxy import heard
-from hpcproxy.config.model import Config
+from hpcproxy.config.model import Config, Jump
 from hpcproxy.openssh import link, reasons
 
 LOGIN_S = 15.0  # for authentication, after ssh's own ConnectTimeout
+PERSON_S = 180.0  # the same, where somebody is asked
 WAIT_S = 20  # for the job's agent to be there
 FORWARD_S = 15.0
 END_S = 3.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 STEADY_S = 10.0
+_OURS = "hpcproxy: "  # before what another one of us says
 _TALK = 64  # lines of what ssh said
 _NOISE = 50  # lines that a login prints before we get a word in
 HERE = "./in"
 _REFUSED = re.compile(rb"forward(ing)? (request )?failed")
+
+Say = Callable[[str], None]
 
 OVER, NONE, LOST, FORBIDDEN = "over", "none", "lost", "forbidden"
 
@@ -45,28 +49,23 @@ class End:
 class Link:
     """A link to `host`, where `command` meets the agent; `directory` has our end of the socket, and ssh's own."""
 
-    def __init__(self, host: str, command: str, directory: Path, config: Config, name: str) -> None:
+    def __init__(self, host: Jump, command: str, directory: Path, config: Config, name: str) -> None:
         self._host, self._command, self._directory, self._config = host, command, directory, config
         self._name = re.sub(r"[^A-Za-z0-9]", "-", name)
         self._tries = 0
+        self.person: Say | None = None  # who may be asked for a login, and is told what is said there
 
     async def bring(self, logged_in: Callable[[], None], up: Callable[[], None]) -> End:
         """Bring the socket, call `logged_in` and `up` when that is so, and return when it is gone again."""
         self._tries += 1
         control = f"ctl.{self._name}.{self._tries}"
-        config = self._config
-        argv = link.master(
-            *(self._host, control, self._command),
-            connect_s=config.connect_timeout_s,
-            alive_s=config.alive_interval_s,
-            alive_count=config.alive_count,
-        )
+        argv = link.master(self._host, control, self._command, self._config, asks=self.person is not None)
         try:
-            ssh = await _start(argv, self._directory)
+            ssh = await _start(argv, self._directory, away=self.person is None)
         except OSError as error:
             return End(FORBIDDEN, f"the program ssh cannot be run: {error.strerror}")
         talk: list[str] = []
-        listening = asyncio.create_task(_listen(ssh, talk))
+        listening = asyncio.create_task(_listen(ssh, talk, self.person))
         try:
             return await self._use(ssh, control, talk, logged_in, up)
         except asyncio.TimeoutError:
@@ -85,7 +84,8 @@ class Link:
         logged_in: Callable[[], None],
         up: Callable[[], None],
     ) -> End:
-        word, rest = await asyncio.wait_for(_answer(ssh), self._config.connect_timeout_s + LOGIN_S)
+        login_s = PERSON_S if self.person else LOGIN_S
+        word, rest = await asyncio.wait_for(_answer(ssh), self._config.connect_timeout_s + login_s)
         logged_in()
         if word == "here":
             word, rest = await asyncio.wait_for(_answer(ssh), WAIT_S + LOGIN_S)
@@ -121,10 +121,11 @@ class Link:
         )
 
 
-async def _start(argv: Sequence[str], directory: Path) -> asyncio.subprocess.Process:
+async def _start(argv: Sequence[str], directory: Path, *, away: bool = True) -> asyncio.subprocess.Process:
+    """Return `argv` under way; `away` from the terminal, on which ssh else asks whoever sits there."""
     pipe = subprocess.PIPE
     return await asyncio.create_subprocess_exec(
-        *argv, stdin=pipe, stdout=pipe, stderr=pipe, cwd=directory, start_new_session=True
+        *argv, stdin=pipe, stdout=pipe, stderr=pipe, cwd=directory, start_new_session=away
     )
 
 
@@ -139,11 +140,14 @@ async def _answer(ssh: asyncio.subprocess.Process) -> tuple[str, str]:
     return "", ""
 
 
-async def _listen(ssh: asyncio.subprocess.Process, talk: list[str]) -> None:
+async def _listen(ssh: asyncio.subprocess.Process, talk: list[str], person: Say | None) -> None:
     assert ssh.stderr is not None  # noqa: S101 - opened with PIPE above
     while line := await ssh.stderr.readline():
-        if len(talk) < _TALK and line.strip():
-            talk.append(heard.line(line.strip()))
+        said = heard.line(line.strip())
+        if person is not None and said.startswith(_OURS):
+            person(said[len(_OURS) :])
+        elif said and len(talk) < _TALK:
+            talk.append(said)
 
 
 async def _why(ssh: asyncio.subprocess.Process, talk: Sequence[str]) -> End:
@@ -152,7 +156,8 @@ async def _why(ssh: asyncio.subprocess.Process, talk: Sequence[str]) -> End:
         await asyncio.wait_for(ssh.wait(), END_S)
     known = reasons.meaning(talk)
     if known is not None:
-        return End(LOST, f"{known.layer}: {known}")
+        # A login that is refused once is refused again, and counts for more each time.
+        return End(FORBIDDEN if known.permanent else LOST, f"{known.layer}: {known}")
     code = "" if ssh.returncode is None else f" (code {ssh.returncode})"
     return End(LOST, talk[-1] if talk else f"the ssh to it ended{code}")
 
@@ -164,7 +169,15 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     for number in (None, signal.SIGHUP, signal.SIGKILL):
         if number is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
+                _signal(process.pid, number)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(process.wait(), END_S)
             return
+
+
+def _signal(pid: int, number: int) -> None:
+    """`pid` gets the signal, and so does what it has started where it leads a group of its own."""
+    if os.getpgid(pid) == pid:
+        os.killpg(pid, number)
+    else:
+        os.kill(pid, number)

@@ -22,9 +22,9 @@ from pathlib import Path
 
 from hpcproxy import heard
 from hpcproxy.account import running
-from hpcproxy.account.bringing import FIRST_PAUSE_S, FORBIDDEN, LONGEST_PAUSE_S, NONE, OVER, STEADY_S, Link
+from hpcproxy.account.bringing import FIRST_PAUSE_S, FORBIDDEN, LONGEST_PAUSE_S, NONE, OVER, STEADY_S, End, Link
 from hpcproxy.account.running import Place
-from hpcproxy.config.model import Config
+from hpcproxy.config.model import Config, Jump
 from hpcproxy.errors import TunnelError
 from hpcproxy.files.plan import AGENT_PROGRAM, AGENT_SETTINGS, Home, agent_settings
 from hpcproxy.node.build import build
@@ -35,18 +35,26 @@ LOOK_S = 10.0  # between two questions to Slurm
 AT_ONCE = 8  # logins at a time: sshd begins to refuse at 10 (MaxStartups)
 _STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _READY_S = 60.0
+_PART = 4096
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for: these jobs, none for all; `environ` is where the user has logged in."""
+    """What was asked for: these jobs, none for all; `environ` is where the user has logged in.
+
+    `through`: the jobs are another machine's, the login node, where `program` is hpcproxy. `behind`: this is that one,
+    started by the other end, by which it gets out, and it ends with stdin.
+    """
 
     jobs: tuple[str, ...]
     config: Config
     home: Home
     environ: Mapping[str, str]
+    through: Jump | None = None
+    program: str = "hpcproxy"
+    behind: bool = False
 
 
 def serve(request: Request, say: Say) -> None:
@@ -94,9 +102,14 @@ class _Server:
         stop, self._logins = asyncio.Event(), asyncio.Semaphore(AT_ONCE)
         for number in _STOP:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        agent = await self._start_agent()
         stopped = asyncio.create_task(stop.wait())
-        tasks = [asyncio.create_task(self._attend(agent)), asyncio.create_task(self._follow())]
+        if self._request.behind:
+            self._meet(stop)
+        agent = await self._start_agent(stopped)
+        if agent is None:
+            return
+        work = self._follow() if self._request.through is None else self._lead(self._request.through)
+        tasks = [asyncio.create_task(self._attend(agent)), asyncio.create_task(work)]
         try:
             await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
@@ -115,8 +128,20 @@ class _Server:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _start_agent(self) -> asyncio.subprocess.Process:
-        """Return the agent that gets out from here, once it does; raises TunnelError."""
+    def _meet(self, stop: asyncio.Event) -> None:
+        """Say where a socket is to be made, as `agent.pyz meet` does, and heed the end of stdin."""
+        loop = asyncio.get_running_loop()
+
+        def read() -> None:
+            if not os.read(0, _PART):
+                loop.remove_reader(0)
+                stop.set()
+
+        loop.add_reader(0, read)
+        print(f"here\nmeet {self._directory}/rev.{os.getpid()}", flush=True)
+
+    async def _start_agent(self, stopped: asyncio.Task[bool]) -> asyncio.subprocess.Process | None:
+        """Return the agent that gets out from here, once it does; None if it was to end; raises TunnelError."""
         settings = agent_settings(self._request.config, self._request.home.known_hosts)
         for name, data in ((AGENT_PROGRAM, build()), (AGENT_SETTINGS, json.dumps(settings).encode())):
             path = self._directory / name
@@ -132,16 +157,19 @@ class _Server:
             env=dict(self._request.environ),
             start_new_session=True,
         )
-        try:
-            await asyncio.wait_for(self._ready(agent), _READY_S)
-        except BaseException as error:
-            if agent.returncode is None:
-                agent.terminate()
-            await agent.wait()
-            if isinstance(error, asyncio.TimeoutError):
-                raise TunnelError("tunnel", "there is none from here") from None
-            raise
-        return agent
+        getting_ready = asyncio.create_task(self._ready(agent))
+        await asyncio.wait([stopped, getting_ready], timeout=_READY_S, return_when=asyncio.FIRST_COMPLETED)
+        if getting_ready.done() and getting_ready.exception() is None:
+            return agent
+        await self._end([getting_ready])
+        if agent.returncode is None:
+            agent.terminate()
+        await agent.wait()
+        if stopped.done():
+            return None
+        if not getting_ready.cancelled():
+            getting_ready.result()
+        raise TunnelError("tunnel", f"there is none from here after {_READY_S:g} s")
 
     async def _ready(self, agent: asyncio.subprocess.Process) -> None:
         assert agent.stdout is not None  # noqa: S101 - opened with PIPE above
@@ -180,6 +208,8 @@ class _Server:
             self._take_up(found.places)
             if request.jobs and not found.numbers:
                 self._say(f"over: {', '.join(request.jobs)}")
+                if request.behind:
+                    print("over", flush=True)
                 return
             await asyncio.sleep(LOOK_S)
 
@@ -192,17 +222,35 @@ class _Server:
         for place in set(self._links) - places:
             self._links.pop(place).cancel()
 
+    async def _lead(self, login: Jump) -> None:
+        """Have one of us on the login node, which gets out by us, until it ends; raises TunnelError."""
+        request = self._request
+        jobs = [each for job in request.jobs for each in ("--job", job)] or ["--all-jobs"]
+        command = " ".join(str(word(each)) for each in (request.program, "serve", "--behind", *jobs))
+        link = Link(login, f"exec {command}", self._directory, request.config, "login")
+        link.person = self._say
+        end = await self._again(link, str(login))
+        if end.kind == FORBIDDEN:
+            raise TunnelError("login", f"{login}: {end.reason}")
+
     async def _keep(self, place: Place) -> None:
         """Have a link to `place` until the job's agent there ends."""
         agent = self._request.home.directory / AGENT_PROGRAM
         command = f"exec python3 -I -S {word(agent)} meet --job {place.job}"
-        link = Link(place.node, command, self._directory, self._request.config, f"{place.job}.{place.node}")
+        host = Jump(place.node)
+        link = Link(host, command, self._directory, self._request.config, f"{place.job}.{place.node}")
+        end = await self._again(link, str(place))
+        self._say(f"{place}: {end.reason or 'over'}")
+        self._over.add(place)
+
+    async def _again(self, link: Link, name: str) -> End:
+        """Have the link until it is over or forbidden, which is returned; after each loss anew."""
         pause_s, said = FIRST_PAUSE_S, ""
 
         def up() -> None:
             nonlocal said
             said = ""
-            self._say(f"{place}: the tunnel is there")
+            self._say(f"{name}: the tunnel is there")
 
         while True:
             began, turn = time.monotonic(), _Turn(self._logins)
@@ -212,12 +260,10 @@ class _Server:
             finally:
                 turn.give()
             if end.kind in (OVER, FORBIDDEN):
-                self._say(f"{place}: {end.reason or 'over'}")
-                self._over.add(place)
-                return
+                return end
             if end.reason != said:
                 said = end.reason
-                self._say(f"{place}: {said}")
+                self._say(f"{name}: {said}")
             pause_s = FIRST_PAUSE_S if end.kind == NONE or time.monotonic() - began > STEADY_S else pause_s * 2
             await asyncio.sleep(min(pause_s, LONGEST_PAUSE_S))
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from hpcproxy.account import netcat, runner, tool_settings, tunnels, verbs
 from hpcproxy.account import serve as serving
 from hpcproxy.account.verbs import Account
-from hpcproxy.errors import TunnelError
+from hpcproxy.config.model import Jump
+from hpcproxy.errors import TunnelError, UsageError
 from hpcproxy.files.plan import PROFILE
 
 
@@ -60,7 +61,25 @@ def env(account: Account, tool: str) -> tool_settings.Lines:
     return tool_settings.lines(tool, tool_settings.Present.of(*_present(account), account.environ))
 
 
-def serve(account: Account, jobs: Sequence[str], say: verbs.Say) -> None:
-    """Bring `jobs`, or all of this account's, a tunnel from here until they are over; raises TunnelError."""
-    config = verbs.settings_of(account).config.model_copy(update={"via": "direct"})
-    serving.serve(serving.Request(tuple(jobs), config, account.home, account.environ), say)
+@dataclass(frozen=True)
+class Serving:
+    """What `serve` was asked for; see serve.Request."""
+
+    jobs: tuple[str, ...]
+    through: str | None = None
+    program: str = "hpcproxy"
+    behind: bool = False
+
+
+def serve(account: Account, asked: Serving, say: verbs.Say) -> None:
+    """Bring jobs a tunnel from here until they are over; raises TunnelError, UsageError."""
+    via = "reverse" if asked.behind else "direct"
+    config = verbs.settings_of(account).config.model_copy(update={"via": via})
+    try:
+        through = Jump.parse(asked.through) if asked.through else None
+    except ValueError as error:
+        raise UsageError(f"--through: {error}") from None
+    request = serving.Request(
+        asked.jobs, config, account.home, account.environ, through, program=asked.program, behind=asked.behind
+    )
+    serving.serve(request, say)

@@ -25,6 +25,7 @@ _WORDS = {  # what stands for a flag's value in the help; else the flag's own na
     "jump": "[USER@]HOST[:PORT]",
     "identity": "FILE",
     "adopt": "PATH",
+    "through": "[USER@]HOST[:PORT]",
     "output": "FILE",
     "report": "FILE",
     "bundle": "FILE",

@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from hpcproxy.config.model import Config, Jump
+from hpcproxy.openssh.command import target
 from hpcproxy.openssh.option_list import IGNORE_UNKNOWN
 
-# Nobody is asked anything, and a host that the lists of known hosts do not confirm is not logged in to.
-_ALONE = ("BatchMode=yes", "StrictHostKeyChecking=yes", "UpdateHostKeys=no")
+# A host that the lists of known hosts do not confirm is not logged in to.
+_KNOWN = ("StrictHostKeyChecking=yes", "UpdateHostKeys=no")
 # The link is ours alone: a command without a terminal, no forward but the one that is asked for once it is there.
 _OURS = (
     *("ControlMaster=yes", "ControlPersist=no", "ForkAfterAuthentication=no", "StdinNull=no", "SessionType=default"),
@@ -22,11 +24,15 @@ _OURS = (
 PATH = re.compile(r"/[A-Za-z0-9/._-]{1,100}")
 
 
-def master(host: str, control: str, command: str, *, connect_s: int, alive_s: int, alive_count: int) -> list[str]:
-    """Return the ssh that runs `command` on `host` and takes requests at the socket `control`."""
-    pairs = ["=".join(IGNORE_UNKNOWN), *_ALONE, *_OURS, f"ConnectTimeout={connect_s}", "TCPKeepAlive=yes"]
-    pairs += [f"ServerAliveInterval={alive_s}", f"ServerAliveCountMax={max(1, alive_count - 1)}"]
-    return ["ssh", "-T", "-x", "-a", *_options(pairs), "-S", control, "--", host, command]
+def master(host: Jump, control: str, command: str, config: Config, *, asks: bool) -> list[str]:
+    """Return the ssh that runs `command` on `host` and takes requests at the socket `control`.
+
+    `asks`: a person is there who may be asked for what the login needs.
+    """
+    pairs = ["=".join(IGNORE_UNKNOWN), f"BatchMode={'no' if asks else 'yes'}", *_KNOWN, *_OURS, "TCPKeepAlive=yes"]
+    pairs += [f"ConnectTimeout={config.connect_timeout_s}", f"ServerAliveInterval={config.alive_interval_s}"]
+    pairs += [f"ServerAliveCountMax={max(1, config.alive_count - 1)}"]
+    return ["ssh", "-T", "-x", "-a", *_options(pairs), "-S", control, *target(host), command]
 
 
 def forward(control: str, there: str, here: str) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from tests.waiting import until
 
 JOB = "4711"
 NODE = "127.0.0.1"
+PYTHONPATH = os.environ.get("PYTHONPATH", "")
 
 
 class Cluster:
@@ -73,7 +76,7 @@ class Cluster:
             "PATH": f"{self.bin}:{os.environ['PATH']}",
             "HOME": str(self.home),
             "TMPDIR": str(self.folder),
-            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+            "PYTHONPATH": PYTHONPATH,
             "LANG": "C.UTF-8",
         }
         argv = [sys.executable, "-m", "hpcproxy", "serve", *(words or ("--job", JOB))]
@@ -82,6 +85,12 @@ class Cluster:
                 subprocess.Popen(argv, env=environ, stdin=subprocess.DEVNULL, stdout=said, stderr=said, text=True)
             )
         return self.serving[-1]
+
+    def through(self) -> subprocess.Popen[str]:
+        """`serve` on a laptop, with another one on the login node, which this machine is, too."""
+        environ = f'PATH="{self.bin}:$PATH" HOME="{self.home}" TMPDIR="{self.folder}" PYTHONPATH="{PYTHONPATH}"'
+        self._program("there", f'{environ} exec "{sys.executable}" -m hpcproxy "$@"\n')
+        return self.serve("--job", JOB, "--through", NODE, "--program", str(self.bin / "there"))
 
     def said(self, which: int = 0) -> str:
         return (self.folder / f"said{which}").read_text()
@@ -250,11 +259,7 @@ def below(pid: int) -> list[int]:
 
 
 def test_what_breaks_off_at_the_far_end_never_looks_whole(cluster: Cluster) -> None:
-    def half(sock: object) -> None:
-        import socket  # noqa: PLC0415
-        import struct  # noqa: PLC0415
-
-        assert isinstance(sock, socket.socket)
+    def half(sock: socket.socket) -> None:
         sock.recv(100)
         sock.sendall(b"half")
         sock.recv(100)
@@ -275,3 +280,109 @@ def test_what_breaks_off_at_the_far_end_never_looks_whole(cluster: Cluster) -> N
                 read_rest(sock)
     finally:
         far.close()
+
+
+def test_from_a_laptop_through_the_login_node(cluster: Cluster, server: FarEnd) -> None:
+    agent = cluster.agent()
+    serving = cluster.through()
+    agent.ready(90)
+    assert reaches(agent, server)
+    said = cluster.said()
+    assert "hpcproxy: 127.0.0.1: the tunnel is there\n" in said  # to the login node
+    assert "hpcproxy: 127.0.0.1 (job 4711): the tunnel is there\n" in said  # what that one says
+    serving.terminate()
+    assert serving.wait(30) == 0
+    until(lambda: not sockets(agent) and not left(cluster), lambda: f"nothing stays: {left(cluster)}", 60)
+
+
+def test_a_laptop_is_told_that_the_jobs_are_over(cluster: Cluster) -> None:
+    agent = cluster.agent()
+    serving = cluster.through()
+    agent.ready(90)
+    agent.stop()
+    cluster.tell()
+    assert serving.wait(60) == 0
+    assert cluster.said().endswith("hpcproxy: over: 4711\n")
+    assert left(cluster) == []
+
+
+def test_a_login_that_is_refused_is_not_tried_again(cluster: Cluster) -> None:
+    cluster.sshd.authorized_keys.write_text("")
+    cluster.agent()
+    cluster.serve()
+    until(lambda: "127.0.0.1 (job 4711): key: " in cluster.said(), cluster.said, 60)
+    serving = cluster.through()
+    assert serving.wait(60) == 1
+    assert "login: 127.0.0.1: key: " in cluster.said(1)
+    log = (cluster.sshd.directory / "log").read_text()
+    assert log.count("Connection closed by authenticating user") == 2
+
+
+def test_a_host_that_nobody_has_confirmed_is_not_logged_in_to(cluster: Cluster) -> None:
+    cluster.sshd.known.write_text("")
+    cluster.agent()
+    cluster.serve()
+    until(lambda: "127.0.0.1 (job 4711): host-key: " in cluster.said(), cluster.said, 60)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a mount namespace")
+def test_a_job_with_a_tmp_of_its_own(cluster: Cluster, server: FarEnd) -> None:
+    private = cluster.folder / "private"
+    private.mkdir()
+    agent = Agent(cluster.folder / "agent", [{"kind": "reverse"}])
+    agent.words = ("--job", JOB)
+    agent.state = private / "st"
+    mount = 'mount -t tmpfs -o mode=0755 none "$0" && mkdir -m 0700 "$0/st" && exec "$@"'
+    agent.python = ["unshare", "-m", "sh", "-c", mount, str(private), *agent.python]
+    cluster.agents.append(agent.start())
+    cluster.serve()
+    agent.ready(60)
+    assert list(private.iterdir()) == []  # nobody else sees it
+    assert reaches(agent, server)
+
+
+def test_sockets_that_an_earlier_one_left_are_taken_away(cluster: Cluster, server: FarEnd) -> None:
+    agent = cluster.agent()
+    for number in range(3):
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(agent.state / f"rev.{number}"))
+        os.utime(agent.state / f"rev.{number}", (1, 1))
+    until(lambda: sockets(agent) == [], "they are gone")
+    cluster.serve()
+    agent.ready(60)
+    assert reaches(agent, server)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+def test_a_second_user_gets_through_at_neither_end(cluster: Cluster, server: FarEnd) -> None:
+    agent = cluster.agent()
+    serving = cluster.serve()
+    agent.ready(60)
+    for folder in cluster.folder, *cluster.folder.parents[:2]:
+        folder.chmod(0o755)
+    (entrance,) = cluster.folder.glob("hpcproxy-*/serve-*/in")
+    brought = agent.state / sockets(agent)[0]
+    for path in entrance, brought:
+        assert reached_by(4321, path) == "Permission denied"
+    # Let into the directories and to the sockets he is thrown out, for he is not who they are for.
+    for path in (entrance.parents[1], entrance.parent, agent.state):
+        path.chmod(0o755)
+    entrance.chmod(0o666)
+    assert reached_by(4321, entrance) == "closed"
+    serving.terminate()
+    assert serving.wait(30) == 0
+
+
+def reached_by(uid: int, path: Path) -> str:
+    """What becomes of a request of user `uid` at the socket `path`."""
+    program = (
+        "import os, socket, sys; os.setgid(int(sys.argv[1])); os.setuid(int(sys.argv[1])); s = socket.socket(1)\n"
+        "try:\n    s.connect(sys.argv[2])\n    s.sendall(b'CONNECT 127.0.0.1:1 HTTP/1.1\\r\\n\\r\\n')\n"
+        "    print(s.recv(100) or 'closed')\n"
+        "except ConnectionError:\n    print('closed')\n"
+        "except OSError as error:\n    print(error.strerror)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program, str(uid), str(path)], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
