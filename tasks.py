@@ -37,10 +37,11 @@ def docs(context: Context) -> None:
 
 @task
 def golden(context: Context) -> None:
-    """Rewrite tests/golden and the table of docs/configuration.md; look at the difference before you commit it."""
+    """Rewrite tests/golden, man/ and the table of docs/configuration.md; look at the difference before a commit."""
     with context.cd(ROOT):
         context.run(f"{BIN}/python -c 'from tests.golden_cases import write_goldens; write_goldens()'")
         context.run(f"{BIN}/python -c 'from tests.settings_page import write_page; write_page()'")
+        context.run(f"{BIN}/python -c 'from tests.cli.test_man import write_page; write_page()'")
 
 
 @task(help={"select": "Run only tests whose names match this expression (pytest -k)."})

@@ -6,7 +6,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from invoke.collection import Collection
 from invoke.context import Context
@@ -34,7 +34,7 @@ _WORDS = {  # what stands for a flag's value in the help; else the flag's own na
     "limit": "NODES",
     "timeout": "SECONDS",
     "root": "DIRECTORY",
-    "via": "hooks|spank",
+    "via": "WAY",
 }
 
 
@@ -107,18 +107,32 @@ def _arguments(context: ParserContext) -> Iterator[Argument]:
             yield argument
 
 
+class Described(NamedTuple):
+    """What one command takes, in words: its usage, its sentence, and each option with a text."""
+
+    usage: str
+    sentence: str
+    options: tuple[tuple[str, str], ...]
+
+
+def described(context: ParserContext, doc: str) -> Described:
+    """Return what the command `context` takes; `doc` is its task's sentence."""
+    found = list(_arguments(context))
+    words = [argument for argument in found if _is_word(argument)]
+    options = [(_word(argument), str(argument.help)) for argument in words]
+    options += [(_spelling(argument), str(argument.help)) for argument in found if not _is_word(argument)]
+    usage = " ".join(["hpcproxy", str(context.name), *(_word(argument) for argument in words)])
+    return Described(usage + (" [OPTIONS]" if len(options) > len(words) else ""), " ".join(doc.split()), tuple(options))
+
+
 def _help_of(context: ParserContext, doc: str) -> str:
     """Return a command's usage, its sentence, an example, and its options, within 80 columns."""
-    found = list(_arguments(context))
-    named = " ".join(_word(argument) for argument in found if _is_word(argument))
-    options = [(_word(argument), str(argument.help)) for argument in found if _is_word(argument)]
-    options += [(_spelling(argument), str(argument.help)) for argument in found if not _is_word(argument)]
-    usage = f"hpcproxy {context.name} {named}".rstrip() + (" [OPTIONS]" if len(options) > len(named.split()) else "")
-    parts = [usage + "\n", _filled(" ".join(doc.split()), "  ") + "\n"]
+    told = described(context, doc)
+    parts = [told.usage + "\n", _filled(told.sentence, "  ") + "\n"]
     if str(context.name) in front.COMMANDS:
         parts.append(f"  e.g. hpcproxy {front.COMMANDS[str(context.name)].example}\n")
-    column = min(30, max((len(spelling) for spelling, _ in options), default=0) + 4)
-    for spelling, text in options:
+    column = min(30, max((len(spelling) for spelling, _ in told.options), default=0) + 4)
+    for spelling, text in told.options:
         body = _filled(text, " " * column)
         head = f"  {spelling}"
         parts.append((head.ljust(column) + body[column:]) if len(head) < column else f"{head}\n{body}")

@@ -56,6 +56,7 @@ TEST_TOOLS: Mapping[str, str] = {
     "/usr/share/lua/5.3/term/init.lua": "lua-term",
     "/usr/share/doc/lua-filesystem/copyright": "lua-filesystem",
     "tclsh": "tcl",
+    "groff": "groff-base",
 }
 # Checkers of shell style: Debian 11 has no shfmt, and the tests of the style are skipped there.
 STYLE_TOOLS: Mapping[str, str] = {"shellcheck": "shellcheck", "shfmt": "shfmt"}

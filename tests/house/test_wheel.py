@@ -16,7 +16,7 @@ import pytest
 from hpcproxy import __version__
 from tests import REPOSITORY
 
-_SOURCES = ("hpcproxy", "templates", "pyproject.toml", "LICENSE", "README.md")
+_SOURCES = ("hpcproxy", "templates", "pyproject.toml", "LICENSE", "README.md", "man")
 
 
 @pytest.fixture(scope="module")
