@@ -29,9 +29,12 @@ class Answering:
     def __init__(self, word: str = "would", away: str = "c2", mute: str = "") -> None:
         self.token, self.word, self.away, self.mute = TOKEN, word, away, mute
         self.asked: list[str] = []
+        self.shows: list[bool] = []  # of each message about our files, whether their content is asked for
 
     def ask(self, messages: dict[str, bytes], on_host: OnHost = unheard) -> Outcomes:
         self.asked += [_about(message) for message in messages.values()]
+        said = [re.search(rb"^want_content=(.*)$", message, re.MULTILINE) for message in messages.values()]
+        self.shows += [line[1] not in (b"", b"''") for line in said if line]
         outcomes = Outcomes(
             tuple(
                 judge(host, None if host == self.away else self._answer(host), Reason("route", "no route to host"))
@@ -98,6 +101,20 @@ def test_a_dry_run_with_diff_only_looks(tmp_path: Path) -> None:
     assert [host.word for host in seen.hosts] == ["would", "unreached"]
     assert screen.lines == ["[look]", "differences of 2"]
     assert fleet.asked == ["other", "other"]
+
+
+def test_what_is_in_files_is_asked_for_where_differences_are_to_be_shown_and_nowhere_else(tmp_path: Path) -> None:
+    for wish, shown in (
+        (verbs.Wish(), [False] * 2),
+        (verbs.Wish(dry_run=True), [False] * 2),
+        (verbs.Wish(diff=True), [True] * 2 + [False] * 2),
+    ):
+        fleet = Answering()
+        verbs.deploy(_run(tmp_path, fleet), wish, Spoken())
+        assert fleet.shows == shown
+    fleet = Answering()
+    verbs.verify(_run(tmp_path, fleet), Spoken())
+    assert fleet.shows == [False] * 2
 
 
 def test_nothing_is_enabled_where_a_host_is_not_right(tmp_path: Path) -> None:

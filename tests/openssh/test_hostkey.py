@@ -198,6 +198,30 @@ def test_a_hop_that_is_silent_costs_its_own_time_only(ssh_config: Write, tmp_pat
     assert caught.value.why.reason.startswith("hop, on the way to it: ")
 
 
+@pytest.mark.parametrize(("jump", "hops_before"), [("far", 0), ("jump", 1), ("next", 2)])
+def test_what_an_ssh_may_take_in_all_grows_with_the_hops(
+    jump: str, hops_before: int, ssh_config: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ssh_config(
+        "Host far jump next hop\n HostName 127.0.0.1\n Port 1\nHost jump\n ProxyJump hop\nHost next\n ProxyJump jump\n"
+    )
+    asked: list[tuple[list[str], float]] = []
+    run = configuration.run
+
+    def bounded(argv: list[str], timeout_s: float) -> subprocess.CompletedProcess[bytes]:
+        if "-G" in argv:
+            return run(argv, timeout_s)
+        asked.append((argv, timeout_s))
+        raise subprocess.TimeoutExpired(argv, timeout_s)
+
+    monkeypatch.setattr(configuration, "run", bounded)
+    with pytest.raises(TunnelError, match="does not answer within 7 s"):
+        _fetch(jump, 7)
+    ((argv, total_s),) = asked
+    assert total_s == 7 * (hops_before + 2)
+    assert f"ConnectTimeout={7 * (hops_before + 1)}" in argv
+
+
 def test_hops_of_hops_and_circles(ssh_config: Write) -> None:
     ssh_config(
         "Host jump\n ProxyJump b,u@c:33\nHost b\n ProxyJump a\nHost c\n ProxyJump never\n"
