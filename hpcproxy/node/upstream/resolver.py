@@ -12,6 +12,7 @@ from typing import Deque, Dict, List, Optional, Tuple
 
 from ..io.loop import Loop, Signal, TimedOut
 from .open_error import OpenError, explain
+from .upstream import Lost
 
 THREADS = 8
 STACK = 262144
@@ -30,6 +31,7 @@ class Question:
         self.addresses: List[Address] = []
         self.error: Optional[str] = None
         self.done = False
+        self.askers = 0  # who still wait for the answer
 
     def ask(self) -> None:
         """In a thread."""
@@ -52,26 +54,41 @@ class Resolver:
         self.waiting: Deque[Question] = collections.deque()
         self.answers: Deque[Question] = collections.deque()
         self.threads = 0
-        self.closed = False
+        self.closing = self.closed = False
         self.lock = _thread.allocate_lock()
         self.inner, self.outer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.task = loop.spawn(self._hear())
 
     async def addresses(self, host: str, deadline: float) -> List[Address]:
-        """What `host`, a name, means here; OpenError."""
+        """What `host`, a name, means here; OpenError, Lost if this is closed meanwhile."""
+        if self.closing:
+            raise Lost()
         question = self.asked.get(host)
         if question is None:
             question = self.asked[host] = Question(self.loop, host)
             self._put(question)
-        while not question.done:
-            try:
+        question.askers += 1
+        try:
+            while not question.done:
+                if self.closing:
+                    raise Lost()
                 await question.answered.wait(deadline)
-            except TimedOut:
-                raise OpenError("name", "no answer from this node's name service about {}".format(host))
+        except TimedOut:
+            raise OpenError("name", "no answer from this node's name service about {}".format(host))
+        finally:
+            question.askers -= 1
+            self._forget(question)
         if question.error is not None:
             error = explain(question.error)
             raise OpenError("name", error.reason)
         return question.addresses
+
+    def _forget(self, question: Question) -> None:
+        """A name that nobody wants to know any more is not asked about: a thread may be busy with it for long."""
+        with self.lock:
+            if not question.askers and question in self.waiting:
+                self.waiting.remove(question)
+                self.asked.pop(question.host, None)
 
     def _put(self, question: Question) -> None:
         with self.lock:
@@ -107,8 +124,11 @@ class Resolver:
                 pass  # full: it is about to be read
 
     def close(self) -> None:
-        """Nobody asks any more; what threads still find out is heard by nobody."""
+        """Nobody asks any more; who waits for an answer is told so, and what threads still find out nobody hears."""
+        self.closing = True
         self.task.cancel()
+        for question in self.asked.values():
+            question.answered.fire()
 
     def _let_go(self) -> None:
         """The pipe goes with the last who uses it."""

@@ -12,7 +12,7 @@ from hpcproxy.node.upstream.dial import unpack
 from hpcproxy.node.upstream.direct import why_closed
 from hpcproxy.node.upstream.target import Target
 from tests.node import namespace
-from tests.node.harness import Agent, FarEnd, echo
+from tests.node.harness import Agent, FarEnd, echo, read_head
 from tests.node.upstream.test_upstreams import DIRECT
 from tests.waiting import until
 
@@ -169,6 +169,23 @@ def test_a_silent_name_service_holds_nobody_else_up(node, start_agent, far_end):
         with sock:
             assert sock.recv(1000).startswith(b"HTTP/1.1 502 Bad Gateway (no answer from this node's name service")
     assert agent.stop() == 0
+
+
+@NEEDS_ROOT
+def test_a_name_that_is_looked_up_while_the_route_goes_is_looked_up_again(node, start_agent, far_end):
+    server = far_end(echo, 8089, "127.0.9.9")
+    node["slow.test"] = None
+    agent = start_agent(DIRECT, alive_interval_s=0.2, connect_timeout_s=60, hold_s=60)
+    with agent.connect(120) as sock:
+        sock.sendall("CONNECT slow.test:{} HTTP/1.1\r\n\r\n".format(server.port).encode())
+        until(lambda: agent.status().get("active") == 1, "it asks")
+        namespace.set_route(False)
+        until(lambda: agent.status().get("ready") is False, "it is down")
+        node["slow.test"] = [server.host]
+        namespace.set_route(True)
+        began = time.monotonic()
+        assert read_head(sock).startswith(b"HTTP/1.1 200 ")
+        assert time.monotonic() - began < 50, "it was not until the deadline of the question that nobody answered"
 
 
 @NEEDS_ROOT
