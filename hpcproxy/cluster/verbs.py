@@ -80,7 +80,7 @@ def deploy(run: Run, wish: Wish, screen: Screen) -> Outcomes:
     if wish.enable and done.good:
         enabled = screen.watch("enable", lambda hear: enable(run, hear))
         screen.findings(enabled)
-        _say_all(screen, plugin_words(run))
+        _say_all(screen, what_to_know(run, before, enabled), plugin_words(run))
         return done.merged(enabled)
     if done.good and not done.as_wanted and not run.as_user:
         _say_all(screen, done.cautions(time.time()), slurm_lines(run, before))
@@ -151,6 +151,14 @@ def prospects(run: Run, seen: Outcomes, ask: Ask) -> list[str]:
     if run.as_user or not any(host.word in ("would", "unreached") for host in seen.hosts):
         return []
     return prospect.tell(seen, ask(), run.site.inventory)
+
+
+def what_to_know(run: Run, before: Before, enabled: Outcomes) -> list[str]:
+    """Return what an admin should know of his Slurm, as far as it was heard; its limits each time."""
+    if before.running is None:
+        return []
+    tell = slurm_conf.limits if enabled.as_wanted else slurm_conf.remarks
+    return tell(before.running, run.site.inventory)
 
 
 def limits(run: Run, ask: Ask) -> list[str]:

@@ -123,6 +123,23 @@ def test_nothing_is_enabled_where_a_host_is_not_right(tmp_path: Path) -> None:
     assert "[enable]" not in screen.lines
 
 
+@pytest.mark.parametrize("word", ["changed", "unchanged"])
+def test_enable_says_what_this_slurm_cannot_do(word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P6: nobody would ever have a tunnel; and what else is to be known, once."""
+    running = b"SLURM_VERSION = 20.11.4\nSlurmctldHost[0] = c1\nPrologFlags = RunInJob\n"
+    monkeypatch.setattr(f"{__name__}.RUNNING", running)
+    monkeypatch.setattr(verbs, "check_enable", lambda _: None)
+    monkeypatch.setattr(verbs, "enable", lambda run, hear: run.act("look", run.site.hosts, hear))
+    fleet, screen = Answering(word, away=""), Spoken()
+    run = _run(tmp_path, fleet)
+    policy = run.site.inventory.policy.model_copy(update={"comment": True})
+    told = run.site.inventory.model_copy(update={"policy": policy})
+    verbs.deploy(replace(run, site=replace(run.site, inventory=told)), verbs.Wish(enable=True), screen)
+    behind = screen.lines[screen.lines.index("[enable]") :]
+    assert any(line.startswith("policy: comment gives no job a tunnel") for line in behind)
+    assert any(line.startswith("PrologFlags has RunInJob") for line in behind) is (word == "changed")
+
+
 def _deployed(directory: Path, fleet: Answering) -> list[str]:
     """The lines that slurm.conf lacks, as a deploy without --enable says them."""
     screen = Spoken()
