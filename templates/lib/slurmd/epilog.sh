@@ -7,14 +7,6 @@
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL=C
 
-# With RunInJob slurmstepd forks this, and in Slurm 24.11 another thread of it may hold the job's user's effective id in
-# that moment (_x11_signal_handler, slurmstepd/mgr.c): everything here would fail, and the tunnel stay. The real id is
-# still root's. What cannot be had back is done without: an Epilog that fails drains the node.
-if ((EUID && !UID)) && command -v setpriv >/dev/null; then
-    shopt -s execfail
-    exec setpriv --reuid 0 -- setpriv --regid 0 --clear-groups -- /bin/bash -p "$0"
-fi
-
 # One line to the system's log if there never was a tunnel, with the reason; a log that nobody reads is not waited for.
 report_failure() {
     local line last=''
@@ -42,18 +34,37 @@ empty_scrap() {
     done
 } 2>/dev/null
 
+# True if what Prolog and supervisor have on record of run $1 (JOB.RESTART) is this Epilog's to end: one that comes late
+# must not end what the Prolog of the job's next run has started.
+is_ours() {
+    [[ $1 =~ ^[0-9]+\.[0-9]+$ ]] && ! { [[ $restart =~ ^[0-9]{1,9}$ ]] && ((10#${1#*.} > 10#$restart)); }
+}
+
+# With RunInJob it is slurmstepd who runs this, and while a thread of it shuts X11 forwarding down all of it has the job's
+# user's effective id (_x11_signal_handler, slurmstepd/mgr.c; up to Slurm 25.11). Whom it starts in that moment has that
+# for the real id too (run_command.c), so this is the user's, and root cannot be had back. Where root's is shut to us
+# word is left in what is the user's; the supervisor, who is root, looks there.
+leave_word() {
+    local state
+    for state in "$run_base/$job".*; do
+        if is_ours "${state##*/}"; then : >"$state/over"; fi
+    done
+}
+
 main() {
     local record key job=${SLURM_JOB_ID-} restart=${SLURM_JOB_RESTART_COUNT:-${SLURM_RESTART_COUNT-}}
     [[ $job =~ ^[0-9]{1,10}$ ]] || return 0
     # Slurm runs this, so from now on our Prolog may start something.
     if [[ ! -e $home/in-force && -z ${HPCPROXY_CONTRACT-} ]]; then (umask 022 && : >"$home/in-force"); fi
+    if [[ -d $run_base/holders && ! -w $run_base/holders ]]; then
+        leave_word
+        return 0
+    fi
     # Where only the Prolog's .said is there, its supervisor has not come far.
     for record in "$run_base/holders/$job".*; do
         key=${record##*/}
         key=${key%.said}
-        if ! [[ $key =~ ^[0-9]+\.[0-9]+$ && -f $record ]]; then continue; fi
-        # An Epilog that comes late must not end what the Prolog of the job's next run has started.
-        if [[ $restart =~ ^[0-9]{1,9}$ ]] && ((10#${key#*.} > 10#$restart)); then continue; fi
+        if ! [[ -f $record ]] || ! is_ours "$key"; then continue; fi
         report_failure "$key"
         end_tunnel "$key"
     done

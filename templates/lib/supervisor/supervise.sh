@@ -65,9 +65,16 @@ heed() {
         if [[ -z $word ]] && ((now >= late_at)); then
             note "late $node no jump host has answered within $((late_at - began_at)) s" || :
         fi
+        heed_epilog
         if ((now >= look_at)); then look_for_job; fi
         [[ $code == 0 ]] || lives "${tunnel[@]}" || return 0
     done
+}
+
+# This is the end if an Epilog has come that was the job's user's and could only leave word (epilog.sh). It is left in the
+# user's own directory: if he leaves it himself his own tunnel ends.
+heed_epilog() {
+    [[ ! -e $run_base/$key/over ]] || end_by_itself
 }
 
 # From here on nothing is heard: `from` is a pipe into which nobody writes.
@@ -111,6 +118,7 @@ keep() {
     while :; do
         pause 60
         clock
+        heed_epilog
         if ((now >= look_at)); then look_for_job; fi
     done
 }

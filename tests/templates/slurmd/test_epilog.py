@@ -58,22 +58,28 @@ def test_one_that_is_told_of_no_run_ends_what_there_is(epilog: Path, later: subp
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, as the Epilog does")
-def test_one_that_was_forked_with_a_users_effective_id_does_its_work(
+def test_one_that_is_the_users_leaves_word_for_the_supervisor(
     epilog: Path, later: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    """As slurmstepd of Slurm 24.11 does with RunInJob while it shuts X11 forwarding down (_drop_privileges)."""
-    for folder in (tmp_path, *tmp_path.parents):
-        folder.chmod(folder.stat().st_mode | 0o055)  # the script itself can be read by everybody, as on a node
+    """As slurmstepd of Slurm 24.11 does with RunInJob while it shuts X11 forwarding down. (P4)"""
+    for folder in (tmp_path, *tmp_path.parents):  # the script itself can be read by everybody, as on a node
+        if folder.stat().st_mode & 0o055 != 0o055:
+            folder.chmod(folder.stat().st_mode | 0o055)
+    (tmp_path / "run/holders").chmod(0o711)
+    for name in ("77.0", "77.1", "77.2", "771.1"):
+        (tmp_path / "run" / name).mkdir(mode=0o700)
+        os.chown(tmp_path / "run" / name, 1234, 1234)
 
     def be_the_user() -> None:
         os.setgroups([1234])
-        os.setegid(1234)
-        os.seteuid(1234)
+        os.setresgid(1234, 1234, 1234)
+        os.setresuid(1234, 1234, 1234)
 
-    done = subprocess.run([str(epilog)], env=_job(), preexec_fn=be_the_user, check=False, timeout=60)
+    environ = _job(SLURM_JOB_RESTART_COUNT="1")
+    done = subprocess.run([str(epilog)], env=environ, preexec_fn=be_the_user, check=False, timeout=60)
     assert done.returncode == 0
-    assert later.wait(30) < 0
-    assert list((tmp_path / "run/holders").iterdir()) == []
+    assert later.poll() is None
+    assert sorted(path.parent.name for path in (tmp_path / "run").glob("*/over")) == ["77.0", "77.1"]
 
 
 def test_what_it_kills_is_bounded(epilog: Path, tmp_path: Path) -> None:

@@ -293,6 +293,16 @@ def test_without_an_epilog_it_ends_when_slurm_knows_the_job_no_more(node: Node) 
     assert not (node.root / "mnt/lib/in-force").exists(), "no Epilog of ours has come"
 
 
+def test_an_epilog_that_could_only_leave_word_is_heeded(node: Node) -> None:
+    node.way(f"(setsid -f sleep 611 </dev/null >/dev/null 2>&1); {READY}")
+    node.prolog()
+    node.await_word("ready")
+    (node.root / "mnt/lib/in-force").touch()
+    node.call("touch", str(node.run_base / f"{JOB}.0/over").removeprefix(str(node.root)), uid=ALICE)
+    until(lambda: node.left() == [], f"it ends by itself: {node.left()}")
+    assert (node.root / "mnt/lib/in-force").exists(), "an Epilog of ours has come"
+
+
 @pytest.mark.parametrize(
     ("says", "starts"),
     [
