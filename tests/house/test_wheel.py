@@ -63,7 +63,10 @@ def test_the_wheel_holds_the_templates_and_nothing_of_the_tests(wheel: Path) -> 
     templates = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "templates").rglob("*") if path.is_file()}
     assert {f"hpcproxy/{name}" for name in templates} <= set(names)
     assert "hpcproxy/py.typed" in names
-    assert {name.split("/")[0] for name in names} == {"hpcproxy", f"hpcproxy-{__version__}.dist-info"}
+    beside = {f"hpcproxy-{__version__}.dist-info", f"hpcproxy-{__version__}.data"}
+    assert {name.split("/")[0] for name in names} == {"hpcproxy", *beside}
+    manual = f"hpcproxy-{__version__}.data/data/share/man/man1/hpcproxy.1"
+    assert [name for name in names if ".data/" in name] == [manual]
     packages = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "hpcproxy").rglob("__init__.py")}
     # What runs on compute nodes goes there as one built file, not as a package.
     assert packages - {"hpcproxy/node/__init__.py"} <= set(names)
