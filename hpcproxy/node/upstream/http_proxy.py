@@ -87,6 +87,7 @@ class Plain(Connected):
     def judge(self, status: int, challenged: bool) -> None:
         """As Channel."""
         if status == NEEDS_LOGIN or (status == UNAUTHORIZED and challenged):
+            self.proxy.doubt()
             raise self.proxy.wrong_login(str(status))
 
 

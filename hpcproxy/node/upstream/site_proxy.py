@@ -1,7 +1,8 @@
 """What the proxies of a site have in common: one connection for each request, with a login or without.
 
 A proxy that cannot be connected to is an outage: requests wait, and it is tried again as a jump host is. What it says
-to a request is that request's answer.
+to a request is that request's answer. Where there are ways of other kinds, one that lets nobody in any more, or does
+not answer as a proxy does, is asked once more as at the start, and left for them.
 """
 
 import socket
@@ -20,6 +21,7 @@ from .target import Target, spell
 from .upstream import Channel, Ends, Lost, Unusable
 
 LAYER = "proxy"
+DOUBTED_S = 30.0  # between two such questions
 
 
 class WrongLogin(OpenError):
@@ -41,6 +43,8 @@ class SiteProxy(Dialled):
         super().__init__(loop, settings, record)
         self.place = Target(way.host, way.port)
         self.file = LoginFile(way.auth_file)
+        self.alone = len({way.kind for way in settings.ways}) == 1
+        self.doubted_at = -DOUBTED_S
 
     async def greet(self, stream: Stream, target: Target, deadline: float) -> None:
         """The proxy has joined `stream` to `target`; WrongLogin, NoProxy, or another OpenError if it said why not."""
@@ -52,20 +56,40 @@ class SiteProxy(Dialled):
 
     async def start(self) -> None:
         """As Upstream: it answers and takes our login, shown by a target at which nobody listens."""
+        verdict = await self._trouble()
+        if verdict is not None:
+            raise Unusable(verdict)
+
+    def doubt(self) -> None:
+        """It did not do what a proxy does: is it still one? If there are others in its place."""
+        now = time.monotonic()
+        if not self.alone and now - self.doubted_at > DOUBTED_S:
+            self.doubted_at = now
+            self.loop.spawn(self._look_again())
+
+    async def _look_again(self) -> None:
+        """It ends if it does not serve any more."""
+        verdict = await self._trouble()
+        if verdict is not None:
+            self.die(verdict._replace(permanent=False))
+
+    async def _trouble(self) -> Optional[Verdict]:
+        """Why it does not serve, None if it does."""
         deadline = time.monotonic() + self.settings.connect_timeout_s
         try:
             stream = Stream(self.loop, await self._reach(deadline), is_client=False)
         except OpenError as error:
-            raise Unusable(Verdict(LAYER, error.reason, False))
+            return Verdict(LAYER, error.reason, False)
         try:
             await self.greet(stream, Target(*self.settings.probe), deadline)
         except (WrongLogin, NoProxy) as error:
             for_good = error.for_good if isinstance(error, NoProxy) else True
-            raise Unusable(Verdict(LAYER, error.reason, for_good and not self.again))
+            return Verdict(LAYER, error.reason, for_good and not self.again)
         except OpenError:
             pass  # it answered
         finally:
             stream.close()
+        return None
 
     async def _reach(self, deadline: float) -> socket.socket:
         """A connection to the proxy; OpenError."""
@@ -84,7 +108,11 @@ class SiteProxy(Dialled):
         stream = ends.join(sock)
         channel = self.plain(stream) if ends.plain_http else None
         if channel is None:
-            await self.greet(stream, target, deadline)
+            try:
+                await self.greet(stream, target, deadline)
+            except (WrongLogin, NoProxy):
+                self.doubt()
+                raise
         return channel or Connected(stream)
 
     def login(self) -> Optional[Login]:

@@ -133,6 +133,29 @@ def test_without_a_route_nobody_is_asked_and_the_sites_proxy_is_taken(targets, j
     assert counted.connections == 0
 
 
+CONNECT, GET = "CONNECT {0}:{1} HTTP/1.1\r\n\r\n", "GET http://{0}:{1}/ HTTP/1.1\r\n\r\n"
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize(
+    "mood, ask", [("407", CONNECT), ("407", GET), ("hang", CONNECT), ("close", CONNECT), ("ssh", CONNECT)]
+)
+def test_a_proxy_with_a_bad_day_is_left_for_the_jump_host(jump, proxy, start_agent, far_end, mood, ask):
+    """It hangs, closes, asks for a password, or is something else by now; what it was asked is told why."""
+    namespace.set_route(False)
+    environ = {"https_proxy": "http://{}:{}".format(namespace.ADDRESS, proxy.port)}
+    agent = start_agent(ways(jump_of(jump)), direct_targets=["127.0.0.1:1"], environ=environ, connect_timeout_s=2)
+    assert agent.status()["jump"].startswith("http://")
+    proxy.mood = mood
+    target = far_end(echo).target
+    assert agent.ask(ask.format(*target).encode(), 60)[:11] in (b"HTTP/1.1 40", b"HTTP/1.1 50")
+    until(lambda: agent.status().get("jump") == "jump", "it is by ssh")
+    assert "not by http://" in agent.status()["passed_over"]
+    sock, head = agent.tunnel(target)
+    sock.close()
+    assert head.startswith(b"HTTP/1.1 200 ")
+
+
 @NEEDS_ROOT
 def test_what_fails_everywhere_is_said_of_each(targets, start_agent):
     namespace.set_route(False)
