@@ -19,6 +19,7 @@ from hpcproxy.account.tunnels import Tunnel
 from hpcproxy.account.verbs import Account
 from hpcproxy.changes import Outcome
 from hpcproxy.cli import admin, status_page
+from hpcproxy.cli import follow as live
 from hpcproxy.cli.consent import FINGERPRINT_HELP, YES_HELP, Flags
 from hpcproxy.cli.output import console, far_end, from_here, number, results, say, table, verb
 from hpcproxy.config import site_profile
@@ -276,11 +277,19 @@ def down(_context: Context) -> None:
         "json": "Print JSON.",
         "job": "The tunnels of this job on all of its nodes.",
         "long": "All that is known of each: address, since when, every count.",
+        "follow": "Look again and again: bytes a second, open connections, requests that had to wait. ^C ends it.",
     }
 )
 @verb
-def status(_context: Context, job: str | None = None, json_: bool = False, long: bool = False) -> None:
+def status(
+    _context: Context, job: str | None = None, json_: bool = False, long: bool = False, follow: bool = False
+) -> None:
     """Show your tunnels on this machine, or those of a job; exit code 1 if one of the job's, or all here, are down."""
+    if follow:
+        if json_ or long:
+            raise UsageError("--follow goes with --job only")
+        live.follow(*_looks(job))
+        return
     if job:
         _status_of_job(job, as_json=json_, long=long)
         return
@@ -299,6 +308,14 @@ def status(_context: Context, job: str | None = None, json_: bool = False, long:
             say(line)
     if not any(tunnel.ready for tunnel in tunnels):
         raise Exit(code=1)
+
+
+def _looks(job: str | None) -> tuple[live.Look, float]:
+    """Return how a live view looks, and how long it waits between two looks."""
+    account = _account()
+    if job:
+        return lambda: verbs.status_of_job(account, job), live.JOB_S
+    return lambda: verbs.status(account)[0], live.HERE_S
 
 
 def _status_of_job(job: str, *, as_json: bool, long: bool) -> None:
