@@ -150,7 +150,7 @@ def hold(tmp_path: Path) -> Iterator[Callable[..., Supervisor]]:
                 (programs / program.name).symlink_to(program)
 
     def start(python: bool = True, **values: object) -> Supervisor:
-        script = write_script(tmp_path / f"home {len(supervisors)}", via="direct", **values)
+        script = write_script(tmp_path / f"home {len(supervisors)}", **{"via": "direct", **values})
         text = script.read_text().replace("PATH=$PATH:/usr/local/bin:/usr/bin:/bin", f"PATH={programs}")
         if not python:
             text = re.sub(r"(?m)^find_python\(\) \{$", "find_python() {\n    return 1", text)
@@ -183,6 +183,19 @@ def test_a_node_without_a_route_or_without_python_says_so(routed: None, hold: Ca
     said = hold(python=False).line("ready", "gave-up").split(" ", 2)
     wanted = "agent there is no python3 of 3.6 or later on this node, which 'via: direct' needs"
     assert (said[0], said[2]) == ("gave-up", wanted)
+
+
+@NEEDS_ROOT
+def test_auto_on_a_node_without_ssh_goes_by_what_there_is_and_says_what_is_missing(
+    routed: None, hold: Callable[..., Supervisor]
+) -> None:
+    namespace.set_route(False)
+    values = {"via": "auto", "jump": ["u@127.0.0.1"], "direct_targets": ["127.0.0.1:1"]}
+    said = hold(**values).line("ready", "gave-up").split(" ", 2)
+    assert said[0] == "gave-up"
+    assert "cannot start ssh: [Errno 2] No such file or directory" in said[2]
+    assert "not by direct: this node has no route to the internet" in said[2]
+    assert "not by environment: the environment of this job names no proxy" in said[2]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -26,7 +26,7 @@ learn() {
     cipher=() log_verbose=() follow=(setpriv --pdeathsig "$death")
     held_back=()
     if [[ -z $held ]]; then held_back=(env --block-signal="$heeded"); fi
-    if [[ -z $uses_ssh ]]; then
+    if [[ -z $uses_ssh ]] || ! has_ssh; then
         if [[ -n $held ]] || ! env --block-signal="$heeded" --version >/dev/null 2>&1; then held_back=(); fi
         return 0
     fi

@@ -9,7 +9,7 @@ from hpcproxy.files.render import TEMPLATES
 
 _LEARN = """
 source "$0/lib/tunnel/ssh.sh"
-asking_s=1 via=ssh held='' heeded=TERM death=HUP first_cipher=aes login_option=log jump_destinations=(jump)
+asking_s=1 uses_ssh=1 held='' heeded=TERM death=HUP first_cipher=aes login_option=log jump_destinations=(jump)
 learn
 echo "${follow[*]} | ${held_back[*]} | ${cipher[*]}"
 """

@@ -106,6 +106,29 @@ def test_if_it_is_required_the_job_stops_with_one_line(shell: str, slurm: dict[s
 
 
 @every_shell
+@pytest.mark.parametrize("required", [False, True], ids=["", "required"])
+def test_where_none_is_needed_the_job_is_left_as_it_is(shell: str, required: bool, account: Account) -> None:
+    """With `via: auto`, on nodes that are out by themselves: job.sh has said so. A login shell's own leads nowhere."""
+    _install(account, via="auto", required=required)
+    _fake_job_script(account, 'printf "out\\n"')
+    inherited = "export http_proxy=http://127.128.0.9:2015 https_proxy=http://proxy.site:3128\n"
+    shown = 'printf "%s %s %s" "${http_proxy-none}" "$https_proxy" "${HPCPROXY_URL-none}"'
+    done = script(shell, f"set -eu\n{inherited}{HOOK}{shown}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "none http://proxy.site:3128 none", "")
+
+
+@every_shell
+def test_proxy_on_where_none_is_needed_is_no_failure(shell: str, account: Account) -> None:
+    """So that `hpcproxy run` in such a job runs its command."""
+    _install(account, via="auto")
+    _fake_job_script(account, 'printf "out\\n"')
+    fragment = account.home.directory / "bashrc.sh"
+    environ = {**os.environ, "SLURM_JOB_ID": "9"}
+    done = script(shell, f'. "{fragment}"\nproxy_on && printf "%s" "${{http_proxy-none}}"', environ)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "none", "")
+
+
+@every_shell
 @pytest.mark.parametrize("environ", [{}, {"SLURM_JOB_ID": ""}, {"SLURM_JOB_ID": "1;id"}], ids=str)
 def test_outside_of_a_job_it_says_so(shell: str, environ: dict[str, str], account: Account) -> None:
     _install(account)
