@@ -228,6 +228,13 @@ def _away(cluster: Cluster) -> None:
     cluster.away = ("h2",)
 
 
+def test_a_node_without_that_file_is_right_and_told_of(cluster: Cluster) -> None:
+    """It has its configuration from the controller."""
+    cluster.conf("h2").unlink()
+    assert on(cluster) == {"h0": ("changed", ""), "h1": ("changed", ""), "h2": ("unchanged", "")}
+    assert not cluster.conf("h2").exists()
+
+
 @pytest.mark.parametrize(
     ("trouble", "cause"),
     [
