@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from hpcproxy.node.io.loop import Loop
 from hpcproxy.node.proxy import listener, port
 
 INFINITE = resource.RLIM_INFINITY
@@ -63,3 +64,42 @@ def test_where_nothing_can_listen_no_socket_is_left(tmp_path):
         with pytest.raises(OSError, match=r"Bad file descriptor|Socket operation on non-socket"):
             port.adopt(os.open(str(tmp_path), os.O_RDONLY))
     assert len(os.listdir("/proc/self/fd")) <= files + 1
+
+
+class Admits:
+    """An entrance where everybody may come in."""
+
+    listener, counted = None, True
+
+    def admits(self, sock, address):
+        return True
+
+
+class Counts:
+    refused = 0
+
+    def changed(self):
+        pass
+
+
+class OfAll:
+    """What conversations share, as far as it is needed before the first of them has begun."""
+
+    def __init__(self):
+        self.entrance, self.record = Admits(), Counts()
+
+
+def test_a_few_beyond_the_bound_are_answered_and_the_rest_is_closed(monkeypatch):
+    """Else a crowd would take all descriptors, and with them those who are served."""
+    monkeypatch.setattr(listener, "OVER", 3)
+    loop = Loop(lambda error: None)
+    clients = listener.Clients(loop, OfAll(), 2)
+    here, there = zip(*(socket.socketpair() for _ in range(10)))
+    for sock in here:
+        clients._admit(sock, ("", 0))
+    assert [sock.fileno() >= 0 for sock in here] == [True] * 5 + [False] * 5
+    assert sorted(talk.busy for talk in clients.talks) == ["", ""] + ["2 connections are open, no more are allowed"] * 3
+    assert clients.shared.record.refused == 8
+    loop.close()
+    for sock in (*here, *there):
+        sock.close()

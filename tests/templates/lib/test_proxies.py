@@ -32,6 +32,8 @@ SPELLINGS = {
     "socks5h://[fe80::1%lo]:2015": ELSEWHERE,
     "http://128.0.0.1:2015": ELSEWHERE,
     "http://0.0.0.5:2015": ELSEWHERE,
+    "http://1:2015": ELSEWHERE,
+    "http://0.0.0.0.1:2015": ELSEWHERE,
     "http://08.0.0.1:2015": ELSEWHERE,
     "http://localhost.example.com:2015": ELSEWHERE,
     "http://notlocalhost:2015": ELSEWHERE,
