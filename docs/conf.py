@@ -17,4 +17,6 @@ html_theme_options = {
 copybutton_prompt_text = r"\$ "
 copybutton_prompt_is_regexp = True
 myst_heading_anchors = 3
+# What a program prints is no Python, which is what a block without a name would be taken for.
+highlight_language = "text"
 nitpicky = True
