@@ -27,11 +27,13 @@ FLUSH = f"setsid -f srun {RANK} TERM 3\nexec sleep 600\n"
 PROLOG_AGAIN_S = CRED_EXPIRE_S + 4
 # `exec`, for a shell whose program is killed before it is has something to say.
 STUBBORN = "setsid -f srun sh -c 'trap \"\" TERM; echo up; exec sleep 600'\nexec sleep 600\n"
-# Twice, for the file that a job writes begins anew with its second run, which then sees what the first has left.
+# Twice, for the file that a job writes begins anew with its second run, which then sees what the first has left. Before
+# 22.05 a Prolog is not told which run it is for, and what the second has is called as the first's was.
 AGAIN = f"""srun {FETCH}
 if [ -n "$SLURM_RESTART_COUNT" ]; then
     echo again
-    exec srun sh -c 'ls -d /tmp/hpcproxy-*/$SLURM_JOB_ID.0-* /run/hpcproxy/$SLURM_JOB_ID.0 2>/dev/null || true'
+    exec srun sh -c 'ls -d /tmp/hpcproxy-*/$SLURM_JOB_ID.0-* /run/hpcproxy/$SLURM_JOB_ID.0 2>/dev/null |
+        grep -vxF "${{HPCPROXY_STATE:-none}}" || true'
 fi
 {UP}srun sleep 600
 """

@@ -63,11 +63,12 @@ raise_firewall() {
     if nft_bounded 2 "$elements"; then return 0; fi
     rule='tcp flags & (syn | ack) == syn ip daddr . tcp dport @held meta skuid != 0'
     rule+=' ip daddr . tcp dport . meta skuid != @passes reject with tcp reset'
+    # `out`, what the chain was called, is a word of nft's own before 0.9.9 or so (Debian 11, EL 8).
     # As one transaction, and not where it is there by now: a rule would be there twice.
     nft_bounded 2 "create table inet hpcproxy
         add set inet hpcproxy held { type ipv4_addr . inet_service; }
         add set inet hpcproxy passes { type ipv4_addr . inet_service . uid; }
-        add chain inet hpcproxy out { type filter hook output priority 0; policy accept; }
-        add rule inet hpcproxy out $rule" || :
+        add chain inet hpcproxy connecting { type filter hook output priority 0; policy accept; }
+        add rule inet hpcproxy connecting $rule" || :
     nft_bounded 2 "$elements"
 }

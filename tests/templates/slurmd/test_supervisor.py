@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -136,7 +137,7 @@ def test_nobody_stores_anything_in_run(node: Node) -> None:
 
 
 def test_where_nothing_can_be_mounted_what_is_left_is_removed_by_nobody_who_waits(node: Node) -> None:
-    node.instead("/usr/bin/mount", "exit 1")
+    node.instead(shutil.which("mount") or "", "exit 1")
     node.way(READY)
     node.prolog()
     node.await_word("ready")
