@@ -112,6 +112,7 @@ def private_copy() -> Iterator[Path]:
     """What is tracked here, as it stands now, in a directory that is gone afterwards; its Python is compiled."""
     with tempfile.TemporaryDirectory(prefix="hpcproxy-mutants-", dir="/var/tmp") as directory:
         tree = Path(directory)
+        tree.chmod(0o755)  # as other users tests run what is in it
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
             cwd=ROOT, capture_output=True, text=True, check=True,
