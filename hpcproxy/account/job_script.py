@@ -25,9 +25,10 @@ _SHEBANG = re.compile(rb"#!\s*(?P<program>\S+)(?:\s+(?P<arguments>.*))?")
 _SHELL = re.compile(rb"(?:bash|sh|dash)(?:-?\d[\d.]*)?")
 _SHELLS = "bash, sh, dash"
 _DIRECTIVE = re.compile(rb"#[A-Za-z$@%]")
-# sbatch as a command of the script, and not of itself ($0) anew.
+# sbatch as a command of the script, or of one that runs it for each line or word, and not of itself ($0) anew.
 _SUBMITS = re.compile(
-    rb"(?:^|[;&|(`]|\b(?:if|then|do|else|exec|time)\s|!)\s*(?:\w+=\S*\s+)*sbatch\s(?!.*(?:\$0|BASH_SOURCE))"
+    rb"(?:^|[;&|(`]|\b(?:if|then|do|else|exec|time)\s|!|\b(?:xargs|parallel|env|nohup)\s(?:[^;&|#]*\s)?['\"]?)"
+    rb"\s*(?:\w+=\S*\s+)*(?:/[\w./-]*/)?sbatch(?:\s|$)(?!.*(?:\$0|BASH_SOURCE))"
 )
 _HERE_DOCUMENT = re.compile(rb"(?<![<(])<<(?P<tabs>-?)[ \t]*\\?(?P<quote>['\"]?)(?P<word>[A-Za-z_][\w.-]*)(?P=quote)")
 _SAFE_PATH = re.compile(r"~?[A-Za-z0-9/._+-]+")
@@ -152,10 +153,19 @@ def ignored_options(script: bytes) -> list[int]:
 
 
 def submissions(script: bytes) -> list[int]:
-    """Return the numbers (from 1) of lines that hand another job to sbatch, which gets no hook by this one."""
+    """Return the numbers (from 1) of lines that hand another job to sbatch, which gets no hook by this one.
+
+    What is submitted in a here-document with a hook line has one.
+    """
     lines = io.BytesIO(script).readlines()
-    inside = {number for first, last, _ in _here_documents(lines) for number in range(first, last)}
-    return [n + 1 for n, line in enumerate(lines) if n not in inside and _SUBMITS.search(line.split(b" #", 1)[0])]
+    documents = _here_documents(lines)
+    hooked = {body[0] - 1 for body in documents if _hooks(b"".join(lines[body[0] : body[1]]))}
+    passed = hooked.union(*(range(first, last) for first, last, _ in documents))
+    return [n + 1 for n, line in enumerate(lines) if n not in passed and _hands_on(line)]
+
+
+def _hands_on(line: bytes) -> bool:
+    return bool(_SUBMITS.search(line.split(b" #", 1)[0]))
 
 
 def _hooks(script: bytes) -> list[bytes]:
@@ -239,12 +249,13 @@ class _Job:
 
 
 def _jobs_within(lines: list[bytes]) -> list[_Job]:
-    """Return the here-documents that are job scripts: a #! first, and #SBATCH in their own head."""
+    """Return the here-documents that are job scripts: a #! first, and #SBATCH in their own head or sbatch before it."""
     jobs = []
     for first, last, tabs in _here_documents(lines):
         body = [line.lstrip(b"\t") if tabs else line for line in lines[first:last]]
         indent = lines[first][: len(lines[first]) - len(body[0])]
-        if body[0].startswith(b"#!") and _reads_options(body[: _end_of_head(body)]):
+        is_job = _reads_options(body[: _end_of_head(body)]) or _hands_on(lines[first - 1])
+        if body[0].startswith(b"#!") and is_job:
             jobs.append(_Job(first, body, indent))
     return jobs
 

@@ -24,6 +24,22 @@ _SYNTAX = re.compile(r": line (\d+): .*(?:syntax error|unexpected|conditional)")
 _LEAVES = re.compile(r"(?:^|[\s;&|])(?:return|exit|exec)\b")
 
 
+# By which of its variables a .bashrc may see that it is a job's: those of a step on one node (srun(1)).
+_NUMBERS = (
+    "JOB_ID JOBID JOB_NUM_NODES NNODES NTASKS NPROCS STEP_ID STEPID PROCID LOCALID NODEID TASK_PID STEP_NUM_NODES"
+)
+_NAMES = "JOB_NAME JOB_PARTITION JOB_USER JOB_NODELIST NODELIST STEP_NODELIST CLUSTER_NAME SUBMIT_HOST SUBMIT_DIR"
+_IN_A_JOB = {
+    **{f"SLURM_{name}": "1" for name in _NUMBERS.split()},
+    **{f"SLURM_{name}": "x" for name in _NAMES.split()},
+    "SLURMD_NODENAME": "x",
+}
+# What depends on a terminal, of which there is none here.
+_OF_A_TERMINAL = re.compile(r"\btty\b|-t [012]\b")
+_UNENDED = re.compile(
+    r": line \d+: (?:warning: here-document at line (\d+) |unexpected EOF|syntax error: unexpected end)"
+)
+
 Question = tuple[list[str], Mapping[str, str]]
 
 
@@ -61,7 +77,7 @@ def ask(home: Path, environ: Mapping[str, str]) -> Asked:
             " job scripts need no .bashrc, the hook line is enough"
         )
         return Asked(login=False, interactive=False, in_job=False, why=why, is_other=True)
-    inside = {**environ, "SLURM_JOB_ID": "1", "SLURM_JOBID": "1"}
+    inside = {**environ, **_IN_A_JOB}
     questions = (([shell, "-l"], environ), ([shell], environ), ([shell], inside))
     with ThreadPoolExecutor(len(questions)) as pool:
         login, plain, job = pool.map(lambda question: _reads_block(*question), questions)
@@ -88,6 +104,11 @@ def _why(home: Path, asked: Asked, questions: Sequence[Question]) -> str:
     _, (plain, environ), (_, inside) = questions
     if not asked.interactive:
         where = _leaver(bashrc, plain, environ)
+        if _OF_A_TERMINAL.search(_line_of(bashrc, where)):
+            return (
+                f"without a terminal no bash of yours gets as far as the block in {bashrc}{where}; try proxy_status in"
+                " a new shell, and if it is not found move the block above that"
+            )
         return f"no bash of yours gets as far as the block in {bashrc}{where}; move the block above that"
     if not asked.in_job:
         where = _leaver(bashrc, plain, inside)
@@ -109,8 +130,21 @@ def _leaver(path: Path, argv: list[str], environ: Mapping[str, str]) -> str:
         file, number, command = ran[-1]
         if _LEAVES.search(command) or _can_leave(Path(file), int(number)):
             return f" (line {number} leaves before it)" if file == str(path) else f" (line {number} of {file} leaves)"
-    wrong = _SYNTAX.search(_run([*argv, "-n", str(path)], environ, errors=True).decode(errors="replace"))
-    return f" (line {wrong[1]} is none that bash understands)" if wrong else _last_that_can_leave(path)
+    words = _run([*argv, "-n", str(path)], environ, errors=True).decode(errors="replace")
+    unended = _UNENDED.search(words)
+    if unended:
+        return f" (the here-document of line {unended[1]} has no end)" if unended[1] else " (something has no end)"
+    wrong = _SYNTAX.search(words)
+    if wrong:
+        return f" (line {wrong[1]} is none that bash understands)"
+    return _last_that_can_leave(path) or (f" (bash ends at line {ran[-1][1]} of {ran[-1][0]})" if ran else "")
+
+
+def _line_of(path: Path, where: str) -> str:
+    """Return the line of `path` that `where` names, as above."""
+    named = re.match(r" \(line (\d+) leaves", where)
+    lines = _lines(path)
+    return lines[int(named[1]) - 1] if named and int(named[1]) <= len(lines) else ""
 
 
 def _can_leave(path: Path, number: int) -> bool:

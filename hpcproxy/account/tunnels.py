@@ -79,7 +79,9 @@ def homes(environ: Mapping[str, str]) -> list[Path]:
     """Return the directories of this user that supervisors make their state in; the rule is in tunnel/home.sh."""
     bases = [environ.get("TMPDIR") or "/tmp", "/tmp"]  # noqa: S108 - the owner of what lies there is checked
     found = [Path(base, f"hpcproxy-{os.geteuid()}") for base in bases if base.startswith("/")]
-    return [home for home in dict.fromkeys(found) if _ours(home)]
+    # On a job's other nodes it stands in a directory of the same name as on the one where this shell's parents were.
+    found.append(Path(environ.get("HPCPROXY_STATE") or "/").parent)
+    return [home for home in dict.fromkeys(found) if home.is_absolute() and _ours(home)]
 
 
 def _candidates(environ: Mapping[str, str], run: Path) -> Iterator[tuple[Path, re.Match[str] | None]]:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _BEGIN = "(^|[ \t;&|({`'\"])"
+# Where a variable may be named: as above, in a list (srun --export=ALL,NAME=…), and as a container's.
+_GIVEN = "(^|[ \t;&|({`'\",=])((APPTAINER|SINGULARITY)ENV_)?"
 _NAME = "((https?|all|ftp|HTTPS?|ALL|FTP)_(proxy|PROXY))"
 _REST = "([^|;&#]*[ \t])?"
 _SPELLED = "((https?|all|ftp|HTTPS?|ALL|FTP)_|[{][a-zA-Z,]+[}]_)(proxy|PROXY)"
@@ -32,14 +34,14 @@ class Row:
 _WINS = "which wins over the tunnel; take it out"
 # The first row that matches counts.
 LINES: Sequence[Row] = (
-    Row(f"{_BEGIN}({_SPELLED})=", 2, f"sets %, {_WINS}"),
+    Row(f"{_GIVEN}({_SPELLED})=", 4, f"sets %, {_WINS}"),
     Row(f"{_BEGIN}setenv[ \t]+({_SPELLED})[ \t]", 2, f"sets %, {_WINS}"),
     Row(
-        f"{_BEGIN}(no_proxy|NO_PROXY)=[\"']?[*]",
-        2,
+        f"{_GIVEN}(no_proxy|NO_PROXY)=[\"']?([^ \t;&|\"']*,)?[*]([,\"' \t;&|)]|$)",
+        4,
         "sets % to *, so that no program uses the tunnel; take it out",
     ),
-    Row(f"{_BEGIN}(auto)?ssh[ \t]{_REST}-[a-zA-Z0-9]*D[ \t]*[^ \t]", 0,
+    Row(f"{_BEGIN}(auto)?ssh[ \t]{_REST}-([a-zA-Z0-9]*D|o[ \t]*[\"']?DynamicForward[ \t=])[ \t]*[^ \t]", 0,
         "opens a forward by hand (ssh -D); the tunnel takes its place, take it out"),
     Row(f"{_BEGIN}(sshuttle|proxychains4?|tsocks|torsocks)[ \t]", 2, "leads programs elsewhere by %; take it out"),
     Row(
@@ -59,8 +61,8 @@ LINES: Sequence[Row] = (
 )  # fmt: skip
 # The same, for what stands behind the hook and takes it back.
 TAKEN: Sequence[Row] = (
-    Row(f"{_BEGIN}unset[ \t]+(-v[ \t]+)?([a-zA-Z_ \t]*[ \t])?{_NAME}([ \t;&|]|$)", 4, "takes % away, and with it the"
-        " tunnel; take it out"),
+    Row(f"{_BEGIN}unset[ \t]+(-v[ \t]+)?([a-zA-Z_ \t]*[ \t])?({_SPELLED})([ \t;&|]|$)", 4,
+        "takes % away, and with it the tunnel; take it out"),
     Row(f"{_BEGIN}env[ \t]{_REST}(-u[ \t]*|--unset=){_NAME}([ \t;&|]|$)", 4, "takes % away, and with it the tunnel;"
         " take it out"),
 )  # fmt: skip

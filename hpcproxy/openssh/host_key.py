@@ -24,6 +24,8 @@ from hpcproxy.openssh.hops import Hop
 from hpcproxy.openssh.known_hosts import HostKey, KnownHosts
 
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/._,+=@-]*")  # ssh expands the others, or takes them apart
+# What ssh finds again in a list of known hosts that it has written itself; format: sshd(8).
+_LOOKED_UP = re.compile(r"[^\s,!#|@][^\s,]*")
 _LIST, _LOG = "known_hosts", "log"
 # What ssh says, to its log and in these words from 7.4 to 10.2, once the host's key is accepted and the login begins.
 _PAST_THE_KEY = "debug1: SSH2_MSG_SERVICE_ACCEPT received"
@@ -55,8 +57,11 @@ def fetch(way: Way, timeout_s: float, kinds: Sequence[str] = ()) -> HostKey:
     """Return the key that the host shows now, if it can one of the `kinds` that are known of it.
 
     Hosts on the way are logged in to only if the user's or the site's own list confirms them. Raises TunnelError naming
-    the layer that failed.
+    the layer that failed, and for a name under which no list can have a key.
     """
+    if not _LOOKED_UP.fullmatch(way.resolved.name):
+        reason = f"by the name {way.resolved.name!r} (HostKeyAlias) no list of known hosts can have a key"
+        raise TunnelError("host-key", reason, "it may have no blank, no comma, and none of !#|@ first", str(way.jump))
     with _attempt(way, timeout_s) as attempt:
         # An empty list knows no other key, so "no" accepts but the first; "accept-new" came with OpenSSH 7.6 only.
         attempt.run("no", [*_NO_LOGIN, *_first(way.resolved, kinds)])
@@ -154,6 +159,10 @@ class _Attempt:
         told = configuration.said(self.said)
         if self.way.resolved.proxy_command is not None and told:
             raise TunnelError("ssh", f"its ProxyCommand does not get there: {told}", "see ~/.ssh/config", name)
+        silent = self.late or (why is not None and why.layer == "route")
+        if silent and self.way.resolved.proxy_command is not None:
+            reason = f"nothing comes through its ProxyCommand within {self.timeout_s:g} s"
+            raise TunnelError("ssh", reason, "see ~/.ssh/config", name)
         if self.late:
             raise TunnelError("route", f"does not answer within {self.timeout_s:g} s", "is its address right?", name)
         why = why or Reason("ssh", told or "showed no host key")

@@ -110,6 +110,11 @@ FAILURES: Sequence[Failure] = (
         "the configuration of ssh has it connect from %1 (BindAddress), which is none of this machine's addresses",
     ),
     _passing("^unix_listener: .*: No space left on device$", "node", "no space is left for ssh's socket: %0"),
+    _lasting(
+        "^vdollar_percent_expand: env var (.*) has no value",
+        "config",
+        "the configuration of ssh names the variable %1, which is not set here",
+    ),
     # ---------------------------------------------------------------------------------------------- the way
     _passing(
         "^ssh: Could not resolve hostname .*: Address family for hostname not supported",
@@ -146,6 +151,12 @@ FAILURES: Sequence[Failure] = (
         "the jump host shows a key that is marked as revoked",
         "do not connect, ask its admin",
     ),
+    _lasting(
+        "^Error checking host key .* in revoked keys file (.*): (.*)$",
+        "config",
+        "ssh cannot read the list of revoked keys %1 (%2), and then believes no host",
+        "RevokedHostKeys in its configuration names it",
+    ),
     _lasting("^Host key .* revoked by file (.*)$", "host-key", "the jump host's key is revoked by %1", "ask its admin"),
     _lasting("^Host key verification failed", *_PIN_IT),
     _lasting("^No .* host key is known for ", *_PIN_IT),
@@ -180,6 +191,21 @@ FAILURES: Sequence[Failure] = (
         '^Load key "(.*)": (error in libcrypto|invalid format)',
         "key",
         "ssh cannot read the key %1 (%2): cut short, or with the line ends of Windows? ssh-keygen -y -f %1 tries it",
+        more=True,
+    ),
+    # It has taken the key by then (up to OpenSSH 8.2 without the key's name).
+    _lasting(
+        '^sign_and_send_pubkey: signing failed for [A-Z0-9]+-SK "(.*)"( from agent)?: ',
+        "key",
+        "the key %1 needs its security key plugged in and touched, which no job can do",
+        "use one that is a file alone",
+        more=True,
+    ),
+    _lasting(
+        "^sign_and_send_pubkey: signing failed( for .*)?: agent refused operation",
+        "key",
+        "it took a key with which the ssh-agent then did not sign: is it locked, or does it ask for a confirmation?",
+        "no job can give one",
         more=True,
     ),
     _lasting(

@@ -72,6 +72,9 @@ def test_the_usual_return_of_shells_that_are_not_interactive_is_fine(installed: 
     [
         ('[ -n "$SLURM_JOB_ID" ] && return', "inside a job no bash gets as far as the block"),
         ('[ -n "${SLURM_JOBID-}" ] && exec true', "inside a job no bash gets as far as the block"),
+        ('[ -n "${SLURM_STEP_ID-}" ] && return', "inside a job no bash gets as far as the block"),
+        ('[ "${SLURM_PROCID:-x}" != x ] && return', "inside a job no bash gets as far as the block"),
+        ('[ -n "${SLURM_JOB_PARTITION-}" ] && return', "inside a job no bash gets as far as the block"),
         ("return", "no bash of yours gets as far as the block"),
         ("exec true", "no bash of yours gets as far as the block"),
         ("case $- in *i*) [ -x /bin/true ] && exec /bin/true;; esac", "no bash of yours gets as far as the block"),
@@ -106,6 +109,33 @@ def test_a_line_that_bash_does_not_understand_is_named(installed: Account) -> No
     _above(installed, "alias a=b\nif [ -n x ]; fi\ncase $- in *i*) ;; *) return ;; esac\n")
     (why,) = verbs.ask_shells(installed)[1]
     assert "(line 2 is none that bash understands)" in why
+
+
+@pytest.mark.parametrize(
+    ("lines", "where"),
+    [
+        ("set -e\nfalse\n", "bash ends at line 2 of {}"),
+        ("alias a=b\ncat <<END >/dev/null\nhello\n", "the here-document of line 2 has no end"),
+        ("if true; then\nalias a=b\n", "something has no end"),
+        ("alias a='b\n", "something has no end"),
+    ],
+    ids=["errexit", "here-document", "if", "quote"],
+)
+def test_what_ends_bash_or_swallows_the_block_is_named(installed: Account, lines: str, where: str) -> None:
+    (installed.user_home / ".profile").write_text(". ~/.bashrc\n")
+    _above(installed, lines)
+    (why,) = verbs.ask_shells(installed)[1]
+    assert f"({where.format(installed.bashrc)})" in why
+
+
+@pytest.mark.parametrize("line", ["tty -s || return", "[ -t 1 ] || return"])
+def test_what_asks_for_a_terminal_is_not_said_to_be_in_the_way_where_there_is_one(
+    installed: Account, line: str
+) -> None:
+    (installed.user_home / ".profile").write_text(". ~/.bashrc\n")
+    _above(installed, line + "\n")
+    (why,) = verbs.ask_shells(installed)[1]
+    assert why.startswith(f"without a terminal no bash of yours gets as far as the block in {installed.bashrc} (line 1")
 
 
 @pytest.mark.parametrize(

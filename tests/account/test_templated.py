@@ -65,6 +65,10 @@ def test_a_here_document_whose_tabs_go_gets_the_hook_with_them() -> None:
         b"id=$(sbatch --parsable job.sh)",
         b"if ! sbatch job.sh; then exit 1; fi",
         b"JOB=1 sbatch job.sh",
+        b"/usr/bin/sbatch job.sh",
+        b"ls *.sh | xargs -n1 sbatch",
+        b"parallel 'sbatch --export=X={} job.sh' ::: 1 2 3",
+        b"nohup sbatch job.sh",
         b'echo "#SBATCH -N1" > job.sh\nsbatch job.sh',
     ],
     ids=repr,
@@ -84,3 +88,13 @@ def test_what_submits_nothing_else_is_a_job(line: bytes) -> None:
 
 def test_a_job_that_submits_others_is_told_where() -> None:
     assert job_script.submissions(b"#!/bin/bash\n#SBATCH -N1\nrun\nsbatch next.sh\ncat <<X\nsbatch no\nX\n") == [4]
+
+
+@pytest.mark.parametrize("options", [b"#SBATCH -N1\n", b""], ids=["options inside", "options on the command line"])
+def test_a_job_that_is_submitted_in_a_here_document_has_its_hook(options: bytes) -> None:
+    script = b"#!/bin/sh\nset -e\nsbatch -t 5 <<EOT\n#!/bin/bash\n" + options + b"run\nEOT\n"
+    wrapped = job_script.put(script)
+    assert wrapped == script.replace(b"run\n", PLAIN + b"\nrun\n")
+    assert job_script.submissions(script) == [3]
+    assert job_script.submissions(wrapped) == [], "it needs no other"
+    assert job_script.state(wrapped) is job_script.State.CURRENT

@@ -89,6 +89,25 @@ _GOOD = {
 }
 
 
+# What is wrong, the configuration, what is said of it.
+_NAMED = {
+    "an alias that is two": (_GATE + " HostKeyAlias gw1,gw2\n", "host-key: gate: by the name 'gw1,gw2' (HostKeyAlias)"),
+    "an alias with a blank": (_GATE + ' HostKeyAlias "gw 1"\n', "host-key: gate: by the name 'gw 1' (HostKeyAlias)"),
+    "an alias like a comment": (_GATE + ' HostKeyAlias "#1"\n', "host-key: gate: by the name '#1' (HostKeyAlias)"),
+    "a list of revoked keys that is gone": (
+        _GATE + " RevokedHostKeys <dir>/gone\n",
+        "config: gate: ssh cannot read the list of revoked keys <dir>/gone (No such file or directory)",
+    ),
+    "a variable that is not set": (
+        _GATE.replace("<key>", "${NOBODY_HAS_SET}/id"),
+        "config: gate: the configuration of ssh names the variable ${NOBODY_HAS_SET}, which is not set here",
+    ),
+    "a ProxyCommand without a word": (
+        _GATE + " ProxyCommand sleep 1000\n",
+        "gate: nothing comes through its ProxyCommand within 1 s; see ~/.ssh/config",
+    ),
+}
+
 # What is wrong, the configuration, ssh's own words about it.
 _BAD = {
     "an option of a newer ssh": ("Host gate\n ObscureThing yes\n", "line 2: Bad configuration option: obscurething"),
@@ -188,6 +207,18 @@ def test_what_ssh_cannot_take_is_said_in_its_words(
     assert words in str(shown.error).lower() or words in str(shown.error)
     assert str(shown.error).startswith("ssh: gate: ")
     assert str(shown.error).isprintable()
+
+
+@pytest.mark.parametrize("kind", _NAMED)
+def test_what_no_ssh_of_the_users_could_use_is_named_and_nothing_is_pinned(
+    ssh_config: Write, account: Account, jump_host: Sshd, home: Path, tmp_path: Path, kind: str
+) -> None:
+    text, words = _NAMED[kind]
+    _write(ssh_config, text, jump_host, home, tmp_path)
+    settings = verbs.settings_of(account, {"jump": ["gate"], "connect_timeout_s": 1})
+    (shown,) = verbs.init(account, settings, Trial(login=False), consent=accept, say=lambda _: None).keys
+    assert words.replace("<dir>", str(tmp_path)) in str(shown.error)
+    assert not account.home.known_hosts.exists()
 
 
 # ------------------------------------------------------------------------------------------------ generated

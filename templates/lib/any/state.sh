@@ -26,10 +26,11 @@ supervisor_lives() {
 
 # Set `state` to the directory of the tunnel $1 (JOB.RESTART) if it is ours and its supervisor lives, else return 1. The
 # one that the Prolog made (in $run_base) comes first: what an admin gave to every job needs no second one. With `ready`
-# as $2 one that is up: of two that shells started at the same moment, the other is about to make way for it.
+# as $2 one that is up: of two that shells started at the same moment, the other is about to make way for it. On the
+# job's other nodes it stands in a directory of the same name as that which this process has from its parents.
 find_state() {
-    local directory
-    for directory in "$run_base/$1" "${HPCPROXY_STATE-}" "$state_home/$1-"* "/tmp/hpcproxy-$EUID/$1-"*; do
+    local directory known=${HPCPROXY_STATE-}
+    for directory in "$run_base/$1" "$known" "${known%/*}/$1-"* "$state_home/$1-"* "/tmp/hpcproxy-$EUID/$1-"*; do
         [[ ${directory##*/} == "$1" || ${directory##*/} == "$1-"* ]] || continue
         if is_ours "$directory" && supervisor_lives "$directory"; then
             if [[ ${2-} == ready ]] && ! says_ready "$directory"; then continue; fi

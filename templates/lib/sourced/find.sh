@@ -48,10 +48,12 @@ __hpcproxy_find() {
 
 # The same, of user $2.
 __hpcproxy_search() {
-    local base directory
-    # Where a supervisor may have made it (make_home): this user's own directories, and nobody else's names.
-    base=${TMPDIR:-/tmp}
-    for directory in "$__hpcproxy_run/$1."* "${base%/}/hpcproxy-$2/$1."* "/tmp/hpcproxy-$2/$1."*; do
+    local base home directory
+    # Where a supervisor may have made it (make_home): this user's own directories, and nobody else's names. On the
+    # job's other nodes it stands in a directory of the same name as that of the node where the shell's parents were.
+    base=${TMPDIR:-/tmp} home=${HPCPROXY_STATE-}
+    home=${home%/*}
+    for directory in "$__hpcproxy_run/$1."* "$home/$1."* "${base%/}/hpcproxy-$2/$1."* "/tmp/hpcproxy-$2/$1."*; do
         if [ -O "${directory%/*}" ] || [ "${directory%/*}" = "$__hpcproxy_run" ]; then
             if ! [ -L "${directory%/*}" ] && __hpcproxy_try "$1" "$directory" "$2"; then return 0; fi
         fi

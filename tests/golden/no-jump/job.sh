@@ -16,23 +16,23 @@ jump_count=0
 harmless='[a-zA-Z_]+=["'"'"']?[$][{]?(((https?|all|ftp|HTTPS?|ALL|FTP)_(proxy|PROXY))|HPCPROXY_URL)[}]?["'"'"']?'
 sourced='(^|[ 	;&|])(source|[.])[ 	]+["'"'"']?(~/|[$][{]?HOME[}]?/|[$][{]?SLURM_SUBMIT_DIR[}]?/)?([a-zA-Z0-9_./-]+)'
 line_patterns=(
-    '(^|[ 	;&|({`'"'"'"])(((https?|all|ftp|HTTPS?|ALL|FTP)_|[{][a-zA-Z,]+[}]_)(proxy|PROXY))='
+    '(^|[ 	;&|({`'"'"'",=])((APPTAINER|SINGULARITY)ENV_)?(((https?|all|ftp|HTTPS?|ALL|FTP)_|[{][a-zA-Z,]+[}]_)(proxy|PROXY))='
     '(^|[ 	;&|({`'"'"'"])setenv[ 	]+(((https?|all|ftp|HTTPS?|ALL|FTP)_|[{][a-zA-Z,]+[}]_)(proxy|PROXY))[ 	]'
-    '(^|[ 	;&|({`'"'"'"])(no_proxy|NO_PROXY)=["'"'"']?[*]'
-    '(^|[ 	;&|({`'"'"'"])(auto)?ssh[ 	]([^|;&#]*[ 	])?-[a-zA-Z0-9]*D[ 	]*[^ 	]'
+    '(^|[ 	;&|({`'"'"'",=])((APPTAINER|SINGULARITY)ENV_)?(no_proxy|NO_PROXY)=["'"'"']?([^ 	;&|"'"'"']*,)?[*]([,"'"'"' 	;&|)]|$)'
+    '(^|[ 	;&|({`'"'"'"])(auto)?ssh[ 	]([^|;&#]*[ 	])?-([a-zA-Z0-9]*D|o[ 	]*["'"'"']?DynamicForward[ 	=])[ 	]*[^ 	]'
     '(^|[ 	;&|({`'"'"'"])(sshuttle|proxychains4?|tsocks|torsocks)[ 	]'
     '(^|[ 	;&|({`'"'"'"])(curl|git|pip3?|wget|conda|mamba|npm|yarn|pnpm)[ 	]([^|;&#]*[ 	])?(-x|--proxy|--preproxy|--socks[45][a-z0-9-]*|-c[ 	]*["'"'"']?https?[.]proxy|-e[ 	]*["'"'"']?https?_proxy|config[ 	]([^|;&#]*[ 	.])?[a-zA-Z_.-]*prox(y|ies|y_servers)[a-zA-Z_.-]*)[ 	=]+["'"'"']?[^ 	-]'
     '[ 	](--(https?-)?proxy(-server)?)[ 	=]["'"'"']?([a-z0-9+]+://|[a-zA-Z0-9.-]+:[0-9])'
     '-D(https?[.]proxyHost|socksProxyHost)='
     '(^|[ 	;&|({`'"'"'"])for[ 	]+[a-zA-Z0-9_]+[ 	]+in[ 	]([^;]*[ 	])?((https?|all|ftp|HTTPS?|ALL|FTP)_(proxy|PROXY))([ 	;]|$)'
     '(^|[ 	;&|({`'"'"'"])(module[ 	]+(load|add|swap)|ml)[ 	]+([^;&|#]*[ 	])?([^ 	;&|#/]*prox[^ 	;&|#]*)'
-    '(^|[ 	;&|({`'"'"'"])unset[ 	]+(-v[ 	]+)?([a-zA-Z_ 	]*[ 	])?((https?|all|ftp|HTTPS?|ALL|FTP)_(proxy|PROXY))([ 	;&|]|$)'
+    '(^|[ 	;&|({`'"'"'"])unset[ 	]+(-v[ 	]+)?([a-zA-Z_ 	]*[ 	])?(((https?|all|ftp|HTTPS?|ALL|FTP)_|[{][a-zA-Z,]+[}]_)(proxy|PROXY))([ 	;&|]|$)'
     '(^|[ 	;&|({`'"'"'"])env[ 	]([^|;&#]*[ 	])?(-u[ 	]*|--unset=)((https?|all|ftp|HTTPS?|ALL|FTP)_(proxy|PROXY))([ 	;&|]|$)'
 )
 line_groups=(
+    4
     2
-    2
-    2
+    4
     0
     2
     2

@@ -127,6 +127,7 @@ failures=(
     '^Bad owner or permissions on (.*)$' config 'ssh does not read %1, which others may write; chmod 600' 1 '' 0
     '^bind:? (.*): Cannot assign requested address$' config 'the configuration of ssh has it connect from %1 (BindAddress), which is none of this machine'"'"'s addresses' 1 '' 0
     '^unix_listener: .*: No space left on device$' node 'no space is left for ssh'"'"'s socket: %0' 0 '' 0
+    '^vdollar_percent_expand: env var (.*) has no value' config 'the configuration of ssh names the variable %1, which is not set here' 1 '' 0
     '^ssh: Could not resolve hostname .*: Address family for hostname not supported' name 'it has no address of the kind that the configuration of ssh asks for (AddressFamily)' 0 '' 0
     '^ssh: Could not resolve hostname ' name 'its name does not resolve here; use its address' 0 '' 0
     '^ssh: connect to host .*: (No route to host|Network is unreachable)$' route 'no route to it from here' 0 '' 0
@@ -143,6 +144,7 @@ failures=(
     '^write: (Broken pipe|Connection reset by peer)$' busy 'it hung up before the login: it has too many logins at once, or shuts this cluster'"'"'s address out for a while' 0 '' 1
     '^@ +WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! +@' host-key 'the jump host shows another key than the one pinned; ask its admin, then run: hpcproxy init --replace-key' 1 '' 0
     '^@ +WARNING: REVOKED HOST KEY DETECTED! +@' host-key 'the jump host shows a key that is marked as revoked; do not connect, ask its admin' 1 '' 0
+    '^Error checking host key .* in revoked keys file (.*): (.*)$' config 'ssh cannot read the list of revoked keys %1 (%2), and then believes no host; RevokedHostKeys in its configuration names it' 1 '' 0
     '^Host key .* revoked by file (.*)$' host-key 'the jump host'"'"'s key is revoked by %1; ask its admin' 1 '' 0
     '^Host key verification failed' host-key 'the jump host'"'"'s key is not pinned; run: hpcproxy init --jump USER@HOST' 1 '' 0
     '^No .* host key is known for ' host-key 'the jump host'"'"'s key is not pinned; run: hpcproxy init --jump USER@HOST' 1 '' 0
@@ -151,6 +153,8 @@ failures=(
     '^Permissions (0[0-7]+) for '"'"'(.*)'"'"' are too open' key 'ssh does not use the key %2, for others may read it (mode %1); run: chmod 600 %2' 1 '' 1
     '^Load key "(.*\.pub)": ' key '%1 is the public half of a key, which is no use here; name the other one, without .pub (IdentityFile, or hpcproxy init --identity)' 1 '' 1
     '^Load key "(.*)": (error in libcrypto|invalid format)' key 'ssh cannot read the key %1 (%2): cut short, or with the line ends of Windows? ssh-keygen -y -f %1 tries it' 1 '' 1
+    '^sign_and_send_pubkey: signing failed for [A-Z0-9]+-SK "(.*)"( from agent)?: ' key 'the key %1 needs its security key plugged in and touched, which no job can do; use one that is a file alone' 1 '' 1
+    '^sign_and_send_pubkey: signing failed( for .*)?: agent refused operation' key 'it took a key with which the ssh-agent then did not sign: is it locked, or does it ask for a confirmation?; no job can give one' 1 '' 1
     '^((send_pubkey_test|sign_and_send_pubkey): )?no mutual signature ' key 'it takes no signature of the kind that this key makes:%k; make another (ssh-keygen -t ed25519) and put its public half there' 1 '' 1
     '^Received disconnect from .*:2: Too many authentication failures' key 'it refused too many keys; name the right one with: hpcproxy init --identity' 1 '' 0
     '^([^:]*: )?Permission denied \(([^)]*,)?publickey' key 'ssh had no key to offer it: is IdentityFile a key, its kind among PubkeyAcceptedAlgorithms, publickey among PreferredAuthentications? ssh -v says which%k' 1 login 0

@@ -191,3 +191,17 @@ def test_a_shell_finds_its_own_where_it_may_not_list_the_names(shell: str, base:
         base.chmod(0o1333)
         done = subprocess.run(modest.argv(shell, "-c", text), capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == (str(state), "")
+
+
+def test_a_tmout_of_the_users_bounds_no_wait_of_ours(
+    hold: Callable[..., Supervisor], jump_host: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sites export it, so that forgotten terminals end; a node that is busy needs more than a second for `stat`."""
+    slow = tmp_path / "slow" / "stat"
+    slow.parent.mkdir()
+    slow.write_text('#!/bin/sh\nsleep 1.5\nexec /usr/bin/stat "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{slow.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("TMOUT", "1")
+    monkeypatch.setenv("POSIXLY_CORRECT", "1")
+    assert hold(**jump_host.settings).line("ready", "gave-up").startswith("ready ")

@@ -272,3 +272,19 @@ def test_commands_and_shells_look_where_supervisors_make_their_states(
         for shell in SHELLS:
             found = _told(look, os.geteuid(), _part("find.sh"), shell=shell, **environ)
             assert Path(found) == home / "9.0-abcd1234"
+
+
+def test_on_the_jobs_other_nodes_they_look_beside_the_state_that_the_shell_has_from_its_parents(tmp_path: Path) -> None:
+    """A shell there has a TMPDIR of its own (a TaskProlog's, a .bashrc's); the supervisors had the job's."""
+    state = tmp_path / f"hpcproxy-{os.geteuid()}" / "9.0-abcd1234"
+    state.mkdir(parents=True, mode=0o700)
+    state.parent.chmod(0o700)
+    environ = {"TMPDIR": "/nonexistent", "HPCPROXY_STATE": str(state.with_name("9.0-0000beef"))}
+    assert state.parent in tunnels.homes(environ)
+    assert tunnels.homes({"TMPDIR": "/nonexistent", "HPCPROXY_STATE": ""}) == tunnels.homes({"TMPDIR": "/nonexistent"})
+    look = '. "$2"; __hpcproxy_try() { [ -d "$2" ] && printf %s "$2"; }; __hpcproxy_run=/n; __hpcproxy_search 9 "$1"'
+    for shell in SHELLS:
+        assert Path(_told(look, os.geteuid(), _part("find.sh"), shell=shell, **environ)) == state
+    ours = "is_ours() { [[ -d $1 ]]; }; supervisor_lives() { :; }; run_base=/n state_home=/n"
+    look = f'. "$1"; {ours}; find_state 9.0; printf %s "$state"'
+    assert Path(_told(look, _part("state.sh"), **environ)) == state

@@ -14,7 +14,8 @@ from tests import ssh_at_hand
 from tests.sshd import Sshd
 from tests.supervisor import Supervisor, write_script
 from tests.waiting import until
-from tests.ways_to_fail import CASES, WITHOUT_LOG_VERBOSE
+from tests.ways_of_signing import CASES
+from tests.ways_to_fail import WITHOUT_LOG_VERBOSE
 
 
 @pytest.mark.parametrize("name", CASES)
