@@ -16,7 +16,7 @@ PATH=$PATH:/usr/local/bin:/usr/bin:/bin
 umask 077
 # The caller's environment is not ours in this: it would change how this is read, and bound how long.
 set +o posix
-unset TMOUT
+unset TMOUT FUNCNEST
 
 # One line; what follows from it for a job script, and nothing more for a shell.
 complain() {

@@ -25,9 +25,9 @@ unset LD_LIBRARY_PATH LD_PRELOAD SSH_ASKPASS DISPLAY
 export SSH_ASKPASS_REQUIRE=never
 # In all processes of ours, and in no other of the job: the agent and job_processes.sh know them by it.
 export HPCPROXY_HOLDER=1
-# The user's bound for what is typed would end every wait of ours for a program on a slow node, too.
+# The user's bounds are for what he types: they would end a wait of ours for a program on a slow node, and deep calls.
 set +o posix
-unset TMOUT
+unset TMOUT FUNCNEST
 umask 077
 # No core: what ssh has in memory is the user's key.
 ulimit -c 0

@@ -193,7 +193,7 @@ def test_a_shell_finds_its_own_where_it_may_not_list_the_names(shell: str, base:
     assert (done.stdout, done.stderr) == (str(state), "")
 
 
-def test_a_tmout_of_the_users_bounds_no_wait_of_ours(
+def test_bounds_of_the_users_shells_are_none_of_ours(
     hold: Callable[..., Supervisor], jump_host: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sites export it, so that forgotten terminals end; a node that is busy needs more than a second for `stat`."""
@@ -204,4 +204,5 @@ def test_a_tmout_of_the_users_bounds_no_wait_of_ours(
     monkeypatch.setenv("PATH", f"{slow.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("TMOUT", "1")
     monkeypatch.setenv("POSIXLY_CORRECT", "1")
+    monkeypatch.setenv("FUNCNEST", "5")
     assert hold(**jump_host.settings).line("ready", "gave-up").startswith("ready ")
