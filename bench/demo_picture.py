@@ -7,6 +7,7 @@ Runs the demo, or takes what it has printed before from FILE. Ends with 1 if the
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
@@ -108,10 +109,13 @@ def _kind(line: str) -> str:
     return {"$": "typed", ">": "typed", "ok": "ok"}.get(word, "said")
 
 
-def main(arguments: Sequence[str]) -> int:
+def main() -> int:
     """Write the picture."""
-    if arguments:
-        said = Path(arguments[0]).read_text()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("file", nargs="?", type=Path)
+    asked = parser.parse_args()
+    if asked.file:
+        said = asked.file.read_text()
     else:
         argv = [sys.executable, "-m", "hpcproxy", "demo"]
         said = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False).stdout
@@ -123,4 +127,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

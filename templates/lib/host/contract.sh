@@ -113,7 +113,7 @@ check_task_prolog() {
     check_one "$task_prolog" && run "$task_prolog" || return 0
     while read -r line; do
         case $line in
-            '' | 'export '*=* | 'unset '* | 'hpcproxy: '*) ;;
+            '' | 'export '*=* | 'unset '* | 'print '* | 'hpcproxy: '*) ;;
             *) breach "$task_prolog prints what Slurm does not know: $line" ;;
         esac
     done <<<"$output"
