@@ -16,9 +16,9 @@ pytestmark = pytest.mark.lab
 
 
 def test_who_has_a_tunnel_now_and_that_a_module_is_there(admin: Admin, site: Lab) -> None:
-    admin.describe(modulefiles="/opt/modules")
+    admin.describe(modulefiles="/etc/modulefiles")
     assert admin.words("deploy", "--enable") == {"changed"}
-    module = site.path_on("c1", f"/opt/modules/hpcproxy/{__version__}.lua")
+    module = site.path_on("c1", f"/etc/modulefiles/hpcproxy/{__version__}.lua")
     assert "/etc/profile.d/hpcproxy.sh" in module.read_text()
     assert "no tunnel is up on these hosts" in admin.run("who").stderr
     site.run("login", ["rm", "-f", "go"], "alice", check=True)
