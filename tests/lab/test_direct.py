@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 import pytest
 
 from hpcproxy.lab import Lab
 
+from .admin import Admin
 from .researcher import FETCH, JUMP1, OUTER1, Researcher, until
 
 pytestmark = pytest.mark.lab
@@ -132,3 +134,36 @@ def test_what_cannot_be_is_refused_in_a_sentence(alice: Researcher) -> None:
     done = alice.hpcproxy("install-bashrc", check=False)
     assert done.returncode == 2
     assert "via: `via: direct` needs the agent: take `agent: false` out" in done.stderr
+
+
+def test_under_the_prolog(admin: Admin, site: Lab) -> None:
+    """A roll-out with `via: direct`: no jump host, no key, nothing of the user's; each node by its own route."""
+    forward = "/proc/sys/net/ipv4/ip_forward"
+    known = {node: site.path_on(node, "/etc/hosts").read_text() for node in site.nodes}
+    site.run("jump1", ["sh", "-c", f"echo 1 >{forward}"], check=True)
+    site.run("internet", ["ip", "route", "add", "192.168.31.0/24", "via", OUTER1], check=True)
+    try:
+        for node in site.nodes:
+            route(site, node, there=True)
+            site.machine(node).put("/etc/hosts", known[node] + f"{INTERNET} internet.test\n")
+        admin.inventory["settings"] = {"via": "direct"}
+        admin.write()
+        assert admin.words("deploy") == {"changed"}
+        assert admin.words("deploy", "--enable") == {"changed"}, admin.said
+        show = 'echo "$http_proxy" | cut -d: -f1-2; '
+        result = admin.job(f"{show}srun {FETCH}\nsrun -N1 -n1 bash -c {shlex.quote(show)}\n")
+        first, *addresses, last = result.output.split()
+        assert first == last
+        assert first.startswith("http://127.")
+        assert sorted(addresses) == [f"192.168.31.{101 + number}" for number in range(len(site.nodes))]
+        # A node that loses its route says so, and its job runs on.
+        route(site, site.nodes[0], there=False)
+        said, proxy = admin.job('echo "proxy ${http_proxy-none}"\n').output.splitlines()
+        assert "no tunnel from your site: c1: route: direct: this node has no route to the internet" in said
+        assert proxy == "proxy none"
+    finally:
+        for node in site.nodes:
+            site.run(node, ["ip", "route", "del", "default"])
+            site.machine(node).put("/etc/hosts", known[node])
+        site.run("internet", ["ip", "route", "del", "192.168.31.0/24", "via", OUTER1])
+        site.run("jump1", ["sh", "-c", f"echo 0 >{forward}"])
