@@ -36,6 +36,9 @@ AT_ONCE = 8  # logins at a time: sshd begins to refuse at 10 (MaxStartups)
 _STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _READY_S = 60.0
 _PART = 4096
+_LONGEST = 107 - len(
+    "/status.json.new"
+)  # bytes of its directory's name: a Unix socket's has no more than 107 (unix(7))
 
 Say = Callable[[str], None]
 
@@ -71,6 +74,9 @@ def _directory(environ: Mapping[str, str]) -> Iterator[Path]:
     why = ""
     for base in bases:
         path = Path(base) / name
+        if len(os.fsencode(path)) > _LONGEST:
+            why = f"{base} has a name that is too long for a Unix socket in it; set TMPDIR to another"
+            continue
         try:
             os.close(make_ours(str(path)))
         except (BadFolder, OSError) as error:

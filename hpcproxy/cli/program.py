@@ -21,6 +21,7 @@ from hpcproxy.cli import admin, completion, doctor, front, lab, output, serve, u
 from hpcproxy.errors import UsageError
 
 _WIDTH = 80
+_HELP: dict[Any, dict[str, str]] = {}  # of each task, whole
 _WORDS = {  # what stands for a flag's value in the help; else the flag's own name in capitals
     "jump": "[USER@]HOST[:PORT]",
     "identity": "FILE",
@@ -68,6 +69,9 @@ def tasks() -> Collection:
     collection = Collection(*user.TASKS, *use.TASKS, *serve.TASKS, *doctor.TASKS, *admin.TASKS, lab.demo)
     collection.add_task(_completion, name="completion")
     collection.add_collection(lab.lab_tasks())
+    for each in (*collection.tasks.values(), *collection.collections["lab"].tasks.values()):
+        # Invoke takes a task's help away from it when it is asked for the first time.
+        each.help = dict(_HELP.setdefault(each.body, dict(each.help)))
     return collection
 
 

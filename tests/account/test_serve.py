@@ -106,8 +106,14 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    found = Cluster(tmp_path)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Short enough for a Unix socket's name, also where several run the tests side by side."""
+    return tmp_path_factory.mktemp("c")
+
+
+@pytest.fixture
+def cluster(folder: Path) -> Iterator[Cluster]:
+    found = Cluster(folder)
     yield found
     found.close()
 
@@ -194,8 +200,8 @@ def test_two_for_one_job(cluster: Cluster, server: FarEnd) -> None:
     assert len(sockets(agent)) == 1
 
 
-def test_an_sshd_that_allows_no_such_forward(tmp_path: Path) -> None:
-    cluster = Cluster(tmp_path, "AllowStreamLocalForwarding no\n")
+def test_an_sshd_that_allows_no_such_forward(folder: Path) -> None:
+    cluster = Cluster(folder, "AllowStreamLocalForwarding no\n")
     try:
         agent = cluster.agent()
         cluster.serve()
@@ -209,8 +215,8 @@ def test_an_sshd_that_allows_no_such_forward(tmp_path: Path) -> None:
         cluster.close()
 
 
-def test_a_mask_that_lets_others_in_lets_them_into_no_directory(tmp_path: Path, server: FarEnd) -> None:
-    cluster = Cluster(tmp_path, "StreamLocalBindMask 0111\n")
+def test_a_mask_that_lets_others_in_lets_them_into_no_directory(folder: Path, server: FarEnd) -> None:
+    cluster = Cluster(folder, "StreamLocalBindMask 0111\n")
     try:
         agent = cluster.agent()
         cluster.serve()
@@ -358,7 +364,7 @@ def test_a_second_user_gets_through_at_neither_end(cluster: Cluster, server: Far
     agent = cluster.agent()
     serving = cluster.serve()
     agent.ready(60)
-    for folder in cluster.folder, *cluster.folder.parents[:2]:
+    for folder in (cluster.folder, *cluster.folder.parents[:-2]):  # all below /tmp
         folder.chmod(0o755)
     (entrance,) = cluster.folder.glob("hpcproxy-*/serve-*/in")
     brought = agent.state / sockets(agent)[0]

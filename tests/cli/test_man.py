@@ -20,7 +20,8 @@ def write_page() -> None:
 
 
 def test_the_page_is_todays() -> None:
-    assert PAGE.read_text() == man.page(program.tasks()), "write it anew with: invoke golden"
+    for _ in range(2):  # Invoke takes help away from whoever asked for it
+        assert PAGE.read_text() == man.page(program.tasks()), "write it anew with: invoke golden"
 
 
 def test_it_has_every_command_and_no_line_that_roff_would_take_for_its_own() -> None:

@@ -26,6 +26,7 @@ GOOD: dict[str, Any] = {
     "via_first": "http://proxy.example:3128",
     "direct_targets": ["a.example:443", "[2001:db8::1]:443"],
     "proxy_auth_file": "/keys/proxy",
+    "adopt": "/run/user/1/control",
     "scheme": "socks5",
     "replace_proxy": True,
     "hold_s": 0,
@@ -151,7 +152,8 @@ def test_a_file_that_is_not_utf8_or_not_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("value", [None, {}, {"a": 1}, [[1]], 3.5, Path("x")], ids=repr)
 def test_a_value_of_the_wrong_type_names_file_and_key(key: str, value: object) -> None:
-    if key in ("identity", "proxy_auth_file", "via_first", "proxy_ca", "grace_s", "access_syslog") and value is None:
+    optional = ("identity", "proxy_auth_file", "adopt", "via_first", "proxy_ca", "grace_s", "access_syslog")
+    if key in optional and value is None:
         assert getattr(_resolve(**{key: None}), key) is None
         return
     with pytest.raises(ConfigError, match=rf"^test\.yaml: {key}: ") as caught:

@@ -167,18 +167,25 @@ def test_exact_integers_need_no_quotes(tmp_path: Path) -> None:
     assert _render_text(tmp_path, "x={{ 2015 }}\n") == b"x=2015\n"
 
 
+# What stands before a name and behind it where a value is assigned, and the filters that quote it; else as in sh.
+ASSIGNMENTS = {
+    ".fish": ("set ", " ", "fish"),  # which assigns by a command, as Tcl does
+    ".tcl": ("set ", " ", "tcl"),
+    ".lua": ("local ", " = ", "lua"),
+}
+
+
 def test_templates_print_values_in_plain_assignments_only() -> None:
     """A placeholder inside quotes, a here-document or a comment would not be protected by its own quoting."""
     placeholders = 0
     for path in TEMPLATES.rglob("*.j2"):
         for line in path.read_text().splitlines():
             if "{{" in line:
-                fish = path.name.endswith(".fish.j2")  # which assigns by a command
-                name, _, value = line.removeprefix("set ").partition(" ") if fish else line.partition("=")
+                before, between, quoted = ASSIGNMENTS.get(path.suffixes[0], ("", "=", "sh array table"))
+                name, _, value = line.removeprefix(before).partition(between)
                 assert name.isidentifier(), f"{path}: {line}"
                 assert value.startswith("{{ "), f"{path}: {line}"
-                quoted = (" | fish }}",) if fish else (" | sh }}", " | array }}", " | table }}")
-                assert value.endswith(quoted), f"{path}: {line}"
+                assert value.endswith(tuple(f" | {each} }}}}" for each in quoted.split())), f"{path}: {line}"
                 placeholders += 1
     assert placeholders > 10
 

@@ -39,7 +39,7 @@ STANDARD = {
     *("zipfile", "zipimport"),
 }
 # What no other of the agent's processes loads.
-OF_ITS_OWN_PROCESS = {"handshakes.py": {"queue", "ssl", "threading"}}
+OF_ITS_OWN_PROCESS = {"handshakes.py": {"queue", "ssl", "threading"}, "meet.py": {"contextlib"}}
 
 
 def pythons():

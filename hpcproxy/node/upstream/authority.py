@@ -4,7 +4,6 @@ It does where a certificate is verified by this system's list of authorities and
 (certifi's in a Python's packages, conda's). Asked by a process of its own (handshakes.py), through the tunnel itself.
 """
 
-import glob
 import os
 from typing import List, Mapping, Tuple
 
@@ -38,8 +37,16 @@ def brought_along(environ: Mapping[str, str]) -> List[str]:
         if not prefix.startswith("/"):
             continue
         files.append(os.path.join(prefix, "ssl/cacert.pem"))
+        pythons = [python for lib in beginning(prefix, "lib") for python in beginning(lib, "python3")]
         for package in PACKAGES:
             for packages in ("site-packages", "dist-packages"):
-                where = os.path.join(glob.escape(prefix), "lib*/python3*", packages, package, "cacert.pem")
-                files += sorted(glob.glob(where))
+                files += [os.path.join(python, packages, package, "cacert.pem") for python in pythons]
     return [path for path in files if os.path.isfile(path) and not os.path.islink(path)][:MOST]
+
+
+def beginning(directory: str, name: str) -> List[str]:
+    """What is in `directory` and begins with `name`, sorted; nothing if it cannot be read."""
+    try:
+        return sorted(os.path.join(directory, entry) for entry in os.listdir(directory) if entry.startswith(name))
+    except OSError:
+        return []

@@ -31,13 +31,16 @@ def test_defaults():
         ({"ways": [1]}, "ways[0]: must be an object with kind"),
         (
             {"ways": [{"name": "a", "argv": ["ssh"]}]},
-            "ways[0].kind: must be one of ssh, direct, http, socks5, environment, not None",
+            "ways[0].kind: must be one of ssh, direct, http, socks5, environment, reverse, adopt, not None",
         ),
         (
             {"ways": [{"kind": "pigeon"}]},
-            "ways[0].kind: must be one of ssh, direct, http, socks5, environment, not 'pigeon'",
+            "ways[0].kind: must be one of ssh, direct, http, socks5, environment, reverse, adopt, not 'pigeon'",
         ),
-        ({"ways": [{"kind": []}]}, "ways[0].kind: must be one of ssh, direct, http, socks5, environment, not []"),
+        (
+            {"ways": [{"kind": []}]},
+            "ways[0].kind: must be one of ssh, direct, http, socks5, environment, reverse, adopt, not []",
+        ),
         ({"ways": [{"kind": "http", "name": "a", "host": "h", "port": 1}]}, "ways[0]: 'auth_file' is"),
         ({"ways": [dict(PROXY, port=0)]}, "ways[0].port: must be a number from 1 to 65535"),
         ({"ways": [dict(PROXY, port="80")]}, "ways[0].port: must be a number"),
