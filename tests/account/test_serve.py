@@ -19,7 +19,7 @@ from tests.node.harness import Agent, FarEnd, echo, read_rest
 from tests.sshd import USER, Sshd, prepare
 from tests.waiting import until
 
-JOB = "4711"
+JOB = str(400000 + os.getpid())  # a job of its own for whoever runs these tests: agents are found by it
 NODE = "127.0.0.1"
 PYTHONPATH = os.environ.get("PYTHONPATH", "")
 
@@ -159,12 +159,12 @@ def test_a_tunnel_is_brought_to_a_job_and_ends_with_it(cluster: Cluster, server:
     assert reaches(agent, server)
     (name,) = sockets(agent)
     assert (agent.state / name).stat().st_mode & 0o777 == 0o600
-    assert "127.0.0.1 (job 4711): the tunnel is there\n" in cluster.said()
+    assert f"127.0.0.1 (job {JOB}): the tunnel is there\n" in cluster.said()
     agent.stop()
-    until(lambda: "127.0.0.1 (job 4711): over\n" in cluster.said(), "it knows that the agent has ended")
+    until(lambda: f"127.0.0.1 (job {JOB}): over\n" in cluster.said(), "it knows that the agent has ended")
     cluster.tell()
     assert serving.wait(60) == 0
-    assert cluster.said().endswith("hpcproxy: over: 4711\n")
+    assert cluster.said().endswith(f"hpcproxy: over: {JOB}\n")
     assert left(cluster) == []
 
 
@@ -206,7 +206,7 @@ def test_an_sshd_that_allows_no_such_forward(folder: Path) -> None:
         agent = cluster.agent()
         cluster.serve()
         sentence = (
-            "hpcproxy: 127.0.0.1 (job 4711): the sshd of 127.0.0.1 does not allow a forward to a Unix socket "
+            f"hpcproxy: 127.0.0.1 (job {JOB}): the sshd of 127.0.0.1 does not allow a forward to a Unix socket "
             "(AllowStreamLocalForwarding, AllowTcpForwarding or DisableForwarding), so no tunnel can be brought there\n"
         )
         until(lambda: sentence in cluster.said(), cluster.said, 60)
@@ -295,7 +295,7 @@ def test_from_a_laptop_through_the_login_node(cluster: Cluster, server: FarEnd) 
     assert reaches(agent, server)
     said = cluster.said()
     assert "hpcproxy: 127.0.0.1: the tunnel is there\n" in said  # to the login node
-    assert "hpcproxy: 127.0.0.1 (job 4711): the tunnel is there\n" in said  # what that one says
+    assert f"hpcproxy: 127.0.0.1 (job {JOB}): the tunnel is there\n" in said  # what that one says
     serving.terminate()
     assert serving.wait(30) == 0
     until(lambda: not sockets(agent) and not left(cluster), lambda: f"nothing stays: {left(cluster)}", 60)
@@ -308,7 +308,7 @@ def test_a_laptop_is_told_that_the_jobs_are_over(cluster: Cluster) -> None:
     agent.stop()
     cluster.tell()
     assert serving.wait(60) == 0
-    assert cluster.said().endswith("hpcproxy: over: 4711\n")
+    assert cluster.said().endswith(f"hpcproxy: over: {JOB}\n")
     assert left(cluster) == []
 
 
@@ -316,7 +316,7 @@ def test_a_login_that_is_refused_is_not_tried_again(cluster: Cluster) -> None:
     cluster.sshd.authorized_keys.write_text("")
     cluster.agent()
     cluster.serve()
-    until(lambda: "127.0.0.1 (job 4711): key: " in cluster.said(), cluster.said, 60)
+    until(lambda: f"127.0.0.1 (job {JOB}): key: " in cluster.said(), cluster.said, 60)
     serving = cluster.through()
     assert serving.wait(60) == 1
     assert "login: 127.0.0.1: key: " in cluster.said(1)
@@ -328,7 +328,7 @@ def test_a_host_that_nobody_has_confirmed_is_not_logged_in_to(cluster: Cluster) 
     cluster.sshd.known.write_text("")
     cluster.agent()
     cluster.serve()
-    until(lambda: "127.0.0.1 (job 4711): host-key: " in cluster.said(), cluster.said, 60)
+    until(lambda: f"127.0.0.1 (job {JOB}): host-key: " in cluster.said(), cluster.said, 60)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a mount namespace")
