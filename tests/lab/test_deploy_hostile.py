@@ -99,7 +99,7 @@ def test_four_hostile_hosts_among_64_cost_a_line_each(many: Crowd) -> None:
     assert outcomes == dict.fromkeys(many.hosts[4:], ("changed", ""))
     assert printed.replace("\n", "").isprintable()
     assert wall_s < 40 + 50
-    assert peak_mb < 200  # one endless answer is 8 MB; without a bound it was 1.1 GB in 25 s
+    assert peak_mb < 400  # one endless answer is 8 MB; without a bound it was 1.1 GB in 25 s
     many.empty()
 
 

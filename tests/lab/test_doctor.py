@@ -51,6 +51,7 @@ def test_a_job_is_looked_at_from_inside(alice: Researcher, lab: Lab) -> None:
 def test_a_job_without_a_tunnel_is_told_so_and_what_a_node_lacks_is_that_nodes(alice: Researcher, lab: Lab) -> None:
     lab.run("login", ["rm", "-f", "up", "go"], alice.user, check=True)
     job = lab.submit(f"#!/bin/bash\n#SBATCH -N1 -w c1\n{WAIT}", alice.user)
+    until(lambda: lab.path_on("login", f"/home/{alice.user}/up").exists(), "the job runs")
     for node in lab.nodes:
         lab.run(node, ["mount", "--bind", "/dev/null", "/usr/bin/ssh"], check=True)
     try:
