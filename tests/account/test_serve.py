@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpcproxy.account.serve import _directory
 from hpcproxy.node.build import build
 from tests.node.harness import Agent, FarEnd, echo, read_rest
 from tests.sshd import USER, Sshd, prepare
@@ -393,14 +392,3 @@ def reached_by(uid: int, path: Path) -> str:
         [sys.executable, "-I", "-S", "-c", program, str(uid), str(path)], capture_output=True, text=True, check=True
     )
     return done.stdout.strip()
-
-
-def test_a_directory_whose_name_is_too_long_for_a_socket_is_not_taken(tmp_path: Path) -> None:
-    long = tmp_path / ("x" * 100)
-    long.mkdir()
-    with _directory({"TMPDIR": str(long)}) as found:
-        assert long not in found.parents
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.bind(str(found / "rev.4194304"))
-    assert not found.exists()
-    assert list(long.iterdir()) == []

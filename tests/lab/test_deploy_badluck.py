@@ -233,7 +233,8 @@ def test_no_ssh_on_a_node(admin: Admin, site: Lab) -> None:
         site.run(node, ["mount", "--bind", "/dev/null", "/usr/bin/ssh"], check=True)
     try:
         assert "c[1-4]: ssh is missing: jobs get no tunnel there" in admin.run("verify").stderr
-        result = admin.job('echo "$HPCPROXY_ERROR"\n. /etc/profile.d/hpcproxy.sh\nproxy_on\n' + ASK)
+        # What proxy_on says then: tests/account/test_site_word.py. Here root's supervisor may just be trying anew.
+        result = admin.job('echo "$HPCPROXY_ERROR"\n' + ASK)
     finally:
         for node in site.nodes:
             site.run(node, ["umount", "/usr/bin/ssh"], check=True)
@@ -241,10 +242,7 @@ def test_no_ssh_on_a_node(admin: Admin, site: Lab) -> None:
     reason = "there is no ssh on this node; ask for the OpenSSH client"
     assert f"ssh {reason}" in result.output
     said = [line for line in result.output.splitlines() if line.startswith("hpcproxy: ")]
-    assert said == [
-        f"hpcproxy: no tunnel from your site: c1: ssh: {reason}; ask its admin",
-        f"hpcproxy: no tunnel: c1: ssh: {reason}; it is your site's, ask its admin",
-    ]
+    assert said == [f"hpcproxy: no tunnel from your site: c1: ssh: {reason}; ask its admin"]
     log = site.path_on("c1", "/var/log/messages")
     until(lambda: log.exists() and "hpcproxy: job" in log.read_text(), "the system's log says so")
 

@@ -25,6 +25,13 @@ def _of(found: list[dict[str, Any]], name: str, node: str = "") -> tuple[str, st
     return one["mark"], one["words"]
 
 
+def _let_go(alice: Researcher, lab: Lab, job: int) -> None:
+    """The job is over, and the files by which it was spoken with are gone: others ask for them, too."""
+    lab.run("login", ["touch", "go"], alice.user, check=True)
+    lab.wait_job(job)
+    lab.run("login", ["rm", "-f", "up", "go"], alice.user, check=True)
+
+
 def _begun(alice: Researcher, lab: Lab, body: str) -> int:
     lab.run("login", ["rm", "-f", "up", "go"], alice.user, check=True)
     job = alice.submit(body, "#SBATCH -N2")
@@ -42,8 +49,7 @@ def test_a_job_is_looked_at_from_inside(alice: Researcher, lab: Lab) -> None:
         assert alice.url(job) in _of(found, "agents of the job")[1]
         assert code == (1 if any(one["mark"] == "bad" for one in found) else 0)
     finally:
-        lab.run("login", ["touch", "go"], alice.user, check=True)
-        lab.wait_job(job)
+        _let_go(alice, lab, job)
     code, found = _doctor(alice, "--job", str(job))
     assert (code, _of(found, "job")[0]) == (1, "bad")
 
@@ -66,5 +72,4 @@ def test_a_job_without_a_tunnel_is_told_so_and_what_a_node_lacks_is_that_nodes(a
     finally:
         for node in lab.nodes:
             lab.run(node, ["umount", "/usr/bin/ssh"], check=True)
-        lab.run("login", ["touch", "go"], alice.user, check=True)
-        lab.wait_job(job)
+        _let_go(alice, lab, job)

@@ -119,7 +119,8 @@ def test_a_trial_from_a_compute_node_meets_what_a_job_meets(alice: Researcher, l
     with admitted(lab, 'from="192.168.31.2"'):  # the login node alone
         assert "login and forwarding work" in alice.hpcproxy(*words).stdout
         refused = alice.hpcproxy(*words, "--on-node", check=False)
-        assert_runs_on(alice.job(BODY), "c1,c2,c3: key: ", "without a from=")
+        # One node logs in first; whether the others have followed by the time of the line is chance.
+        assert_runs_on(alice.job(BODY), "c1", ": key: ", "without a from=")
     assert refused.returncode == 1
     assert f"key: {JUMP1}: it refused the key" in refused.stderr
     assert "without a from= that shuts this node out" in refused.stderr
