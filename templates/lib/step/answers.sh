@@ -90,9 +90,9 @@ explain() {
     done
     if [[ -z $sentence ]]; then
         while read -r line; do [[ -n $line ]] && sentence=$line; done </proc/self/fd/4
-        # Slurm may tell srun of the job's end before it tells us; then there is nobody to tell.
+        # Slurm may tell srun of the job's end before it tells us, on a busy node by seconds; then there is nobody to tell.
         if [[ $sentence == *" job $job has expired"* ]]; then
-            for ((tries = 0; tries < 40; tries++)); do [[ -n $cancelled ]] || pause 0.05; done
+            for ((tries = 0; tries < 200; tries++)); do [[ -n $cancelled ]] || pause 0.05; done
             if [[ -n $cancelled ]]; then return 0; fi
         fi
         if ((answers[ready])) || ! slurm_is_too_old; then
