@@ -16,9 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcproxy import heard
+from hpcproxy import changes, heard
 from hpcproxy.config.model import Config, Jump
-from hpcproxy.openssh import link, reasons
+from hpcproxy.errors import HpcproxyError
+from hpcproxy.openssh import configuration, link, option_list, reasons
 
 LOGIN_S = 15.0  # for authentication, after ssh's own ConnectTimeout
 PERSON_S = 180.0  # the same, where somebody is asked
@@ -59,9 +60,10 @@ class Link:
         """Bring the socket, call `logged_in` and `up` when that is so, and return when it is gone again."""
         self._tries += 1
         control = f"ctl.{self._name}.{self._tries}"
+        called = await asyncio.to_thread(self._name_ssh)
         argv = link.master(self._host, control, self._command, self._config, asks=self.person is not None)
         try:
-            ssh = await _start(argv, self._directory, away=self.person is None)
+            ssh = await _start(argv, self._directory, away=self.person is None, called=called)
         except OSError as error:
             return End(FORBIDDEN, f"the program ssh cannot be run: {error.strerror}")
         talk: list[str] = []
@@ -75,6 +77,15 @@ class Link:
             listening.cancel()
             with contextlib.suppress(OSError):
                 (self._directory / control).unlink()
+
+    def _name_ssh(self) -> str:
+        """Return what ssh is to be called: for each host of ProxyJump it starts the program of its own name."""
+        with contextlib.suppress(HpcproxyError, OSError):  # ssh itself will say what is wrong
+            if configuration.ask(self._host).proxy_jump is not None:
+                changes.apply([changes.Write(self._directory / "hop", option_list.hop_program().encode(), 0o700)])
+                if os.access(self._directory / "hop", os.X_OK):  # not on a file system where nothing may be run
+                    return "./hop"
+        return "ssh"
 
     async def _use(
         self,
@@ -121,11 +132,24 @@ class Link:
         )
 
 
-async def _start(argv: Sequence[str], directory: Path, *, away: bool = True) -> asyncio.subprocess.Process:
-    """Return `argv` under way; `away` from the terminal, on which ssh else asks whoever sits there."""
+async def _start(
+    argv: Sequence[str], directory: Path, *, away: bool = True, called: str = ""
+) -> asyncio.subprocess.Process:
+    """Return `argv` under way, `called` otherwise if that is given.
+
+    `away` from the terminal, on which ssh else asks whoever sits there.
+    """
+    program, *words = argv
     pipe = subprocess.PIPE
     return await asyncio.create_subprocess_exec(
-        *argv, stdin=pipe, stdout=pipe, stderr=pipe, cwd=directory, start_new_session=away
+        called or program,
+        *words,
+        executable=program,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        cwd=directory,
+        start_new_session=away,
     )
 
 

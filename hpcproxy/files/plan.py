@@ -12,7 +12,7 @@ from hpcproxy.config.model import AGENT, SHELL, Config, Jump, safe_path, setting
 from hpcproxy.errors import ConfigError
 from hpcproxy.files import elsewhere
 from hpcproxy.node.state.closed import LOOPBACK, NODE, PROXY
-from hpcproxy.openssh import command, reasons
+from hpcproxy.openssh import command, option_list, reasons
 
 SCRIPT_MODE = 0o700
 SOURCED_MODE = 0o600
@@ -134,6 +134,7 @@ def script_values(config: Config, programs: Path, known_hosts: Path, *, syslog: 
         "jump_destinations": [jump.destination for jump in config.jump_hosts],
         "jump_ports": [jump.port or "" for jump in config.jump_hosts],
         "ssh_options": command.options(config, known_hosts),
+        "hop_options": option_list.hop_words(),
         "first_cipher": command.FIRST_CIPHER,
         "login_option": command.LOGIN_OPTION,
         "probe_target": command.PROBE_TARGET,

@@ -7,6 +7,7 @@ option of all, makes it pass over the name.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -64,6 +65,15 @@ SET: Sequence[Option] = (
     Option("StreamLocalBindUnlink", "no", "no file is removed for a forward"),
 )
 
+# What every ssh that ours starts for a host of ProxyJump gets, too: it has the configuration of that host, and none of
+# our command line. A master or one that forks would stay behind; a host whose key nobody has confirmed is not logged
+# in to. The control socket of a master that the user has already may be used.
+HOP: Sequence[str] = (
+    *("BatchMode", "RemoteCommand", "PermitLocalCommand", "ForkAfterAuthentication", "ControlPersist"),
+    *("ForwardAgent", "ForwardX11", "Tunnel", "ClearAllForwardings", "AddKeysToAgent", "ConnectionAttempts"),
+    *("StrictHostKeyChecking", "VerifyHostKeyDNS", "NoHostAuthenticationForLocalhost", "UpdateHostKeys"),
+)
+
 _ALGORITHMS = "which algorithms are good enough is the user's and the site's"
 _OTHER_LOGINS = "what to log in with; some sites use it in place of keys"
 
@@ -106,6 +116,17 @@ LEFT: Sequence[Option] = tuple(
     )
     for name in names.split()
 )
+
+
+def hop_words() -> list[str]:
+    """Return the command line's words for an ssh that ours starts for a host of ProxyJump."""
+    pairs = [IGNORE_UNKNOWN, ("ControlMaster", "no"), *((each.name, each.value) for each in SET if each.name in HOP)]
+    return [word for name, value in pairs for word in ("-o", f"{name}={value}")]
+
+
+def hop_program() -> str:
+    """Return a program that is ssh with `hop_words`, as is each ssh that it starts; tunnel.sh writes its own."""
+    return f'#!/bin/bash -p\nexec -a "$0" ssh {shlex.join(hop_words())} "$@"\n'
 
 
 def words(values: Mapping[str, object]) -> list[str]:

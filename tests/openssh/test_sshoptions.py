@@ -213,3 +213,57 @@ def test_ciphers_that_the_user_has_left_out_stay_out(tmp_path: Path) -> None:
             with _configured(tmp_path, line):
                 done = subprocess.run(["/bin/bash", "-p", "-c", ask], capture_output=True, text=True, check=True)
         assert re.fullmatch(expected, done.stdout.strip()), (line, done.stdout)
+
+
+# ------------------------------------------------------------------------------------------------ hosts on the way
+
+
+def _reads(config: Path, script: Path) -> Path:
+    """Return a script that runs `script` where `config` is the system's ssh_config: ssh is called by its own name."""
+    found = script.with_name("reads-" + script.name)
+    inside = f"PATH={Path(SSH).parent}:$PATH && mount --bind {config} /etc/ssh/ssh_config && exec /bin/bash -p {script}"
+    found.write_text(f'exec unshare -m /bin/bash -p -c \'{inside} "$@"\' there "$@"\n')
+    return found
+
+
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "-m", "true"], stderr=subprocess.DEVNULL, check=False).returncode != 0,
+    reason="needs root, for a mount namespace",
+)
+@pytest.mark.parametrize("mode", ["agent", "ssh", "probe"])
+@pytest.mark.parametrize("further", [False, True], ids=["one hop", "two hops"])
+def test_what_the_configuration_of_a_hop_would_leave_behind_is_not_there(
+    mode: str, further: bool, tmp_path: Path
+) -> None:
+    """ssh starts the ssh of a hop itself, with none of our options: there `ControlMaster auto` forks a master."""
+    with contextlib.ExitStack() as stack:
+        jump, near, far = (stack.enter_context(sshd.running(tmp_path / name)) for name in ("jump", "near", "far"))
+        config, masters = tmp_path / "config", tmp_path / "masters"
+        masters.mkdir()
+        blocks = [
+            f"Host {name}\n HostName 127.0.0.1\n Port {server.port}\n IdentityFile {server.identity}\n"
+            f" HostKeyAlias {name}\n UserKnownHostsFile {tmp_path}/known\n IdentitiesOnly yes\n IdentityAgent none\n"
+            f" ControlMaster auto\n ControlPersist yes\n ControlPath {masters}/%n\n"
+            f" PermitLocalCommand yes\n LocalCommand touch {tmp_path}/ran\n"
+            for name, server in (("near", near), ("far", far))
+        ]
+        way = "near,far" if further else "near"
+        config.write_text(f"Host 127.0.0.1\n ProxyJump {way}\n" + "".join(blocks))
+        config.chmod(0o644)
+        (tmp_path / "known").write_text(f"near {near.host_key}\nfar {far.host_key}\n")
+        script = _reads(config, write_script(tmp_path / "home", **{**jump.settings, "agent": mode == "agent"}))
+        if mode == "probe":
+            done = subprocess.run(["/bin/bash", "-p", script, "probe"], capture_output=True, text=True, check=True)
+            assert done.stdout == f"ok {jump.jump}\n"
+        else:
+            supervisor = Supervisor(script)
+            try:
+                assert supervisor.line("ready", "failed", "gave-up").startswith("ready ")
+                assert _ways_of(near)
+                assert bool(_ways_of(far)) == further
+            finally:
+                assert supervisor.end(signal.SIGURG) == 0
+        assert list(masters.iterdir()) == []
+        assert not (tmp_path / "ran").exists()
+        for server in (jump, near, far):
+            until(lambda server=server: not _ways_of(server), "nobody is logged in any more")

@@ -20,14 +20,14 @@ class Child:
     It leads a process group, which is ended with it: ssh may be behind a wrapper, and starts what a ProxyCommand says.
     """
 
-    def __init__(self, argv: List[str]) -> None:
+    def __init__(self, argv: List[str], called: str = "") -> None:
         self.log, stdout = os.pipe()  # close-on-exec all (PEP 446)
         self.talk, stderr = os.pipe()
         parent = os.getpid()
         self.status: Optional[int] = None
         self.pid = os.fork()
         if self.pid == 0:
-            become(argv, stdout, stderr, parent)
+            become(argv, called, stdout, stderr, parent)
         os.close(stdout)
         os.close(stderr)
         for fd in (self.log, self.talk):
@@ -72,8 +72,8 @@ class Child:
         self.log = self.talk = -1
 
 
-def become(argv: List[str], stdout: int, stderr: int, parent: int) -> None:
-    """Turn this forked process into `argv`; never returns."""
+def become(argv: List[str], called: str, stdout: int, stderr: int, parent: int) -> None:
+    """Turn this forked process into `argv`, which finds `called` for its own name if that is given; never returns."""
     try:
         os.setsid()  # no terminal, so no question can be asked on it
         null = os.open("/dev/null", os.O_RDWR)
@@ -86,7 +86,7 @@ def become(argv: List[str], stdout: int, stderr: int, parent: int) -> None:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         end_with_parent(parent)
-        os.execvp(argv[0], argv)
+        os.execvp(argv[0], [called or argv[0]] + argv[1:])
     except BaseException as error:
         os.write(2, "cannot start {}: {}\n".format(argv[0], error).encode("utf-8", "replace"))
     os._exit(CANNOT_START)

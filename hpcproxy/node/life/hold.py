@@ -2,7 +2,7 @@
 
     python3 -I agent.pyz hold --config AGENT_JSON --address A --port P --state DIR [--node NAME] [--uid N]
         [--job N] [--nodes N] [--parent PID] [--ssh-option OPTION] [--ssh-config FILE]
-        [--log-verbose yes] [--key-note TEXT] [--listener FD] [--jump-addresses A,B]
+        [--ssh-name NAME] [--log-verbose yes] [--key-note TEXT] [--listener FD] [--jump-addresses A,B]
     python3 -I agent.pyz hold --config AGENT_JSON --socket NAME --state DIR …
 
 With `--socket` it serves other agents of the same user, at a Unix socket by that name in the state directory
@@ -43,11 +43,12 @@ from .shutdown import HEEDED, Ending
 from .supervisor import PASSED_ON, Life, supervise
 
 USAGE = "usage: agent.pyz hold --config FILE --address ADDRESS --port PORT --state DIR [--node NAME] [--uid UID]"
-USAGE += " [--job N] [--nodes N] [--parent PID] [--ssh-option OPTION] [--ssh-config FILE] [--log-verbose yes]"
-USAGE += " [--leads yes] [--key-note TEXT] [--listener FD] [--jump-addresses A,B]"
+USAGE += " [--job N] [--nodes N] [--parent PID] [--ssh-option OPTION] [--ssh-config FILE] [--ssh-name NAME]"
+USAGE += " [--log-verbose yes] [--leads yes] [--key-note TEXT] [--listener FD] [--jump-addresses A,B]"
 OPTIONS = (
     *("config", "address", "port", "state", "node", "uid", "job", "nodes", "parent"),
-    *("ssh-option", "ssh-config", "log-verbose", "leads", "key-note", "listener", "jump-addresses", "socket"),
+    *("ssh-option", "ssh-config", "ssh-name", "log-verbose", "leads", "key-note", "listener"),
+    *("jump-addresses", "socket"),
 )
 
 
@@ -67,7 +68,7 @@ class Arguments:
         self.node = given.get("node") or os.uname().nodename.split(".")[0]
         # Known only on the node: an option that this ssh understands, and what is wrong with the keys found here.
         self.ssh_option, self.key_note = given.get("ssh-option"), given.get("key-note")
-        self.ssh_config = given.get("ssh-config")
+        self.ssh_config, self.ssh_name = given.get("ssh-config"), given.get("ssh-name", "")
         self.log_verbose = parse_flag("log-verbose", given)
         self.leads = parse_flag("leads", given)
         self.port = 0 if self.socket else parse_number("port", given["port"], 1, 65535)
@@ -150,7 +151,7 @@ def here(settings: Settings, arguments: Arguments) -> Settings:
         words += ("-F", arguments.ssh_config)
     if arguments.log_verbose:
         words += ("-o", LOG_VERBOSE)
-    ways = tuple(way_here(way, words) for way in settings.ways)
+    ways = tuple(way_here(way, words, arguments.ssh_name) for way in settings.ways)
     if arguments.key_note is not None:
         note = arguments.key_note.replace("%", "%%")
         # The row of a refused key is the one that names the keys.
@@ -159,11 +160,11 @@ def here(settings: Settings, arguments: Arguments) -> Settings:
     return settings._replace(ways=ways, failures=failures, policy=policy)
 
 
-def way_here(way: Way, words: Tuple[str, ...]) -> Way:
-    """`way` as it is on this node: ssh with `words` more, the proxy that the environment names."""
+def way_here(way: Way, words: Tuple[str, ...], called: str) -> Way:
+    """`way` as it is on this node: ssh with `words` more, under the name `called`; the environment's proxy."""
     if way.kind == ENVIRONMENT:
         return way_of(os.environ, way.auth_file)
-    return way._replace(argv=way.argv[:1] + words + way.argv[1:]) if way.kind == SSH else way
+    return way._replace(argv=way.argv[:1] + words + way.argv[1:], called=called) if way.kind == SSH else way
 
 
 def occupy_standard_descriptors() -> None:

@@ -11,7 +11,7 @@ import stat
 from ..io.peer import OVERFLOW_UID, sees_all_users
 
 LONGEST_ENV = 1 << 20
-OURS = ("turn", "ctl", "pid", "host", "log", "status.json", "status", "status.tmp", "access.log", "ssh_config")
+OURS = ("turn", "ctl", "pid", "host", "log", "status.json", "status", "status.tmp", "access.log", "ssh_config", "hop")
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -34,6 +34,7 @@ class Folder:
         self.only_ours = all(plain_file(name, self.fd) for name in os.listdir(self.fd))
         self.environment, self.host = self._read("env"), self._read("host")
         self.config = self._read("ssh_config")  # of a supervisor that root started (userconfig.sh)
+        self.hop = self._read("hop")  # where there may be hosts on the way (ssh.sh)
 
     def enter(self) -> None:
         """It is this process's working directory, and stays so when it is made anew."""
@@ -62,6 +63,8 @@ class Folder:
             self._write("host", self.host)
             self._write("env", self.environment)
             self._write("ssh_config", self.config)
+            if self.hop:
+                self._write("hop", self.hop, 0o700)
             self._write("turn", b"")
         return True
 
@@ -87,10 +90,10 @@ class Folder:
         with open(fd, "rb") as file:
             return file.read(LONGEST_ENV)
 
-    def _write(self, name: str, data: bytes) -> None:
+    def _write(self, name: str, data: bytes, mode: int = 0o600) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            fd = os.open(name, flags, 0o600, dir_fd=self.fd)
+            fd = os.open(name, flags, mode, dir_fd=self.fd)
         except OSError:
             return  # a full disk: nobody can find us, but the tunnel serves
         try:

@@ -30,6 +30,7 @@ class Way(NamedTuple):
     port: int = 0
     auth_file: str = ""
     lacks: str = ""
+    called: str = ""  # what this ssh takes for its own name, and starts for each host of ProxyJump; "": ssh
     path: str = ""  # of the control socket that is adopted
 
 

@@ -106,12 +106,12 @@ class Session(Channel):
 class Master(Transport, Log):
     """ssh under way; `start` makes it usable, `gone` fires when it has ended."""
 
-    def __init__(self, loop: Loop, argv: Tuple[str, ...], tell: Callable[[str], None]) -> None:
+    def __init__(self, loop: Loop, argv: Tuple[str, ...], tell: Callable[[str], None], called: str = "") -> None:
         self.loop, self.tell = loop, tell
         # By a name relative to the working directory: whatever the path to it holds, ssh expands nothing in it (`%h`,
         # `${HOME}`), its length counts for nothing, and nobody else can put a socket of his there.
         self.control = Control(loop, "ctl")
-        self.argv = argv
+        self.argv, self.called = argv, called
         self.log = SshLog()
         self.words = Words()
         self.chatter: Optional[Chatter] = None
@@ -131,7 +131,7 @@ class Master(Transport, Log):
         except FileNotFoundError:
             pass
         extra = ["-E", LOG, "-M", "-S", self.control.path]
-        self.child = Child([self.argv[0]] + extra + list(self.argv[1:]))
+        self.child = Child([self.argv[0]] + extra + list(self.argv[1:]), self.called)
         self.loop.spawn(self._listen(self.child))
         self.chatter = Chatter(self.loop, self.child.talk)
         begun = time.monotonic()

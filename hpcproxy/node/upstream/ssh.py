@@ -38,7 +38,7 @@ class Ssh(Upstream):
         self, loop: Loop, settings: Settings, way: Way, record: Record, transport: Optional[Transport] = None
     ) -> None:
         self.loop, self.settings, self.record = loop, settings, record
-        self.transport: Transport = transport or Master(loop, way.argv, self._says)
+        self.transport: Transport = transport or Master(loop, way.argv, self._says, way.called)
         self.gone = self.transport.gone
         self.proved_at = 0.0
 

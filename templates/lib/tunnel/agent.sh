@@ -19,6 +19,7 @@ prepare_agent() {
         --address "$address" --port "$port" --state "$state" --node "$node" --uid "$1"
     )
     if ((${#user_config[@]})); then agent_words+=(--ssh-config "${user_config[1]}"); fi
+    if name_ssh; then agent_words+=(--ssh-name ./hop); fi
     if ((${#cipher[@]})); then agent_words+=(--ssh-option "${cipher[1]}"); fi
     if ((${#log_verbose[@]})); then agent_words+=(--log-verbose yes); fi
     reason=''

@@ -3,8 +3,9 @@
 #
 #   ssh_pid, watch_pid   the ssh that is up or coming up, and who watches it
 #   learned, ssh_says, old_ssh   what this node's ssh has been asked (learn)
+#   hops                 there may be hosts on the way (ProxyJump)
 
-ssh_pid='' watch_pid='' learned='' ssh_says='' old_ssh=''
+ssh_pid='' watch_pid='' learned='' ssh_says='' old_ssh='' hops=''
 ssh_asking=(-G -o 'IgnoreUnknown=*' -o LogVerbose=none) asking_s=5 user_config=()
 
 # `hash` also finds what may not be run.
@@ -49,8 +50,25 @@ learn() {
                 fi
                 ;;
             logverbose) log_verbose=(-o "$login_option") ;;
+            proxyjump) if [[ $found != none ]]; then hops=1; fi ;;
         esac
     done <<<"$ssh_says"
+    # Of the others nothing was asked. Where the configuration is ours it has nothing that would stay.
+    if ((${#jump_names[@]} > 1)); then hops=1; fi
+    if ((${#user_config[@]})); then hops=''; fi
+}
+
+# Have in the state directory, where there may be hosts on the way, the program `hop`: ssh starts the program of its own
+# name for each of them (`jumpssh` in its ssh.c), with the configuration of that host and none of our options; this one
+# adds those by which it ends with ours. False where there is none, or nothing there may be run: then it is ssh itself.
+name_ssh() {
+    [[ -n $hops ]] || return 1
+    [[ ! -x hop ]] || return 0
+    {
+        printf '#!/bin/bash -p\nexec -a "$0" ssh'
+        printf ' %q' "${hop_options[@]}"
+        printf ' "$@"\n'
+    } 2>/dev/null >hop && chmod 700 hop 2>/dev/null && [[ -x hop ]]
 }
 
 # Set `old_ssh` to a sentence if ssh here is too old. A process: only where it has not said what it would do.
@@ -77,6 +95,8 @@ ssh_command() {
     command+=(${cipher[@]+"${cipher[@]}"} ${log_verbose[@]+"${log_verbose[@]}"})
     if [[ -n ${jump_ports[jump]} ]]; then command+=(-p "${jump_ports[jump]}"); fi
     command+=("$@" -- "${jump_destinations[jump]}")
+    # shellcheck disable=SC2016 # for that bash
+    if name_ssh; then command=(/bin/bash -p -c 'exec -a "$0" ssh "$@"' ./hop "${command[@]:1}"); fi
 }
 
 # True once the master's control socket is there: login done.

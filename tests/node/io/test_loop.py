@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from hpcproxy.node.io.loop import Loop, TimedOut
+from hpcproxy.node.io.loop import LATE_S, STEPS, TURNS, Loop, Signal, TimedOut
 from hpcproxy.node.io.peer import Peers, query
 from hpcproxy.node.io.stream import Stream
 from hpcproxy.node.proxy.listener import bind
@@ -211,3 +211,42 @@ def test_a_loop_that_is_closed_ends_who_waits_for_the_first_word():
     assert loop.tasks == set()
     for end in (*here, *there):
         end.close()
+
+
+def test_an_answer_that_came_while_we_stood_still_is_not_too_late():
+    async def main(loop):
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        watch, told = loop.watch(ours.fileno()), Signal(loop)
+
+        async def hear():
+            await watch.wait_readable()
+            told.fire()
+
+        loop.spawn(hear())
+        waiting = loop.spawn(told.wait(time.monotonic() + 0.1))
+        waiting.joiners = []
+        await loop.sleep(0)
+        theirs.send(b"x")
+        time.sleep(0.1 + 2 * LATE_S)  # SIGSTOP, a disk that does not write
+        await waiting.join()
+        loop.unwatch(watch)
+        ours.close()
+        theirs.close()
+
+    run(main)
+
+
+def test_who_is_late_and_busy_still_calls_what_is_due():
+    async def main(loop):
+        called = []
+        loop.call_at(time.monotonic() - 2 * LATE_S, lambda: called.append(True))
+        for step in range(100 * STEPS):
+            if called:
+                return step
+            me = loop.current
+            me.resume()  # something to do at every turn
+            await loop.pause(None)
+        raise AssertionError("never")
+
+    assert run(main) <= (TURNS + 2) * STEPS

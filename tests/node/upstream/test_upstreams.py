@@ -50,7 +50,7 @@ def agent(request, tmp_path_factory, jump):
         flags=("-I", "-X", "dev", "-W", "error"),
         deny=["denied.test", "203.0.113.0/24"],
         access_log=True,
-        connect_timeout_s=5,
+        connect_timeout_s=8,  # glibc asks a name server that does not answer again after 5 s
         uid=1,
     ).start()
     with served(found, request.param, tmp_path_factory.mktemp("there"), jump):
