@@ -228,7 +228,7 @@ def test_an_answer_that_came_while_we_stood_still_is_not_too_late():
         waiting.joiners = []
         await loop.sleep(0)
         theirs.send(b"x")
-        time.sleep(0.1 + 2 * LATE_S)  # SIGSTOP, a disk that does not write
+        time.sleep(0.1 + 2 * LATE_S)  # noqa: ASYNC251 - as by SIGSTOP, or a disk that does not write
         await waiting.join()
         loop.unwatch(watch)
         ours.close()
