@@ -88,13 +88,21 @@ def _candidates(environ: Mapping[str, str], run: Path) -> Iterator[tuple[Path, r
     """Yield what may be a state directory of ours, each once, and what its name says."""
     for directory in sorted(run.glob("[0-9]*")):
         yield directory, _RUN_NAME.fullmatch(directory.name)
-    found = {directory for home in homes(environ) for directory in home.iterdir()}
+    found = {directory for home in homes(environ) for directory in _in(home)}
     # The one that this shell has from its parents may stand where nobody would look.
     known = Path(environ.get("HPCPROXY_STATE") or "/")
     if known.is_absolute() and known.parent != run:
         found.add(known)
     for directory in sorted(found):
         yield directory, _NAME.fullmatch(directory.name)
+
+
+def _in(home: Path) -> list[Path]:
+    """Return what is in `home`; nothing where the last tunnel of this user has just taken it away with it."""
+    try:
+        return list(home.iterdir())
+    except OSError:
+        return []
 
 
 def find(environ: Mapping[str, str], job: str | None = None, run: Path = RUN) -> list[Tunnel]:

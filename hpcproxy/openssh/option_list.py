@@ -7,9 +7,10 @@ option of all, makes it pass over the name.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from hpcproxy.quoting import word
 
 # Homes are shared by machines with older and newer ssh, so a word that this one does not know does not stop it either.
 IGNORE_UNKNOWN = ("IgnoreUnknown", "*")
@@ -126,7 +127,7 @@ def hop_words() -> list[str]:
 
 def hop_program() -> str:
     """Return a program that is ssh with `hop_words`, as is each ssh that it starts; tunnel.sh writes its own."""
-    return f'#!/bin/bash -p\nexec -a "$0" ssh {shlex.join(hop_words())} "$@"\n'
+    return f'#!/bin/bash -p\nexec -a "$0" ssh {" ".join(map(word, hop_words()))} "$@"\n'
 
 
 def words(values: Mapping[str, object]) -> list[str]:

@@ -1,5 +1,6 @@
 """A network of a test's own: loopback, a route, and a name server that knows what the test tells it. For root."""
 
+import collections
 import contextlib
 import ctypes
 import os
@@ -7,6 +8,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 
 CLONE_NEWNET = 0x40000000
 ADDRESS, ADDRESS6 = "198.51.100.7", "fd00:7::7"  # of the "node" in there; the first is documentation's (RFC 5737)
@@ -49,11 +51,12 @@ def name_servers():
 class NameServer:
     """Answers at the addresses that /etc/resolv.conf names: `names` has addresses by name, all others do not exist.
 
-    A name whose value is None gets no answer.
+    A name whose value is None gets no answer. `seen` is what has come of late, for the words of a test that fails.
     """
 
     def __init__(self):
         self.names = {}
+        self.seen = collections.deque(maxlen=20)
         self.sockets = []
         for address in name_servers():
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -66,11 +69,14 @@ class NameServer:
 
     def _serve(self, sock):
         while sock.fileno() >= 0:
-            with contextlib.suppress(OSError):  # an asker that has gone is nobody else's loss
+            try:
                 query, client = sock.recvfrom(512)
                 answer = self.answer(query)
+                self.seen.append((round(time.time(), 3), query[12:40], client, len(answer)))
                 if answer:
                     sock.sendto(answer, client)
+            except OSError as error:  # an asker that has gone is nobody else's loss
+                self.seen.append((round(time.time(), 3), str(error)))
 
     def answer(self, query):
         end, labels = 12, []

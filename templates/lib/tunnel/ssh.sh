@@ -54,7 +54,7 @@ learn() {
         esac
     done <<<"$ssh_says"
     # Of the others nothing was asked. Where the configuration is ours it has nothing that would stay.
-    if ((${#jump_names[@]} > 1)); then hops=1; fi
+    if ((${#jump_destinations[@]} > 1)); then hops=1; fi
     if ((${#user_config[@]})); then hops=''; fi
 }
 
@@ -64,6 +64,7 @@ learn() {
 name_ssh() {
     [[ -n $hops ]] || return 1
     [[ ! -x hop ]] || return 0
+    # shellcheck disable=SC2016 # for that bash
     {
         printf '#!/bin/bash -p\nexec -a "$0" ssh'
         printf ' %q' "${hop_options[@]}"

@@ -119,6 +119,42 @@ ssh_options=(
     -o
     IdentitiesOnly=yes
 )
+hop_options=(
+    -o
+    'IgnoreUnknown=*'
+    -o
+    ControlMaster=no
+    -o
+    BatchMode=yes
+    -o
+    RemoteCommand=none
+    -o
+    PermitLocalCommand=no
+    -o
+    ForkAfterAuthentication=no
+    -o
+    ForwardAgent=no
+    -o
+    ForwardX11=no
+    -o
+    Tunnel=no
+    -o
+    ClearAllForwardings=yes
+    -o
+    StrictHostKeyChecking=yes
+    -o
+    VerifyHostKeyDNS=no
+    -o
+    NoHostAuthenticationForLocalhost=no
+    -o
+    UpdateHostKeys=no
+    -o
+    AddKeysToAgent=no
+    -o
+    ConnectionAttempts=1
+    -o
+    ControlPersist=no
+)
 failures=(
     '^Authenticated to ' phase up 0 '' 0
     '^Local version string ' phase seen 0 '' 0

@@ -78,3 +78,10 @@ def test_what_somebody_else_can_have_made_is_not_believed(forgery: str, state: P
     change(state)
     assert bool(tunnels.find(os.environ, run=Path("/nonexistent"))) is for_commands
     assert _found_by_scripts() is for_scripts
+
+
+def test_a_home_that_the_last_tunnel_takes_away_is_an_empty_one(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two looks at it: a supervisor removes the directory above its own when it is the last."""
+    gone = state.parent / "gone"
+    monkeypatch.setattr(tunnels, "homes", lambda _environ: [gone, state.parent])
+    assert [tunnel.directory for tunnel in tunnels.find(os.environ)] == [state]
