@@ -4,10 +4,10 @@
 
 `--count` mutants of Python and as many of shell are drawn, from all code or from that below PATH. Each is put into a
 private copy of this tree, where the tests of its room run, without the lab, until one fails: the few files that speak
-most of its module, and all of the room where none does. The checkers of style and the golden files are left out: they
-see that something changed and not that it is wrong. A mutant that nobody noticed is listed; when it is one that changes
-nothing that matters, a line of bench/mutants-without-effect.txt says so, and why. The table at the end has a row for
-each room.
+most of its module, and for what these do not notice twice as many more. The checkers of style and the golden files are
+left out: they see that something changed and not that it is wrong. A mutant that nobody noticed is listed; when it is
+one that changes nothing that matters, a line of bench/mutants-without-effect.txt says so, and why. The table at the end
+has a row for each room.
 
 The tests of a room run once without a mutant first: they must pass, and a mutant's run may last thrice as long as they
 did; `--within` bounds the first run. What runs longer hangs, which is noticed. All that a run has started is ended with
@@ -133,14 +133,17 @@ def tried(tree: Path, drawn: Sequence[Mutation], within_s: float) -> Iterator[tu
         if (mutant.path, *mutant.lines) in innocent:
             yield mutant, NO_EFFECT
             continue
-        tests = nearest(tree, mutant.path, tests_of(mutant.path))
-        if tests not in bounds:
-            bounds[tests] = bound(tree, mutant.path, tests, within_s)
-        if not bounds[tests]:
-            yield mutant, UNKNOWN
-            continue
-        with altered(tree / mutant.path, mutant.mutated):
-            yield mutant, passes(tree, tests, bounds[tests])[0]
+        near = nearest(tree, mutant.path, tests_of(mutant.path))
+        outcome = SURVIVED
+        for tests in filter(None, (near[:FEW], near[FEW : 3 * FEW])):  # the second only for what survives the first
+            if outcome == SURVIVED and tests not in bounds:
+                bounds[tests] = bound(tree, mutant.path, tests, within_s)
+            if outcome == SURVIVED and not bounds[tests]:
+                outcome = UNKNOWN
+            elif outcome == SURVIVED:
+                with altered(tree / mutant.path, mutant.mutated):
+                    outcome = passes(tree, tests, bounds[tests])[0]
+        yield mutant, outcome
 
 
 def bound(tree: Path, path: str, tests: Sequence[str], within_s: float) -> float:
@@ -197,19 +200,50 @@ def ended(child: subprocess.Popen[bytes], within_s: float) -> int | None:
 
 
 def nearest(tree: Path, path: str, tests: Sequence[str]) -> tuple[str, ...]:
-    """The test files that speak most of the mutated module, a few; all where none does."""
-    stem = Path(path).parent.name if path.endswith("__init__.py") else Path(path).stem
-    functions = re.findall(r"(?m)^(?:__hpcproxy_)?(\w{5,})\(\) \{", (tree / path).read_text())
+    """The test files that speak of the mutated module, who speaks most of it first; those beside it where none does."""
     own, further = (
-        re.compile(rf"\b({'|'.join(map(re.escape, words))})\b") for words in ([stem, *functions], scripts_of(path))
+        re.compile(rf"\b({'|'.join(map(re.escape, words))})\b")
+        for words in (words_of(tree, path), neighbours(tree, path))
     )
+    beside = f"tests/{room_of(path)}/"
+    stem = module_of(path).removeprefix("of_")
+    stem = stem if len(stem) < 6 else stem[:-1]  # one or several of them
 
     def mentions(name: str) -> int:
-        text, named = (tree / name).read_text(), f"_{Path(name).stem}_".find(f"_{stem}_") >= 0
-        return 1000 * named + 4 * len(own.findall(text)) + len(further.findall(text))
+        text, named = (
+            (tree / name).read_text(),
+            f"_{Path(name).stem}_".find(f"_{stem}" if len(stem) > 4 else f"_{stem}_") >= 0,
+        )
+        near = 2 if name.startswith(beside) else 1
+        return 1000 * named * near + (4 * len(own.findall(text)) + len(further.findall(text))) * near
 
     speaking = sorted((name for name in tests if mentions(name)), key=lambda name: (-mentions(name), name))
-    return tuple(speaking[:FEW]) or tuple(tests)
+    return tuple(speaking) or tuple(name for name in tests if name.startswith(beside)) or tuple(tests)
+
+
+def words_of(tree: Path, path: str) -> list[str]:
+    """What one calls the module, and what it has for others."""
+    text = (tree / path).read_text()
+    if not path.endswith(".py"):
+        return [Path(path).stem, *re.findall(r"(?m)^(?:__hpcproxy_)?(\w{5,})\(\) \{", text)]
+    return [module_of(path), *re.findall(r"(?m)^(?:async )?(?:def|class) ([A-Za-z]\w{5,})\b", text)]
+
+
+def neighbours(tree: Path, path: str) -> list[str]:
+    """What a test says that may not know the module's name: scripts that have it in, modules that import it."""
+    if not path.endswith(".py"):
+        return scripts_of(path)
+    stem, whole = module_of(path), ".".join(Path(path).with_suffix("").parts).removesuffix(".__init__")
+    inside = re.compile(rf"(?m)^ *from (?:[\w.]*\b{stem} import|[\w.]+ import .*\b{stem}\b)")
+    importers = [each for each in sorted((tree / "hpcproxy").rglob("*.py")) if inside.search(each.read_text())]
+    if not importers:  # a program: what it has run has tests that start it
+        return re.findall(r"(?m)^ *from hpcproxy[\w.]* import (\w+)", (tree / path).read_text())
+    return [whole, *(module_of(str(each)) for each in importers)]
+
+
+def module_of(path: str) -> str:
+    """The name that a module is imported by."""
+    return Path(path).parent.name if path.endswith("__init__.py") else Path(path).stem
 
 
 def end(child: subprocess.Popen[bytes]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import mutants
+from bench import mutants, rooms
 from bench.mutations import Mutation, is_one, mutations
 from tests.waiting import until
 
@@ -78,6 +78,35 @@ def test_every_file_has_its_tests(path: str) -> None:
     tests = mutants.tests_of(path)
     assert tests != ()
     assert [name for name in tests if not (mutants.ROOT / name).is_file()] == []
+
+
+def test_every_folder_has_a_row_and_every_row_a_folder_and_files_that_are_there() -> None:
+    of_files = {path: rooms.rooms_of(path) for path in mutants.files()}
+    assert [path for path, found in of_files.items() if not found] == []
+    assert {room for found in of_files.values() for room in found} - set(rooms.TESTS) == set()
+    places = (mutants.ROOT, mutants.ROOT / "hpcproxy")
+    assert [room for room in rooms.TESTS if not any((place / room).is_dir() for place in places)] == ["ground"]
+    named = {name for names in rooms.TESTS.values() for name in names.split()}
+    assert [name for name in sorted(named) if not (mutants.ROOT / f"tests/{name}.py").is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "among_the_first"),
+    [
+        ("hpcproxy/doctor/of_machine.py", "doctor/test_machine"),
+        ("hpcproxy/doctor/page.py", "doctor/test_page"),
+        ("hpcproxy/cli/user.py", "cli/test_cli"),  # a word that many tests say of somebody
+        ("hpcproxy/account/wrapping.py", "account/test_runner"),  # which no test names: by what imports it
+        ("hpcproxy/__main__.py", "cli/test_program"),
+        ("hpcproxy/node/upstream/site_proxy.py", "node/upstream/test_site_proxies"),
+        ("templates/lib/supervisor/supervise.sh", "templates/slurmd/test_supervise"),
+        ("templates/lib/host/place.sh", "cluster/test_shared"),
+    ],
+)
+def test_who_speaks_most_of_a_module_is_tried_first(path: str, among_the_first: str) -> None:
+    near = mutants.nearest(mutants.ROOT, path, mutants.tests_of(path))
+    assert f"tests/{among_the_first}.py" in near[: 3 * mutants.FEW]
+    assert len(set(near)) == len(near)
 
 
 @pytest.fixture
