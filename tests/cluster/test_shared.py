@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.cluster.host import ME, TOKEN, Host
 from tests.snapshot import tree
 from tests.sshd import make_key
 
+RENAMED = b'why=$(exec mv -f -t "${directories[number]}"'
 MARK = "# hpcproxy hook: rendered from the inventory; a change belongs there, not here.\n"
 
 
@@ -176,6 +178,36 @@ def test_a_directory_that_is_a_file_system_and_then_read_only(host: Host, mount:
         answer = hosts.one("n0", "apply", "3")
         assert answer.text == f"{mount} cannot be written"
         assert (host.root / "n0/lib/program").read_text() == f"{MARK}2\n"
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_each_file_lies_on_the_mount_of_its_directory_before_it_is_renamed(host: Host, mount: Path) -> None:
+    """Also where a roll-out has directories on several, in any order: a copy could be read half written."""
+    below = mount / "a.d"
+    below.mkdir()
+    one, two, three = mount / "one", below / "two", host.root / "lib/three"
+    shown = (
+        b'stat -c "%%m %%N" -- "${files[@]}" >>%(log)s; stat -c "%%m %%N" -- "${directories[number]}" >>%(log)s; '
+        % {b"log": os.fsencode(host.root / "log")}
+    )
+    try:
+        for text, order in enumerate([(one, two, three), (one, two, three), (three, one, two), (three, two, one)]):
+            (host.root / "log").write_text("")
+            (mount / f".hpcproxy-new.{socket.gethostname()}.17/0").mkdir(parents=True)  # of one that was cut off
+            bundle = Bundle(tuple(File(Artifact(path.name, "t", path, 0o644, "", ME), b"%d" % text) for path in order))
+            if not text:
+                assert host.do("apply", bundle).word == "changed"
+                continue
+            answer = host.talk(host.altered(bundle, RENAMED, shown))
+            assert (answer.word, answer.text) == ("changed", "")
+            said = [line.split()[0] for line in (host.root / "log").read_text().splitlines()]
+            assert len(said) == 6
+            assert said[::2] == said[1::2]
+            assert {Path(each) for each in said} >= {mount}
+            assert [path.read_bytes() for path in order] == [b"%d" % text] * 3
+            assert sorted(path.name for path in mount.iterdir()) == ["a.d", "one"]
+            assert [path.name for path in below.iterdir()] == ["two"]
     finally:
         subprocess.run(["umount", str(mount)], check=True)
 

@@ -191,7 +191,7 @@ bring_near() {
     base=${base_of[${mounts[number + 1]}]-}
     if [[ ${mounts[number + 1]} != "${mounts[number + 1 + count]}" ]]; then
         # A file system of its own: inside it then, where neither Slurm's glob nor a login shell's sees a leading dot.
-        parents[number]=${real[number]} base=''
+        parents[number]=${real[number]}
     fi
     if [[ -z $base ]]; then
         base=${parents[number]%/}/.hpcproxy-new.$HOSTNAME.$$ # other hosts may see this directory as well

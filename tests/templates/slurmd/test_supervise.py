@@ -153,6 +153,15 @@ def test_what_is_written_down_is_bounded(size: int, taken: int, tmp_path: Path) 
     assert (tmp_path / "said").read_text() == "mode n1 a\n" * taken
 
 
+def test_a_tunnel_may_say_64_kib(tmp_path: Path) -> None:
+    """Enough for a job of weeks, and nothing to a disk: the bound that stands in the part, not one of a test's."""
+    said = tmp_path / "said"
+    said.write_text("")
+    text = f"said=said noted=0 word=''; while note 'mode n1 {'x' * 1000}'; do ((noted < 1000000)) || exit; done"
+    assert _bash(SUPERVISE, text, tmp_path) == []
+    assert 65536 - 1100 < said.stat().st_size <= 65536
+
+
 # Nobody says anything; a second passes by each look, or as long as was waited for.
 _HEED = """
 look_s=300 word='' noted=0 time=100 said=said began_at=100 late_at=105 look_at=112 said_bytes=1000
