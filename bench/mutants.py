@@ -44,7 +44,10 @@ from bench.rooms import room_of, scripts_of, tests_of  # noqa: E402
 WITHOUT_EFFECT = ROOT / "bench" / "mutants-without-effect.txt"
 # Not the product: what its own tests and its demonstration are made of.
 APART = ("hpcproxy/lab/", "hpcproxy/demo/", "hpcproxy/templates/")
-CHECKERS = "not shellcheck and not shfmt and not golden and not laid_out and not over_40_lines and not over_400_lines"
+CHECKERS = (
+    "not shellcheck and not shfmt and not golden and not laid_out and not over_40_lines and not over_400_lines"
+    " and not stand_alone"
+)
 NOTICED, IN_TIME, SURVIVED, NO_EFFECT, UNKNOWN = (
     "noticed",
     "noticed: it hangs",

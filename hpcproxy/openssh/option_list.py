@@ -127,7 +127,7 @@ def hop_words() -> list[str]:
 
 def hop_program() -> str:
     """Return a program that is ssh with `hop_words`, as is each ssh that it starts; tunnel.sh writes its own."""
-    return f'#!/bin/bash -p\nexec -a "$0" ssh {" ".join(map(word, hop_words()))} "$@"\n'
+    return f'#!/bin/bash -p\nexec -a "$0" ssh {" ".join(str(word(each)) for each in hop_words())} "$@"\n'
 
 
 def words(values: Mapping[str, object]) -> list[str]:

@@ -1,6 +1,8 @@
-"""plugstack.conf has our line once, is what it was without it, and a plugin for another Slurm is named. Pure."""
+"""plugstack.conf has our line once, is what it was without it, and a plugin for another Slurm is named."""
 
 from __future__ import annotations
+
+import subprocess
 
 import pytest
 import yaml
@@ -75,3 +77,19 @@ def test_the_header_says_which_slurm_and_the_source_says_it_the_same_way() -> No
     source = (REPOSITORY / "spank" / "spank_hpcproxy.c").read_text()
     assert '"hpcproxy-spank-built-for:" TEXT(SLURM_VERSION_NUMBER) ";"' in source
     assert f'#define PROGRAMS "{PROGRAMS}"' in source
+
+
+@pytest.mark.parametrize(
+    ("written", "slurmd", "answer"), [(0, True, "fresh"), (4_000_000_000, True, "stale"), (0, False, "none")]
+)
+def test_a_slurmd_that_began_before_the_line_was_written_has_not_read_it(
+    written: int, slurmd: bool, answer: str
+) -> None:
+    """Here the program that runs the tests stands for slurmd."""
+    part = REPOSITORY / "templates/lib/host/plugged.sh"
+    head = (
+        f"set -euo pipefail; plugstack=none; stat() {{ printf '%d.00' {written}; }}; find_slurm() {{ daemon=$PPID; }}"
+    )
+    argv = ["bash", "-c", f'{head}; is_slurmd() {{ {str(slurmd).lower()}; }}; . "$0"', str(part)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == (f"{answer}\n", "", 0)
