@@ -6,7 +6,6 @@ import signal
 import socket
 import struct
 import threading
-import time
 
 import pytest
 
@@ -33,12 +32,6 @@ def names(network):
     server = namespace.NameServer()
     yield server
     server.close()
-
-
-def why(names, agent):
-    """What may say why a name was not found."""
-    with open("/etc/resolv.conf") as file:
-        return time.time(), list(names.seen), file.read(), (agent.state / "log").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +112,7 @@ def test_every_dialect_opens(agent, far_end, names):
     opened = []
     for kind, address in ((1, b"\x7f\0\0\1"), (3, name("127.0.0.1")), (3, name("echo.test"))):
         opened.append(agent.connect())
-        assert socks5(opened[-1], kind, address, server.port) == 0, why(names, agent)
+        assert socks5(opened[-1], kind, address, server.port) == 0, names.why(agent)
     for request in (b"\4\1" + port + b"\x7f\0\0\1\0", b"\4\1" + port + b"\0\0\0\1\0echo.test\0"):
         opened.append(agent.connect())
         opened[-1].sendall(request)
@@ -148,7 +141,7 @@ def test_why_not_is_said_truly_in_every_dialect(agent, names, host, status, code
     for request in ("CONNECT {}:1 HTTP/1.1\r\n\r\n", "GET http://{}:1/ HTTP/1.1\r\n\r\n"):
         answer = agent.ask(request.format(host).encode(), 30)
         assert answer.startswith(start)
-        assert words in answer, why(names, agent)
+        assert words in answer, names.why(agent)
     with agent.connect(30) as sock:
         assert socks5(sock, 3, name(host), 1) == code
     assert agent.ask(b"\4\1\0\1\0\0\0\1\0" + host.encode() + b"\0", 30)[:2] == b"\0\x5b"
