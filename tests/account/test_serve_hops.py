@@ -27,7 +27,7 @@ def test_a_hop_whose_configuration_keeps_a_master_leaves_none(tmp_path_factory: 
         _read_by_ssh_itself(cluster, near, folder / "master")
         agent = cluster.agent()
         serving = cluster.serve()
-        agent.ready(60)
+        until(lambda: any(line.startswith("ready ") for line in agent.lines()), cluster.said, 60)
         server = FarEnd(echo)
         assert reaches(agent, server)
         server.close()
