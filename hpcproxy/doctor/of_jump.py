@@ -20,7 +20,6 @@ _JUMP = "jump host"
 _LIMIT_S = 600.0
 _BY_HAND = "ssh -v {} shows it by hand; ask your site"
 _ADDRESS = "hpcproxy init --jump USER@ADDRESS, with its address for the name"
-_NONE = "no jump host is asked"  # with `via`
 _PIN = "hpcproxy init --jump {}"
 _KEYS = re.compile(r"refused the key (\S+?)[;,]")
 
@@ -34,8 +33,8 @@ def _trouble(patient: Patient, concerns: Callable[[str], bool], fix: str) -> Fin
 
     Where no jump host is the user's own, his site's tunnel is up, and nothing is asked of its jump host.
     """
-    if not patient.config().uses_ssh:
-        return good(_NONE)
+    if patient.spared():
+        return good(patient.spared())
     if not patient.config().jump:
         return good("your site's own tunnel is up, which needs it too")
     for jump, shown in patient.shown().items():
@@ -76,8 +75,8 @@ def _host_key(patient: Patient) -> Finding:
 
 
 def _login(patient: Patient) -> Finding:
-    if not patient.config().uses_ssh:
-        return good(_NONE)
+    if patient.spared():
+        return good(patient.spared())
     found = patient.tunnel()
     if found and found[-1].ready:
         return good(f"your tunnel is logged in to {found[-1].jump}; no other login was tried")
@@ -104,8 +103,8 @@ def _named(probe: Probe, patient: Patient) -> Jump | None:
 
 
 def _forwarding(patient: Patient) -> Finding:
-    if not patient.config().uses_ssh:
-        return good(_NONE)
+    if patient.spared():
+        return good(patient.spared())
     found = patient.tunnel()
     if found and found[-1].ready:
         return good(f"{found[-1].jump} forwards")

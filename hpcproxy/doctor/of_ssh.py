@@ -52,8 +52,8 @@ def _resolved(patient: Patient) -> Iterator[Resolved]:
 
 def _configuration(patient: Patient) -> Finding:
     found = []
-    if not patient.config().uses_ssh:
-        return good(f"not needed with `via: {patient.config().via}`")
+    if patient.spared():
+        return good(patient.spared())
     if not patient.config().jump:
         return good(_SITES)
     for one in _resolved(patient):
@@ -92,8 +92,8 @@ def _fault(path: Path) -> str:
 
 
 def _key(patient: Patient) -> Finding:
-    if not patient.config().uses_ssh:
-        return good(f"not needed with `via: {patient.config().via}`")
+    if patient.spared():
+        return good(patient.spared())
     if not patient.config().jump_hosts:
         return good(_SITES)
     keys = _keys(patient)

@@ -11,9 +11,10 @@ _WAY = "tunnel"
 
 def _tunnel(patient: Patient) -> Finding:
     tunnel = patient.working_tunnel()
+    others = f"; {tunnel.passed_over}" if tunnel.passed_over else ""
     if patient.tunnel():
-        return good(f"up at {tunnel.url} through {tunnel.jump}")
-    return good(f"none of yours is up; a temporary one came up through {tunnel.jump}, for these checks only")
+        return good(f"up at {tunnel.url} through {tunnel.jump}{others}")
+    return good(f"none of yours is up; a temporary one came up through {tunnel.jump}, for these checks only{others}")
 
 
 def _port(patient: Patient) -> Finding:

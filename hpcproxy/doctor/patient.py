@@ -135,9 +135,34 @@ class Patient:
             if not found[-1].ready:
                 raise TunnelError("tunnel", f"is down: {found[-1].last_error or 'not up yet'}")
             return found[-1]
+        other = self.other_way()
+        if other is not None:
+            return other
         let_through = {probe.jump for probe in self.probes() if probe.why is None}
         jumps = [jump for jump in self.config().jump if str(jump) in let_through]
         return self.temporary.start(self.config().model_copy(update={"jump": tuple(jumps)}), self.account)
+
+    @once
+    def other_way(self) -> Tunnel | None:
+        """With `via: auto` the tunnel that needs no jump host: the one that is up, or one for as long as this looks."""
+        config = self.config()
+        if config.via != "auto" or not config.jump_hosts:
+            return None
+        found = self.tunnel()
+        if found:
+            by_ssh = found[-1].jump in {str(jump) for jump in config.jump_hosts}
+            return found[-1] if found[-1].ready and not by_ssh else None
+        try:
+            return self.temporary.start(config.model_copy(update={"jump": ()}), self.account)
+        except HpcproxyError:
+            return None
+
+    def spared(self) -> str:
+        """Why nothing of ssh needs to be well; "" where it does."""
+        if not self.config().uses_ssh:
+            return f"not needed with `via: {self.config().via}`"
+        other = self.other_way()
+        return f"not needed: with `via: auto` the tunnel goes by {other.jump}" if other is not None else ""
 
     @once
     def ways_of_job(self) -> list[Tunnel | str]:

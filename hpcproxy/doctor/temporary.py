@@ -37,7 +37,9 @@ class Temporary:
     _error: HpcproxyError | None = None
 
     def start(self, config: Config, account: Account) -> Tunnel:
-        """Return a tunnel with the settings `config`, once it is ready; raises TunnelError."""
+        """Return a tunnel with the settings `config`, once it is ready; TunnelError, and then another may be tried."""
+        self._begun.clear()
+        self._error = None
         self._supervisor = threading.Thread(target=self._keep, args=(config, account), daemon=True)
         self._supervisor.start()
         self._begun.wait()
