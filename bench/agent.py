@@ -130,23 +130,10 @@ def cpu_s(pid):
     return sum(int(Path(path).read_text().split()[0]) for path in tasks) / 1e9
 
 
-def fetch(way, size, failures):
-    with way.connect(DATA) as sock:
-        sock.sendall("GET {}/{} HTTP/1.1\r\nHost: h\r\n\r\n".format(way.url, size).encode())
-        assert harness.read_head(sock).startswith(b"HTTP/1.1 200 ")
-        buffer, left = bytearray(1 << 20), size
-        while left:
-            got = sock.recv_into(buffer)
-            if not got:
-                failures.append(left)
-                return
-            left -= got
-
-
 def run(way, streams, size):
     """(bytes per second, CPU seconds of the way's ssh) for `size` bytes over `streams` connections."""
     failures = []
-    threads = [threading.Thread(target=fetch, args=(way, size // streams, failures)) for _ in range(streams)]
+    threads = [threading.Thread(target=sitting.fetch, args=(way, size // streams, failures)) for _ in range(streams)]
     began, cpu = time.monotonic(), cpu_s(way.pid)
     for thread in threads:
         thread.start()

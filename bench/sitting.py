@@ -178,6 +178,21 @@ def http_way(agent):
     return Way(lambda _: agent.connect(30), agent.ssh_pid(), url="http://{}:{}".format(*DATA))
 
 
+def fetch(way, size, failures):
+    """Ask the far end for `size` bytes; what is missing of them where they end early goes to `failures`."""
+    with way.connect(DATA) as sock:
+        request = "GET {}/{} HTTP/1.1\r\nHost: h\r\n{}\r\n".format(way.url, size, getattr(way, "headers", ""))
+        sock.sendall(request.encode())
+        assert b" 200 " in harness.read_head(sock)  # a proxy may say 1.0
+        buffer, left = bytearray(1 << 20), size
+        while left:
+            got = sock.recv_into(buffer)
+            if not got:
+                failures.append(left)
+                return
+            left -= got
+
+
 def send_as_asked(sock):
     """The far end: GET /NUMBER, and so many bytes. HTTP, so that the agent sees who speaks first and hands over."""
     head = harness.read_head(sock).split()

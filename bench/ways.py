@@ -121,24 +121,10 @@ def get_by(agent):
     return Straight(lambda _target: agent.connect(30), "http://{}:{}".format(*DATA))
 
 
-def fetch(way, size, failures):
-    with way.connect(DATA) as sock:
-        request = "GET {}/{} HTTP/1.1\r\nHost: h\r\n{}\r\n".format(way.url, size, getattr(way, "headers", ""))
-        sock.sendall(request.encode())
-        assert b" 200 " in harness.read_head(sock)
-        buffer, left = bytearray(1 << 20), size
-        while left:
-            got = sock.recv_into(buffer)
-            if not got:
-                failures.append(left)
-                return
-            left -= got
-
-
 def rate(way, streams, size):
     """Bytes per second over so many connections at once."""
     failures = []
-    threads = [threading.Thread(target=fetch, args=(way, size // streams, failures)) for _ in range(streams)]
+    threads = [threading.Thread(target=sitting.fetch, args=(way, size // streams, failures)) for _ in range(streams)]
     began = time.monotonic()
     for thread in threads:
         thread.start()
