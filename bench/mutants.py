@@ -3,15 +3,16 @@
     python bench/mutants.py [--count N] [--seed N] [--only PATH] [--kind python|shell] [--within SECONDS]
 
 `--count` mutants of Python and as many of shell are drawn, from all code or from that below PATH. Each is put into a
-private copy of this tree, where the tests of its room run, without the lab, until one fails: the few files that speak
-most of its module, and for what these do not notice twice as many more. The checkers of style and the golden files are
-left out: they see that something changed and not that it is wrong. A mutant that nobody noticed is listed; when it is
-one that changes nothing that matters, a line of bench/mutants-without-effect.txt says so, and why. The table at the end
-has a row for each room.
+private copy of this tree, where the test files of its room run, without the lab, one after another, until a test fails:
+those that speak most of its module first, and a dozen at most. The checkers of style and the golden files are left out:
+they see that something changed and not that it is wrong. A mutant that nobody noticed is listed; when it is one that
+changes nothing that matters, a line of bench/mutants-without-effect.txt says so, and why. The table at the end has a
+row for each room.
 
-The tests of a room run once without a mutant first: they must pass, and a mutant's run may last thrice as long as they
-did; `--within` bounds the first run. What runs longer hangs, which is noticed. All that a run has started is ended with
-it. Ends with 1 if fewer than nine tenths of the mutants with an effect were noticed.
+A file runs once without a mutant first: it must pass, and a mutant's run may last thrice as long as it did; `--within`
+bounds the first run, and a file that fails or takes longer than that is tried on nothing. What runs longer hangs, which
+is noticed. All that a run has started is ended with it. Ends with 1 if fewer than nine tenths of the mutants with an
+effect were noticed.
 
 mutmut and cosmic-ray do this for Python. Neither knows shell, which is where most of what can go wrong here stands, nor
 draws a bounded sample with a seed, nor has a test run on files that are not imported.
@@ -56,7 +57,7 @@ NOTICED, IN_TIME, SURVIVED, NO_EFFECT, UNKNOWN = (
     "not tried",
 )
 GRACE_S = 10
-FEW = 4
+MOST = 12  # test files that are tried on a mutant
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 
@@ -130,22 +131,21 @@ def private_copy() -> Iterator[Path]:
 
 def tried(tree: Path, drawn: Sequence[Mutation], within_s: float) -> Iterator[tuple[Mutation, str]]:
     """Each mutant with what became of it."""
-    bounds: dict[tuple[str, ...], float] = {}
+    bounds: dict[str, float] = {}
     innocent = without_effect()
     for mutant in drawn:
         if (mutant.path, *mutant.lines) in innocent:
             yield mutant, NO_EFFECT
             continue
-        near = nearest(tree, mutant.path, tests_of(mutant.path))
-        outcome = SURVIVED
-        for tests in filter(None, (near[:FEW], near[FEW : 3 * FEW])):  # the second only for what survives the first
-            if outcome == SURVIVED and tests not in bounds:
-                bounds[tests] = bound(tree, mutant.path, tests, within_s)
-            if outcome == SURVIVED and not bounds[tests]:
-                outcome = UNKNOWN
-            elif outcome == SURVIVED:
+        outcome = UNKNOWN
+        for name in nearest(tree, mutant.path, tests_of(mutant.path))[:MOST]:
+            if name not in bounds:
+                bounds[name] = bound(tree, mutant.path, (name,), within_s)
+            if bounds[name]:
                 with altered(tree / mutant.path, mutant.mutated):
-                    outcome = passes(tree, tests, bounds[tests])[0]
+                    outcome = passes(tree, (name,), bounds[name])[0]
+                if outcome != SURVIVED:
+                    break
         yield mutant, outcome
 
 
