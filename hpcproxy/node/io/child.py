@@ -3,8 +3,12 @@
 import fcntl
 import os
 import signal
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
+from .loop import Loop, TimedOut
+
+READ = 65536
+LONGEST_ANSWER = 1 << 20
 PR_SET_PDEATHSIG = 1
 CANNOT_START = 127
 # By this one ssh is ended, and it cleans up. The others are for the job's programs: Slurm sends SIGTERM to every
@@ -70,6 +74,27 @@ class Child:
             if fd >= 0:
                 os.close(fd)
         self.log = self.talk = -1
+
+
+async def heard(loop: Loop, child: Child, deadline: float) -> Tuple[bytes, bool]:
+    """What `child` writes to its stdout by `deadline`, at most LONGEST_ANSWER or little more; True if that is all."""
+    watch = loop.watch(child.log)
+    said = b""
+    try:
+        while len(said) < LONGEST_ANSWER:
+            try:
+                part = os.read(child.log, READ)
+            except BlockingIOError:
+                await watch.wait_readable(deadline)
+                continue
+            if not part:
+                break
+            said += part
+    except TimedOut:
+        return said, False
+    finally:
+        loop.unwatch(watch)
+    return said, True
 
 
 def become(argv: List[str], called: str, stdout: int, stderr: int, parent: int) -> None:

@@ -10,8 +10,8 @@ import signal
 import time
 from typing import Optional
 
-from ..io.child import Child
-from ..io.loop import Loop, Task, TimedOut
+from ..io.child import Child, heard
+from ..io.loop import Loop, Task
 from ..state.status import Record
 from .job_processes import JobProcesses
 
@@ -21,7 +21,7 @@ POLL_S = 0.2
 ANSWER_S = 2.0
 CONFIGURATIONS = ("/etc/slurm/slurm.conf", "/run/slurm/conf/slurm.conf", "/etc/slurm-llnl/slurm.conf")
 SETTING = re.compile(rb"^[ \t]*killwait[ \t]*=[ \t]*(\d{1,5})\b", re.IGNORECASE | re.MULTILINE)
-LONGEST_ANSWER = 1 << 20
+LONGEST_FILE = 1 << 20
 # Held back from before the agent is started until it can heed them (tunnel.sh, build.py).
 HEEDED = (signal.SIGTERM, signal.SIGURG, signal.SIGINT, signal.SIGUSR1)
 
@@ -73,7 +73,7 @@ def kill_wait_s() -> float:
     for path in (os.environ.get("SLURM_CONF") or CONFIGURATIONS[0],) + CONFIGURATIONS:
         try:
             with open(path, "rb") as file:
-                found = SETTING.findall(file.read(LONGEST_ANSWER))
+                found = SETTING.findall(file.read(LONGEST_FILE))
         except OSError:
             continue
         return max(RESERVE_S, float(found[-1])) if found else KILL_WAIT_S
@@ -84,25 +84,12 @@ async def goes_on(loop: Loop, job: str, deadline: float) -> bool:
     """Slurm says that `job` is running: SIGTERM was a warning. Asked only by who is not alone for that long; in doubt
     the job is at its end, for a tunnel that stays would keep the node from the next one."""
     child = Child(["squeue", "--noheader", "--jobs=" + job, "--format=%A %T"])
-    watch = loop.watch(child.log)
-    said = b""
     try:
-        while len(said) < LONGEST_ANSWER:
-            try:
-                part = os.read(child.log, 65536)
-            except BlockingIOError:
-                await watch.wait_readable(deadline)
-                continue
-            if not part:
-                break
-            said += part
-    except TimedOut:
-        said = b""
+        said, whole = await heard(loop, child, deadline)
     finally:
         child.signal(signal.SIGKILL)
-        loop.unwatch(watch)
         child.close()
     while child.reap() is None:
         await loop.sleep(POLL_S / 10)
     states = ("{} RUNNING".format(job), "{} SUSPENDED".format(job))
-    return any(line.strip() in states for line in said.decode("ascii", "replace").splitlines())
+    return whole and any(line.strip() in states for line in said.decode("ascii", "replace").splitlines())

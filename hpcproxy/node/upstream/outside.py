@@ -9,11 +9,10 @@ import sys
 import time
 from typing import Dict, List, Tuple
 
-from ..io.child import Child
-from ..io.loop import Loop, TimedOut
+from ..io.child import Child, heard
+from ..io.loop import Loop
 from .open_error import tidy
 
-READ = 4096
 END_S = 1.0  # for a process that was killed
 
 
@@ -41,22 +40,9 @@ async def ask(loop: Loop, targets: Tuple[str, ...], deadline: float) -> Dict[str
 async def lines_of(loop: Loop, words: List[str], deadline: float) -> List[List[str]]:
     """What handshakes.py says to `words` by `deadline`, each line in three."""
     child = Child([sys.executable, "-I", "-S", os.path.abspath(sys.argv[0]), "handshakes", *words])
-    watch = loop.watch(child.log)
-    said = b""
     try:
-        while True:
-            try:
-                part = os.read(child.log, READ)
-            except BlockingIOError:
-                await watch.wait_readable(deadline)
-                continue
-            if not part:
-                break
-            said += part
-    except TimedOut:
-        pass  # a node that has not begun it by now has not answered
+        said, _ = await heard(loop, child, deadline)  # a node that has not begun it by then has not answered
     finally:
-        loop.unwatch(watch)
         end(child)
     return [line.split(" ", 2) for line in said.decode("utf-8", "replace").splitlines()]
 
