@@ -8,9 +8,9 @@ slurm_version() {
     if [[ $slurm_words =~ ([0-9]{2})\.([0-9]{2})(\.|$) ]]; then slurm=$((10#${BASH_REMATCH[1]}${BASH_REMATCH[2]})); fi
 }
 
-# True if it gives an --overlap step all CPUs of the job, and lets another wait for ever for some unless it is told to
-# overlap, too: 20.11 to 21.08. (Seen in 20.11.4, not in 22.05.8; the NEWS of 22.05 say so.)
-asks_overlap() {
+# True if it counts the CPUs of an --overlap step, all of the job's unless it asks for fewer, and lets any other step
+# wait for them for ever: 20.11 to 21.08. (Seen in 20.11.4, not in 22.05.8; the NEWS of 22.05 say so.)
+counts_overlap() {
     local slurm slurm_words
     slurm_version
     ((slurm >= 2011 && slurm < 2205))
