@@ -93,6 +93,7 @@ __hpcproxy_export() {
     export no_proxy="$direct" NO_PROXY="$direct"
     export HPCPROXY_URL="$__hpcproxy_url" HPCPROXY_KEY="$__hpcproxy_key" HPCPROXY_STEP="$__hpcproxy_step"
     export HPCPROXY_STATE="$__hpcproxy_state" HPCPROXY_LISTEN="$__hpcproxy_uid $__hpcproxy_listen"
+    if [ -n "${__hpcproxy_overlap-}" ] && [ -z "${SLURM_OVERLAP+x}" ]; then export SLURM_OVERLAP=1 HPCPROXY_OVERLAP=1; fi
     if [ -z "$__hpcproxy_replace" ] && __hpcproxy_site_proxy; then return 0; fi
     export http_proxy="$__hpcproxy_url" HTTP_PROXY="$__hpcproxy_url"
     export https_proxy="$__hpcproxy_url" HTTPS_PROXY="$__hpcproxy_url"

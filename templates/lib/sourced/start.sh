@@ -12,10 +12,13 @@ __hpcproxy_start() {
     if [ -n "$1" ]; then consequence=''; fi
     while [ "$tries" -lt 5 ]; do
         state=$(HPCPROXY_HOLDER=1 /bin/bash -p "$__hpcproxy_home/job.sh" start "$1" ${2:+"$2"} </dev/null) || return 1
+        # Of a Slurm whose steps would wait for ours (job.sh).
+        __hpcproxy_overlap=''
         if [ "$state" = out ]; then
             __hpcproxy_out=1
             return 1
         fi
+        case $state in 'overlap '*) __hpcproxy_overlap=1 state=${state#overlap } ;; esac
         __hpcproxy_foreign=''
         if __hpcproxy_read "$state" && __hpcproxy_listening; then return 0; fi
         if [ -n "$__hpcproxy_foreign" ]; then

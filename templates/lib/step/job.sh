@@ -3,6 +3,7 @@
 #
 #   job.sh start [shell | '' SCRIPT]   prints this node's state directory once every node is ready; else says why not, exit code 1.
 #                          `out` where none is needed, because the nodes reach the internet by themselves.
+#                          `overlap ` stands before it where the job's own steps must be told to share (asks_overlap)
 #   job.sh stop            ends them and waits until this node's is gone
 #   job.sh status          one line about this node's: `status`, node, JOB.RESTART, pid, state directory, URL and the
 #                          content of status.json, between tabs; all but the node empty where there is none
@@ -26,7 +27,7 @@ complain() {
 }
 
 start() {
-    local count sizes outcome=0 now_cs begun_cs
+    local count sizes outcome=0 overlap='' now_cs begun_cs
     uptime_cs
     begun_cs=$now_cs
     count_nodes || { complain "Slurm's number of nodes of this job is none: ${sizes[*]}" && return 1; }
@@ -47,7 +48,8 @@ start() {
         if ((outcome == 3)); then printf 'out\n' && return 0; fi
         ((outcome == 0)) || return 1
     fi
-    printf '%s\n' "$state"
+    if [[ $state != "$run_base"/* ]] && asks_overlap; then overlap='overlap '; fi
+    printf '%s%s\n' "$overlap" "$state"
 }
 
 stop() {

@@ -16,6 +16,14 @@ counts_overlap() {
     ((slurm >= 2011 && slurm < 2205))
 }
 
+# True if a core of each node is held to be such a step's whatever it asks for, so that a step of the user's with --exact
+# that needs all of them would wait for ever, unless it is told to overlap, too: 21.08. (Read in its sources.)
+asks_overlap() {
+    local slurm slurm_words
+    slurm_version
+    ((slurm >= 2108 && slurm < 2205))
+}
+
 # True if it is too old, and `sentence` says so then. A process: only where a step could not be had.
 slurm_is_too_old() {
     local slurm slurm_words

@@ -185,14 +185,48 @@ def test_blank_values_are_as_unset(shell: str, blank: str, account: Account) -> 
         assert interactive(shell, source + show, given)[1] == f"{url_of(state)}|localhost,127.0.0.1,.local|"
 
 
+# ------------------------------------------------------------------------------------------------ Slurm before 22.05
+
+
 @pytest.fixture
-def others_tunnel(account: Account) -> Iterator[Path]:
-    """A tunnel of job 9 that another shell of it has started and that is up."""
+def others_tunnel(tmp_path: Path, account: Account) -> Iterator[Path]:
+    """A tunnel of job 9 that another shell of it has started and that is up; `srun` says its version and no more."""
     _install(account)
     with tunnel_state("9") as state:
         (state / "pid").write_text(f"{os.getpid()} {tunnels.start_time(os.getpid())}\n")
         (state / "status").write_text("version=1\nready=true\n")
+        (tmp_path / "srun").write_text('#!/bin/sh\n[ "$*" = --version ] || exit 1\nprintf "%s\\n" "$VERSION"\n')
+        (tmp_path / "srun").chmod(0o755)
         yield state
+
+
+SHARES = {
+    "slurm-wlm 20.11.4": False,  # Debian's word
+    "slurm 20.11.9": False,
+    "slurm 21.08.8-2": True,
+    "slurm 20.02.7": False,  # steps share whatever they ask
+    "slurm 22.05.8": False,
+    "slurm 26.05.5": False,
+    "": False,
+    "nonsense": False,
+}
+
+
+@every_shell
+@pytest.mark.parametrize("version", SHARES)
+def test_where_a_step_would_wait_for_ours_the_jobs_steps_are_told_to_share(
+    shell: str, version: str, others_tunnel: Path, tmp_path: Path, account: Account
+) -> None:
+    """A contract with 20.11, which is not to be had here: its `srun --version`, and what was seen to free its steps."""
+    environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "9", "VERSION": version}
+    show = 'printf "%s %s\\n" "${http_proxy-none}" "${SLURM_OVERLAP-none}"\n'
+    text = f"set -eu\n{HOOK}{show}__hpcproxy_restore\n{show}"
+    done = script(shell, text, environ)
+    assert done.stdout.splitlines() == [f"{url_of(others_tunnel)} {1 if SHARES[version] else 'none'}", "none none"]
+    assert (done.returncode, done.stderr) == (0, "")
+    if SHARES[version]:
+        done = script(shell, text, {**environ, "SLURM_OVERLAP": "0"})
+        assert done.stdout.splitlines() == [f"{url_of(others_tunnel)} 0", "none 0"]
 
 
 def test_the_users_shell_settings_do_not_reach_what_starts_a_tunnel(others_tunnel: Path, tmp_path: Path) -> None:
@@ -204,8 +238,8 @@ def test_the_users_shell_settings_do_not_reach_what_starts_a_tunnel(others_tunne
         **functions, "BASH_ENV": str(tmp_path / "rc"), "ENV": str(tmp_path / "rc"), "POSIXLY_CORRECT": "1",
         "CDPATH": "/", "GLOBIGNORE": "*", "TMOUT": "1", "PS4": f"$(touch {tmp_path}/ps4)", "BASHOPTS": "failglob",
     }  # fmt: skip
-    environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "9", **theirs}
+    environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "9", "VERSION": "", **theirs}
     argv = ["/bin/bash", "-p", str(verbs.Account.of(os.environ).home.directory / "job.sh"), "start"]
     done = subprocess.run(argv, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{others_tunnel}\n", "")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["rc"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rc", "srun"]
