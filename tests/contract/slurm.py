@@ -27,7 +27,7 @@ class Release:
 
     says: str
     options: str = f"{_OPTIONS} overlap exact whole"
-    shares: bool = True  # a step with --overlap leaves others all that the job has
+    shares: bool = True  # a step with --overlap leaves others all that the job has, whatever it asks for
     prolog: str = f"{_PROLOG} SLURM_JOB_ACCOUNT SLURM_JOB_COMMENT SLURM_JOB_RESTART_COUNT SLURM_JOB_NUM_NODES"
     array: bool = False  # `scontrol show config` numbers Prologs and Epilogs
     flags: str = "Alloc"
@@ -73,6 +73,13 @@ class Release:
 
 
 RELEASES: Mapping[str, Release] = {
+    "20.11": Release(  # up to 20.11.2; the next ones have --exact, and are whole without it
+        "slurm 20.11.2",
+        options=f"{_OPTIONS} overlap whole",
+        shares=False,
+        prolog=_PROLOG,
+        cgroup="6:freezer:/slurm/uid_2001/job_77/step_0",
+    ),
     "21.08": Release(
         "slurm 21.08.8-2",
         shares=False,
@@ -104,25 +111,28 @@ RELEASES: Mapping[str, Release] = {
 TOO_OLD = Release("slurm 20.02.7", options=_OPTIONS, shares=True, prolog=_PROLOG)
 
 # The only node of job 9, here. What another step holds a job's own waits for, for ever; this one says so and ends.
+# What a step holds is what it asks for where that is exact, and nothing if it overcommits that, too.
 _SRUN = """#!/bin/bash
-known=' {options} ' shares={shares} steps={directory}/steps overlap=${{SLURM_OVERLAP-}}
+known=' {options} ' shares={shares} steps={directory}/steps
 if [[ $* == --version ]]; then echo '{says}' && exit; fi
+overlap=${{SLURM_OVERLAP-}} overcommit=${{SLURM_OVERCOMMIT-}} exact=${{SLURM_EXACT-}}
 while [[ $1 == -* ]]; do
     name=${{1#--}} name=${{name%%=*}}
     if [[ $known != *" $name "* ]]; then
         printf "srun: unrecognized option '%s'\\nTry \\"srun --help\\" for more information\\n" "$1" >&2
         exit 1
     fi
-    if [[ $name == overlap ]]; then overlap=1; fi
+    case $name in overlap | exact) printf -v "$name" 1 ;; esac
     shift
 done
+if [[ $known != *' exact '* ]]; then exact=1; fi
 mkdir -p "$steps"
 for step in "$steps"/*; do
-    if [[ $shares || ! -e $step || $overlap && -s $step ]] || ! kill -0 "${{step##*/}}" 2>/dev/null; then continue; fi
+    if [[ $shares || $overlap || ! -s $step ]] || ! kill -0 "${{step##*/}}" 2>/dev/null; then continue; fi
     echo 'srun: Job 9 step creation temporarily disabled, retrying (Requested nodes are busy)' >&2
     exit 75
 done
-printf '%s' "$overlap" >"$steps/$$"
+if [[ $overcommit && $exact ]]; then : >"$steps/$$"; else echo cpus >"$steps/$$"; fi
 export SLURMD_NODENAME=c1 SLURM_STEP_ID=0 SLURM_JOB_NODELIST=c1
 exec "$@"
 """

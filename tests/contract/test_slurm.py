@@ -1,4 +1,4 @@
-"""Our scripts with what Slurm 21.08 to 25.11 says and takes: contracts read in its sources, none of them runs here."""
+"""Our scripts with what Slurm 20.11 to 25.11 says and takes: contracts read in its sources, none of them runs here."""
 
 from __future__ import annotations
 
@@ -52,6 +52,16 @@ def test_the_jobs_own_steps_run_beside_the_supervisors(
     done = script("bash", text.replace("srun --", "srun --quiet"), job(RELEASES[name]))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("http://127.64.")
+
+
+@every_release
+def test_a_step_of_a_shell_that_knows_nothing_of_the_tunnel_runs_beside_the_supervisors(
+    name: str, job: Callable[[Release], dict[str, str]], account: Account
+) -> None:
+    """`proxy_on` in one step of an allocation, and then the next step: nobody could tell that one to share. (P1)"""
+    text = f"set -eu\n(\n{HOOK}printf 'on '\n)\nsrun --quiet printf 'beside '\n. {account.home.directory}/epilogue.sh\n"
+    done = script("bash", text, job(RELEASES[name]))
+    assert (done.returncode, done.stdout) == (0, "on beside "), done.stderr
 
 
 def test_a_slurm_that_is_too_old_is_said_to_be(job: Callable[[Release], dict[str, str]]) -> None:

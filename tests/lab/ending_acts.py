@@ -8,6 +8,8 @@ import re
 import threading
 import time
 
+from hpcproxy.lab import slurm
+
 from .conftest import REPOSITORY
 from .endings import BY_AGENT, CRED_EXPIRE_S, SITE, SSH, TWO_NODES, UP, WAIT, Run
 from .researcher import FETCH, OUTER1, Researcher
@@ -217,7 +219,9 @@ def four_jobs(run: Run) -> None:
 
 def heterogeneous(run: Run) -> None:
     """Both components get out, from all their nodes."""
-    body = f"srun -n2 --het-group=0 {FETCH} : -n1 --het-group=1 {FETCH}\n"
+    # Up to 20.11.7 srun takes a heterogeneous job for another where it finds this (NEWS of 20.11.8), without us, too.
+    before = "unset SLURM_JOB_NUM_NODES\n" if slurm.version(run.lab.machine("ctl")) < (20, 11, 8) else ""
+    body = f"{before}srun -n2 --het-group=0 {FETCH} : -n1 --het-group=1 {FETCH}\n"
     run.submit(body, "-N2 --ntasks-per-node=1 --exclude=c4\nhetjob\n-N1 -n1 --exclude=c4")
     run.over()
     run.jobs = [run.job, run.job + 1]

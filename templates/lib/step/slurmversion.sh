@@ -8,12 +8,20 @@ slurm_version() {
     if [[ $slurm_words =~ ([0-9]{2})\.([0-9]{2})(\.|$) ]]; then slurm=$((10#${BASH_REMATCH[1]}${BASH_REMATCH[2]})); fi
 }
 
-# True if it gives an --overlap step all CPUs of the job, and lets another wait for ever for some unless it is told to
-# overlap, too: 20.11 to 21.08. (Seen in 20.11.4, not in 22.05.8; the NEWS of 22.05 say so.)
-asks_overlap() {
+# True if it counts the CPUs of an --overlap step, all of the job's unless it asks for fewer, and lets any other step
+# wait for them for ever: 20.11 to 21.08. (Seen in 20.11.4, not in 22.05.8; the NEWS of 22.05 say so.)
+counts_overlap() {
     local slurm slurm_words
     slurm_version
     ((slurm >= 2011 && slurm < 2205))
+}
+
+# True if a core of each node is held to be such a step's whatever it asks for, so that a step of the user's with --exact
+# that needs all of them would wait for ever, unless it is told to overlap, too: 21.08. (Read in its sources.)
+asks_overlap() {
+    local slurm slurm_words
+    slurm_version
+    ((slurm >= 2108 && slurm < 2205))
 }
 
 # True if it is too old, and `sentence` says so then. A process: only where a step could not be had.

@@ -37,6 +37,9 @@ prepare_step() {
         # Its end, early or late, good or bad, is no event for the job.
         --kill-on-bad-exit=0 --wait=0 --quiet --export=ALL --job-name=hpcproxy --chdir=/
     )
+    # One that overcommits the few CPUs that it asks for has none (_step_alloc_lps, slurmctld/step_mgr.c). By the
+    # environment, for 20.11.0 to 20.11.2 have no --exact: there it is always so.
+    if counts_overlap; then export SLURM_OVERCOMMIT=1 SLURM_EXACT=1; fi
     # What the job script has open is not ours to keep open: a lock, a pipe whose reader waits for the end.
     for name in /proc/self/fd/*; do
         name=${name##*/}

@@ -201,8 +201,8 @@ def others_tunnel(tmp_path: Path, account: Account) -> Iterator[Path]:
 
 
 SHARES = {
-    "slurm-wlm 20.11.4": True,  # Debian's word
-    "slurm 20.11.9": True,
+    "slurm-wlm 20.11.4": False,  # Debian's word
+    "slurm 20.11.9": False,
     "slurm 21.08.8-2": True,
     "slurm 20.02.7": False,  # steps share whatever they ask
     "slurm 22.05.8": False,

@@ -17,7 +17,7 @@ from tests.waiting import until
 
 # Says what it is told, keeps what it was given, and stays until it is asked to go.
 _SRUN = """#!/bin/bash
-[[ $1 != --version ]] || exit 1
+if [[ $1 == --version ]]; then printf '%s\\n' "${VERSION-}" && exit; fi
 for ((number = 0; ; number++)); do mkdir "$KEPT/$number" 2>/dev/null && break; done
 env -0 >"$KEPT/$number/env"
 printf '%s\\n' "$@" >"$KEPT/$number/words"
@@ -223,6 +223,27 @@ def test_the_step_takes_nothing_from_the_jobs_own(job: Job) -> None:
     assert (shell, private, hold, number, restart, mode) == ("/bin/bash", "-p", "hold", job.number, "0", "")
     assert Path(script).name == "tunnel.sh"
     assert (job.runs[0] / "cwd").read_text() == "/\n"
+
+
+COUNTS = {
+    "slurm 20.11.2": True,
+    "slurm-wlm 20.11.4": True,  # Debian's word
+    "slurm 21.08.8-2": True,
+    "slurm 22.05.8": False,
+    "slurm 26.05.5": False,
+    "nonsense": False,
+}
+
+
+@pytest.mark.parametrize("version", COUNTS)
+def test_where_slurm_counts_the_cpus_of_such_a_step_it_has_none(version: str, job: Job) -> None:
+    """No step of the job is to wait for it, of another shell either, and none needs to be told so."""
+    job.ready()
+    done = job.start(VERSION=version)
+    assert (done.returncode, done.stdout.split()[-1]) == (0, job.environ["STATE"])
+    environ = dict(pair.split("=", 1) for pair in (job.runs[0] / "env").read_text().split("\0") if pair)
+    told = {name: environ[name] for name in ("SLURM_OVERCOMMIT", "SLURM_EXACT") if name in environ}
+    assert told == ({"SLURM_OVERCOMMIT": "1", "SLURM_EXACT": "1"} if COUNTS[version] else {})
 
 
 HET = {"SLURM_JOB_NUM_NODES_HET_GROUP_0": "1", "SLURM_JOB_NUM_NODES_HET_GROUP_1": "2"}
