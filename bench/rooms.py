@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TESTS = {
     "account": "cli/test_cli account/test_credentials account/test_runner account/test_serve account/test_serve_hops account/test_serve_place account/test_site_word account/test_via account/test_connect account/test_collect account/test_init templates/node/test_inherited account/test_jobscript templates/lib/test_state_ours account/test_loginshell account/test_netcat account/test_ops account/test_overrides"
     " account/test_templated account/test_toolenv files/test_install demo/test_demo",
-    "cli": "cli/test_check_url cli/test_follow cli/test_man cli/test_program cli/test_start_page cli/test_cli cli/test_consent demo/test_demo account/test_ops account/test_init cluster/test_raised cluster/test_reference cluster/test_enable",
+    "cli": "account/test_collect cli/test_check_url cli/test_follow cli/test_man cli/test_program cli/test_start_page cli/test_cli cli/test_consent demo/test_demo account/test_ops account/test_init cluster/test_raised cluster/test_reference cluster/test_enable",
     "cluster": "cluster/test_altered cluster/test_archive cluster/test_gateway cluster/test_site_page cluster/test_trouble cluster/test_verbs cluster/test_who cluster/test_whole_verbs cluster/test_become cluster/test_bounds cluster/test_dial cluster/test_enable cluster/test_field cluster/test_groups cluster/test_heard"
     " cluster/test_image cluster/test_inventory cluster/test_kit cluster/test_logins cluster/test_moved cluster/test_plugstack cluster/test_prospect"
     " cluster/test_raised cluster/test_slurmconf cluster/test_firewall cluster/test_trusting cluster/test_contract cluster/test_enablement cluster/test_wire cluster/test_shared cluster/test_versions cluster/test_remove",
