@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from hpcproxy import changes
-from hpcproxy.account import checks, job_status, login_shell, overrides, site_word, tunnels
+from hpcproxy.account import checks, login_shell, overrides, site_word, tunnels
+from hpcproxy.account.account import Account
 from hpcproxy.changes import Result, Step, Write
 from hpcproxy.config import edit
-from hpcproxy.config.layers import SITE_CONFIG, Layer, read_layer, resolve
+from hpcproxy.config.layers import Layer, read_layer, resolve
 from hpcproxy.config.model import Config, Jump
 from hpcproxy.errors import TunnelError, UsageError
 from hpcproxy.files import install, modulefile
-from hpcproxy.files.plan import PROGRAMS, TUNNEL, Artifact, Home, account_plan
+from hpcproxy.files.plan import TUNNEL, Artifact, account_plan
 from hpcproxy.files.render import Bundle, File, render
 from hpcproxy.openssh import configuration, reasons, recognition
 from hpcproxy.openssh.host_key import Way
@@ -32,29 +33,6 @@ _BY = {
     "reverse": "`hpcproxy serve`, which you run where you are logged in",
 }
 _NEW_CONFIG = "# hpcproxy settings; every key: docs/configuration.md\n"
-
-
-@dataclass(frozen=True)
-class Account:
-    """Whose account we work on and with which environment; made once, at the edge."""
-
-    user_home: Path
-    home: Home
-    environ: Mapping[str, str]
-    site_config: Path = SITE_CONFIG
-
-    @classmethod
-    def of(cls, environ: Mapping[str, str]) -> Account:
-        """Return the account that `environ` describes; raises UsageError without HOME, ConfigError for a bad path."""
-        if not environ.get("HOME"):
-            raise UsageError("HOME is not set, so there is no account to work on")
-        user_home = Path(environ["HOME"])
-        return cls(user_home, Home.at(user_home, environ.get("HPCPROXY_HOME")), environ)
-
-    @property
-    def bashrc(self) -> Path:
-        """The rc file that gets the pointer block."""
-        return self.user_home / ".bashrc"
 
 
 @dataclass(frozen=True)
@@ -266,16 +244,6 @@ def down(account: Account) -> list[tunnels.Tunnel]:
     for tunnel in found:
         tunnels.stop(tunnel)
     return found
-
-
-def status(account: Account) -> tuple[list[tunnels.Tunnel], list[Path]]:
-    """Return our tunnels on this machine, and the installed files that are not as the settings say."""
-    return tunnels.find(account.environ), checks.drift(bundle_of(account, settings_of(account).config))
-
-
-def status_of_job(account: Account, job: str) -> list[tunnels.Tunnel | str]:
-    """Return the tunnel of `job` on each of its nodes, or the node's name where there is none; raises TunnelError."""
-    return job_status.collect(job, [account.home.directory / "job.sh", PROGRAMS / "job.sh"], account.environ)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hpcproxy.changes import Remove, Step, Write, debris, read, translated
+from hpcproxy.config.places import Home
 from hpcproxy.files import block
-from hpcproxy.files.plan import Home, Plan
+from hpcproxy.files.plan import Plan
 from hpcproxy.files.render import Bundle
 
 _LARGEST_SCRIPT_BYTES = 4 << 20  # slurmctld's own bound, max_script_size (slurm.conf(5))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hpcproxy.account import verbs
-from hpcproxy.account.verbs import Account
+from hpcproxy.account.account import Account
 from hpcproxy.changes import Outcome
 from hpcproxy.errors import BlockError, FileError, HpcproxyError
 from hpcproxy.files import block
