@@ -18,6 +18,7 @@ from hpcproxy.errors import TunnelError, UsageError
 from hpcproxy.files import install, modulefile
 from hpcproxy.files.plan import TUNNEL, Artifact, account_plan
 from hpcproxy.files.render import Bundle, File, render
+from hpcproxy.files.stamp import Made
 from hpcproxy.openssh import configuration, reasons, recognition
 from hpcproxy.openssh.host_key import Way
 from hpcproxy.openssh.known_hosts import KnownHosts
@@ -37,17 +38,19 @@ _NEW_CONFIG = "# hpcproxy settings; every key: docs/configuration.md\n"
 
 @dataclass(frozen=True)
 class Settings:
-    """The configuration in force, read and checked once; the flags in it; the user's file as it was, None: no file."""
+    """The configuration in force, read and checked once; the flags in it; both files as they were, None: no file."""
 
     config: Config
     flags: Mapping[str, Any]
     text: str | None
+    site_text: str | None = None
 
 
 def settings_of(account: Account, flags: Mapping[str, Any] | None = None) -> Settings:
     """Return what is in force: site file, user file, then `flags`; raises ConfigError."""
-    user, given = read_layer(account.home.config), Layer("command line", flags or {})
-    return Settings(resolve(read_layer(account.site_config), user, given), given.values, user.text)
+    site, user = read_layer(account.site_config), read_layer(account.home.config)
+    given = Layer("command line", flags or {})
+    return Settings(resolve(site, user, given), given.values, user.text, site.text)
 
 
 def bundle_of(account: Account, config: Config) -> Bundle:
@@ -162,9 +165,19 @@ def _probe(environ: Mapping[str, str], config: Config, script: File, *, on_node:
 def install_bashrc(account: Account, settings: Settings, *, dry_run: bool) -> list[Result]:
     """Put our files and the block in ~/.bashrc in place; every target is checked before the first is written."""
     bundle = bundle_of(account, settings.config)
-    steps = [_config_step(account, settings.flags, settings.text), *install.bundle_steps(bundle)]
-    steps += install.bashrc_steps(account.bashrc)
+    config = _config_step(account, settings.flags, settings.text)
+    stamp = _stamp_step(account, settings, config, bundle)
+    steps = [config, *install.bundle_steps(bundle), stamp, *install.bashrc_steps(account.bashrc)]
     return changes.preview(steps) if dry_run else changes.apply(steps)
+
+
+def _stamp_step(account: Account, settings: Settings, config: Write, bundle: Bundle) -> Write:
+    """Return the step that keeps the stamp of what is installed; it comes behind the files that it speaks of."""
+    site = None if settings.site_text is None else settings.site_text.encode()
+    made = Made(account.home, account.user_home, (site, config.content))
+    files = [(file.artifact.name, file.artifact.mode, file.content) for file in bundle.files]
+    with changes.translated(account.home.stamp):
+        return Write(account.home.stamp, made.stamp(files), _PRIVATE_MODE)
 
 
 def ask_shells(account: Account) -> tuple[list[Result], list[str]]:

@@ -16,6 +16,9 @@ RUN = Path("/run/hpcproxy")
 # Where an admin's roll-out puts the scripts and the agent, on every node.
 PROGRAMS = Path("/usr/libexec/hpcproxy")
 
+# What `install-bashrc` puts into an account's directory, in its order (files/plan.py says how each is made).
+INSTALLED = ("tunnel.sh", "job.sh", "prologue.sh", "epilogue.sh", "bashrc.sh", "agent.json", "agent.pyz")
+
 
 @dataclass(frozen=True)
 class Home:
@@ -40,3 +43,8 @@ class Home:
     def known_hosts(self) -> Path:
         """The pinned host keys."""
         return self.directory / "known_hosts"
+
+    @property
+    def stamp(self) -> Path:
+        """What says that the installed files need not be made again to compare them (files/stamp.py)."""
+        return self.directory / "stamp"

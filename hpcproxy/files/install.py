@@ -47,7 +47,7 @@ def bashrc_removal(bashrc: Path) -> list[Step]:
 
 def home_removal(plan: Plan, home: Home) -> list[Step]:
     """Return the steps that remove what we keep in `home`: rendered files, settings, pinned keys."""
-    paths = [artifact.path for artifact in plan.artifacts] + [home.config, home.known_hosts]
+    paths = [artifact.path for artifact in plan.artifacts] + [home.stamp, home.config, home.known_hosts]
     left = [found for path in paths for found in debris(path)]
     compiled = sorted(home.directory.glob("agent.*.code")) + sorted(home.directory.glob("agent.*.code.new"))
     return [Remove(path) for path in paths + left + compiled if path.exists()]

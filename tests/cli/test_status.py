@@ -78,4 +78,4 @@ def test_an_error_of_ours_is_one_line_and_no_traceback(home: Path) -> None:
 def test_of_a_job_it_loads_no_library(home: Path) -> None:
     assert home.exists()
     assert loaded("status", "--job", "7") == set()
-    assert loaded("status") >= {"jinja2"}, "so it is seen what is loaded"
+    assert loaded("status", "--follow", "--json") >= {"invoke"}, "so it is seen what is loaded"

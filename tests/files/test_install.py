@@ -210,6 +210,7 @@ def test_our_files_are_nobody_elses(home: Path, account: Account) -> None:
         "bashrc.sh": 0o600,
         "agent.json": 0o600,
         "agent.pyz": 0o700,
+        "stamp": 0o600,
     }
     del home
 
