@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from hpcproxy.account import verbs  # noqa: E402  not installed where a checkout is measured
+from hpcproxy.account.account import Account  # noqa: E402
 
 RUNS = 300
 PROMISE_MS = 2.0
@@ -36,7 +37,7 @@ def main() -> None:
         for home in (plain, ours):
             home.mkdir()
             (home / ".bashrc").write_text("export A=1\n")
-        account = verbs.Account.of({"HOME": str(ours)})
+        account = Account.of({"HOME": str(ours)})
         verbs.install_bashrc(account, verbs.settings_of(account, {"jump": ["u@h"]}), dry_run=False)
         times = [(_start_ms(plain), _start_ms(ours)) for _ in range(runs)]
     without, with_ours = (statistics.median(column) for column in zip(*times))

@@ -3,8 +3,8 @@
     python bench/start.py [--times N] [--programs DIRECTORY]
 
 The commands take turns, so that a busy moment meets all of them, and the median counts. `status` is that of an account
-with nothing set up, and of one with our files installed. DIRECTORY has another `hpcproxy`. Ends with 1 where a median
-is beyond its bound: 150 ms for --help, 200 ms for status.
+with nothing set up, and of one with our files installed, whose stamp fits. DIRECTORY has another `hpcproxy`. Ends with
+1 where a median is beyond its bound: 150 ms for --help, 200 ms for status.
 """
 
 from __future__ import annotations

@@ -20,13 +20,20 @@ def main() -> None:
             _end(code_of_nc)
     from hpcproxy.cli import front  # noqa: PLC0415 - this loads nothing
 
-    answered = front.answer(front.without_quiet(sys.argv[1:])[0])
+    words, quiet = front.without_quiet(sys.argv[1:])
+    answered = front.answer(words)
     if answered is not None:
         _end(answered)
     # What is loaded stays to the end. To look for garbage among it again and again takes a fifth of the start.
     gc.set_threshold(_GARBAGE_THRESHOLD)
     # Pydantic would read what every package around it says of itself, for plugins that have no business here.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    if words[:1] == ["status"]:
+        from hpcproxy.cli import status  # noqa: PLC0415 - Invoke and all tasks would be two thirds of its time
+
+        answered = status.by_itself(words[1:], os.environ, quiet=quiet)
+        if answered is not None:
+            _end(answered)
     _load_invoke()
     from hpcproxy.cli import program  # noqa: PLC0415 - after the above
 

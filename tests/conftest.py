@@ -14,8 +14,8 @@ from typing import Any
 import hypothesis
 import pytest
 
-from hpcproxy.account.verbs import Account
-from hpcproxy.config.layers import SITE_CONFIG
+from hpcproxy.account.account import Account
+from hpcproxy.config.places import SITE_CONFIG
 from tests import sshd
 from tests.sshd import Sshd
 from tests.supervisor import Supervisor, write_script

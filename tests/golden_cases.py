@@ -14,7 +14,8 @@ from typing import Any
 
 from hpcproxy.cluster import contract, enable, inventory, protocol
 from hpcproxy.config.layers import Layer, resolve
-from hpcproxy.files.plan import AGENT_PROGRAM, Artifact, Home, Plan, account_plan
+from hpcproxy.config.places import Home
+from hpcproxy.files.plan import AGENT_PROGRAM, Artifact, Plan, account_plan
 from hpcproxy.files.render import Bundle, File, render
 from tests import REPOSITORY
 from tests.cluster import cases as site

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from hpcproxy.config.layers import Layer, resolve
-from hpcproxy.files.plan import Home, account_plan
+from hpcproxy.config.places import Home
+from hpcproxy.files.plan import account_plan
 from hpcproxy.files.render import render
 from tests.servers import REACHED, free_port
 from tests.shells import url_of

@@ -11,7 +11,8 @@ import pytest
 
 from hpcproxy import floors
 from hpcproxy.account import verbs
-from hpcproxy.account.verbs import Account, Trial
+from hpcproxy.account.account import Account
+from hpcproxy.account.verbs import Trial
 from hpcproxy.cluster import inventory, protocol, slurm_conf
 from hpcproxy.cluster.outcome import HostOutcome, Outcomes
 from hpcproxy.cluster.protocol import Answer

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 from hpcproxy import heard, process
 from hpcproxy.config.model import Config
-from hpcproxy.files.plan import TUNNEL, Home, account_plan
+from hpcproxy.config.places import Home
+from hpcproxy.files.plan import TUNNEL, account_plan
 from hpcproxy.files.render import render
 
 _ASK_S = 30

@@ -25,8 +25,9 @@ from hpcproxy.account import running
 from hpcproxy.account.bringing import FIRST_PAUSE_S, FORBIDDEN, LONGEST_PAUSE_S, NONE, OVER, STEADY_S, End, Link
 from hpcproxy.account.running import Place
 from hpcproxy.config.model import Config, Jump
+from hpcproxy.config.places import Home
 from hpcproxy.errors import TunnelError
-from hpcproxy.files.plan import AGENT_PROGRAM, AGENT_SETTINGS, Home, agent_settings
+from hpcproxy.files.plan import AGENT_PROGRAM, AGENT_SETTINGS, agent_settings
 from hpcproxy.node.build import build
 from hpcproxy.node.state.directory import BadFolder, make_ours
 from hpcproxy.quoting import word

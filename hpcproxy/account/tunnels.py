@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from hpcproxy import heard, process
+from hpcproxy.config.places import RUN
 from hpcproxy.errors import TunnelError
-from hpcproxy.files.plan import RUN
 
 _NAME = re.compile(r"(?P<job>shell|[0-9]+)\.(?P<restart>[0-9]+)-[A-Za-z0-9]{8}")
 _RUN_NAME = re.compile(r"(?P<job>[0-9]+)\.(?P<restart>[0-9]+)")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hpcproxy.account import netcat, runner, tool_settings, tunnels, verbs
 from hpcproxy.account import serve as serving
-from hpcproxy.account.verbs import Account
+from hpcproxy.account.account import Account
 from hpcproxy.config.model import Jump
 from hpcproxy.errors import TunnelError, UsageError
 from hpcproxy.files.plan import PROFILE

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from hpcproxy import changes
-from hpcproxy.account import checks, job_status, login_shell, overrides, site_word, tunnels
+from hpcproxy.account import checks, login_shell, overrides, site_word, tunnels
+from hpcproxy.account.account import Account
 from hpcproxy.changes import Result, Step, Write
 from hpcproxy.config import edit
-from hpcproxy.config.layers import SITE_CONFIG, Layer, read_layer, resolve
+from hpcproxy.config.layers import Layer, read_layer, resolve
 from hpcproxy.config.model import Config, Jump
 from hpcproxy.errors import TunnelError, UsageError
 from hpcproxy.files import install, modulefile
-from hpcproxy.files.plan import PROGRAMS, TUNNEL, Artifact, Home, account_plan
+from hpcproxy.files.plan import TUNNEL, Artifact, account_plan
 from hpcproxy.files.render import Bundle, File, render
+from hpcproxy.files.stamp import Made
 from hpcproxy.openssh import configuration, reasons, recognition
 from hpcproxy.openssh.host_key import Way
 from hpcproxy.openssh.known_hosts import KnownHosts
@@ -35,41 +37,20 @@ _NEW_CONFIG = "# hpcproxy settings; every key: docs/configuration.md\n"
 
 
 @dataclass(frozen=True)
-class Account:
-    """Whose account we work on and with which environment; made once, at the edge."""
-
-    user_home: Path
-    home: Home
-    environ: Mapping[str, str]
-    site_config: Path = SITE_CONFIG
-
-    @classmethod
-    def of(cls, environ: Mapping[str, str]) -> Account:
-        """Return the account that `environ` describes; raises UsageError without HOME, ConfigError for a bad path."""
-        if not environ.get("HOME"):
-            raise UsageError("HOME is not set, so there is no account to work on")
-        user_home = Path(environ["HOME"])
-        return cls(user_home, Home.at(user_home, environ.get("HPCPROXY_HOME")), environ)
-
-    @property
-    def bashrc(self) -> Path:
-        """The rc file that gets the pointer block."""
-        return self.user_home / ".bashrc"
-
-
-@dataclass(frozen=True)
 class Settings:
-    """The configuration in force, read and checked once; the flags in it; the user's file as it was, None: no file."""
+    """The configuration in force, read and checked once; the flags in it; both files as they were, None: no file."""
 
     config: Config
     flags: Mapping[str, Any]
     text: str | None
+    site_text: str | None = None
 
 
 def settings_of(account: Account, flags: Mapping[str, Any] | None = None) -> Settings:
     """Return what is in force: site file, user file, then `flags`; raises ConfigError."""
-    user, given = read_layer(account.home.config), Layer("command line", flags or {})
-    return Settings(resolve(read_layer(account.site_config), user, given), given.values, user.text)
+    site, user = read_layer(account.site_config), read_layer(account.home.config)
+    given = Layer("command line", flags or {})
+    return Settings(resolve(site, user, given), given.values, user.text, site.text)
 
 
 def bundle_of(account: Account, config: Config) -> Bundle:
@@ -184,9 +165,19 @@ def _probe(environ: Mapping[str, str], config: Config, script: File, *, on_node:
 def install_bashrc(account: Account, settings: Settings, *, dry_run: bool) -> list[Result]:
     """Put our files and the block in ~/.bashrc in place; every target is checked before the first is written."""
     bundle = bundle_of(account, settings.config)
-    steps = [_config_step(account, settings.flags, settings.text), *install.bundle_steps(bundle)]
-    steps += install.bashrc_steps(account.bashrc)
+    config = _config_step(account, settings.flags, settings.text)
+    stamp = _stamp_step(account, settings, config, bundle)
+    steps = [config, *install.bundle_steps(bundle), stamp, *install.bashrc_steps(account.bashrc)]
     return changes.preview(steps) if dry_run else changes.apply(steps)
+
+
+def _stamp_step(account: Account, settings: Settings, config: Write, bundle: Bundle) -> Write:
+    """Return the step that keeps the stamp of what is installed; it comes behind the files that it speaks of."""
+    site = None if settings.site_text is None else settings.site_text.encode()
+    made = Made(account.home, account.user_home, (site, config.content))
+    files = [(file.artifact.name, file.artifact.mode, file.content) for file in bundle.files]
+    with changes.translated(account.home.stamp):
+        return Write(account.home.stamp, made.stamp(files), _PRIVATE_MODE)
 
 
 def ask_shells(account: Account) -> tuple[list[Result], list[str]]:
@@ -266,16 +257,6 @@ def down(account: Account) -> list[tunnels.Tunnel]:
     for tunnel in found:
         tunnels.stop(tunnel)
     return found
-
-
-def status(account: Account) -> tuple[list[tunnels.Tunnel], list[Path]]:
-    """Return our tunnels on this machine, and the installed files that are not as the settings say."""
-    return tunnels.find(account.environ), checks.drift(bundle_of(account, settings_of(account).config))
-
-
-def status_of_job(account: Account, job: str) -> list[tunnels.Tunnel | str]:
-    """Return the tunnel of `job` on each of its nodes, or the node's name where there is none; raises TunnelError."""
-    return job_status.collect(job, [account.home.directory / "job.sh", PROGRAMS / "job.sh"], account.environ)
 
 
 @dataclass(frozen=True)

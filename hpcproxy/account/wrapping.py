@@ -7,7 +7,8 @@ from pathlib import Path
 
 from hpcproxy import changes
 from hpcproxy.account import credentials, job_script, overrides, time_limit
-from hpcproxy.account.verbs import Account, settings_of
+from hpcproxy.account.account import Account
+from hpcproxy.account.verbs import settings_of
 from hpcproxy.changes import Outcome, Write
 from hpcproxy.errors import FileError
 from hpcproxy.files import install

@@ -11,17 +11,17 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
-
-from invoke.context import Context
-from invoke.exceptions import Exit
-from rich.console import Console
-from rich.table import Table
 
 from hpcproxy import heard
 from hpcproxy.changes import Outcome, Result
 from hpcproxy.errors import HpcproxyError, UsageError
+
+if TYPE_CHECKING:  # `status` and `say` load neither: a line of talk needs no library
+    from invoke.context import Context
+    from rich.console import Console
+    from rich.table import Table
 
 _PIPE_COLUMNS = 240  # a table that no person reads needs no folding
 
@@ -52,11 +52,15 @@ def _fit(text: str) -> str:
 
 def console() -> Console:
     """Return the console for tables and stories on stdout; what hosts and programs said is shown, brackets and all."""
+    from rich.console import Console  # noqa: PLC0415 - 40 ms that only who has a table to show pays
+
     return Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
 
 
 def table(*columns: str) -> Table:
     """Return an empty table whose long values are folded, never cut."""
+    from rich.table import Table  # noqa: PLC0415 - as above
+
     made = Table(box=None, pad_edge=False)
     for column in columns:
         made.add_column(column, overflow="fold")
@@ -136,30 +140,45 @@ def _hush() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+class Told(NamedTuple):
+    """What a user hears of an error, and what the process ends with."""
+
+    text: str
+    exit_code: int
+
+
+def told(error: BaseException) -> Told | None:
+    """Return what is said of `error` in one line; None for what is to be raised on."""
+    if isinstance(error, HpcproxyError):
+        return Told(f"hpcproxy: {_fit(str(error))}", error.exit_code)
+    if isinstance(error, KeyboardInterrupt):
+        return Told("hpcproxy: interrupted", 130)
+    if isinstance(error, BrokenPipeError) or not isinstance(error, Exception):
+        return None
+    if isinstance(error, OSError) and _is_of_output(error):
+        _hush()
+        return Told(f"hpcproxy: {_LOST.format(error.strerror)}", 1)
+    if os.environ.get("HPCPROXY_DEBUG"):
+        return None
+    what = f"{type(error).__name__}: {_fit(str(error))}"
+    return Told(f"hpcproxy: internal error, {what}; HPCPROXY_DEBUG=1 shows where, please report it", 70)
+
+
 def verb(body: Callable[..., None]) -> Callable[..., None]:
     """Turn what `body` raises into one line on stderr and an exit code; a user never meets a traceback."""
 
     @functools.wraps(body)
     def guarded(context: Context, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Invoke fills the signature
+        from invoke.exceptions import Exit  # noqa: PLC0415 - Invoke calls this, so it is loaded
+
         try:
             body(context, *args, **kwargs)
         except Exit:
             raise
-        except HpcproxyError as error:
-            raise Exit(f"hpcproxy: {_fit(str(error))}", code=error.exit_code) from None
-        except KeyboardInterrupt:
-            raise Exit("hpcproxy: interrupted", code=130) from None
-        except BrokenPipeError:
-            raise
-        except Exception as error:
-            if isinstance(error, OSError) and _is_of_output(error):
-                _hush()
-                raise Exit(f"hpcproxy: {_LOST.format(error.strerror)}", code=1) from None
-            if os.environ.get("HPCPROXY_DEBUG"):
+        except BaseException as error:
+            said = told(error)
+            if said is None:
                 raise
-            name = type(error).__name__
-            said = _fit(str(error))
-            text = f"hpcproxy: internal error, {name}: {said}; HPCPROXY_DEBUG=1 shows where, please report it"
-            raise Exit(text, code=70) from None
+            raise Exit(said.text, code=said.exit_code) from None
 
     return guarded

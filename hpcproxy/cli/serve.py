@@ -8,7 +8,7 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from hpcproxy.account import use
-from hpcproxy.account.verbs import Account
+from hpcproxy.account.account import Account
 from hpcproxy.cli.output import say, verb
 from hpcproxy.errors import UsageError
 

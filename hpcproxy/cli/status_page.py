@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcproxy.account.checks import Said
 from hpcproxy.account.tunnels import Tunnel
-from hpcproxy.account.verbs import Checked
 from hpcproxy.cli.output import console, say, table
 
 if TYPE_CHECKING:
@@ -19,7 +16,6 @@ if TYPE_CHECKING:
 
 _COUNTED = ("reconnects", "requests", "held", "refused", "bytes_up", "bytes_down")
 _UNITS = ("B", "kB", "MB", "GB", "TB")
-_BAD_STATUS = 400  # and above: it was asked, and says no
 _FEW = 3  # files that differ are named one by one
 
 
@@ -71,22 +67,6 @@ def _paragraph(tunnel: Tunnel) -> str:
         "last error": tunnel.last_error or "-",
     }
     return "\n".join(f"{name:12}{value}" for name, value in fields.items())
-
-
-def show_check(checked: Checked, asked: str, *, as_json: bool) -> None:
-    """Print what `check` has found; of the far end `asked` who it is that says no, if somebody does."""
-    for line in checked.others:
-        say(line)
-    answer = checked.answer
-    if as_json:
-        shown = {name: value for name, value in vars(answer).items() if name != "body"}
-        print(json.dumps({**shown, "url": checked.url, "jump": checked.jump, **({"asked": asked} if asked else {})}))
-    elif isinstance(answer, Said):
-        print(f"{answer.status}  {answer.latency_ms:.0f} ms  {asked} through {checked.jump}")
-        if answer.status >= _BAD_STATUS:
-            say(f"that is the far end's own answer, {answer.status}: the tunnel and the jump host are not the reason")
-    else:
-        print(f"{answer.address}  {answer.latency_ms:.0f} ms  through {checked.jump} at {checked.url}")
 
 
 def span(seconds: float) -> str:

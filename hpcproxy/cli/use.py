@@ -10,8 +10,8 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from hpcproxy.account import tool_settings, use
+from hpcproxy.account.account import Account
 from hpcproxy.account.netcat import CONNECT_TIMEOUT_S
-from hpcproxy.account.verbs import Account
 from hpcproxy.cli.output import number, say, verb
 from hpcproxy.errors import UsageError
 

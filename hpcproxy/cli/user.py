@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -13,17 +12,17 @@ from invoke.exceptions import Exit
 from invoke.parser.argument import Argument
 from invoke.tasks import Task, task
 
-from hpcproxy.account import site_word, verbs, wrapping
+from hpcproxy.account import status as standing
+from hpcproxy.account import verbs, wrapping
+from hpcproxy.account.account import Account
 from hpcproxy.account.job_script import State
-from hpcproxy.account.tunnels import Tunnel
-from hpcproxy.account.verbs import Account
 from hpcproxy.changes import Outcome
-from hpcproxy.cli import admin, status_page
+from hpcproxy.cli import admin, check_page
 from hpcproxy.cli import follow as live
 from hpcproxy.cli.consent import FINGERPRINT_HELP, YES_HELP, Flags
 from hpcproxy.cli.output import console, far_end, from_here, number, results, say, table, verb
+from hpcproxy.cli.status import Asked, answer
 from hpcproxy.config import site_profile
-from hpcproxy.config.layers import SITE_CONFIG
 from hpcproxy.errors import UsageError
 
 
@@ -290,47 +289,17 @@ def status(
             raise UsageError("--follow goes with --job only")
         live.follow(*_looks(job))
         return
-    if job:
-        _status_of_job(job, as_json=json_, long=long)
-        return
-    account = _account()
-    tunnels, drifted = verbs.status(account)
-    if json_:
-        print(json.dumps({"tunnels": [tunnel.as_json() for tunnel in tunnels], "drift": [str(p) for p in drifted]}))
-    else:
-        status_page.show(tunnels, long=long)
-        set_up, rolled_out = account.home.config.exists(), SITE_CONFIG.exists()
-        why = None if tunnels or set_up else site_word.why_none(os.environ)
-        if why is not None:
-            say(f"this job has none: {why.layer}: {why}")
-            raise Exit(code=1)
-        for line in status_page.next_steps(drifted, set_up=set_up, rolled_out=rolled_out):
-            say(line)
-    if not any(tunnel.ready for tunnel in tunnels):
-        raise Exit(code=1)
+    code = answer(Asked(job or "", json_, long), _account())
+    if code:
+        raise Exit(code=code)
 
 
 def _looks(job: str | None) -> tuple[live.Look, float]:
     """Return how a live view looks, and how long it waits between two looks."""
     account = _account()
     if job:
-        return lambda: verbs.status_of_job(account, job), live.JOB_S
-    return lambda: verbs.status(account)[0], live.HERE_S
-
-
-def _status_of_job(job: str, *, as_json: bool, long: bool) -> None:
-    found = verbs.status_of_job(_account(), job)
-    tunnels = [one for one in found if isinstance(one, Tunnel)]
-    without = [one for one in found if isinstance(one, str)]
-    if as_json:
-        print(json.dumps({"tunnels": [tunnel.as_json() for tunnel in tunnels], "without": without}))
-    else:
-        if tunnels:
-            status_page.show(tunnels, long=long)
-        for node in without:
-            say(f"{node} has no tunnel of job {job}")
-    if without or not all(tunnel.ready for tunnel in tunnels):
-        raise Exit(code=1)
+        return lambda: standing.of_job(account, job), live.JOB_S
+    return lambda: standing.here(account)[0], live.HERE_S
 
 
 @task(
@@ -346,7 +315,7 @@ def check(_context: Context, url: str | None = None, timeout: int | None = None,
     """Print the address the internet sees, the latency and the jump host, or the layer that failed."""
     asked = far_end(url) if url else ""
     checked = verbs.check(_account(), number(timeout) or _CHECK_TIMEOUT_S, asked)
-    status_page.show_check(checked, asked, as_json=json_)
+    check_page.show(checked, asked, as_json=json_)
 
 
 def _given(**flags: Any) -> dict[str, Any]:  # noqa: ANN401 - flags are of many types, validated by the config

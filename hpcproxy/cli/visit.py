@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from hpcproxy import changes
-from hpcproxy.account.verbs import Account
+from hpcproxy.account.account import Account
 from hpcproxy.cli.output import from_here, say
 from hpcproxy.doctor import elsewhere, graph, page, table
 from hpcproxy.doctor.bundle import contents, text_of

@@ -15,9 +15,10 @@ from hpcproxy.cluster.fan_out import Fleet
 from hpcproxy.cluster.inventory import Inventory, site_yaml
 from hpcproxy.cluster.outcome import HostOutcome, OnHost, Outcomes
 from hpcproxy.config.model import Config
+from hpcproxy.config.places import Home
 from hpcproxy.errors import BlockError, ConfigError
 from hpcproxy.files import block
-from hpcproxy.files.plan import Artifact, Home, account_plan
+from hpcproxy.files.plan import Artifact, account_plan
 from hpcproxy.files.render import Bundle, render
 
 _BASHRC = "~/.bashrc"

@@ -12,7 +12,8 @@ from hpcproxy.cluster.firewall import FIREWALL_TARGET
 from hpcproxy.cluster.inventory import Inventory
 from hpcproxy.cluster.protocol import STORE, framed
 from hpcproxy.config.model import Config
-from hpcproxy.files.plan import EPILOG, PROLOG, RUN, TASK_PROLOG, Artifact, Plan
+from hpcproxy.config.places import RUN
+from hpcproxy.files.plan import EPILOG, PROLOG, TASK_PROLOG, Artifact, Plan
 from hpcproxy.files.render import Bundle, render
 from hpcproxy.node.state.closed import closed
 from hpcproxy.node.state.policy import Policy, closed_by, parse_rule

@@ -12,8 +12,9 @@ from hpcproxy import changes
 from hpcproxy.changes import Result, Step, Write
 from hpcproxy.cluster import protocol
 from hpcproxy.cluster.run import Request, read_site
+from hpcproxy.config.places import PROGRAMS
 from hpcproxy.errors import FileError
-from hpcproxy.files.plan import IN_FORCE, PROGRAMS
+from hpcproxy.files.plan import IN_FORCE
 from hpcproxy.files.render import Bundle
 
 _DIRECTORY_MODE, _STORE_MODE, _RECORD_MODE = 0o755, 0o700, 0o600

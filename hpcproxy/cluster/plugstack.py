@@ -10,8 +10,9 @@ import re
 
 from hpcproxy.cluster.inventory import Inventory
 from hpcproxy.cluster.slurm_conf import Running, version
+from hpcproxy.config.places import PROGRAMS
 from hpcproxy.files import block
-from hpcproxy.files.plan import PLUGIN, PROGRAMS
+from hpcproxy.files.plan import PLUGIN
 
 # The plugin says it of itself (spank/spank_hpcproxy.c): SLURM_VERSION_NUMBER, a byte for each of its three parts.
 _BUILT_FOR = re.compile(rb"hpcproxy-spank-built-for:0x([0-9a-f]{6});")

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from hpcproxy.cluster import slurm_conf
 from hpcproxy.cluster.inventory import Inventory, fold
 from hpcproxy.cluster.outcome import HostOutcome, Outcomes
-from hpcproxy.files.plan import PROGRAMS
+from hpcproxy.config.places import PROGRAMS
 from hpcproxy.openssh import reasons
 
 FATE = {

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from hpcproxy import heard
+from hpcproxy.config.places import PROGRAMS, RUN
 from hpcproxy.errors import HpcproxyError
-from hpcproxy.files.plan import EPILOG, IN_FORCE, PLUGIN, PROGRAMS, PROLOG, RUN, TASK_PROLOG, Artifact, Plan
+from hpcproxy.files.plan import EPILOG, IN_FORCE, PLUGIN, PROLOG, TASK_PROLOG, Artifact, Plan
 from hpcproxy.files.render import Bundle, File, render
 from hpcproxy.shell_lines import shell_line
 

@@ -17,8 +17,9 @@ from hpcproxy.cluster.outcome import GOOD, HostOutcome, OnHost, Outcomes
 from hpcproxy.cluster.plugin import Plugin
 from hpcproxy.cluster.site_plan import site_plan
 from hpcproxy.config.model import Config
+from hpcproxy.config.places import PROGRAMS
 from hpcproxy.errors import ConfigError, FileError, UsageError
-from hpcproxy.files.plan import PLUGIN, PROGRAMS, TASK_PROLOG, Plan
+from hpcproxy.files.plan import PLUGIN, TASK_PROLOG, Plan
 from hpcproxy.files.render import Bundle, render
 from hpcproxy.openssh.known_hosts import KnownHosts, lines_for_nodes
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hpcproxy.cluster.inventory import SPANK, Inventory, site_yaml
 from hpcproxy.config.model import Config, Jump
+from hpcproxy.config.places import PROGRAMS
 from hpcproxy.files import modulefile, variables
 from hpcproxy.files.plan import (
     AGENT_PROGRAM,
@@ -13,7 +14,6 @@ from hpcproxy.files.plan import (
     EPILOG,
     PLUGIN,
     PROFILE,
-    PROGRAMS,
     PROLOG,
     TASK_PROLOG,
     Artifact,

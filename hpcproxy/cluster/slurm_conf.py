@@ -13,8 +13,9 @@ from fnmatch import fnmatchcase
 from hpcproxy import floors
 from hpcproxy.cluster.inventory import SPANK, Inventory
 from hpcproxy.cluster.site_plan import DROP_IN
+from hpcproxy.config.places import PROGRAMS
 from hpcproxy.files import block
-from hpcproxy.files.plan import PROGRAMS, TASK_PROLOG
+from hpcproxy.files.plan import TASK_PROLOG
 
 RECONFIGURE = ("reconfigure",)
 INCLUDED = "hpcproxy.conf"  # an earlier version's lines stood there, and slurm.conf included it

@@ -9,7 +9,8 @@ from pathlib import Path
 from hpcproxy import heard
 from hpcproxy.cluster.outcome import Outcomes
 from hpcproxy.cluster.protocol import OUTPUT
-from hpcproxy.files.plan import RUN, Artifact, Plan
+from hpcproxy.config.places import RUN
+from hpcproxy.files.plan import Artifact, Plan
 from hpcproxy.files.render import render
 
 _MOST = 500  # tunnels that one host may tell of

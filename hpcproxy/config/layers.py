@@ -16,7 +16,6 @@ import yaml
 from hpcproxy.config.model import KEYS, OLD_KEYS, Config
 from hpcproxy.errors import ConfigError, FileError
 
-SITE_CONFIG = Path("/etc/hpcproxy/config.yaml")
 # What PyYAML raises for a text that is none: Python's own errors too, for a tag that does not fit its value,
 # a date that is none, a number beyond all bounds.
 YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)

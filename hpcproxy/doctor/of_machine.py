@@ -7,9 +7,9 @@ import stat
 from pathlib import Path
 
 from hpcproxy.account import checks
+from hpcproxy.config.places import PROGRAMS
 from hpcproxy.doctor.finding import Check, Finding, bad, good, untried
 from hpcproxy.doctor.patient import Patient
-from hpcproxy.files.plan import PROGRAMS
 
 INIT = "hpcproxy init --jump USER@HOST"
 INSTALL = "hpcproxy install-bashrc"

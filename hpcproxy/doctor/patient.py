@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, Union
 
-from hpcproxy.account import checks, login_shell, overrides, tunnels, verbs
+from hpcproxy.account import checks, login_shell, overrides, status, tunnels, verbs
+from hpcproxy.account.account import Account
 from hpcproxy.account.overrides import Override
 from hpcproxy.account.tunnels import Tunnel
-from hpcproxy.account.verbs import Account
 from hpcproxy.config.model import Config, Jump
 from hpcproxy.doctor import reach
 from hpcproxy.doctor.reach import Place, Reached, Spoken
@@ -167,7 +167,7 @@ class Patient:
     @once
     def ways_of_job(self) -> list[Tunnel | str]:
         """The tunnel of the job that was named on each of its nodes, or the node's name; TunnelError."""
-        return verbs.status_of_job(self.account, self.job)
+        return status.of_job(self.account, self.job)
 
     def far_place(self) -> Place:
         """Where `check_url` is."""

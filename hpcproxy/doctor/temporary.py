@@ -15,12 +15,13 @@ from pathlib import Path
 
 from hpcproxy import changes
 from hpcproxy.account import tunnels
+from hpcproxy.account.account import Account
 from hpcproxy.account.tunnels import Tunnel
-from hpcproxy.account.verbs import Account
 from hpcproxy.config.model import Config
+from hpcproxy.config.places import Home
 from hpcproxy.errors import HpcproxyError, TunnelError
 from hpcproxy.files.install import bundle_steps
-from hpcproxy.files.plan import Home, account_plan
+from hpcproxy.files.plan import account_plan
 from hpcproxy.files.render import render
 
 _END_S = 15

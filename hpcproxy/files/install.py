@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hpcproxy.changes import Remove, Step, Write, debris, read, translated
+from hpcproxy.config.places import Home
 from hpcproxy.files import block
-from hpcproxy.files.plan import Home, Plan
+from hpcproxy.files.plan import Plan
 from hpcproxy.files.render import Bundle
 
 _LARGEST_SCRIPT_BYTES = 4 << 20  # slurmctld's own bound, max_script_size (slurm.conf(5))
@@ -46,7 +47,7 @@ def bashrc_removal(bashrc: Path) -> list[Step]:
 
 def home_removal(plan: Plan, home: Home) -> list[Step]:
     """Return the steps that remove what we keep in `home`: rendered files, settings, pinned keys."""
-    paths = [artifact.path for artifact in plan.artifacts] + [home.config, home.known_hosts]
+    paths = [artifact.path for artifact in plan.artifacts] + [home.stamp, home.config, home.known_hosts]
     left = [found for path in paths for found in debris(path)]
     compiled = sorted(home.directory.glob("agent.*.code")) + sorted(home.directory.glob("agent.*.code.new"))
     return [Remove(path) for path in paths + left + compiled if path.exists()]

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from hpcproxy import __version__
-from hpcproxy.files.plan import SOURCED_MODE, Artifact, Home, Plan
+from hpcproxy.config.places import Home
+from hpcproxy.files.plan import SOURCED_MODE, Artifact, Plan
 
 NAME = "hpcproxy"
 KINDS = {"modulefile": "Environment Modules", "modulefile.lua": "Lmod"}

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hpcproxy import floors
-from hpcproxy.config.model import AGENT, SHELL, Config, Jump, safe_path, settings
-from hpcproxy.errors import ConfigError
+from hpcproxy.config.model import AGENT, SHELL, Config, Jump, settings
+from hpcproxy.config.places import RUN, Home
 from hpcproxy.files import elsewhere
 from hpcproxy.node.state.closed import LOOPBACK, NODE, PROXY
 from hpcproxy.openssh import command, option_list, reasons
@@ -17,11 +17,6 @@ from hpcproxy.openssh import command, option_list, reasons
 SCRIPT_MODE = 0o700
 SOURCED_MODE = 0o600
 
-# Where the Prolog keeps the state of jobs, on every node. Root's: what lies in it cannot be put there by anybody else.
-RUN = Path("/run/hpcproxy")
-
-# Where an admin's roll-out puts the scripts and the agent, on every node.
-PROGRAMS = Path("/usr/libexec/hpcproxy")
 PROFILE = Path("/etc/profile.d/hpcproxy.sh")  # proxy_on and its kin, for everybody
 IN_FORCE = "in-force"  # there: Slurm runs our Epilog on this node, without which our Prolog does nothing
 
@@ -30,31 +25,6 @@ PROLOG, EPILOG, TASK_PROLOG = "prolog", "epilog", "taskprolog"
 PLUGIN = "spank_hpcproxy.so"
 AGENT_SETTINGS = "agent.json"
 AGENT_PROGRAM = "agent.pyz"
-
-
-@dataclass(frozen=True)
-class Home:
-    """Where the files of one account lie."""
-
-    directory: Path
-
-    @classmethod
-    def at(cls, account: Path, override: str | None) -> Home:
-        """Return `override` (the value of HPCPROXY_HOME) or `.hpcproxy` in the `account`'s home; raises ConfigError."""
-        try:
-            return cls(safe_path(Path(override) if override else account / ".hpcproxy"))
-        except ValueError as error:
-            raise ConfigError("HPCPROXY_HOME" if override else "HOME", "", str(error)) from None
-
-    @property
-    def config(self) -> Path:
-        """The user's settings."""
-        return self.directory / "config.yaml"
-
-    @property
-    def known_hosts(self) -> Path:
-        """The pinned host keys."""
-        return self.directory / "known_hosts"
 
 
 @dataclass(frozen=True)

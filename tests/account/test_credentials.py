@@ -13,7 +13,7 @@ import pytest
 
 from hpcproxy.account import credentials, time_limit
 from hpcproxy.config.layers import Layer, resolve
-from hpcproxy.files.plan import Home
+from hpcproxy.config.places import Home
 from hpcproxy.files.render import TEMPLATES
 
 HOUR_S = 3600

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from hpcproxy.account import verbs
-from hpcproxy.account.verbs import Account, InitReport, Trial
+from hpcproxy.account.account import Account
+from hpcproxy.account.verbs import InitReport, Trial
 from hpcproxy.openssh.recognition import Shown
 from tests import servers, sshd
 from tests.keys import accept, nobody, refuse

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpcproxy.account import login_shell, verbs
-from hpcproxy.account.verbs import Account
+from hpcproxy.account.account import Account
 from tests.shells import program_of, tunnel_state, url_of
 
 

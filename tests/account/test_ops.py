@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy.account import tunnels, verbs
-from hpcproxy.account.verbs import Account
+from hpcproxy.account import status, tunnels, verbs
+from hpcproxy.account.account import Account
 from hpcproxy.errors import TunnelError
 from tests import servers, sshd
 from tests.keys import accept
@@ -50,7 +50,7 @@ def test_up_status_check_down(set_up: Account, jump_host: Sshd) -> None:
     tunnel = verbs.up(set_up, _silence)
     assert (tunnel.job, tunnel.ready, tunnel.jump) == ("shell", True, jump_host.jump)
     assert tunnel.url == shells_url(port)
-    found, drift = verbs.status(set_up)
+    found, drift = status.here(set_up)
     assert ([(one.pid, one.ready) for one in found], drift) == ([(tunnel.pid, True)], [])
     assert tunnel.as_json()["directory"].startswith(os.environ["TMPDIR"])
     assert os.getsid(tunnel.pid) == tunnel.pid, "what ends our session, as a terminal does, does not end it"
@@ -65,7 +65,7 @@ def test_up_status_check_down(set_up: Account, jump_host: Sshd) -> None:
     assert checked.answer.latency_ms > 0
     assert [ended.pid for ended in verbs.down(set_up)] == [tunnel.pid]
     assert verbs.down(set_up) == []
-    assert verbs.status(set_up) == ([], [])
+    assert status.here(set_up) == ([], [])
     assert list(Path(os.environ["TMPDIR"]).iterdir()) == []
 
 
@@ -139,7 +139,7 @@ def test_check_and_up_without_a_jump_host_say_what_to_run(account: Account) -> N
 def test_up_refuses_files_that_are_not_as_the_settings_say(set_up: Account) -> None:
     with set_up.home.config.open("a") as file:
         file.write("agent: false\nscheme: socks5\n")
-    assert [path.name for path in verbs.status(set_up)[1]] == ["tunnel.sh"]
+    assert [path.name for path in status.here(set_up)[1]] == ["tunnel.sh"]
     with pytest.raises(TunnelError, match="run: hpcproxy install-bashrc"):
         verbs.up(set_up, _silence)
     verbs.install_bashrc(set_up, verbs.settings_of(set_up, {}), dry_run=False)

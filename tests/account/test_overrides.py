@@ -10,7 +10,8 @@ import pytest
 
 from hpcproxy.account import overrides
 from hpcproxy.config.layers import resolve
-from hpcproxy.files.plan import Home, account_plan
+from hpcproxy.config.places import Home
+from hpcproxy.files.plan import account_plan
 from hpcproxy.files.render import render
 
 SECRET = "s3cret"  # noqa: S105 - what must never show

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hpcproxy.account import verbs
-from hpcproxy.account.verbs import Account
+from hpcproxy.account.account import Account
 from tests import servers, sshd
 
 

@@ -15,7 +15,8 @@ from invoke.collection import Collection
 from invoke.tasks import Task
 
 from hpcproxy.account import job_script
-from hpcproxy.account.verbs import Account, bundle_of, settings_of
+from hpcproxy.account.account import Account
+from hpcproxy.account.verbs import bundle_of, settings_of
 from hpcproxy.cli.program import tasks
 from hpcproxy.config.model import KEYS
 from tests import REPOSITORY, servers, sshd

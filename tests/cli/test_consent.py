@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from hpcproxy.account import verbs
-from hpcproxy.account.verbs import Account, Trial
+from hpcproxy.account.account import Account
+from hpcproxy.account.verbs import Trial
 from hpcproxy.cli.consent import Count, Flags
 from hpcproxy.errors import UsageError
 from hpcproxy.openssh.known_hosts import HostKey, KnownHosts

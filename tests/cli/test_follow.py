@@ -54,9 +54,9 @@ def test_it_ends_when_nothing_is_left(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_an_interrupt_ends_it_in_one_line(tmp_path: Path) -> None:
-    program = "from pathlib import Path\nfrom hpcproxy.account import verbs\nfrom hpcproxy.cli import program\n"
+    program = "from pathlib import Path\nfrom hpcproxy.account import status\nfrom hpcproxy.cli import program\n"
     program += (
-        "from tests.cli.test_follow import TUNNEL\nverbs.status = lambda account: ([TUNNEL], [])\nprogram.main()\n"
+        "from tests.cli.test_follow import TUNNEL\nstatus.here = lambda account: ([TUNNEL], [])\nprogram.main()\n"
     )
     argv = [sys.executable, "-c", program, "status", "--follow"]
     out = tmp_path / "out"

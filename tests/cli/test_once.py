@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from invoke.program import Program
 
-from hpcproxy.account.verbs import Account
+from hpcproxy.account.account import Account
 from hpcproxy.cli.program import tasks
 from hpcproxy.config.model import Config
 from hpcproxy.files import plan, render

@@ -13,8 +13,9 @@ from hpcproxy.changes import Outcome
 from hpcproxy.cli import admin
 from hpcproxy.cluster import image, protocol
 from hpcproxy.cluster.run import Request
+from hpcproxy.config.places import PROGRAMS
 from hpcproxy.errors import UsageError
-from hpcproxy.files.plan import IN_FORCE, PROGRAMS
+from hpcproxy.files.plan import IN_FORCE
 from hpcproxy.files.render import render
 from tests.cluster.cases import plan
 from tests.sshd import make_key

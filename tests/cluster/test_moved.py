@@ -13,7 +13,8 @@ from hpcproxy.cluster import plugstack, protocol, verbs
 from hpcproxy.cluster.fan_out import Fleet
 from hpcproxy.cluster.outcome import HostOutcome, OnHost, Outcomes, judge, unheard
 from hpcproxy.cluster.run import Request, Run, read_site
-from hpcproxy.files.plan import EPILOG, PLUGIN, PROGRAMS, PROLOG, TASK_PROLOG, Artifact
+from hpcproxy.config.places import PROGRAMS
+from hpcproxy.files.plan import EPILOG, PLUGIN, PROLOG, TASK_PROLOG, Artifact
 from hpcproxy.files.render import Bundle, File
 from tests.cluster.host import ME, TOKEN, Host
 from tests.cluster.test_remove import UNABLE, says, slurm

@@ -11,8 +11,9 @@ from hpcproxy.cluster import plugstack, slurm_conf
 from hpcproxy.cluster.inventory import Inventory, parse
 from hpcproxy.cluster.site_plan import site_plan
 from hpcproxy.config.layers import Layer, resolve
+from hpcproxy.config.places import PROGRAMS
 from hpcproxy.errors import ConfigError
-from hpcproxy.files.plan import PLUGIN, PROGRAMS
+from hpcproxy.files.plan import PLUGIN
 from tests import REPOSITORY
 
 LINE = f"optional {PROGRAMS / PLUGIN}"

@@ -17,7 +17,8 @@ from hpcproxy.cluster import protocol
 from hpcproxy.cluster.fan_out import Fleet
 from hpcproxy.cluster.outcome import HostOutcome, OnHost, Outcomes, judge, unheard
 from hpcproxy.cluster.run import Request, Run, read_site
-from hpcproxy.files.plan import PROGRAMS, Artifact
+from hpcproxy.config.places import PROGRAMS
+from hpcproxy.files.plan import Artifact
 from hpcproxy.files.render import Bundle, File, render
 from tests.cluster import cases
 from tests.cluster.host import ME, TOKEN, Host

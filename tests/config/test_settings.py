@@ -10,7 +10,8 @@ import pytest
 
 from hpcproxy.config.layers import Layer, resolve
 from hpcproxy.config.model import AGENT, CLIENT, KEYS, SHELL, Config, Setting, settings
-from hpcproxy.files.plan import Home, account_plan
+from hpcproxy.config.places import Home
+from hpcproxy.files.plan import account_plan
 from hpcproxy.files.render import TEMPLATES
 from hpcproxy.node.state import settings as agents
 from tests.settings_page import PAGE, page

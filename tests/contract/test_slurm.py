@@ -12,7 +12,7 @@ import pytest
 
 from hpcproxy import floors
 from hpcproxy.account import job_script, verbs
-from hpcproxy.account.verbs import Account
+from hpcproxy.account.account import Account
 from hpcproxy.cluster import governed, inventory, slurm_conf
 from hpcproxy.files.plan import PROLOG, TASK_PROLOG, Plan
 from hpcproxy.files.render import TEMPLATES, render

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hpcproxy.account import verbs
-from hpcproxy.account.verbs import Account
+from hpcproxy.account.account import Account
 from hpcproxy.doctor import graph, table
 from hpcproxy.doctor.finding import Finding, Mark
 from hpcproxy.doctor.patient import Patient

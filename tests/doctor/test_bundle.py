@@ -11,7 +11,7 @@ import pytest
 
 from hpcproxy import heard
 from hpcproxy.account import verbs
-from hpcproxy.account.verbs import Account
+from hpcproxy.account.account import Account
 from hpcproxy.doctor.bundle import contents, text_of
 from hpcproxy.doctor.patient import Patient
 from tests.doctor.conftest import set_up

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy.account.verbs import Account
+from hpcproxy.account.account import Account
 from hpcproxy.config import edit
 from tests import servers
 from tests.doctor.conftest import set_up

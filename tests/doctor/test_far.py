@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy.account.verbs import Account
+from hpcproxy.account.account import Account
 from hpcproxy.config import edit
 from hpcproxy.doctor import of_endpoints
 from hpcproxy.doctor.finding import Mark

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy.account.verbs import Account
+from hpcproxy.account.account import Account
 from hpcproxy.doctor import elsewhere, machine
 from hpcproxy.doctor.elsewhere import Where
 from hpcproxy.doctor.finding import Mark

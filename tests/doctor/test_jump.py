@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpcproxy.account import checks, verbs
-from hpcproxy.account.verbs import Account
+from hpcproxy.account.account import Account
 from hpcproxy.config import edit
 from hpcproxy.doctor.finding import Finding, Mark
 from tests import servers, sshd

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy.account.verbs import Account
+from hpcproxy.account.account import Account
 from hpcproxy.doctor import of_machine
 from hpcproxy.doctor.finding import Mark
 from tests.doctor.conftest import is_bad, look, looked

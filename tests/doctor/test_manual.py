@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy.account.verbs import Account
+from hpcproxy.account.account import Account
 from hpcproxy.doctor import graph, of_endpoints, table
 from hpcproxy.doctor.finding import Found, Mark
 from hpcproxy.doctor.of_endpoints import ENDPOINTS

@@ -7,7 +7,7 @@ import pwd
 
 import pytest
 
-from hpcproxy.account.verbs import Account
+from hpcproxy.account.account import Account
 from hpcproxy.doctor.finding import Mark
 from tests.doctor.conftest import is_bad, look, looked
 

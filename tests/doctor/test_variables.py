@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcproxy.account.verbs import Account
+from hpcproxy.account.account import Account
 from hpcproxy.doctor import of_tools
 from hpcproxy.doctor.finding import Mark
 from hpcproxy.files import elsewhere

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hpcproxy.account import verbs
-from hpcproxy.account.verbs import Account
+from hpcproxy.account.account import Account
 from hpcproxy.changes import Outcome
 from hpcproxy.errors import BlockError, FileError, HpcproxyError
 from hpcproxy.files import block
@@ -210,6 +210,7 @@ def test_our_files_are_nobody_elses(home: Path, account: Account) -> None:
         "bashrc.sh": 0o600,
         "agent.json": 0o600,
         "agent.pyz": 0o700,
+        "stamp": 0o600,
     }
     del home
 

@@ -17,7 +17,7 @@ import pytest
 
 from hpcproxy import changes
 from hpcproxy.account import verbs
-from hpcproxy.account.verbs import Account
+from hpcproxy.account.account import Account
 from hpcproxy.changes import Outcome, Step
 from hpcproxy.files import block, install
 from tests.snapshot import tree

@@ -13,7 +13,7 @@ import pytest
 
 from hpcproxy import __version__
 from hpcproxy.account import verbs
-from hpcproxy.account.verbs import Account
+from hpcproxy.account.account import Account
 from hpcproxy.files import modulefile
 from hpcproxy.files.render import render
 from tests.cluster import cases

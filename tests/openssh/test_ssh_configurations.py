@@ -15,7 +15,8 @@ import pytest
 from hypothesis import strategies as st
 
 from hpcproxy.account import verbs
-from hpcproxy.account.verbs import Account, InitReport, Trial
+from hpcproxy.account.account import Account
+from hpcproxy.account.verbs import InitReport, Trial
 from hpcproxy.openssh import configuration
 from tests import ssh_at_hand
 from tests.keys import accept

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpcproxy.account import verbs
-from hpcproxy.account.verbs import Account
+from hpcproxy.account.account import Account
 from tests.shells import PEOPLES, PROXY_VARIABLES, argv_of, interactive, script, tunnel_state, url_of
 
 OTHERS_STATUS = ", and what it says of itself another version of hpcproxy has written"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hpcproxy.account import job_script, tunnels, verbs
-from hpcproxy.account.verbs import Account
+from hpcproxy.account.account import Account
 from tests import servers
 from tests.shells import SHELLS, interactive, script, tunnel_state, url_of
 
@@ -239,7 +239,7 @@ def test_the_users_shell_settings_do_not_reach_what_starts_a_tunnel(others_tunne
         "CDPATH": "/", "GLOBIGNORE": "*", "TMOUT": "1", "PS4": f"$(touch {tmp_path}/ps4)", "BASHOPTS": "failglob",
     }  # fmt: skip
     environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "9", "VERSION": "", **theirs}
-    argv = ["/bin/bash", "-p", str(verbs.Account.of(os.environ).home.directory / "job.sh"), "start"]
+    argv = ["/bin/bash", "-p", str(Account.of(os.environ).home.directory / "job.sh"), "start"]
     done = subprocess.run(argv, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{others_tunnel}\n", "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rc", "srun"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hpcproxy.account import job_script, tunnels, verbs
-from hpcproxy.account.verbs import Account
+from hpcproxy.account.account import Account
 from tests import servers, sshd
 from tests.shells import PROXY_VARIABLES, SHELLS, script, tunnel_state, url_of
 from tests.sshd import Sshd
