@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpcproxy.account import verbs
-from hpcproxy.account.verbs import Account
+from hpcproxy.account.account import Account
 from hpcproxy.doctor.finding import Mark
 from tests.doctor import internet
 from tests.doctor.conftest import is_bad, looked
