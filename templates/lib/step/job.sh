@@ -39,6 +39,7 @@ start() {
         return 1
     else
         command -v srun >/dev/null || { complain 'srun is not on PATH' && return 1; }
+        slurm_version # here, for each step is begun by a shell of its own
         try_step '' "$count" || outcome=$?
         # One address has to serve all nodes; where some have a python3 for the agent and some have not, none uses it.
         if ((outcome == 2)); then

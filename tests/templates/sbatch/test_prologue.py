@@ -307,7 +307,8 @@ def test_a_job_that_is_over_does_not_wait_for_an_srun_that_does(slurm: dict[str,
     busy node each program that is started takes its time."""
     directory = Path(slurm["PATH"].split(":")[0])
     begun = "printf '%s' $$ >$TMPDIR/srun.new && mv $TMPDIR/srun.new $TMPDIR/srun"
-    programs = {"srun": f"trap '' TERM USR1; {begun}; exec /bin/sleep 600", "sleep": "exec /bin/sleep 0.5"}
+    waits = f"[[ $1 != --version ]] || exit; trap '' TERM USR1; {begun}; exec /bin/sleep 600"
+    programs = {"srun": waits, "sleep": "exec /bin/sleep 0.5"}
     for name, text in programs.items():
         (directory / name).write_text(f"#!/bin/bash\n{text}\n")
         (directory / name).chmod(0o755)
@@ -320,6 +321,20 @@ def test_a_job_that_is_over_does_not_wait_for_an_srun_that_does(slurm: dict[str,
         assert process.wait(5) == 1, "that is all that a tunnel may take to be gone"
     until(lambda: not command_line(int(note.read_text())), "srun is gone")
     assert list(note.parent.iterdir()) == [note]
+
+
+def test_a_srun_that_does_not_say_its_version_costs_its_time_and_does_not_stay(
+    slurm: dict[str, str], account: Account, jump_host: Sshd
+) -> None:
+    srun, note = Path(slurm["PATH"].split(":")[0], "srun"), Path(os.environ["TMPDIR"], "asked")
+    hangs = f"if [[ $1 == --version ]]; then printf '%s' $$ >{note}; exec sleep 600; fi\n"
+    srun.write_text(_SRUN.replace("while", f"{hangs}while", 1))
+    _install(account, jump=[jump_host.jump], identity=str(jump_host.identity), quiet=True, port=servers.free_port())
+    account.home.known_hosts.write_text(jump_host.known_hosts)
+    done = script("bash", f'set -eu\n{HOOK}printf "%s" "$HPCPROXY_STATE"\n', slurm)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Path(done.stdout).is_dir()
+    assert not command_line(int(note.read_text()))
 
 
 @pytest.mark.parametrize(("script_has", "step_has"), [("tmp", "tmp"), (".", "."), ("{}/a", "{}/b"), ("{}/a", "gone")])
