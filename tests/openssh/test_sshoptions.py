@@ -231,10 +231,8 @@ def _reads(config: Path, script: Path) -> Path:
     reason="needs root, for a mount namespace",
 )
 @pytest.mark.parametrize("mode", ["agent", "ssh", "probe"])
-@pytest.mark.parametrize("further", [False, True], ids=["one hop", "two hops"])
-def test_what_the_configuration_of_a_hop_would_leave_behind_is_not_there(
-    mode: str, further: bool, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("way", ["near", "near,far", "near by way of far"])
+def test_what_the_configuration_of_a_hop_would_leave_behind_is_not_there(mode: str, way: str, tmp_path: Path) -> None:
     """ssh starts the ssh of a hop itself, with none of our options: there `ControlMaster auto` forks a master."""
     with contextlib.ExitStack() as stack:
         jump, near, far = (stack.enter_context(sshd.running(tmp_path / name)) for name in ("jump", "near", "far"))
@@ -247,8 +245,9 @@ def test_what_the_configuration_of_a_hop_would_leave_behind_is_not_there(
             f" PermitLocalCommand yes\n LocalCommand touch {tmp_path}/ran\n"
             for name, server in (("near", near), ("far", far))
         ]
-        way = "near,far" if further else "near"
-        config.write_text(f"Host 127.0.0.1\n ProxyJump {way}\n" + "".join(blocks))
+        jumps, *of_near = way.split(" by way of ")
+        of_its_own = "".join(f"Host near\n ProxyJump {jump}\n" for jump in of_near)
+        config.write_text(f"Host 127.0.0.1\n ProxyJump {jumps}\n{of_its_own}" + "".join(blocks))
         config.chmod(0o644)
         (tmp_path / "known").write_text(f"near {near.host_key}\nfar {far.host_key}\n")
         script = _reads(config, write_script(tmp_path / "home", **{**jump.settings, "agent": mode == "agent"}))
@@ -260,10 +259,33 @@ def test_what_the_configuration_of_a_hop_would_leave_behind_is_not_there(
             try:
                 assert supervisor.line("ready", "failed", "gave-up").startswith("ready ")
                 assert _ways_of(near)
-                assert bool(_ways_of(far)) == further
+                assert bool(_ways_of(far)) == ("far" in way)
+                assert list(masters.iterdir()) == [], "a login of the user's would go by ours"
             finally:
                 assert supervisor.end(signal.SIGURG) == 0
         assert list(masters.iterdir()) == []
         assert not (tmp_path / "ran").exists()
         for server in (jump, near, far):
             until(lambda server=server: not _ways_of(server), "nobody is logged in any more")
+
+
+def test_the_program_of_a_hop_is_the_same_for_tunnels_and_for_serve(tmp_path: Path) -> None:
+    """Two write it: a node has no Python of ours, and `serve` no tunnel.sh."""
+    (tmp_path / "ssh").write_text("#!/bin/bash\nprintf '%s\\n' \"$@\"\n")
+    (tmp_path / "serve").write_text(option_list.hop_program())
+    script = write_script(tmp_path / "home", jump="u@127.0.0.1").read_text()
+    functions = script[: script.rindex("case ${1-} in")]
+    ask = ["/bin/bash", "-p", "-c", f"{functions}\nhops=1\nname_ssh"]
+    subprocess.run(ask, cwd=tmp_path, check=True)
+    given = ["-W", "[a b]:22", "near", "*"]
+    (tmp_path / "IgnoreUnknown=all").touch()  # no pattern, whatever lies there
+    words = {}
+    for name in ("ssh", "serve", "hop"):
+        (tmp_path / name).chmod(0o700)
+        argv = [f"./{name}", *given]
+        environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        words[name] = subprocess.run(
+            argv, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+    assert words["ssh"] == given
+    assert words["serve"] == words["hop"] == [*option_list.hop_words(), *given]
