@@ -15,6 +15,7 @@ from typing import Protocol
 from hpcproxy.errors import HpcproxyError
 
 _CHUNK_BYTES = 65536
+_LOOK_S = 0.2  # how often a silent program is looked after
 SAID_MAX_BYTES = 8 * 1024 * 1024
 
 
@@ -51,6 +52,8 @@ def run(
 ) -> Done:
     """Have `argv` read `message`, away from the terminal; return how it ended. Nothing outlives it.
 
+    What it has started is not waited for, as a wrapper's that stays and holds our ends of the outputs.
+
     Raises OSError, TooMuchError, subprocess.TimeoutExpired after `timeout_s`, TimeoutError after `silence_s` without a
     word. `dialogue` is talked to first, if there is one.
     """
@@ -76,6 +79,11 @@ def run(
                     stream.close()
 
 
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it has, without reaping it: its group's number stays its own."""
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
 class _Talk:
     """Both directions of one program; `said` holds stdout and stderr."""
 
@@ -99,14 +107,22 @@ class _Talk:
             yield self
 
     def through(self, deadline: float, silence_s: float) -> None:
-        """Both outputs are heard to their end."""
-        room_bytes, listening = SAID_MAX_BYTES, set(self.said)
+        """Both outputs are heard to their end, or to that of the program."""
+        room_bytes, listening, heard = SAID_MAX_BYTES, set(self.said), time.monotonic()
+        ended = False
         while listening:
-            ready = self._selector.select(max(0.0, min(silence_s, deadline - time.monotonic())))
+            left_s = min(heard + silence_s, deadline) - time.monotonic()
+            ready = self._selector.select(0.0 if ended else max(0.0, min(left_s, _LOOK_S)))
             if time.monotonic() > deadline:
                 raise subprocess.TimeoutExpired(self._process.args, silence_s)
             if not ready:
-                raise TimeoutError
+                if ended:
+                    return  # and all that it has said is heard: who holds the other end is somebody else
+                ended = _has_ended(self._process)
+                if left_s <= _LOOK_S and not ended:
+                    raise TimeoutError
+                continue
+            heard = time.monotonic()
             for key, _ in ready:
                 if key.fd not in self.said:
                     self._write(key.fd)

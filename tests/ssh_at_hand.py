@@ -1,13 +1,23 @@
-"""Which OpenSSH is here: what only a newer one has is absent from a release, and has not failed there."""
+"""Which OpenSSH is here: what only a newer one has is absent from a release, and has not failed there.
+
+And what stands for it in a test: a configuration, a wrapper.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
+import shutil
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from hpcproxy import floors
+
+SSH = shutil.which("ssh", path="/usr/local/bin:/usr/bin:/bin") or "ssh"
 
 # Since when ssh knows what our tests have in its configuration (readconf.c), or does what they want of it.
 SINCE: dict[str, floors.Version] = {
@@ -38,3 +48,15 @@ def needs(what: str) -> None:
     """Skip the test where it has not."""
     if not knows(what):
         pytest.skip(f"{what}: from OpenSSH {'.'.join(map(str, SINCE[what]))} on")
+
+
+@contextlib.contextmanager
+def stood_for(path: Path, text: str) -> Iterator[None]:
+    """Have this script stand for ssh; SSH in it is the real one, with the configuration `path`/ssh_config."""
+    (path / "bin").mkdir()
+    script = path / "bin" / "ssh"
+    script.write_text(f"#!/bin/sh\n{text.replace('SSH', f'{SSH} -F {path}/ssh_config')}\n")
+    script.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{path}/bin:{os.environ['PATH']}")
+        yield

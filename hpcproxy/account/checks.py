@@ -70,13 +70,11 @@ def probe(script: bytes, environ: Mapping[str, str], timeout_s: float, *, on_nod
     `on_node`: from a compute node that Slurm gives for it, within `_NODE_WAIT_S` seconds.
     """
     try:
-        done = subprocess.run(
+        done = process.run(
             [*(_ON_NODE if on_node else ()), "/bin/bash", "-p", "-s", "probe"],
-            input=script,
-            capture_output=True,
-            timeout=timeout_s + (_NODE_WAIT_S if on_node else 0),
-            check=False,
-            env=dict(environ),
+            script,
+            timeout_s=timeout_s + (_NODE_WAIT_S if on_node else 0),
+            environ=environ,
         )
     except OSError as error:
         if not on_node:
@@ -85,6 +83,8 @@ def probe(script: bytes, environ: Mapping[str, str], timeout_s: float, *, on_nod
         raise TunnelError("slurm", f"srun {why}", "use --on-node where jobs are submitted") from None
     except subprocess.TimeoutExpired:
         raise TunnelError("route", f"no answer within {timeout_s:g} s") from None
+    except process.TooMuchError as error:
+        raise TunnelError("ssh", f"the probe {error}") from None
     probes = [_parse(heard.line(line, 1000)) for line in done.stdout.splitlines()]
     if not probes:
         where = "slurm" if on_node else "ssh"

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from hpcproxy import __version__
+from hpcproxy import __version__, process
 
 WHAT = "internet for Slurm jobs on nodes that have none, by a jump host"
 _SSH_ANSWERS_S = 5.0
@@ -113,11 +113,8 @@ def _ssh_version() -> str:
     found = shutil.which("ssh")
     if found is None:
         return "no ssh"
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        quiet = subprocess.DEVNULL
-        done = subprocess.run(
-            [found, "-V"], stdin=quiet, stdout=quiet, stderr=subprocess.PIPE, check=False, timeout=_SSH_ANSWERS_S
-        )
+    with contextlib.suppress(OSError, process.TooMuchError, subprocess.TimeoutExpired):
+        done = process.run([found, "-V"], timeout_s=_SSH_ANSWERS_S)
         said = done.stderr.decode("ascii", "replace").partition(",")[0].strip()
         if said and said.isprintable():
             return said

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from hpcproxy import process
 from hpcproxy.account import checks
 from hpcproxy.account.connect import connect
 from hpcproxy.errors import TunnelError
@@ -183,6 +184,12 @@ def test_what_fails_by_socks_has_its_layer() -> None:
         (FileNotFoundError(2, "No such file"), True, "slurm", "srun is not on PATH"),
         (PermissionError(13, "Permission denied"), True, "slurm", "srun cannot be run: Permission denied"),
         (subprocess.TimeoutExpired("bash", 7), False, "route", "no answer within 7 s"),
+        (
+            process.TooMuchError("says more than any answer holds"),
+            False,
+            "ssh",
+            "the probe says more than any answer holds",
+        ),
     ],
 )
 def test_a_login_on_trial_that_cannot_begin_is_named(
@@ -191,7 +198,7 @@ def test_a_login_on_trial_that_cannot_begin_is_named(
     def fails(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(checks.subprocess, "run", fails)
+    monkeypatch.setattr(checks.process, "run", fails)
     with pytest.raises(TunnelError) as caught:
         checks.probe(b"", {}, 7, on_node=on_node)
     assert (caught.value.layer, caught.value.why.reason) == (layer, words)

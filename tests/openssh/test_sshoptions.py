@@ -16,10 +16,10 @@ import pytest
 from hpcproxy.openssh import option_list
 from tests import servers, ssh_at_hand, sshd
 from tests.sshd import Sshd
-from tests.supervisor import Supervisor, children, command_line, session, write_script
+from tests.supervisor import Supervisor, children, session, write_script
 from tests.waiting import until
 
-SSH = shutil.which("ssh", path="/usr/local/bin:/usr/bin:/bin") or "ssh"
+SSH = ssh_at_hand.SSH
 
 # The keywords of OpenSSH 10.5 (readconf.c), without those that it no longer has a meaning for, and those that other
 # builds add. Newer ones come from the ssh at hand.
@@ -104,21 +104,9 @@ def test_an_option_that_ssh_does_not_know_does_not_stop_it(tmp_path: Path) -> No
 
 
 @contextlib.contextmanager
-def _ssh_is(path: Path, text: str) -> Iterator[None]:
-    """Have this script stand for ssh; SSH in it is the real one, with the configuration of the test."""
-    (path / "bin").mkdir()
-    script = path / "bin" / "ssh"
-    script.write_text(f"#!/bin/sh\n{text.replace('SSH', f'{SSH} -F {path}/ssh_config')}\n")
-    script.chmod(0o755)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", f"{path}/bin:{os.environ['PATH']}")
-        yield
-
-
-@contextlib.contextmanager
 def _configured(path: Path, *lines: str) -> Iterator[None]:
     (path / "ssh_config").write_text("\n".join(("IgnoreUnknown *", *lines, "")))
-    with _ssh_is(path, 'exec SSH "$@"'):
+    with ssh_at_hand.stood_for(path, 'exec SSH "$@"'):
         yield
 
 
@@ -161,41 +149,6 @@ def test_nothing_of_a_hostile_configuration_changes_what_our_ssh_is(
         assert not {f"{port:04X}" for port in (taken, free)} & listening
         assert supervisor.end() == 0
         until(lambda: not _ways_of(own), "nobody is logged in any more")
-
-
-@pytest.mark.parametrize("wrapper", ['SSH "$@"', 'SSH "$@" & wait $!', 'sleep 1000 >/dev/null 2>&1 & SSH "$@"'])
-def test_a_wrapper_that_stays_goes_with_all_that_it_has_started(
-    wrapper: str, hold: Callable[..., Supervisor], tmp_path: Path
-) -> None:
-    (tmp_path / "ssh_config").write_text("")
-    with sshd.running(tmp_path / "own") as own, _ssh_is(tmp_path, wrapper):
-        supervisor = hold(**own.settings)
-        assert supervisor.line("ready", "failed").startswith("ready ")
-        until(lambda: _ways_of(own), "somebody is logged in")
-        groups = {os.getpgid(pid) for pid in _of_ours(own.identity)}
-        assert len(groups) == 1
-        assert supervisor.end(signal.SIGURG) == 0
-        assert _of_ours(own.identity) == []
-        assert [pid for pid in _pids() if _group(pid) in groups] == []
-        until(lambda: not _ways_of(own), "nobody is logged in any more")
-
-
-def _pids() -> list[int]:
-    return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-
-
-def _group(pid: int) -> int:
-    """Return the process group of `pid`; 0 if it has ended, reaped or not."""
-    try:
-        state, _, group = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[:3]
-    except OSError:
-        return 0
-    return 0 if state == "Z" else int(group)
-
-
-def _of_ours(identity: Path) -> list[int]:
-    """Return the processes whose command line names our key."""
-    return [pid for pid in _pids() if f"\0{identity}\0".encode() in command_line(pid)]
 
 
 def test_ciphers_that_the_user_has_left_out_stay_out(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ find_limit() {
     if [[ ${SLURM_JOB_END_TIME-} =~ ^[0-9]{9,11}$ ]]; then
         printf -v limit '%(%Y-%m-%dT%H:%M:%S)T' "$SLURM_JOB_END_TIME"
     elif [[ ${SLURM_NODEID-} == 0 ]]; then
-        limit=$(timeout 10 squeue --noheader --jobs="$job" --format=%e 2>/dev/null </dev/null) || limit=''
+        limit=$(bounded 10 squeue --noheader --jobs="$job" --format=%e 2>/dev/null </dev/null) || limit=''
     fi
     [[ $limit =~ ^[0-9]{4}-[0-9]{2}-[0-9]{2}T ]]
 }

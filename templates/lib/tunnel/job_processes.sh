@@ -82,6 +82,6 @@ job_goes_on() {
     local id status
     while read -r id status; do
         if [[ $id == "$job" ]]; then case $status in RUNNING | SUSPENDED) return 0 ;; esac fi
-    done < <(timeout 2 squeue --noheader --jobs="$job" --format='%A %T' 2>/dev/null)
+    done < <(bounded 2 squeue --noheader --jobs="$job" --format='%A %T' 2>/dev/null </dev/null)
     return 1
 }

@@ -10,7 +10,7 @@ try_login() {
     (
         trap '' XFSZ
         ulimit -f 4096
-        exec timeout -k 1 "$((connect_timeout_s + 15))" "${command[@]}" </dev/null >/dev/null 2>ssh.talk
+        bounded -k 1 "$((connect_timeout_s + 15))" "${command[@]}" </dev/null >/dev/null 2>ssh.talk
     ) || out=$?
     read_text ssh.log
     ((out == 0)) || tried_to_connect '' "$text"

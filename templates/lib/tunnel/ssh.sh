@@ -75,7 +75,7 @@ name_ssh() {
 # Set `old_ssh` to a sentence if ssh here is too old. A process: only where it has not said what it would do.
 look_at_version() {
     local said=''
-    said=$(exec timeout -s KILL "$asking_s" ssh -V 2>&1 </dev/null) || :
+    said=$(bounded -s KILL "$asking_s" ssh -V 2>&1 </dev/null) || :
     [[ $said =~ ^OpenSSH_([0-9]{1,3})\.([0-9]{1,3}) ]] || return 0
     if ((10#${BASH_REMATCH[1]} * 100 + 10#${BASH_REMATCH[2]} < least_ssh)); then
         old_ssh="${BASH_REMATCH[0]} is too old on this node, $((least_ssh / 100)).$((least_ssh % 100)) is needed"
@@ -84,7 +84,7 @@ look_at_version() {
 
 # True if the command line "$@", which ends with ssh and options, can be used for the first jump host.
 ssh_would() {
-    ssh_says=$(exec timeout -s KILL "$asking_s" "$@" "${ssh_asking[@]}" -- "${jump_destinations[0]}" 2>/dev/null </dev/null)
+    ssh_says=$(bounded -s KILL "$asking_s" "$@" "${ssh_asking[@]}" -- "${jump_destinations[0]}" 2>/dev/null </dev/null)
 }
 
 # Set `command` to ssh with our options and what "$@" adds, to jump host number $1; its log goes to ssh.log.
@@ -114,7 +114,7 @@ await_master() {
 # True if the master listens at ADDRESS:PORT. Not by a -D of its own: ClearAllForwardings, which keeps the user's
 # forwards away, would take that too.
 take_port() {
-    timeout "$((connect_timeout_s + 5))" ssh -F /dev/null -S ctl -O forward -D "$address:$port" -- port >/dev/null 2>&1 </dev/null
+    (bounded "$((connect_timeout_s + 5))" ssh -F /dev/null -S ctl -O forward -D "$address:$port" -- port) >/dev/null 2>&1 </dev/null
 }
 
 # True if a channel through the master comes back from the jump host's closed port within $1 seconds, which touches no
@@ -131,7 +131,7 @@ ask_master() {
     local text before out=0
     read_text ssh.log
     before=${#text}
-    timeout "$1" ssh -F /dev/null -S ctl -W "$2" -- probe >/dev/null 2>&1 </dev/null || out=$?
+    (bounded "$1" ssh -F /dev/null -S ctl -W "$2" -- probe) >/dev/null 2>&1 </dev/null || out=$?
     read_text ssh.log
     answer=${text:before}
     ((out)) || return 0

@@ -217,6 +217,8 @@ failures=(
 
 #= lib/any/clock.sh
 
+#= lib/any/bounded.sh
+
 #= lib/any/uptime.sh
 
 #= lib/any/spread.sh

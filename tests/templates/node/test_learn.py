@@ -8,6 +8,7 @@ from pathlib import Path
 from hpcproxy.files.render import TEMPLATES
 
 _LEARN = """
+source "$0/lib/any/bounded.sh"
 source "$0/lib/tunnel/ssh.sh"
 asking_s=1 uses_ssh=1 held='' heeded=TERM death=HUP first_cipher=aes login_option=log jump_destinations=(jump)
 learn
