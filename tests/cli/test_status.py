@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from hpcproxy.account.account import Account
+from hpcproxy.account.tunnels import Tunnel
+from hpcproxy.cli import status
+
 _MODULE = ("-m", "hpcproxy")
 _TASK = ("-c", "from hpcproxy.cli import program\nprogram.main()")
 LIBRARIES = {"invoke", "jinja2", "pydantic", "rich", "yaml"}
@@ -79,3 +83,36 @@ def test_of_a_job_it_loads_no_library(home: Path) -> None:
     assert home.exists()
     assert loaded("status", "--job", "7") == set()
     assert loaded("status", "--follow", "--json") >= {"invoke"}, "so it is seen what is loaded"
+
+
+def _tunnel(node: str, *, ready: bool) -> Tunnel:
+    return Tunnel(node, "7", 0, Path("/s"), 1, "http://127.1.2.3:1", ready, 0.0, "j" if ready else None, None, None, {})
+
+
+UP, DOWN = _tunnel("c1", ready=True), _tunnel("c2", ready=False)
+
+
+@pytest.mark.parametrize(
+    ("here", "code"),
+    [([], 1), ([UP], 0), ([DOWN], 1), ([UP, DOWN], 0), ([DOWN, UP], 0)],
+    ids=lambda value: str(value)[:9],
+)
+def test_a_shell_learns_whether_some_tunnel_here_is_up(
+    here: list[Tunnel], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status.status, "here", lambda _account: (here, []))
+    for as_json in (False, True):
+        assert status.answer(status.Asked(as_json=as_json), Account.of(os.environ)) == code
+
+
+@pytest.mark.parametrize(
+    ("found", "code"),
+    [([UP], 0), ([UP, UP], 0), ([DOWN], 1), ([UP, DOWN], 1), ([DOWN, UP], 1), (["c3"], 1), ([UP, "c3"], 1)],
+    ids=lambda value: str(value)[:9],
+)
+def test_a_script_learns_whether_all_nodes_of_a_job_are_served(
+    found: list[Tunnel | str], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status.status, "of_job", lambda _account, _job: found)
+    for as_json in (False, True):
+        assert status.answer(status.Asked("7", as_json=as_json), Account.of(os.environ)) == code
