@@ -10,7 +10,7 @@ import os
 import stat
 import sys
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 LIMIT = 1 << 24
 FORGOTTEN_S = 60  # a draft that is older was left by somebody who was killed over it
@@ -48,11 +48,24 @@ def use(archive: str, package: str, names: List[str]) -> None:
         kept = "{}.{}.code".format(os.path.splitext(archive)[0], sys.implementation.cache_tag)
         codes = read(kept, key)
         if codes is None:
+            apart(lambda: write(kept, key, lambda: compile_all(archive, package, names)))
+            codes = read(kept, key)
+        if codes is None:
             codes = compile_all(archive, package, names)
-            write(kept, key, codes)
     except Exception:
         return  # a file system that gives errors, a Python that does it differently: the zip file serves
     sys.meta_path.insert(0, Compiled(codes))
+
+
+def apart(work: Callable[[], None]) -> None:
+    """A process of its own has done it: what compiling takes of memory would be the agent's for as long as it lives."""
+    pid = os.fork()
+    if not pid:
+        try:
+            work()
+        finally:
+            os._exit(0)  # without a word: the parent sees what is there, and does without
+    os.waitpid(pid, 0)
 
 
 def compile_all(archive: str, package: str, names: List[str]) -> Dict[str, bytes]:
@@ -88,8 +101,8 @@ def read(path: str, key: List[Any]) -> Optional[Dict[str, bytes]]:
     return codes if kept == key else None
 
 
-def write(path: str, key: List[Any], codes: Dict[str, bytes]) -> None:
-    """`codes` are kept there; many nodes may want that at the same moment, and one does it."""
+def write(path: str, key: List[Any], make: Callable[[], Dict[str, bytes]]) -> None:
+    """What `make` returns is kept there; many nodes may want that at the same moment, and one does it."""
     draft = path + ".new"
     try:
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -101,7 +114,8 @@ def write(path: str, key: List[Any], codes: Dict[str, bytes]) -> None:
         return
     try:
         with open(fd, "wb") as file:
-            file.write(marshal.dumps([key, codes]))
+            file.write(marshal.dumps([key, make()]))
         os.replace(draft, path)
-    except OSError:
+    except BaseException:
         os.unlink(draft)
+        raise
