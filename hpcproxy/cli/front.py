@@ -46,6 +46,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     ),
     "Look": (
         Command("status", "your tunnels here, or those of a job", "status --job 4711"),
+        Command("report", "a page about the tunnels of a job, for a browser", "report --job 4711 >report.html"),
         Command("doctor", "what is wrong, and the one command that mends it", "doctor --job 4711"),
         Command("check", "the address that the internet sees, or what failed", "check"),
         Command("render", "the files that are installed, or one of them", "render prologue.sh"),

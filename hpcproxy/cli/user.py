@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -294,6 +295,17 @@ def status(
         raise Exit(code=code)
 
 
+@task(help={"job": "The job, which must be running."})
+@verb
+def report(_context: Context, job: str | None = None) -> None:
+    """Print a page about the tunnels of a job, for a browser; it needs no other file and no network."""
+    if not job:
+        raise UsageError("say which job: hpcproxy report --job ID >report.html")
+    from hpcproxy.cli import report_page  # noqa: PLC0415 - it loads what renders
+
+    print(report_page.page(job, standing.of_job(_account(), job), datetime.now().astimezone()), end="")
+
+
 def _looks(job: str | None) -> tuple[live.Look, float]:
     """Return how a live view looks, and how long it waits between two looks."""
     account = _account()
@@ -328,4 +340,4 @@ def _absolute(path: str | None) -> str | None:
     return None if path is None else str(from_here(path))
 
 
-TASKS = (init, install_bashrc, uninstall_bashrc, uninstall, wrap, render, up, down, status, check)
+TASKS = (init, install_bashrc, uninstall_bashrc, uninstall, wrap, render, up, down, status, report, check)

@@ -82,6 +82,17 @@ def shell_text(source: str, values: dict[str, Any], templates: Path = TEMPLATES)
         raise RenderError(source, str(error)) from None
 
 
+def html_text(source: str, values: dict[str, Any], templates: Path = TEMPLATES) -> str:
+    """Return the template `source` with `values`, each as text of a page whatever stands in it; raises RenderError."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(templates), undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=True
+    )
+    try:
+        return environment.get_template(source).render(values)
+    except (jinja2.TemplateError, OSError, ValueError) as error:
+        raise RenderError(source, str(error)) from None
+
+
 def _environment(templates: Path) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=_Loader(templates),
