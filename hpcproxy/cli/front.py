@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from hpcproxy import __version__, process
+from hpcproxy import __version__
 
 WHAT = "internet for Slurm jobs on nodes that have none, by a jump host"
 _SSH_ANSWERS_S = 5.0
@@ -114,6 +113,10 @@ def _ssh_version() -> str:
     found = shutil.which("ssh")
     if found is None:
         return "no ssh"
+    import subprocess  # noqa: PLC0415 - only --version pays for it
+
+    from hpcproxy import process  # noqa: PLC0415
+
     with contextlib.suppress(OSError, process.TooMuchError, subprocess.TimeoutExpired):
         done = process.run([found, "-V"], timeout_s=_SSH_ANSWERS_S)
         said = done.stderr.decode("ascii", "replace").partition(",")[0].strip()
