@@ -108,6 +108,9 @@ def test_a_shell_in_the_job_uses_its_tunnel(either: Researcher, lab: Lab) -> Non
         (node, True, JUMP1) for node in lab.nodes
     ]
     assert told["without"] == []
+    page = either.hpcproxy("report", "--job", str(job)).stdout
+    assert f'Job {job}: <span class="good">{len(lab.nodes)} nodes served</span>' in page
+    assert [f'<td class="text">{node}</td>' in page for node in lab.nodes] == [True] * len(lab.nodes)
     lab.run("login", ["scancel", str(job)], "alice", check=True)
     lab.wait_job(job)
 
