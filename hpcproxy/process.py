@@ -81,7 +81,10 @@ def run(
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:
     """Whether it has, without reaping it: its group's number stays its own."""
-    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True  # where SIGCHLD is ignored the kernel reaps
 
 
 class _Talk:
