@@ -138,7 +138,8 @@ def tried(tree: Path, drawn: Sequence[Mutation], within_s: float) -> Iterator[tu
             yield mutant, NO_EFFECT
             continue
         outcome = UNKNOWN
-        for name in nearest(tree, mutant.path, tests_of(mutant.path))[:MOST]:
+        copied = [name for name in tests_of(mutant.path) if (tree / name).is_file()]  # somebody goes on writing here
+        for name in nearest(tree, mutant.path, copied)[:MOST]:
             if name not in bounds:
                 bounds[name] = bound(tree, mutant.path, (name,), within_s)
             if bounds[name]:
