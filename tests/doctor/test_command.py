@@ -1,4 +1,4 @@
-"""`hpcproxy doctor` as it is typed: letters, colours, columns, exit codes, and an end that leaves nothing."""
+"""`hpcproxy doctor` as it is typed, a whole `visit`: letters, colours, columns, exit codes, and an end that leaves nothing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,10 @@ def test_json_is_one_object_and_nothing_else() -> None:
     assert (done.returncode, done.stderr, sorted(told)) == (1, "", ["checks", "node", "verdict"])
     (wrong,) = [one for one in told["checks"] if one["mark"] == "bad"]
     assert (wrong["check"], wrong["fix"]) == ("jump host", "hpcproxy init --jump USER@HOST")
+    assert told["node"] == socket.gethostname().partition(".")[0]
+    assert json.loads(_doctor("--json", SLURMD_NODENAME="c7").stdout)["node"] == "c7", (
+        "by Slurm's name, where it has one"
+    )
 
 
 def test_a_job_and_a_node_exclude_each_other() -> None:
