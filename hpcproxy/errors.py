@@ -55,7 +55,6 @@ class BlockError(HpcproxyError):
     """The markers of our block in `path` are damaged; the file was left as it is."""
 
     def __init__(self, path: Path | str, reason: str) -> None:
-        self.path, self.reason = path, reason
         super().__init__(f"{path}: {reason}; the file is unchanged, mend the marker lines by hand and try again")
 
 
@@ -63,7 +62,6 @@ class ScriptError(HpcproxyError):
     """The job script at `path` cannot take the hook line, for `reason`."""
 
     def __init__(self, path: Path | str, reason: str) -> None:
-        self.path, self.reason = path, reason
         super().__init__(f"{path}: {reason}")
 
 

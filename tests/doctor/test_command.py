@@ -1,4 +1,4 @@
-"""`hpcproxy doctor` as it is typed, a whole `visit`: letters, colours, columns, exit codes, and an end that leaves nothing."""
+"""`hpcproxy doctor` as it is typed, a whole visit: letters, colours, columns, exit codes; it leaves nothing."""
 
 from __future__ import annotations
 
