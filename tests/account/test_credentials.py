@@ -103,7 +103,8 @@ def test_keys_that_only_an_ssh_agent_has(tmp_path: Path, ssh_agent: str) -> None
 
 
 def test_in_a_job_an_ssh_agent_that_unlocks_it_may_go_first(tmp_path: Path, ssh_agent: str) -> None:
-    parts = " ".join(f'. "{TEMPLATES}/lib/tunnel/{name}.sh";' for name in ("certificate", "reason", "credentials"))
+    names = ("any/bounded", "tunnel/certificate", "tunnel/reason", "tunnel/credentials")
+    parts = " ".join(f'. "{TEMPLATES}/lib/{name}.sh";' for name in names)
     script = (
         f"set -euo pipefail; {parts} of_step=1 identity=$1 ssh_says='' note=''; note_credentials; printf %s \"$note\""
     )

@@ -24,6 +24,7 @@ _TABLE = tuple(
 _WORDS = {"a refused key": "it refused the key", "no keys taken": "no keys at all, only password,keyboard-interactive,"}
 _LEARN = """
 via=ssh uses_ssh=1 held='' heeded=TERM death=HUP first_cipher=$1 login_option=$2 least_ssh=$3 jump_destinations=(h)
+source "$0/lib/any/bounded.sh"
 source "$0/lib/tunnel/ssh.sh"
 learn
 printf '%s\\n' "${cipher[*]}" "${log_verbose[*]}" "$old_ssh"

@@ -163,7 +163,7 @@ def test_its_programs_answer_what_our_scripts_ask_them(name: str, tmp_path: Path
         'ask_slurm 5 show slurmd | grep -o "msg time.*T"': ("host/scontrol.sh", "msg time  = 2037-01-01T\n"),
     }
     for text, (file, said) in asks.items():
-        argv = ["/bin/bash", "-p", "-c", f'. "{library}/{file}"; {text}']
+        argv = ["/bin/bash", "-p", "-c", f'. "{library}/any/bounded.sh"; . "{library}/{file}"; {text}']
         done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False, timeout=60)
         assert (done.stdout, done.stderr) == (said, ""), text
 

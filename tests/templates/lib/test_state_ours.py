@@ -44,6 +44,22 @@ FORGERIES: dict[str, tuple[Callable[[Path], None], bool, bool]] = {
         False,
     ),  # type: ignore[dict-item]
 }
+IN_A_USER_NAMESPACE = Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]
+# Owner and mode of a directory (%u and %f of stat), and whether nobody but root and us can rename what is in it.
+BASES = {
+    "ours": (os.geteuid(), 0o40700, True),
+    "ours, that others may read": (os.geteuid(), 0o40755, True),
+    "root's": (0, 0o40755, True),
+    "root's and sticky": (0, 0o41777, True),
+    "root's, and all may write": (0, 0o40777, False),
+    "root's, and a group may write": (0, 0o40775, False),
+    "a stranger's": (STRANGER, 0o40700, False),
+    "a stranger's, that none may write": (STRANGER, 0o40555, False),
+    "a stranger's and sticky": (STRANGER, 0o41777, False),
+    "of the overflow uid, which is root's in a user namespace only": (65534, 0o41777, IN_A_USER_NAMESPACE),
+    "ours by no number": ("", 0o40700, False),
+    "ours by a word": ("root", 0o40700, False),
+}
 BY_ROOT = {"another's", "above it another's", "another's values"}
 
 
@@ -85,3 +101,12 @@ def test_a_home_that_the_last_tunnel_takes_away_is_an_empty_one(state: Path, mon
     gone = state.parent / "gone"
     monkeypatch.setattr(tunnels, "homes", lambda _environ: [gone, state.parent])
     assert [tunnel.directory for tunnel in tunnels.find(os.environ)] == [state]
+
+
+@pytest.mark.parametrize("kind", BASES)
+def test_a_base_is_safe_where_none_but_root_and_us_can_rename(kind: str) -> None:
+    uid, mode, safe = BASES[kind]
+    ask = '. "$0/tunnel/home.sh"; is_safe_base "$1" "$2" && echo safe'
+    argv = ["bash", "-c", ask, str(LIBRARY), str(uid), f"{mode:x}"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("safe\n" if safe else "", "")
