@@ -38,10 +38,11 @@ take_over() {
 }
 
 # Say $1, why ($2: node, layer, words; or nothing) and what then ($3) in the job's own output, once: where its batch
-# script begins. A step's stdout may be data that somebody reads; proxy_status tells there.
+# script begins. A step's stdout may be data that somebody reads; proxy_status tells there. On 24.11 a batch script is
+# told no step, on 26.05 its own, -5; whoever is told a number is a step.
 tell_job() {
     local node layer words
-    [[ -z ${SLURM_STEP_ID-} ]] || return 0
+    if [[ ${SLURM_STEP_ID-} =~ ^[0-9]{1,9}$ ]]; then return 0; fi
     read -r node layer words <<<"$2"
     printf 'print hpcproxy: %s%s; %s\n' "$1" "${2:+: $node: $layer: $words}" "$3"
 }

@@ -333,7 +333,11 @@ def test_taskprolog_tells_the_reason_when_the_supervisor_gave_up(tmp_path: Path)
     exported = "export HPCPROXY_ERROR=c1 key no key to log in with\n"
     said = "print hpcproxy: no tunnel from your site: c1: key: no key to log in with; ask its admin\n"
     assert _as_slurmd(site["taskprolog"], _job()) == (0, said + exported)
-    assert _as_slurmd(site["taskprolog"], _job(SLURM_STEP_ID="0")) == (0, exported), "a step's stdout may be data"
+    for step in ("0", "17"):
+        assert _as_slurmd(site["taskprolog"], _job(SLURM_STEP_ID=step)) == (0, exported), "a step's stdout may be data"
+    # SLURM_BATCH_SCRIPT (slurm.h), as Slurm 26.05 has it in a batch script's environment, and as a number without sign.
+    for batch in ("-5", "4294967291"):
+        assert _as_slurmd(site["taskprolog"], _job(SLURM_STEP_ID=batch)) == (0, said + exported)
 
 
 def test_taskprolog_tells_once_of_a_tunnel_that_is_still_tried(tmp_path: Path) -> None:
