@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import threading
 import time
 
 import pytest
@@ -250,3 +251,24 @@ def test_who_is_late_and_busy_still_calls_what_is_due():
         raise AssertionError("never")
 
     assert run(main) <= (TURNS + 2) * STEPS
+
+
+@pytest.mark.parametrize("timed", [False, True])
+def test_one_that_has_nothing_to_do_does_nothing(timed):
+    """It waits in the kernel, until something comes or the next timer is due."""
+
+    async def main(loop):
+        turns, poll = [], loop._poll
+        loop._poll = lambda patience_s: turns.append(patience_s) or poll(patience_s)
+        with pair(loop) as (ours, theirs):
+            later = threading.Timer(0.3, theirs.send, [b"at last"])
+            later.start()
+            until = deadline() if timed else None
+            said = await ours.recv(100, until)
+            later.join()
+            return said, turns
+
+    said, turns = run(main)
+    assert said == b"at last"
+    assert len(turns) < 10, "it would take a whole core"
+    assert turns[0] > 1 if timed else turns[0] < 0, "for ever"
