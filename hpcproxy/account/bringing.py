@@ -26,6 +26,7 @@ PERSON_S = 180.0  # the same, where somebody is asked
 WAIT_S = 20  # for the job's agent to be there
 FORWARD_S = 15.0
 END_S = 3.0
+_LOOK_S = 0.05
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 STEADY_S = 10.0
 _OURS = "hpcproxy: "  # before what another one of us says
@@ -73,7 +74,7 @@ class Link:
         except asyncio.TimeoutError:
             return End(LOST, "no answer within the time for a login")
         finally:
-            await _end(ssh)
+            await _end(ssh, leads=self.person is None)
             listening.cancel()
             with contextlib.suppress(OSError):
                 (self._directory / control).unlink()
@@ -118,10 +119,15 @@ class Link:
     async def _forward(self, control: str, there: str) -> str:
         """The socket is there; else why not."""
         asking = await _start(link.forward(control, there, HERE), self._directory)
+        assert asking.stderr is not None  # noqa: S101 - opened with PIPE above
+        hearing = asyncio.create_task(asking.stderr.read())
         try:
-            _, said = await asyncio.wait_for(asking.communicate(), FORWARD_S)
+            await asyncio.wait_for(_gone(asking), FORWARD_S)
         finally:
-            await _end(asking)
+            await _end(asking, leads=True)
+        said = b""
+        with contextlib.suppress(asyncio.TimeoutError):
+            said = await asyncio.wait_for(hearing, END_S)
         if asking.returncode == 0:
             return ""
         if not _REFUSED.search(said):
@@ -177,7 +183,7 @@ async def _listen(ssh: asyncio.subprocess.Process, talk: list[str], person: Say 
 async def _why(ssh: asyncio.subprocess.Process, talk: Sequence[str]) -> End:
     """Why the ssh, whose output has ended, has."""
     with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(ssh.wait(), END_S)
+        await asyncio.wait_for(_gone(ssh), END_S)
     known = reasons.meaning(talk)
     if known is not None:
         # A login that is refused once is refused again, and counts for more each time.
@@ -186,22 +192,26 @@ async def _why(ssh: asyncio.subprocess.Process, talk: Sequence[str]) -> End:
     return End(LOST, talk[-1] if talk else f"the ssh to it ended{code}")
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """It is gone, with all that it started; first it is given the time to go by itself."""
+async def _gone(process: asyncio.subprocess.Process) -> None:
+    """It has ended; whether somebody else still holds its outputs, for whom the `wait` of 3.11.2 waits, does not matter."""
+    while process.returncode is None:  # noqa: ASYNC110 - the event is what `wait` waits for
+        await asyncio.sleep(_LOOK_S)
+
+
+async def _end(process: asyncio.subprocess.Process, *, leads: bool) -> None:
+    """It is gone, with all that it started where it `leads` a group; first it is given the time to go by itself."""
     if process.stdin is not None:
         process.stdin.close()
     for number in (None, signal.SIGHUP, signal.SIGKILL):
         if number is not None:
-            with contextlib.suppress(ProcessLookupError):
-                _signal(process.pid, number)
+            _signal(process.pid, number, leads=leads)
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(process.wait(), END_S)
-            return
+            await asyncio.wait_for(_gone(process), END_S)
+            break
+    if leads:
+        _signal(process.pid, signal.SIGKILL, leads=True)
 
 
-def _signal(pid: int, number: int) -> None:
-    """`pid` gets the signal, and so does what it has started where it leads a group of its own."""
-    if os.getpgid(pid) == pid:
-        os.killpg(pid, number)
-    else:
-        os.kill(pid, number)
+def _signal(pid: int, number: int, *, leads: bool) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        (os.killpg if leads else os.kill)(pid, number)

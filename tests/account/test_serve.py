@@ -15,6 +15,7 @@ import pytest
 
 from tests.account.serving import JOB, Cluster, reaches
 from tests.node.harness import Agent, FarEnd, echo, read_rest
+from tests.supervisor import command_line
 from tests.waiting import until
 
 
@@ -89,6 +90,31 @@ def test_its_end_leaves_nothing_and_another_takes_its_place(
         until(lambda: agent.status()["held"] == 1, "the request waits")
         cluster.serve()
         assert sock.recv(12) == b"HTTP/1.1 200"
+
+
+@pytest.mark.parametrize("wrapper", ["sleep {} & ", "sleep {} >/dev/null 2>&1 & "])
+def test_what_a_wrapper_named_ssh_leaves_goes_with_it(wrapper: str, cluster: Cluster, server: FarEnd) -> None:
+    """One process for each ssh of ours, the short ones that only hand a word to the long one, too."""
+    name = str(4_000_000 + os.getpid())
+    ssh = cluster.bin / "ssh"
+    ssh.write_text(ssh.read_text().replace("PATH=", wrapper.format(name) + "PATH="))
+
+    def stay() -> list[int]:
+        pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+        return [pid for pid in pids if command_line(pid).startswith(b"sleep\0" + name.encode())]
+
+    agent = cluster.agent()
+    serve = cluster.serve()
+    try:
+        agent.ready(60)
+        assert reaches(agent, server)
+        until(lambda: len(stay()) == 1, "only that of the ssh which holds the tunnel is there")
+        serve.terminate()
+        serve.wait(60)
+        until(lambda: not stay(), "nothing is left")
+    finally:
+        for pid in stay():
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_two_for_one_job(cluster: Cluster, server: FarEnd) -> None:
