@@ -193,7 +193,7 @@ async def _why(ssh: asyncio.subprocess.Process, talk: Sequence[str]) -> End:
 
 
 async def _gone(process: asyncio.subprocess.Process) -> None:
-    """It has ended; whether somebody else still holds its outputs, for whom the `wait` of 3.11.2 waits, does not matter."""
+    """It has ended; who else still holds its outputs, for whom the `wait` of 3.11.2 waits, does not matter."""
     while process.returncode is None:  # noqa: ASYNC110 - the event is what `wait` waits for
         await asyncio.sleep(_LOOK_S)
 
