@@ -20,6 +20,7 @@ from hpcproxy.files.plan import Artifact, Plan
 from hpcproxy.files.render import render
 
 _CONFIRM_S, _LOOK_AGAIN_S = 10.0, 0.5
+_READ_S = 25  # slurmd may wait 20 s before it reads slurm.conf (templates/lib/host/heard.sh)
 _ASK_S = 10  # a Slurm that does not answer must not look like a host that does not
 _TRIAL = (
     "show",
@@ -224,7 +225,7 @@ class Enablement:
             time.sleep(_LOOK_AGAIN_S)
 
     def _heard(self, written: Sequence[HostOutcome]) -> Outcomes:
-        """The slurmd of every host has heard from slurmctld since its slurm.conf was written."""
+        """The slurmd of every host has read its slurm.conf since that was written."""
         clocks = {reply.host: reply.answer.facts.get("clock", "0") for reply in written if reply.answer and reply.host}
         messages = {
             host: protocol.reading((), self.fleet.token, wait_for_slurmd(self.inventory, clock))
@@ -268,8 +269,8 @@ def _read(answer: protocol.Answer | None) -> slurm_conf.Running | None:
 
 
 def wait_for_slurmd(inventory: Inventory, since: str) -> tuple[str, ...]:
-    """Return the command that waits until the slurmd here has heard from slurmctld, at `since` or later."""
-    values = {"slurm_bin": str(inventory.slurm_bin or ""), "seconds": str(_ASK_S), "since": since}
+    """Return the command that waits until the slurmd here has read slurm.conf, at `since` or later."""
+    values = {"slurm_bin": str(inventory.slurm_bin or ""), "seconds": str(_READ_S), "since": since}
     artifact = Artifact("heard", "deploy/heard.sh.j2", Path("heard"), 0o700, "")
     script = render(Plan((artifact,), values, {})).files[0].content.decode()
     return ("/bin/bash", "-p", "-c", script, "heard")

@@ -37,7 +37,10 @@ case "$*" in
     '--all show '*) true ;;
     'show config') sed 's/=/ = /' "$here/running" ;;
     reconfigure) echo reconfigure >>"$here/told" && [[ -e $here/deaf ]] || cp "$here/../slurm.conf" "$here/running" ;;
-    'show slurmd') printf 'Boot time                = %s\nLast slurmctld msg time  = %s\n' $(cat "$here/heard") ;;
+    'show slurmd')
+        printf 'Boot time                = %s\nLast slurmctld msg time  = %s\nVersion                  = %s\n' \
+            $(cat "$here/heard")
+        ;;
     'show hostnames localhost') echo localhost ;;
     *) exit 2 ;;
 esac
@@ -311,15 +314,21 @@ def test_one_that_hangs_has_its_time(daemon: Path) -> None:
 @pytest.mark.parametrize(
     ("heard", "words"),
     [
-        ("1999-01-01T00:00:00 NONE", "it has not heard from slurmctld since"),
-        ("1999-01-01T00:00:00 1999-01-01T00:00:00", "it has not heard"),
-        ("1999-01-01T00:00:00 2037-01-01T00:00:00", ""),
-        # As of 23.11: it has started itself anew, and the new one has heard nothing yet.
-        ("2037-01-01T00:00:00 NONE", ""),
+        ("1999-01-01T00:00:00 NONE 22.05.8", "it has not read it within 1 s"),
+        ("1999-01-01T00:00:00 1999-01-01T00:00:00 22.05.8", "it has not read"),
+        ("1999-01-01T00:00:00 2037-01-01T00:00:00 22.05.8", ""),
+        ("1999-01-01T00:00:00 2037-01-01T00:00:00 23.02.7", ""),
+        ("2037-01-01T00:00:00 NONE 22.05.8", ""),
+        # It starts itself anew, and the new one has heard nothing yet; the old one hears, and goes on for a while.
+        ("2037-01-01T00:00:00 NONE 23.11.0", ""),
+        ("2037-01-01T00:00:00 NONE 26.05.5", ""),
+        ("1999-01-01T00:00:00 2037-01-01T00:00:00 23.11.0", "it has not read"),
+        ("1999-01-01T00:00:00 2037-01-01T00:00:00 26.05.5", "it has not read"),
+        ("1999-01-01T00:00:00 2037-01-01T00:00:00 what", "it has not read"),
     ],
 )
 def test_whether_the_slurmd_has_read_it(daemon: Path, monkeypatch: pytest.MonkeyPatch, heard: str, words: str) -> None:
-    monkeypatch.setattr("hpcproxy.cluster.enable._ASK_S", 1)
+    monkeypatch.setattr("hpcproxy.cluster.enable._READ_S", 1)
     (daemon / "bin/heard").write_text(heard)
     done = _run(wait_for_slurmd(TOLD, "1800000000"))
     assert (done.returncode == 0) == (words == "")
