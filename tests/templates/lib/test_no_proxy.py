@@ -231,3 +231,24 @@ def test_no_entry_is_of_a_kind_that_some_reader_chokes_on(direct: str) -> None:
 def test_the_check_above_would_catch_the_entry_that_breaks_httpx() -> None:
     with pytest.raises(httpx.InvalidURL):
         _httpx("localhost,[::1]", "internet.test")
+
+
+_HOSTS = """127.0.0.1 localhost
+127.0.1.1 here.example here # as Debian has it
+::1 six
+10.9.8.7 mine mine.site
+192.0.2.9 stranger
+"""
+
+
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "-m", "true"], stderr=subprocess.DEVNULL, check=False).returncode != 0,
+    reason="needs root, for a mount namespace",
+)
+def test_a_node_has_the_names_that_its_hosts_file_gives_to_it_and_no_others(tmp_path: Path) -> None:
+    (tmp_path / "hosts").write_text(_HOSTS)
+    ask = '. "$0"; HOSTNAME=c7.site own=(10.9.8.7); own_names; printf "%s\\n" "${own[@]}"'
+    inside = f"mount --bind {tmp_path}/hosts /etc/hosts && exec bash -c '{ask}' {TEMPLATES}/lib/any/nodes.sh"
+    done = subprocess.run(["unshare", "-m", "sh", "-c", inside], capture_output=True, text=True, check=True)
+    ours = ["c7.site", "c7", "c7.", "localhost", "here.example", "here", "six", "mine", "mine.site"]
+    assert done.stdout.split() == ["10.9.8.7", *ours]
