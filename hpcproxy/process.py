@@ -15,7 +15,8 @@ from typing import Protocol
 from hpcproxy.errors import HpcproxyError
 
 _CHUNK_BYTES = 65536
-_LOOK_S = 0.2  # how often a silent program is looked after
+_LOOK_S = 0.2  # how often it is looked whether a program has ended whose outputs somebody holds
+_LAST_S = 1.0
 SAID_MAX_BYTES = 8 * 1024 * 1024
 
 
@@ -50,9 +51,10 @@ def run(
     environ: Mapping[str, str] | None = None,
     dialogue: Dialogue | None = None,
 ) -> Done:
-    """Have `argv` read `message`, away from the terminal; return how it ended. Nothing outlives it.
+    """Have `argv` read `message`, away from the terminal; return how it ended. Nothing of its group outlives it.
 
-    What it has started is not waited for, as a wrapper's that stays and holds our ends of the outputs.
+    What it has started is not waited for, as a wrapper's that stays and holds our ends of the outputs. Where it does
+    not come to its end it is first told to end, and has `_LAST_S` for that: srun gives back what it has asked for.
 
     Raises OSError, TooMuchError, subprocess.TimeoutExpired after `timeout_s`, TimeoutError after `silence_s` without a
     word. `dialogue` is talked to first, if there is one.
@@ -65,18 +67,49 @@ def run(
         env=None if environ is None else dict(environ),
         start_new_session=True,
     )
+    deadline = time.monotonic() + timeout_s
     try:
         with _Talk(process, message, dialogue).watched() as talk:
-            talk.through(time.monotonic() + timeout_s, silence_s or timeout_s)
-        return Done(process.wait(), *(bytes(said) for said in talk.said.values()))
+            talk.through(deadline, silence_s or timeout_s)
+        _await_end(process, deadline, timeout_s)
+    except BaseException:
+        _signal_group(process, signal.SIGTERM)
+        _ends_by(process, time.monotonic() + _LAST_S)
+        raise
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _signal_group(process, signal.SIGKILL)
         process.wait()
-        for stream in (process.stdin, process.stdout, process.stderr):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
+        _close(process)
+    return Done(process.returncode, *(bytes(said) for said in talk.said.values()))
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+    """Send it to `process`, which is not reaped yet, and to what it has started: the group's number is its own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def _await_end(process: subprocess.Popen[bytes], deadline: float, timeout_s: float) -> None:
+    if not _ends_by(process, deadline):
+        raise subprocess.TimeoutExpired(process.args, timeout_s)
+
+
+def _ends_by(process: subprocess.Popen[bytes], deadline: float) -> bool:
+    """Whether it ends by `deadline`."""
+    pause_s = 0.001
+    while not _has_ended(process):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LOOK_S)
+    return True
 
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:
@@ -111,34 +144,43 @@ class _Talk:
 
     def through(self, deadline: float, silence_s: float) -> None:
         """Both outputs are heard to their end, or to that of the program."""
-        room_bytes, listening, heard = SAID_MAX_BYTES, set(self.said), time.monotonic()
+        room_bytes, listening = SAID_MAX_BYTES, set(self.said)
+        now = heard = looked = time.monotonic()
         ended = False
         while listening:
-            left_s = min(heard + silence_s, deadline) - time.monotonic()
+            left_s = min(heard + silence_s, deadline) - now
             ready = self._selector.select(0.0 if ended else max(0.0, min(left_s, _LOOK_S)))
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if ended and not ready:
+                return  # and all that it has said is heard: who holds the other end is somebody else
+            if now > deadline:
                 raise subprocess.TimeoutExpired(self._process.args, silence_s)
+            if not ended and now >= looked + _LOOK_S:
+                ended, looked = _has_ended(self._process), now
             if not ready:
-                if ended:
-                    return  # and all that it has said is heard: who holds the other end is somebody else
-                ended = _has_ended(self._process)
-                if left_s <= _LOOK_S and not ended:
+                if now > heard + silence_s and not ended:
                     raise TimeoutError
                 continue
-            heard = time.monotonic()
+            heard = now
             for key, _ in ready:
-                if key.fd not in self.said:
-                    self._write(key.fd)
-                    continue
-                chunk = os.read(key.fd, _CHUNK_BYTES)
-                self.said[key.fd] += chunk
-                room_bytes -= len(chunk)
-                if room_bytes < 0:
-                    raise TooMuchError("says more than any answer holds")
-                if not chunk:
-                    self._selector.unregister(key.fd)
-                    listening.discard(key.fd)
+                room_bytes -= self._hear(key.fd, listening)
+            if room_bytes < 0:
+                raise TooMuchError("says more than any answer holds")
+            if ended and now > looked + _LOOK_S:
+                return  # a pipe holds no more than one of these reads; who goes on there is somebody else
             self._knock()
+
+    def _hear(self, descriptor: int, listening: set[int]) -> int:
+        """Hear or tell what `descriptor` is for; return how many bytes were heard."""
+        if descriptor not in self.said:
+            self._write(descriptor)
+            return 0
+        chunk = os.read(descriptor, _CHUNK_BYTES)
+        self.said[descriptor] += chunk
+        if not chunk:
+            self._selector.unregister(descriptor)
+            listening.discard(descriptor)
+        return len(chunk)
 
     def _knock(self) -> None:
         if self._dialogue is None or self._dialogue.open:

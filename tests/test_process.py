@@ -26,29 +26,49 @@ def test_a_slow_one_is_heard_to_its_last_word() -> None:
     )
 
 
-@pytest.mark.parametrize("way", ["sleep {} & echo it", "setsid sleep {} & echo it", "sleep {} & exec echo it"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "sleep {} & echo it",
+        "sleep {} & exec echo it",
+        "setsid -f sleep {}; echo it",
+        "(while :; do echo . >&2; sleep 0.05 {}; done) & echo it",
+    ],
+)
 def test_who_holds_its_outputs_is_not_waited_for(way: str) -> None:
     name = str(3_000_000 + os.getpid())
-    assert run(way.format(name), timeout_s=600.0).stdout == b"it\n"
-    left = [int(path.name) for path in Path("/proc").glob("[0-9]*") if name.encode() in command_line(int(path.name))]
+    assert run(way.format(name if "while" not in way else f"0.{name}"), timeout_s=600.0).stdout == b"it\n"
     if "setsid" in way:
-        assert len(left) == 1, "what is in a session of its own may be anybody's"
-        os.kill(left[0], signal.SIGKILL)
-    until(lambda: not [pid for pid in left if name.encode() in command_line(pid)], "nothing is left")
+        (pid,) = _named(name)
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not _named(name), "nothing is left")
 
 
-def test_its_last_words_count_whenever_they_come() -> None:
-    """Between a look at its outputs and one whether it has ended there is a moment."""
-    for wait in (0.19, 0.195, 0.2, 0.205, 0.21, 0.39, 0.4, 0.41):
-        script = f"import os, time; time.sleep({wait}); os.write(1, b'x' * 60000); os._exit(0)"
-        argv = [
-            sys.executable,
-            "-I",
-            "-S",
-            "-c",
-            f"import os; os.fork() or os.setsid() or os.execv('/bin/sleep', ['sleep', '3'])\n{script}",
-        ]
-        assert len(process.run(argv, timeout_s=60).stdout) == 60000
+def _named(name: str) -> list[int]:
+    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+    return [pid for pid in pids if command_line(pid).startswith(b"sleep") and name.encode() in command_line(pid)]
+
+
+def test_what_comes_between_a_look_at_its_outputs_and_one_whether_it_has_ended_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def ended(program: subprocess.Popen[bytes]) -> bool:
+        os.waitid(os.P_PID, program.pid, os.WEXITED | os.WNOWAIT)
+        return True
+
+    monkeypatch.setattr(process, "_has_ended", ended)
+    assert run("setsid -f sleep 2; sleep 0.5; echo it").stdout == b"it\n"
+
+
+def test_one_that_has_no_outputs_any_more_has_its_time_all_the_same() -> None:
+    with pytest.raises(subprocess.TimeoutExpired):
+        run("exec >&- 2>&-; sleep 60", timeout_s=0.5)
+
+
+def test_one_that_is_given_up_is_told_to_end_first(tmp_path: Path) -> None:
+    with pytest.raises(subprocess.TimeoutExpired):
+        run(f"trap 'touch {tmp_path}/told; exit' TERM; sleep 60 & wait", timeout_s=0.5)
+    assert (tmp_path / "told").exists()
 
 
 def test_where_the_kernel_reaps_it_is_heard_all_the_same() -> None:

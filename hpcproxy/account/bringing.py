@@ -26,14 +26,14 @@ PERSON_S = 180.0  # the same, where somebody is asked
 WAIT_S = 20  # for the job's agent to be there
 FORWARD_S = 15.0
 END_S = 3.0
-_LOOK_S = 0.05
+_LOOK_S, _LAST_WORDS_S = 0.05, 0.3
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 STEADY_S = 10.0
 _OURS = "hpcproxy: "  # before what another one of us says
 _TALK = 64  # lines of what ssh said
 _NOISE = 50  # lines that a login prints before we get a word in
 HERE = "./in"
-_REFUSED = re.compile(rb"forward(ing)? (request )?failed")
+_REFUSED = re.compile(r"forward(ing)? (request )?failed")
 
 Say = Callable[[str], None]
 
@@ -119,19 +119,18 @@ class Link:
     async def _forward(self, control: str, there: str) -> str:
         """The socket is there; else why not."""
         asking = await _start(link.forward(control, there, HERE), self._directory)
-        assert asking.stderr is not None  # noqa: S101 - opened with PIPE above
-        hearing = asyncio.create_task(asking.stderr.read())
+        talk: list[str] = []
+        listening = asyncio.create_task(_listen(asking, talk, None))
         try:
             await asyncio.wait_for(_gone(asking), FORWARD_S)
         finally:
             await _end(asking, leads=True)
-        said = b""
-        with contextlib.suppress(asyncio.TimeoutError):
-            said = await asyncio.wait_for(hearing, END_S)
+            await asyncio.wait({listening}, timeout=_LAST_WORDS_S)
+            listening.cancel()
         if asking.returncode == 0:
             return ""
-        if not _REFUSED.search(said):
-            return heard.last_line(said) or "ssh does not take the request for a forward"
+        if not any(map(_REFUSED.search, talk)):
+            return talk[-1] if talk else "ssh does not take the request for a forward"
         return (
             f"the sshd of {self._host} does not allow a forward to a Unix socket (AllowStreamLocalForwarding, "
             "AllowTcpForwarding or DisableForwarding), so no tunnel can be brought there"
@@ -161,13 +160,26 @@ async def _start(
 
 async def _answer(ssh: asyncio.subprocess.Process) -> tuple[str, str]:
     """Return the next word of the node's, and what follows it; nothing at the end."""
-    assert ssh.stdout is not None  # noqa: S101 - opened with PIPE above
     for _ in range(_NOISE):
-        line = await ssh.stdout.readline()
+        line = await _line(ssh)
         word, _, rest = heard.line(line.strip()).partition(" ")
         if not line or word in ("here", "meet", "none", "over", "gone", "left"):
             return word, rest
     return "", ""
+
+
+async def _line(ssh: asyncio.subprocess.Process) -> bytes:
+    """Return the next line; nothing at the end of what it says, or of it: somebody else may hold its output then."""
+    assert ssh.stdout is not None  # noqa: S101 - opened with PIPE above
+    reading = asyncio.create_task(ssh.stdout.readline())
+    ending = asyncio.create_task(_gone(ssh, 1.0))
+    try:
+        await asyncio.wait({reading, ending}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({reading}, timeout=_LAST_WORDS_S)
+        return reading.result() if reading.done() else b""
+    finally:
+        reading.cancel()
+        ending.cancel()
 
 
 async def _listen(ssh: asyncio.subprocess.Process, talk: list[str], person: Say | None) -> None:
@@ -192,10 +204,10 @@ async def _why(ssh: asyncio.subprocess.Process, talk: Sequence[str]) -> End:
     return End(LOST, talk[-1] if talk else f"the ssh to it ended{code}")
 
 
-async def _gone(process: asyncio.subprocess.Process) -> None:
+async def _gone(process: asyncio.subprocess.Process, look_s: float = _LOOK_S) -> None:
     """It has ended; who else still holds its outputs, for whom the `wait` of 3.11.2 waits, does not matter."""
     while process.returncode is None:  # noqa: ASYNC110 - the event is what `wait` waits for
-        await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(look_s)
 
 
 async def _end(process: asyncio.subprocess.Process, *, leads: bool) -> None:

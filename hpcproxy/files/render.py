@@ -83,12 +83,15 @@ def shell_text(source: str, values: dict[str, Any], templates: Path = TEMPLATES)
 
 
 def html_text(source: str, values: dict[str, Any], templates: Path = TEMPLATES) -> str:
-    """Return the template `source` with `values`, each as text of a page whatever stands in it; raises RenderError."""
+    """Return the template `source` with `values`, each as text of a page whatever stands in it; raises RenderError.
+
+    In ASCII, so that whatever a terminal's or a file's encoding is, a browser reads what was meant.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(templates), undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=True
     )
     try:
-        return environment.get_template(source).render(values)
+        return environment.get_template(source).render(values).encode("ascii", "xmlcharrefreplace").decode()
     except (jinja2.TemplateError, OSError, ValueError) as error:
         raise RenderError(source, str(error)) from None
 

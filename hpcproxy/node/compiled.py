@@ -48,24 +48,40 @@ def use(archive: str, package: str, names: List[str]) -> None:
         kept = "{}.{}.code".format(os.path.splitext(archive)[0], sys.implementation.cache_tag)
         codes = read(kept, key)
         if codes is None:
-            apart(lambda: write(kept, key, lambda: compile_all(archive, package, names)))
-            codes = read(kept, key)
-        if codes is None:
-            codes = compile_all(archive, package, names)
+            codes = marshal.loads(apart(lambda: made(archive, package, names, kept, key)))  # noqa: S302 - our own child's
     except Exception:
         return  # a file system that gives errors, a Python that does it differently: the zip file serves
     sys.meta_path.insert(0, Compiled(codes))
 
 
-def apart(work: Callable[[], None]) -> None:
-    """A process of its own has done it: what compiling takes of memory would be the agent's for as long as it lives."""
+def apart(make: Callable[[], bytes]) -> bytes:
+    """What `make` returns, from a process of its own; nothing if that fails.
+
+    What compiling takes of memory would be the agent's for as long as it lives.
+    """
+    reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
         try:
-            work()
+            with open(writing, "wb") as file:
+                file.write(make())
         finally:
-            os._exit(0)  # without a word: the parent sees what is there, and does without
+            os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as file:
+        said = file.read()
     os.waitpid(pid, 0)
+    return said
+
+
+def made(archive: str, package: str, names: List[str], kept: str, key: List[Any]) -> bytes:
+    """The modules' codes, marshalled; kept for the next start where that can be."""
+    codes = compile_all(archive, package, names)
+    try:
+        write(kept, key, codes)
+    except OSError:
+        pass  # a disk that is full costs the next start its time
+    return marshal.dumps(codes)
 
 
 def compile_all(archive: str, package: str, names: List[str]) -> Dict[str, bytes]:
@@ -101,8 +117,8 @@ def read(path: str, key: List[Any]) -> Optional[Dict[str, bytes]]:
     return codes if kept == key else None
 
 
-def write(path: str, key: List[Any], make: Callable[[], Dict[str, bytes]]) -> None:
-    """What `make` returns is kept there; many nodes may want that at the same moment, and one does it."""
+def write(path: str, key: List[Any], codes: Dict[str, bytes]) -> None:
+    """`codes` are kept there; many nodes may want that at the same moment, and one does it."""
     draft = path + ".new"
     try:
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -114,8 +130,7 @@ def write(path: str, key: List[Any], make: Callable[[], Dict[str, bytes]]) -> No
         return
     try:
         with open(fd, "wb") as file:
-            file.write(marshal.dumps([key, make()]))
+            file.write(marshal.dumps([key, codes]))
         os.replace(draft, path)
-    except BaseException:
+    except OSError:
         os.unlink(draft)
-        raise

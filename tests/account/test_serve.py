@@ -117,6 +117,47 @@ def test_what_a_wrapper_named_ssh_leaves_goes_with_it(wrapper: str, cluster: Clu
             os.kill(pid, signal.SIGKILL)
 
 
+HOLDS = "setsid -f sleep 20; "  # a daemon that has ssh's outputs, for longer than anybody would wait
+
+
+def _wrap(cluster: Cluster) -> None:
+    ssh = cluster.bin / "ssh"
+    ssh.write_text(ssh.read_text().replace("PATH=", HOLDS + "PATH="))
+
+
+def test_who_holds_the_outputs_of_an_ssh_that_ends_delays_no_other(cluster: Cluster, server: FarEnd) -> None:
+    _wrap(cluster)
+    agent = cluster.agent()
+    cluster.serve()
+    agent.ready(60)
+    lines = {int(path.name): command_line(int(path.name)) for path in Path("/proc").glob("[0-9]*")}
+    (ours,) = [
+        pid for pid, line in lines.items() if line.split(b"\0")[0].endswith(b"ssh") and bytes(cluster.folder) in line
+    ]
+    os.kill(ours, signal.SIGKILL)
+    until(lambda: cluster.said().count("the tunnel is there\n") > 1, lambda: f"it comes again: {cluster.said()}", 15)
+    assert reaches(agent, server)
+
+
+def test_the_reason_of_a_refused_forward_comes_through_a_wrapper(folder: Path) -> None:
+    cluster = Cluster(folder, "AllowStreamLocalForwarding no\n")
+    _wrap(cluster)
+    try:
+        cluster.agent()
+        cluster.serve()
+        until(lambda: "does not allow a forward to a Unix socket" in cluster.said(), cluster.said, 15)
+    finally:
+        cluster.close()
+
+
+def test_a_refused_login_through_a_wrapper_is_not_tried_again(cluster: Cluster) -> None:
+    _wrap(cluster)
+    cluster.sshd.authorized_keys.write_text("")
+    cluster.agent()
+    cluster.serve()
+    until(lambda: f"127.0.0.1 (job {JOB}): key: " in cluster.said(), cluster.said, 15)
+
+
 def test_two_for_one_job(cluster: Cluster, server: FarEnd) -> None:
     agent = cluster.agent(hold_s=30)
     first = cluster.serve()

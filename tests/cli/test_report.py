@@ -116,6 +116,12 @@ def test_it_is_one_file_and_runs_nothing() -> None:
     assert ("content", policy) in page.attributes
 
 
+def test_it_is_read_as_it_was_meant_whatever_the_encoding() -> None:
+    down = dataclasses.replace(DOWN, last_error="jump: Schl\u00fcssel \u2026")
+    assert report_page.page("4711", [down], NOW).isascii()
+    assert _page(down).rows[2][1] == "jump: Schl\u00fcssel \u2026"
+
+
 def test_without_a_job_it_says_what_to_type(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,7 +77,7 @@ note_certificates() {
 # now and may run `asked_limit_s` seconds, to when it ends at the earliest if it needs them; else to two weeks from now.
 # And `whose` to what that means. False if it is not known.
 find_limit() {
-    local now limit_s=$((14 * 24 * 3600))
+    local said now limit_s=$((14 * 24 * 3600))
     if [[ -z ${of_step-} ]]; then
         if ((${asked_limit_s:-0} > 0)); then limit_s=$asked_limit_s whose=', before a job of that time limit'; fi
         printf -v now '%(%s)T' -1
@@ -88,7 +88,7 @@ find_limit() {
     if [[ ${SLURM_JOB_END_TIME-} =~ ^[0-9]{9,11}$ ]]; then
         printf -v limit '%(%Y-%m-%dT%H:%M:%S)T' "$SLURM_JOB_END_TIME"
     elif [[ ${SLURM_NODEID-} == 0 ]]; then
-        limit=$(bounded 10 squeue --noheader --jobs="$job" --format=%e 2>/dev/null </dev/null) || limit=''
+        if hear 10 squeue --noheader --jobs="$job" --format=%e 2>/dev/null </dev/null; then limit=$said; fi
     fi
     [[ $limit =~ ^[0-9]{4}-[0-9]{2}-[0-9]{2}T ]]
 }

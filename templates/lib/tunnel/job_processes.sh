@@ -79,9 +79,10 @@ outstay_nobody() {
 
 # True if Slurm says that the job is running. In doubt it is at its end.
 job_goes_on() {
-    local id status
+    local said id status
+    hear 2 squeue --noheader --jobs="$job" --format='%A %T' 2>/dev/null </dev/null || :
     while read -r id status; do
         if [[ $id == "$job" ]]; then case $status in RUNNING | SUSPENDED) return 0 ;; esac fi
-    done < <(bounded 2 squeue --noheader --jobs="$job" --format='%A %T' 2>/dev/null </dev/null)
+    done <<<"$said"
     return 1
 }

@@ -10,8 +10,9 @@ try_login() {
     (
         trap '' XFSZ
         ulimit -f 4096
-        bounded -k 1 "$((connect_timeout_s + 15))" "${command[@]}" </dev/null >/dev/null 2>ssh.talk
+        bounded "$((connect_timeout_s + 15))" "${command[@]}" </dev/null >/dev/null 2>ssh.talk
     ) || out=$?
+    if ((out == 137)); then out=124; fi
     read_text ssh.log
     ((out == 0)) || tried_to_connect '' "$text"
 }

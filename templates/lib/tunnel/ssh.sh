@@ -74,8 +74,8 @@ name_ssh() {
 
 # Set `old_ssh` to a sentence if ssh here is too old. A process: only where it has not said what it would do.
 look_at_version() {
-    local said=''
-    said=$(bounded -s KILL "$asking_s" ssh -V 2>&1 </dev/null) || :
+    local said
+    both=1 hear -s KILL "$asking_s" ssh -V </dev/null || :
     [[ $said =~ ^OpenSSH_([0-9]{1,3})\.([0-9]{1,3}) ]] || return 0
     if ((10#${BASH_REMATCH[1]} * 100 + 10#${BASH_REMATCH[2]} < least_ssh)); then
         old_ssh="${BASH_REMATCH[0]} is too old on this node, $((least_ssh / 100)).$((least_ssh % 100)) is needed"
@@ -84,7 +84,10 @@ look_at_version() {
 
 # True if the command line "$@", which ends with ssh and options, can be used for the first jump host.
 ssh_would() {
-    ssh_says=$(bounded -s KILL "$asking_s" "$@" "${ssh_asking[@]}" -- "${jump_destinations[0]}" 2>/dev/null </dev/null)
+    local said code=0
+    hear -s KILL "$asking_s" "$@" "${ssh_asking[@]}" -- "${jump_destinations[0]}" 2>/dev/null </dev/null || code=$?
+    ssh_says=$said
+    return "$code"
 }
 
 # Set `command` to ssh with our options and what "$@" adds, to jump host number $1; its log goes to ssh.log.
@@ -135,7 +138,7 @@ ask_master() {
     read_text ssh.log
     answer=${text:before}
     ((out)) || return 0
-    if ((out == 124)) && [[ -z $answer ]]; then answer=silence; fi
+    if ((out == 124 || out == 137)) && [[ -z $answer ]]; then answer=silence; fi
     tried_to_connect up "$answer"
 }
 
