@@ -172,9 +172,9 @@ def test_ciphers_that_the_user_has_left_out_stay_out(tmp_path: Path) -> None:
 
 
 def _reads(config: Path, script: Path) -> Path:
-    """Return a script that runs `script` where `config` is the system's ssh_config: ssh is called by its own name."""
+    """Return a script that runs `script` where the system's ssh_config is `config`: ssh is called by its own name."""
     found = script.with_name("reads-" + script.name)
-    inside = f"PATH={Path(SSH).parent}:$PATH && mount --bind {config} /etc/ssh/ssh_config && exec /bin/bash -p {script}"
+    inside = f"PATH={Path(SSH).parent}:$PATH && mount --bind {config.parent} /etc/ssh && exec /bin/bash -p {script}"
     found.write_text(f'exec unshare -m /bin/bash -p -c \'{inside} "$@"\' there "$@"\n')
     return found
 
@@ -189,7 +189,8 @@ def test_what_the_configuration_of_a_hop_would_leave_behind_is_not_there(mode: s
     """ssh starts the ssh of a hop itself, with none of our options: there `ControlMaster auto` forks a master."""
     with contextlib.ExitStack() as stack:
         jump, near, far = (stack.enter_context(sshd.running(tmp_path / name)) for name in ("jump", "near", "far"))
-        config, masters = tmp_path / "config", tmp_path / "masters"
+        config, masters = tmp_path / "etc" / "ssh_config", tmp_path / "masters"
+        config.parent.mkdir()
         masters.mkdir()
         blocks = [
             f"Host {name}\n HostName 127.0.0.1\n Port {server.port}\n IdentityFile {server.identity}\n"

@@ -69,10 +69,11 @@ read_said() {
     answers[ready]=${#ready_nodes[@]} answers[out]=${#out_nodes[@]}
 }
 
-# Say in one line that all is well: by which jump hosts, on $1 nodes, how soon. A shell says so itself.
+# Say in one line that all is well: by which jump hosts, on $1 nodes, how soon. A shell says so itself; and where several
+# of a job's have begun at one moment, who uses the tunnel of another has nothing to add.
 tell_success() {
     local now_cs took_cs nodes=nodes
-    [[ -z $silent && $caller != shell ]] || return 0
+    [[ -z $silent && $caller != shell && -n ${answers[through]} ]] || return 0
     uptime_cs
     took_cs=$((now_cs - begun_cs))
     if (($1 == 1)); then nodes=node; fi

@@ -145,6 +145,15 @@ def test_with_auto_one_node_that_is_not_out_has_all_use_the_tunnel(job: Job) -> 
     assert good.startswith("hpcproxy: out through the nodes' own route, j, 2 nodes, ")
 
 
+def test_who_uses_a_tunnel_that_another_of_the_job_has_started_adds_no_line(job: Job) -> None:
+    """`srun bash -c '. prologue.sh; …'` begins once for each task; one of them starts it, and says so."""
+    state = job.ready()
+    same = "the same tunnel as another shell of this job"
+    job.says(f"state n0 {state}", "mode n0 agent 7.1", "mode n1 agent 7.1", f"ready n0 {same}", f"ready n1 {same}")
+    done = job.start()
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [str(state)], "")
+
+
 def test_with_direct_the_agent_stays(job: Job) -> None:
     state = job.ready()
     job.says(f"state n0 {state}", "mode n0 agent 7.1", "mode n1 agent 7.1", "ready n0 direct", "ready n1 direct")
