@@ -96,6 +96,16 @@ def ssh_agent(tmp_path: Path) -> Iterator[str]:
         process.wait()
 
 
+@pytest.mark.parametrize(("days", "too_short"), [(13, True), (15, False)])
+def test_of_a_job_whose_limit_nobody_knows_two_weeks_are_reckoned_with(
+    days: int, too_short: bool, tmp_path: Path
+) -> None:
+    key, authority = _key(tmp_path / "key"), _key(tmp_path / "ca")
+    sign = ["ssh-keygen", "-q", "-s", authority, "-I", "x", "-n", "u", "-V", f"-1h:+{days}d", f"{key}.pub"]
+    subprocess.run(sign, check=True)
+    assert bool(_said(tmp_path, None, key)) == too_short
+
+
 def test_keys_that_only_an_ssh_agent_has(tmp_path: Path, ssh_agent: str) -> None:
     (said,) = _said(tmp_path, HOUR_S, tmp_path / "loaded", SSH_AUTH_SOCK=ssh_agent)
     assert said.startswith("the only keys are in this machine's ssh-agent, which no job has")

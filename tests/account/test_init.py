@@ -25,7 +25,7 @@ Write = Callable[[Any], Path]
 
 @pytest.fixture
 def init(account: Account, jump_host: Sshd) -> Init:
-    def run(consent: Any = accept, server: Sshd = jump_host, **trial: Any) -> InitReport:
+    def run(consent: Any = accept, server: Sshd = jump_host, account: Account = account, **trial: Any) -> InitReport:
         flags = {"jump": [server.jump], "identity": str(server.identity)}
         settings, wish = verbs.settings_of(account, flags), Trial(**{"login": False, **trial})
         return verbs.init(account, settings, wish, consent=consent, say=lambda _: None)
@@ -242,6 +242,24 @@ def test_a_revoked_authority_is_none(init: Init, personal: Path, signed: tuple[S
 def test_one_login_is_tried_and_works(init: Init) -> None:
     (probe,) = init(login=True).probes
     assert (probe.why, probe.note) == (None, "")
+
+
+def test_the_login_is_tried_from_a_node_where_that_is_asked_for(
+    init: Init, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    srun = tmp_path / "srun"
+    srun.write_text(
+        f'#!/bin/bash\n[[ $1 != --version ]] || exit 1\necho "$*" >>{tmp_path}/asked\nwhile [[ $1 == -* ]]; do shift; done\nexec "$@"\n'
+    )
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    account = Account.of(os.environ)
+    (probe,) = init(login=True, account=account).probes
+    assert (probe.why, (tmp_path / "asked").exists()) == (None, False)
+    (probe,) = init(login=True, on_node=True, account=account).probes
+    assert probe.why is None
+    (asked,) = (tmp_path / "asked").read_text().splitlines()
+    assert asked.startswith("--nodes=1 --ntasks=1 --time=5 ")
 
 
 def test_a_login_that_only_an_agent_of_this_machine_makes_is_none_that_a_job_has(

@@ -64,6 +64,37 @@ def test_what_comes_unasked_answers_no_request(agent, far_end, first, unasked):
 
 
 @pytest.mark.parametrize(
+    "first",
+    [
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nfirst",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nfirst",
+    ],
+    ids=["close", "HTTP/1.0"],
+)
+def test_a_connection_that_the_far_end_has_done_with_is_asked_nothing_more(agent, far_end, first):
+    """Though it stays open: what is sent there is for nobody."""
+    served, more = [], []
+
+    def serve(sock):
+        read_head(sock)
+        served.append(sock)
+        if len(served) > 1:
+            sock.sendall(ok(b"fresh"))
+            return
+        sock.sendall(first)
+        more.append(read_rest(sock))
+
+    server = far_end(serve)
+    with agent.connect() as sock:
+        sock.sendall(get(server))
+        read_head(sock)
+        assert sock.recv(5) == b"first"
+        sock.sendall(get(server, extra="Connection: close\r\n"))
+        assert read_rest(sock).endswith(b"fresh")
+    until(lambda: more == [b""], "nothing more was sent there")
+
+
+@pytest.mark.parametrize(
     "answer, why",
     [
         (
