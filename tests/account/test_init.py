@@ -248,9 +248,8 @@ def test_the_login_is_tried_from_a_node_where_that_is_asked_for(
     init: Init, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     srun = tmp_path / "srun"
-    srun.write_text(
-        f'#!/bin/bash\n[[ $1 != --version ]] || exit 1\necho "$*" >>{tmp_path}/asked\nwhile [[ $1 == -* ]]; do shift; done\nexec "$@"\n'
-    )
+    note = f'[[ $1 != --version ]] || exit 1\necho "$*" >>{tmp_path}/asked'
+    srun.write_text(f'#!/bin/bash\n{note}\nwhile [[ $1 == -* ]]; do shift; done\nexec "$@"\n')
     srun.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     account = Account.of(os.environ)
