@@ -31,15 +31,16 @@ def test_a_slow_one_is_heard_to_its_last_word() -> None:
     [
         "sleep {} & echo it",
         "sleep {} & exec echo it",
-        "setsid -f sleep {}; echo it",
+        "setsid -f sh -c 'touch there; exec sleep {}'; until [ -e there ]; do sleep 0.01; done; echo it",
         "(while :; do echo . >&2; sleep 0.05 {}; done) & echo it",
     ],
 )
-def test_who_holds_its_outputs_is_not_waited_for(way: str) -> None:
+def test_who_holds_its_outputs_is_not_waited_for(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     name = str(3_000_000 + os.getpid())
     assert run(way.format(name if "while" not in way else f"0.{name}"), timeout_s=600.0).stdout == b"it\n"
     if "setsid" in way:
-        (pid,) = _named(name)
+        (pid,) = until(lambda: _named(name), "the daemon is there")
         os.kill(pid, signal.SIGKILL)
     until(lambda: not _named(name), "nothing is left")
 

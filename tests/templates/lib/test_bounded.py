@@ -70,11 +70,12 @@ def test_who_holds_its_output_is_not_waited_for_and_does_not_stay(ask: str) -> N
     until(lambda: not _named(name), "nothing is left")
 
 
-def test_a_daemon_that_holds_it_is_not_waited_for() -> None:
+def test_a_daemon_that_holds_it_is_not_waited_for(tmp_path: Path) -> None:
     """In a session of its own it may be anybody's, and stays."""
-    name = str(2_500_000 + os.getpid())
-    assert _asked("50", "sh", "-c", f"setsid -f sleep {name}; echo it", ask=_HEAR) == "0 it\n"
-    (pid,) = _named(name)
+    name, there = str(2_500_000 + os.getpid()), tmp_path / "there"
+    daemon = f"setsid -f sh -c 'touch {there}; exec sleep {name}'; until [ -e {there} ]; do sleep 0.01; done; echo it"
+    assert _asked("50", "sh", "-c", daemon, ask=_HEAR) == "0 it\n"
+    (pid,) = until(lambda: _named(name), "the daemon is there")
     os.kill(pid, signal.SIGKILL)
 
 
