@@ -17,6 +17,7 @@ import pytest
 
 from hpcproxy import floors
 
+# Not the one that the tests' `home` puts first.
 SSH = shutil.which("ssh", path="/usr/local/bin:/usr/bin:/bin") or "ssh"
 
 # Since when ssh knows what our tests have in its configuration (readconf.c), or does what they want of it.

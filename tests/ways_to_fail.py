@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests import lying, servers, sshd
+from tests import lying, servers, ssh_at_hand, sshd
 from tests.sshd import Sshd
-
-# Not the one that the tests' `home` puts first.
-_SSH = shutil.which("ssh", path="/usr/local/bin:/usr/bin:/bin")
 
 
 @contextlib.contextmanager
 def _configured(path: Path, *lines: str) -> Iterator[None]:
     """Have `ssh` read these lines as the user's own configuration: what it really reads is found by the account."""
     (path / "ssh_config").write_text("\n".join(("Host 127.0.0.1", *lines, "")))
-    (path / "bin").mkdir()
-    script = path / "bin" / "ssh"
-    script.write_text(f'#!/bin/sh\nexec {_SSH} -F {path}/ssh_config "$@"\n')
-    script.chmod(0o755)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", f"{path}/bin:{os.environ['PATH']}")
+    with ssh_at_hand.stood_for(path, 'exec SSH "$@"'):
         yield
 
 
@@ -241,7 +229,7 @@ def _hop_refuses_the_key(server: Sshd, path: Path) -> Iterator[Case]:
         known = path / "hop_known_hosts"
         known.write_text(hop.known_hosts)
         options = f"-F /dev/null -i {hop.identity} -o UserKnownHostsFile={known} -o BatchMode=yes -p {hop.port}"
-        with _configured(path, f"ProxyCommand {_SSH} {options} -W %h:%p {sshd.USER}@127.0.0.1"):
+        with _configured(path, f"ProxyCommand {ssh_at_hand.SSH} {options} -W %h:%p {sshd.USER}@127.0.0.1"):
             settings = {**server.settings, "connect_timeout_s": 20}
             yield "hop", f'"{sshd.USER}@127.0.0.1: Permission denied (publickey)."', settings
 

@@ -32,6 +32,22 @@ def test_a_head_of_a_request_beyond_the_bound(agent, far_end):
     assert heads == []
 
 
+def kept_then_fresh(first, more):
+    """Answers `first` and keeps that connection; what comes there then is in `more`; afresh on the next."""
+    served = []
+
+    def serve(sock):
+        read_head(sock)
+        served.append(sock)
+        if len(served) > 1:
+            sock.sendall(ok(b"fresh"))
+            return
+        sock.sendall(first)
+        more.append(read_rest(sock))
+
+    return serve
+
+
 @pytest.mark.parametrize(
     "first, unasked",
     [
@@ -42,18 +58,7 @@ def test_a_head_of_a_request_beyond_the_bound(agent, far_end):
 )
 def test_what_comes_unasked_answers_no_request(agent, far_end, first, unasked):
     """As HAProxy and Apache do on a kept connection that nobody uses."""
-    served = []
-
-    def serve(sock):
-        read_head(sock)
-        served.append(sock)
-        if len(served) > 1:
-            sock.sendall(ok(b"fresh"))
-            return
-        sock.sendall(first + unasked)
-        read_rest(sock)
-
-    server = far_end(serve)
+    server = far_end(kept_then_fresh(first + unasked, []))
     with agent.connect() as sock:
         sock.sendall(get(server))
         assert read_head(sock).split()[1] == first.split()[1]
@@ -73,18 +78,8 @@ def test_what_comes_unasked_answers_no_request(agent, far_end, first, unasked):
 )
 def test_a_connection_that_the_far_end_has_done_with_is_asked_nothing_more(agent, far_end, first):
     """Though it stays open: what is sent there is for nobody."""
-    served, more = [], []
-
-    def serve(sock):
-        read_head(sock)
-        served.append(sock)
-        if len(served) > 1:
-            sock.sendall(ok(b"fresh"))
-            return
-        sock.sendall(first)
-        more.append(read_rest(sock))
-
-    server = far_end(serve)
+    more = []
+    server = far_end(kept_then_fresh(first, more))
     with agent.connect() as sock:
         sock.sendall(get(server))
         read_head(sock)
